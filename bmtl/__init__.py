@@ -1,0 +1,68 @@
+"""Bayesian multi-task learning on Pyro and PyTorch.
+
+A multi-task model is a Pyro program whose sites carry a task (`bmtl.task`). `bmtl.BalancedSVI` trains it with any loss
+or gradient balancer, and `bmtl.evaluation` reads what was learnt from a results tree in ArviZ's schema.
+
+Names are imported when they are first used, so that `bmtl.evaluation` works where torch is not installed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bmtl.inference import (
+        BalancedSVI,
+        BalancedTraining,
+        StepRecord,
+        TaskELBO,
+        TaskLosses,
+        balancer,
+        fit,
+    )
+    from bmtl.tasks import observe, shared, task, task_plate
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "task": "bmtl.tasks",
+    "task_plate": "bmtl.tasks",
+    "shared": "bmtl.tasks",
+    "observe": "bmtl.tasks",
+    "TaskELBO": "bmtl.inference",
+    "TaskLosses": "bmtl.inference",
+    "BalancedSVI": "bmtl.inference",
+    "StepRecord": "bmtl.inference",
+    "balancer": "bmtl.inference",
+    "fit": "bmtl.inference",
+    "BalancedTraining": "bmtl.inference",
+}
+_ROOMS = ("models", "inference", "evaluation", "datasets", "experiments")
+
+__all__ = [
+    "BalancedSVI",
+    "BalancedTraining",
+    "StepRecord",
+    "TaskELBO",
+    "TaskLosses",
+    "balancer",
+    "fit",
+    "observe",
+    "shared",
+    "task",
+    "task_plate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in _ROOMS:
+        value = import_module(f"bmtl.{name}")
+    else:
+        raise AttributeError(f"module 'bmtl' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_ROOMS})

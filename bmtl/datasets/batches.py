@@ -1,0 +1,163 @@
+"""A loader for tables that fit in memory."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class Batches:
+    """Batches ``(x, {task: y})`` by indexing tensors, in an order that can be resumed.
+
+    At this size a DataLoader's per-sample collate costs more than the training step. Where each task has its own
+    inputs, each draws from its own shuffled order: an epoch is as long as the longest task, and a shorter one starts a
+    new order whenever its rows are used up. A task's share of a batch is at most its number of rows.
+
+    Iterate over one epoch at a time. `state_dict` may be taken between any two batches; a loader of the same data that
+    loads it goes on with the very next batch.
+
+    Args:
+        x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)`` where each task has its own.
+        y: Task -> labels ``(N, ...)``, or ``(N_task, ...)`` for the rows of ``x[task]``.
+        batch_size: Rows per batch (per task, where each task has its own inputs).
+        shuffle: Draw a new order every epoch, rather than the rows' own.
+        seed: Seeds the generator that this loader owns. Torch's global one is neither read nor moved.
+        drop_last: Leave out the last batch of an epoch if it is smaller than the others.
+
+    Raises:
+        TypeError: If x or y holds something else than tensors.
+        ValueError: If there are no rows, the rows of x and y differ in number, or no batch would come out.
+    """
+
+    def __init__(
+        self,
+        x: Inputs,
+        y: Mapping[str, Tensor],
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        *,
+        drop_last: bool = False,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a positive whole number; got {batch_size!r}.")
+        self.x: Inputs = dict(x) if isinstance(x, Mapping) else x
+        self.y = dict(y)
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
+        self.num_rows = _rows(self.x, self.y)
+        if len(self) == 0:
+            raise ValueError(
+                f"The longest task has {max(self.num_rows.values())} rows, fewer than batch_size={batch_size}, and "
+                "drop_last leaves nothing. Lower batch_size, or set drop_last=False."
+            )
+        self.generator = torch.Generator().manual_seed(seed)
+        self._start = self.generator.get_state()  # the generator as it was before this epoch's order was drawn
+        self._position = 0  # batches of this epoch that were handed out
+        self._resume = False
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        longest = max(self.num_rows.values())
+        return longest // self.batch_size if self.drop_last else math.ceil(longest / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """One epoch, or what is left of the one whose state was loaded."""
+        if self._resume:
+            self._resume = False
+            self.generator.set_state(self._start)
+        else:
+            self._start, self._position = self.generator.get_state(), 0
+        # All of the epoch's randomness is drawn here, so that start and position alone tell where the loader stands.
+        orders = {task: self._order(rows) for task, rows in self.num_rows.items()}
+        while self._position < len(self):
+            i = self._position
+            self._position += 1  # before the yield: what was handed out counts as done
+            yield self._batch(i, orders)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: the generator, the batches handed out, and the sizes that they belong to."""
+        done = self._position >= len(self)  # the next batch opens a new epoch
+        return {
+            "generator": self.generator.get_state() if done else self._start.clone(),
+            "position": 0 if done else self._position,
+            "sizes": self._sizes(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken: the next iteration yields the rest of that epoch.
+
+        Raises:
+            ValueError: If the state belongs to other data or another batch size, whose order would mean nothing here.
+        """
+        if state["sizes"] != self._sizes():
+            raise ValueError(
+                f"The saved order belongs to {state['sizes']}, but this loader has {self._sizes()}. Resume with the "
+                "same data and batch size, or start a new run."
+            )
+        self._start = state["generator"].cpu().clone()
+        self._position = state["position"]
+        self._resume = True
+
+    def _sizes(self) -> dict[str, Any]:
+        return {
+            "rows": self.num_rows,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+        }
+
+    def _order(self, rows: int) -> Tensor:
+        """Rows of one task for one epoch, at least as many as are handed out."""
+        share = min(self.batch_size, rows)
+        passes = math.ceil(len(self) * share / rows)
+        if self.shuffle:
+            return torch.cat([torch.randperm(rows, generator=self.generator) for _ in range(passes)])
+        return torch.arange(rows).repeat(passes)
+
+    def _batch(self, i: int, orders: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        longest = max(self.num_rows.values())
+        size = min(self.batch_size, longest - i * self.batch_size)  # the last batch is what is left
+        if not isinstance(self.x, Mapping):
+            (order,) = orders.values()
+            rows = order[i * self.batch_size :][:size].to(self.x.device)
+            return self.x[rows], {task: labels[rows.to(labels.device)] for task, labels in self.y.items()}
+        x, y = {}, {}
+        for task, inputs in self.x.items():
+            share = min(self.batch_size, self.num_rows[task])
+            rows = orders[task][i * share :][: min(share, size)].to(inputs.device)
+            x[task], y[task] = inputs[rows], self.y[task][rows.to(self.y[task].device)]
+        return x, y
+
+
+def _rows(x: Inputs, y: Mapping[str, Tensor]) -> dict[str, int]:
+    """Rows per task, under one name if the tasks share their inputs."""
+    for what, values in (("x", x if isinstance(x, Mapping) else {"x": x}), ("y", y)):
+        for name, tensor in values.items():
+            if not isinstance(tensor, Tensor) or tensor.ndim == 0:
+                raise TypeError(f"{what} must hold tensors with a row dimension; {name!r} is {type(tensor).__name__}.")
+    if not y:
+        raise ValueError("A loader needs at least one task; y is empty.")
+    if not isinstance(x, Mapping):
+        wrong = {task: len(labels) for task, labels in y.items() if len(labels) != len(x)}
+        if wrong:
+            raise ValueError(
+                f"x has {len(x)} rows, but the labels of these tasks have {wrong}. Give one label per row."
+            )
+        rows = {"rows": len(x)}
+    else:
+        if set(x) != set(y):
+            raise ValueError(f"x has inputs for {sorted(x)}, y has labels for {sorted(y)}. Give both for every task.")
+        unequal = {task: (len(x[task]), len(y[task])) for task in x if len(x[task]) != len(y[task])}
+        if unequal:
+            raise ValueError(f"Rows of inputs and labels differ: {unequal}. Give one label per row.")
+        rows = {task: len(inputs) for task, inputs in x.items()}
+    empty = [task for task, count in rows.items() if count == 0]
+    if empty:
+        raise ValueError(
+            f"There are no rows to load ({', '.join(empty)} has 0). Check the split, or leave the task out."
+        )
+    return rows

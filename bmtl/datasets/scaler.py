@@ -1,0 +1,81 @@
+"""Standardisation that can be undone."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True, eq=False)
+class Scaler:
+    """Subtracts a mean, divides by a standard deviation, and optionally clips.
+
+    Args:
+        mean: One per column, or a single number, in the values' units.
+        std: Same shape, positive.
+        clip: Largest absolute value that `transform` returns, in standard deviations. A column that hardly varies can
+            standardise to large numbers on a few rows, and a network's error on those would swamp the mean.
+
+    Raises:
+        ValueError: If the shapes differ, `std` is not positive and finite, or `clip` is not positive.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        mean, std = np.array(self.mean, dtype=np.float64), np.array(self.std, dtype=np.float64)
+        if mean.shape != std.shape:
+            raise ValueError(f"A scaler takes one std per mean; got mean {mean.shape} and std {std.shape}.")
+        if not np.isfinite(mean).all():
+            raise ValueError(f"A scaler's mean must be finite; got {mean}. Leave infinite values out before fitting.")
+        if not (np.isfinite(std) & (std > 0)).all():
+            raise ValueError(f"A scaler's std must be positive and finite; got {std}. Use 1 for a constant column.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is a positive number of standard deviations, or None; got {self.clip}.")
+        for array in (mean, std):
+            array.setflags(write=False)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+
+    @classmethod
+    def fit(cls, values: ArrayLike, clip: float | None = None) -> Self:
+        """Mean and standard deviation over the first axis; NaN counts as missing, a constant column gets std 1.
+
+        Args:
+            values: ``(N,)`` or ``(N, ...)``, the training rows.
+            clip: See the class.
+
+        Raises:
+            ValueError: If a column has no value at all, or an infinite one.
+        """
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim == 0:
+            raise ValueError("A scaler is fitted on rows; got a single number. Give an array of shape (N,) or (N, D).")
+        if np.isinf(array).any():
+            raise ValueError(f"A scaler cannot be fitted on infinite values; got {np.isinf(array).sum()} of them.")
+        missing = np.isnan(array)
+        if array.shape[0] == 0 or missing.all(axis=0).any():
+            raise ValueError(
+                f"A scaler needs at least one value per column; {array.shape[0]} rows were given and "
+                f"{int(np.sum(missing.all(axis=0)))} columns hold only NaN. Leave those columns or tasks out."
+            )
+        std = np.nanstd(array, axis=0)
+        # Compare the extremes, not std with 0: the mean's rounding gives a constant column a tiny std.
+        constant = (np.nanmax(array, axis=0) == np.nanmin(array, axis=0)) | (std == 0)
+        return cls(np.nanmean(array, axis=0), np.where(constant, 1.0, std), clip)
+
+    def transform(self, values: ArrayLike) -> np.ndarray:
+        """Values ``(..., *columns)`` in standard deviations from the mean, as float64; NaN stays NaN."""
+        scaled = (np.asarray(values, dtype=np.float64) - self.mean) / self.std
+        return scaled if self.clip is None else np.clip(scaled, -self.clip, self.clip)
+
+    def inverse(self, scaled: ArrayLike) -> np.ndarray:
+        """Scaled values back in their units, as float64.
+
+        float64 whatever comes in: a total energy of -1e7 meV in float32 is known to 1 meV only. What `transform`
+        clipped comes back as the clipped value.
+        """
+        return np.asarray(scaled, dtype=np.float64) * self.std + self.mean

@@ -1,0 +1,48 @@
+"""Errors of the predictive mean, in reported units."""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from bmtl.evaluation.metrics.labelled import per_target
+
+
+def mean_absolute_error(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean of ``|y - predicted|`` over rows ``(N,)``, in units of `y`; NaN where an entry is NaN.
+
+    Raises:
+        ValueError: If there is no row, or the shapes differ: ``(N,)`` against ``(N, 1)`` would broadcast unseen.
+    """
+    return float(np.abs(_errors(y, predicted)).mean())
+
+
+def root_mean_squared_error(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Square root of the mean of ``(y - predicted)**2`` over rows ``(N,)``, in units of `y`; NaN where an entry is NaN.
+
+    Raises:
+        ValueError: As `mean_absolute_error`.
+    """
+    errors = np.abs(_errors(y, predicted))
+    largest = errors.max()
+    if not 0 < largest < np.inf:  # squares are taken of ratios to it, so that they neither overflow nor vanish
+        return float(largest)
+    return float(largest * np.sqrt(np.square(errors / largest).mean()))
+
+
+def mae(tree: xr.DataTree) -> xr.Dataset:
+    """Mean absolute error per target, ``mae (task)``, in each target's unit; rows without a label do not count."""
+    return per_target(tree, ("observed_data", "predictive_mean"), mean_absolute_error).to_dataset(name="mae")
+
+
+def rmse(tree: xr.DataTree) -> xr.Dataset:
+    """Root mean squared error per target, ``rmse (task)``, in each target's unit."""
+    return per_target(tree, ("observed_data", "predictive_mean"), root_mean_squared_error).to_dataset(name="rmse")
+
+
+def _errors(y: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+    labels, values = np.asarray(y, dtype=float), np.asarray(predicted, dtype=float)
+    if labels.shape != values.shape or labels.ndim != 1 or not labels.size:
+        raise ValueError(
+            f"y has shape {labels.shape} and predicted {values.shape}; expected the same (N,) for both, N at least 1."
+        )
+    return labels - values

@@ -1,0 +1,141 @@
+"""How pictures look: colours, panels by task, and files that are whole or not there."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from bmtl.evaluation.storage import atomic
+
+Trees = xr.DataTree | Mapping[str, xr.DataTree]
+MOST_PANELS = 36  # beyond that a page is unreadable and takes a minute to lay out; the figure says what it leaves out
+# Okabe & Ito: colours that people with any common colour blindness tell apart. Their yellow is too faint on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")  # beyond seven methods, colours come again with the next dash
+RC = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "axes.unicode_minus": True,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The style, for what is drawn inside; a user's own settings are as before afterwards."""
+    with mpl.rc_context(RC):
+        yield
+
+
+def named(trees: Trees) -> dict[str, xr.DataTree]:
+    """Method -> tree; a tree by itself goes by the method that it records.
+
+    Raises:
+        ValueError: If the mapping is empty.
+    """
+    if isinstance(trees, xr.DataTree):
+        return {str(trees.attrs.get("method", "run")): trees}
+    if not trees:
+        raise ValueError("There is nothing to draw: no results tree was given.")
+    return dict(trees)
+
+
+def recorded(tree: xr.DataTree, name: str) -> xr.DataArray | None:
+    """An array of the ``training`` group, or None if the run did not record it."""
+    if "training" not in tree.children or name not in tree["training"].data_vars:
+        return None
+    return tree["training"].to_dataset()[name]
+
+
+def task_names(records: Mapping[str, xr.DataArray | None], chosen: Sequence[str] | None) -> tuple[list[str], str]:
+    """Tasks in order of appearance, or those chosen after a check that they are there; a note on those left out."""
+    found = dict.fromkeys(
+        str(name) for record in records.values() if record is not None for name in record["task"].values
+    )
+    if not found:
+        raise ValueError(f"None of the runs {list(records)} recorded this; it cannot be drawn.")
+    for name in chosen or ():
+        if name not in found:
+            raise ValueError(f"There is no task {name!r}; the runs have {list(found)}.")
+    if chosen is not None:
+        return list(dict.fromkeys(chosen)), ""
+    note = f"; the first {MOST_PANELS} of {len(found)} tasks" if len(found) > MOST_PANELS else ""
+    return list(found)[:MOST_PANELS], note
+
+
+def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and width of each method; later ones are thinner, so that one below them shows at the edges."""
+    pairs = cycle([{"color": colour, "linestyle": dash} for dash in DASHES for colour in COLOURS])
+    widths = [min(1.1 + 0.15 * above, 2.0) for above in reversed(range(len(methods)))]
+    return {method: {**pair, "linewidth": width} for method, pair, width in zip(methods, pairs, widths, strict=False)}
+
+
+def panels(host: Figure | SubFigure, titles: Sequence[str], columns: int, *, sharey: bool = False) -> dict[str, Axes]:
+    """One panel a title, row by row, on a common x axis whose numbers stand below the lowest panel of each column."""
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    grid = host.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
+    for spare in grid.flat[len(titles) :]:
+        spare.remove()
+    for lowest in grid.flat[max(len(titles) - columns, 0) : len(titles)]:
+        lowest.tick_params(labelbottom=True)
+    for axes, title in zip(grid.flat, titles, strict=False):
+        axes.set_title(title, fontweight="bold")
+    return dict(zip(titles, grid.flat, strict=False))
+
+
+def method_legend(
+    figure: Figure, methods: Sequence[str], *, labels: Mapping[str, str] | None = None, extra: Sequence[Any] = ()
+) -> None:
+    """One legend above all panels, drawn from the styles, so that a method absent from the first panel is there too.
+
+    Args:
+        figure: Laid out by ``constrained``.
+        methods: In the order of `lines_of`.
+        labels: What to call a method, where not by its name.
+        extra: Further handles, such as a band's.
+    """
+    called = {name: (labels or {}).get(name, name) for name in methods}
+    handles = [Line2D([], [], label=called[name], **line) for name, line in lines_of(methods).items()]
+    longest = max(len(name) for name in called.values())
+    entries = [*handles, *extra]
+    most = max(1, int(figure.get_figwidth() * 11 / (longest + 6)))
+    rows = -(-len(entries) // most)
+    figure.legend(handles=entries, loc="outside upper center", ncols=-(-len(entries) // rows))
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
+    """Write a figure, atomically: as PNG, or as the suffix of `path` says.
+
+    Raises:
+        ResultsFileError: If the file cannot be written; an older one is then untouched.
+        ValueError: If the suffix is of no format that matplotlib writes.
+    """
+    path = Path(path)
+    kind = path.suffix.lstrip(".").lower() or "png"
+    supported = figure.canvas.get_supported_filetypes()
+    if kind not in supported:
+        raise ValueError(f"{path.name} ends in .{kind}; expected one of {sorted(supported)}.")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=dpi)
+    return path

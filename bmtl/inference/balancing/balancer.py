@@ -1,0 +1,212 @@
+"""A balancer: one choice in each slot, and the step that they make together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bmtl.inference.balancing.base import Context, Length, Objective, Slot, Solution, Transform, Weighting
+from bmtl.inference.balancing.geometry.base import Geometry, backward
+from bmtl.inference.balancing.geometry.full import Full
+from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
+from bmtl.inference.balancing.transforms.ew import EW
+from bmtl.inference.errors import NonFinite, NonPositiveLoss
+from bmtl.tasks import check_names
+
+logger = logging.getLogger(__name__)
+
+_LENGTHS = {length.name: length for length in (AsIs, Sum, Mean, Norm)}
+
+
+@dataclass
+class Update:
+    """What a balancer did in a step; all ``(K,)`` and ``(K, K)`` float64 on the host, K the tasks present.
+
+    Attributes:
+        weights: Effective weights of the losses for the shared parameters, d objective / d L_k.
+        weights_heads: The same for each task's own parameters.
+        alpha: The weighting's weights of the scaled losses, after the length rule; None without a weighting.
+        gram: Gram matrix of the scaled losses' gradients; None without a weighting.
+        solution: The weighting's own answer.
+        length: Name of the length rule.
+        seconds: Time by slot.
+        events: What was out of the ordinary.
+    """
+
+    weights: Tensor
+    weights_heads: Tensor
+    alpha: Tensor | None = None
+    gram: Tensor | None = None
+    solution: Solution | None = None
+    length: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+
+class Balancer(nn.Module):
+    """Turns K task losses and their gradients into one gradient per parameter.
+
+    Args:
+        transform: Slot 1; equal weights by default.
+        geometry: Slot 2; `Full` by default. Used only with a weighting.
+        weighting: Slot 3; none by default, and a step then costs one backward.
+        length: Slot 4; the weighting's own by default.
+        heads: "transform" updates each task's own parameters by its scaled loss alone (Algorithm 3 of the IGB paper);
+            "alpha" multiplies them by the weighting's weights too.
+    """
+
+    def __init__(
+        self,
+        transform: Transform | None = None,
+        geometry: Geometry | None = None,
+        weighting: Weighting | None = None,
+        length: Length | None = None,
+        heads: Literal["transform", "alpha"] = "transform",
+    ) -> None:
+        super().__init__()
+        if heads not in ("transform", "alpha"):
+            raise ValueError(f"heads is 'transform' or 'alpha', and {heads!r} was given.")
+        self._chosen: dict[str, Slot] = {
+            slot.slot: slot for slot in (transform, geometry, weighting, length) if slot is not None
+        }
+        self.transform = transform or EW()
+        self.weighting = weighting
+        self.geometry = geometry or Full()
+        self.length = length or _LENGTHS[weighting.length if weighting else "as-is"]()
+        self.heads = heads
+        self.names: tuple[str, ...] = ()
+        self._told: set[str] = set()
+
+    @classmethod
+    def of(cls, *slots: Slot, heads: Literal["transform", "alpha"] = "transform") -> Balancer:
+        """A balancer from choices in any order.
+
+        Raises:
+            ValueError: If a slot is chosen twice.
+        """
+        chosen: dict[str, Slot] = {}
+        for slot in slots:
+            if slot.slot in chosen:
+                raise ValueError(
+                    f"Each slot is chosen at most once, and {chosen[slot.slot]!r} and {slot!r} are both a {slot.slot}."
+                )
+            chosen[slot.slot] = slot
+        return cls(**chosen, heads=heads)  # type: ignore[arg-type]
+
+    def __rshift__(self, other: Slot | Balancer) -> Balancer:
+        slots = list(other._chosen.values()) if isinstance(other, Balancer) else [other]
+        return Balancer.of(*self._chosen.values(), *slots, heads=self.heads)
+
+    def __str__(self) -> str:
+        order = ("transform", "geometry", "weighting", "length")
+        return " >> ".join(repr(self._chosen[slot]) for slot in order if slot in self._chosen) or "ew"
+
+    def __repr__(self) -> str:
+        return f"Balancer({str(self)!r}, heads={self.heads!r})"
+
+    @property
+    def cut(self) -> bool:
+        """Whether the programs must run with their graph cut at the marked tensors."""
+        return self.weighting is not None and self.geometry.cut and len(self.names) > 1
+
+    def bind(self, names: Sequence[str]) -> None:
+        """Tells the task names; every state is kept per name.
+
+        Raises:
+            ValueError: If it was bound to other tasks before.
+        """
+        names = check_names(names)
+        if self.names and self.names != names:
+            raise ValueError(
+                f"This balancer belongs to the tasks {self.names}, and the model has {names}. Make a new balancer."
+            )
+        self.names = names
+        for slot in (self.transform, self.geometry, self.weighting, self.length):
+            if slot is not None:
+                slot.bind(names)
+
+    def backward(self, objective: Objective, ctx: Context) -> Update:
+        """Adds the balanced gradient to every parameter's ``.grad``.
+
+        Raises:
+            NonPositiveLoss: If a loss is not above 0 under a transform with logarithms or ratios.
+            NonFinite: If a task's gradient is not finite.
+            SolverFailed: If the weighting's solver fails.
+        """
+        start = time.perf_counter()
+        slopes = self._slopes(objective, ctx)
+        update = Update(weights=slopes, weights_heads=slopes)
+        now = time.perf_counter()
+        update.seconds["transform"] = now - start
+        single = len(objective.names) == 1
+        if single and self.weighting is not None:
+            self._tell_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
+        if self.weighting is None or (single and not self.cut):
+            backward(objective.weighted(slopes), objective.unweighted(slopes))
+            update.seconds["backward"] = time.perf_counter() - now
+            return update
+
+        measured = self.geometry.measure(objective, slopes)
+        start, now = now, time.perf_counter()
+        update.seconds["geometry"] = now - start
+        self._check_gram(objective, measured.G)
+        update.solution, zero = self.weighting.weigh(measured, ctx)
+        update.events += [f"task {objective.names[k]!r} has a zero gradient" for k in zero.nonzero().flatten().tolist()]
+        if update.solution.status != "ok":
+            update.events.append(f"{self.weighting.name}: {update.solution.status}")
+        update.alpha = self.length(update.solution.alpha, measured.G)
+        update.gram, update.length = measured.G, self.length.name
+        update.weights = update.alpha * slopes
+        head_alpha = update.alpha if self.heads == "alpha" else torch.ones_like(update.alpha)
+        update.weights_heads = head_alpha * slopes
+        start, now = now, time.perf_counter()
+        update.seconds["weighting"] = now - start
+        self.geometry.pull(objective, slopes, update.alpha, head_alpha, measured)
+        update.seconds["backward"] = time.perf_counter() - now
+        return update
+
+    def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
+        """Passes each task's mean training loss of the epoch ``(K_all,)`` to the transform."""
+        self.transform.end_epoch(mean_losses, ctx)
+
+    def _slopes(self, objective: Objective, ctx: Context) -> Tensor:
+        """Derivative of each scaled loss by its loss; the transform's own parameters get their gradients here."""
+        if self.transform.positive and not (objective.losses > 0).all():
+            k = int((objective.losses <= 0).nonzero()[0])
+            raise NonPositiveLoss(self.transform.name, objective.names[k], objective.losses[k].item())
+        if self.transform.epochs and ctx.step >= 5_000 and ctx.epoch == 1:
+            self._tell_once(
+                "epochs",
+                f"{self.transform.name!r} changes its weights at the ends of epochs, and after {ctx.step} steps none was "
+                "told: call BalancedSVI.end_epoch() once an epoch (bmtl.fit does).",
+            )
+        leaf = objective.losses.clone().requires_grad_()
+        self.transform(leaf, ctx).sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    def _check_gram(self, objective: Objective, gram: Tensor) -> None:
+        finite = gram.diagonal().isfinite()
+        if not finite.all():
+            bad = [name for name, fine in zip(objective.names, finite.tolist(), strict=True) if not fine]
+            raise NonFinite(f"The gradient of {', '.join(map(repr, bad))} is NaN or infinite.")
+
+    def _tell_once(self, key: str, message: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            logger.warning(message)
+
+    def get_extra_state(self) -> dict[str, list[str]]:
+        return {"names": list(self.names)}
+
+    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+        if self.names and list(self.names) != state["names"]:
+            raise ValueError(
+                f"The saved balancer belongs to the tasks {state['names']}, and this one to {list(self.names)}."
+            )

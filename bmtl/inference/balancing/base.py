@@ -1,0 +1,235 @@
+"""The four slots of a balancer and the records that pass between them.
+
+    losses (K,) --transform--> scaled losses (K,) --geometry--> Gram (K, K) --weighting--> alpha (K,) --length--> update
+
+A transform acts on each task's loss value, so its derivative ``slope`` is all that the network's graph needs: the
+gradient of a scaled loss is ``slope_k`` times the gradient of the raw one. Slots therefore work on K numbers in float64
+on the host, and the graph is touched by the geometry alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bmtl.inference.errors import SolverFailed
+from bmtl.inference.marks import Marks
+
+if TYPE_CHECKING:
+    from bmtl.inference.balancing.balancer import Balancer
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where training stands.
+
+    Attributes:
+        active: Which tasks have a label in this batch, bool ``(K_all,)``.
+        step: Steps taken before this one.
+        epoch: The epoch, from 1.
+        batch: Steps taken before this one in this epoch.
+        batches: Steps in an epoch, where known.
+        lr: Learning rate of the optimizer's first group now.
+        lr0: The same at the start.
+    """
+
+    active: Tensor
+    step: int = 0
+    epoch: int = 1
+    batch: int = 0
+    batches: int | None = None
+    lr: float = 1.0
+    lr0: float = 1.0
+
+
+@dataclass
+class Objective:
+    """The K losses of a step as a balancer sees them; absent tasks are left out.
+
+    Attributes:
+        names: The K tasks.
+        losses: Loss values ``(K,)``, float64 on the host.
+        rows: K scalars in the graph, ``losses[k] == units[k] * rows[k]``.
+        units: Float64 on the host ``(K,)``: one over the number of data.
+        rest: Terms of weight 1 (KL divergences), ``()``, or None.
+        scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.
+        marks: The tensors marked by `bmtl.shared`.
+        parameter_names: Names of the model's and guide's parameters by their `id`, for messages.
+    """
+
+    names: tuple[str, ...]
+    losses: Tensor
+    rows: tuple[Tensor, ...]
+    units: Tensor
+    rest: Tensor | None = None
+    scores: Tensor | None = None
+    marks: Marks = field(default_factory=Marks)
+    parameter_names: Mapping[int, str] = field(default_factory=dict)
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """The sum of the losses at these weights ``(K,)``, a scalar in the graph."""
+        coefficients = weights * self.units
+        if len(self.rows) == 1:
+            return self.rows[0] * coefficients.item()
+        rows = torch.stack(self.rows)
+        return rows @ coefficients.to(rows)
+
+    def unweighted(self, weights: Tensor) -> Tensor | None:
+        """The terms that no balancer weighs, with the score-function terms at their tasks' weights ``(K,)``."""
+        if self.scores is None:
+            return self.rest
+        scores = self.scores @ (weights * self.units).to(self.scores)
+        return scores if self.rest is None else self.rest + scores
+
+
+@dataclass
+class Measured:
+    """What a geometry measures of the K scaled losses.
+
+    Attributes:
+        G: Gram matrix ``(K, K)`` of the task gradients, float64 on the host.
+        J: The gradients themselves ``(K, P)`` where the geometry has them.
+    """
+
+    G: Tensor
+    J: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A weighting's answer.
+
+    Attributes:
+        alpha: Weights of the K scaled losses ``(K,)``, float64.
+        residual: How far the defining equation is from holding, relative.
+        iterations: Rounds of the solver.
+        status: "ok"; "inexact" (no exact solution exists); "stationary" (no common descent direction exists).
+    """
+
+    alpha: Tensor
+    residual: float = 0.0
+    iterations: int = 0
+    status: Literal["ok", "inexact", "stationary"] = "ok"
+
+
+class Slot(nn.Module):
+    """A choice in one of the four slots. ``IGBv1() >> LastLayer() >> NashMTL() >> Norm()`` joins them into a balancer."""
+
+    name: ClassVar[str]
+    slot: ClassVar[Literal["transform", "geometry", "weighting", "length"]]
+    paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+
+    def bind(self, names: Sequence[str]) -> None:
+        """Told the names of all tasks, once, before the first step."""
+
+    def __rshift__(self, other: Slot | Balancer) -> Balancer:
+        from bmtl.inference.balancing.balancer import Balancer
+
+        return Balancer.of(self) >> other
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options().items())
+        return f"{self.name}({options})" if options else self.name
+
+    def options(self) -> dict[str, object]:
+        """The options that this choice was made with, for its string form."""
+        return {}
+
+
+class Transform(Slot):
+    """Slot 1: scales or reshapes the task losses. All its state is in buffers and parameters.
+
+    Attributes:
+        positive: The transform takes logarithms or ratios, so every loss must be above 0.
+        epochs: The transform waits for the ends of epochs (`BalancedSVI.end_epoch`).
+    """
+
+    slot = "transform"
+    positive: ClassVar[bool] = False
+    epochs: ClassVar[bool] = False
+
+    def forward(self, losses: Tensor, ctx: Context) -> Tensor:
+        """The scaled losses ``(K,)`` of the tasks present, differentiable in `losses` ``(K,)``.
+
+        Parameters that a transform owns get the gradient of their sum, never multiplied by a weighting.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say how it scales losses.")
+
+    def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
+        """Told each task's mean training loss of the epoch that ends ``(K_all,)``, NaN where it was never present."""
+
+
+class Weighting(Slot):
+    """Slot 3: weights from the Gram matrix of the task gradients.
+
+    Attributes:
+        length: Name of the length rule that its paper uses.
+        tolerance: Residual above which a solution counts as failed.
+    """
+
+    slot = "weighting"
+    length: ClassVar[str] = "as-is"
+    tolerance: ClassVar[float] = 1e-6
+
+    def forward(self, m: Measured, ctx: Context) -> Solution:
+        """Weights of K >= 2 gradients, none of them zero."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it weighs gradients.")
+
+    def weigh(self, m: Measured, ctx: Context) -> tuple[Solution, Tensor]:
+        """Weights of any gradients. A zero gradient has no direction: it is left out and keeps weight 1.
+
+        Returns:
+            The solution, and which gradients are zero, bool ``(K,)``.
+
+        Raises:
+            SolverFailed: If the residual is above `tolerance` although a solution exists.
+        """
+        norms = m.G.diagonal().clamp_min(0).sqrt()
+        zero = norms <= 1e-12 * norms.max()
+        keep = (~zero).nonzero().squeeze(-1)
+        if len(keep) == len(norms) > 1:
+            solution = self.forward(m, ctx)
+        else:
+            solution = Solution(torch.ones_like(norms), status="ok" if len(keep) else "stationary")
+            if len(keep) > 1:
+                solution = self.forward(Measured(m.G[keep][:, keep], None if m.J is None else m.J[keep]), ctx)
+                alpha = torch.ones_like(norms)
+                alpha[keep] = solution.alpha
+                solution = Solution(alpha, solution.residual, solution.iterations, solution.status)
+        if solution.status == "ok" and not solution.residual <= self.tolerance:
+            raise SolverFailed(
+                f"{self.name!r} left a residual of {solution.residual:.2g} after {solution.iterations} rounds, and at most "
+                f"{self.tolerance:g} is allowed. Are the gradients finite and of one precision?"
+            )
+        return solution, zero
+
+    def solve(self, gram: Tensor) -> Solution:
+        """Weights for a Gram matrix ``(K, K)``, without a training step around it.
+
+        Raises:
+            ValueError: If `gram` is not a square, symmetric, finite matrix.
+            SolverFailed: If no weights within the tolerance were found although they exist.
+        """
+        gram = torch.as_tensor(gram, dtype=torch.float64).cpu()
+        if gram.dim() != 2 or gram.shape[0] != gram.shape[1]:
+            raise ValueError(f"A Gram matrix is square, (K, K), and one of shape {tuple(gram.shape)} was given.")
+        if not gram.isfinite().all():
+            raise ValueError("The Gram matrix has entries that are NaN or infinite.")
+        if not torch.allclose(gram, gram.T, rtol=1e-6, atol=0.0):
+            raise ValueError("A Gram matrix is symmetric, and this one is not. Give J @ J.T for gradients J (K, P).")
+        return self.weigh(Measured(gram), Context(torch.ones(len(gram), dtype=torch.bool)))[0]
+
+
+class Length(Slot):
+    """Slot 4: the scale of the update."""
+
+    slot = "length"
+
+    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+        """Weights ``(K,)`` of the wanted scale, from weights ``(K,)`` and the Gram matrix ``(K, K)``."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it scales weights.")

@@ -1,0 +1,6 @@
+"""Slot 2: where task gradients are compared, and how the weighted update is written."""
+
+from bmtl.inference.balancing.geometry.full import Full
+from bmtl.inference.balancing.geometry.last_layer import LastLayer
+
+__all__ = ["Full", "LastLayer"]

@@ -1,0 +1,63 @@
+"""Slot 4: how long the update is. Published codes differ here by a factor of K; this makes it a choice with a name."""
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Length
+from bmtl.inference.errors import StepError
+
+
+class AsIs(Length):
+    """The weights as the weighting gives them."""
+
+    name = "as-is"
+
+    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+        return alpha
+
+
+class Sum(Length):
+    """Weights that sum to K, as equal weights do.
+
+    Raises:
+        StepError: If the weights sum to 0 or less: scaling them would turn the update uphill.
+    """
+
+    name = "sum"
+
+    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+        return alpha * len(alpha) / _positive_sum(alpha, self.name)
+
+
+class Mean(Length):
+    """Weights that sum to 1.
+
+    Raises:
+        StepError: If the weights sum to 0 or less: scaling them would turn the update uphill.
+    """
+
+    name = "mean"
+
+    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+        return alpha / _positive_sum(alpha, self.name)
+
+
+class Norm(Length):
+    """An update as long as that of equal weights."""
+
+    name = "norm"
+
+    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+        equal = gram.sum().clamp_min(0.0)
+        own = (alpha @ gram @ alpha).clamp_min(0.0)
+        return alpha if own == 0 else alpha * torch.sqrt(equal / own)
+
+
+def _positive_sum(alpha: Tensor, name: str) -> Tensor:
+    total = alpha.sum()
+    if total <= 0:
+        raise StepError(
+            f"The length {name!r} divides by the sum of the weights, which is {total.item():.3g}; a sum of 0 or less would "
+            "turn the update uphill. Use the length 'norm' or 'as-is'."
+        )
+    return total

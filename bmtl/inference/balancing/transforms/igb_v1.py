@@ -1,0 +1,59 @@
+"""Improvable-gap balancing, version 1."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Context, Transform
+
+
+class IGBv1(Transform):
+    """Weighs tasks by how much of their loss is left to improve (IGBv1, Dai et al. 2023, Algorithm 1).
+
+    Epochs 1 to `base_epoch` train on the losses' logarithms (SI). The mean training loss of epoch `base_epoch` is the
+    base; from then on each batch has ``lambda = K softmax(L / base)``, held constant, and trains on
+    ``sum_k lambda_k log L_k``. The ideal loss of the paper's gap is taken as 0, as in the paper's experiments.
+
+    Differs from the released code in what is *reported*: the effective weight ``lambda_k / L_k``, not ``lambda_k``.
+    A task that had no label in the base epoch takes the first epoch in which it has one, and a ratio of 1 until then.
+
+    Args:
+        base_epoch: The epoch whose mean losses are the base.
+
+    Raises:
+        ValueError: If `base_epoch` is below 1.
+    """
+
+    name = "igb-v1"
+    paper = "Dai et al. 2023"
+    cost = "1 backward"
+    positive = True
+    epochs = True
+
+    base: Tensor
+
+    def __init__(self, base_epoch: int = 2) -> None:
+        super().__init__()
+        if base_epoch < 1:
+            raise ValueError(f"base_epoch counts epochs from 1, and {base_epoch} was given.")
+        self.base_epoch = base_epoch
+
+    def options(self) -> dict[str, object]:
+        return {"base_epoch": self.base_epoch} if self.base_epoch != 2 else {}
+
+    def bind(self, names: Sequence[str]) -> None:
+        if "base" not in self._buffers:
+            self.register_buffer("base", torch.full((len(names),), torch.nan, dtype=torch.float64))
+
+    def forward(self, losses: Tensor, ctx: Context) -> Tensor:
+        if ctx.epoch <= self.base_epoch:
+            return losses.log()
+        ratio = (losses.detach() / self.base[ctx.active]).nan_to_num(nan=1.0)
+        weights = len(losses) * torch.softmax(ratio, dim=0)
+        return weights * losses.log()
+
+    def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
+        if ctx.epoch >= self.base_epoch:
+            missing = self.base.isnan()
+            self.base[missing] = mean_losses[missing]

@@ -1,0 +1,32 @@
+"""What can go wrong in a step. Each error says which task and which step, and leaves the parameters as they were."""
+
+
+class StepError(ArithmeticError):
+    """A step that cannot be taken; under ``on_error="skip"`` it is an event in the step's record instead."""
+
+
+class NonFinite(StepError):
+    """A loss or a gradient is NaN or infinite."""
+
+
+class NonPositiveLoss(StepError):
+    """A loss that a transform with logarithms or ratios cannot take.
+
+    Args:
+        transform: Name of the transform.
+        task: Name of the task.
+        value: The loss.
+        bound: What it had to exceed.
+    """
+
+    def __init__(self, transform: str, task: str, value: float, bound: float = 0.0) -> None:
+        super().__init__(
+            f"{transform!r} takes logarithms or ratios of losses, so each must be above {bound:g}; task {task!r} gave "
+            f"{value:.6g}. A negative log-density can be negative: use a likelihood of unit variance (the deterministic "
+            "baseline), or a transform without logarithms such as 'ew' or 'uw'."
+        )
+        self.task, self.value = task, value
+
+
+class SolverFailed(StepError):
+    """A weighting's residual is above its tolerance although a solution exists."""

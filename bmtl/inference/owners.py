@@ -1,0 +1,79 @@
+"""Whose a site is: one task's, a task plate's rows', or everybody's."""
+
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions import MaskedDistribution
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from bmtl.tasks import TASK_PLATE
+
+Site = Any  # Pyro's message of a sample statement: a dictionary with keys of bmtl's own
+
+
+class Owner(NamedTuple):
+    """Whose a site is: one task (one name), the rows of a task plate (names and the plate's dim), or shared (no name)."""
+
+    names: tuple[str, ...] = ()
+    dim: int | None = None
+
+
+def owner_of(site: Site) -> Owner:
+    """Whose a site is, from its mark and its plates."""
+    tag = site.get("task")
+    for frame in site["cond_indep_stack"]:
+        if frame.name == TASK_PLATE:
+            if tag is not None:
+                raise ValueError(
+                    f"Site {site['name']!r} lies in the task plate and in bmtl.task({tag!r}) at once. Use one of the two."
+                )
+            size = frame.full_size or frame.size
+            names = site.get("task_names") or tuple(map(str, range(size)))
+            if frame.dim is None:  # a plate that is looped over
+                return Owner((names[frame.counter - 1],))
+            return Owner(names, frame.dim)
+    return Owner() if tag is None else Owner((tag,))
+
+
+def auxiliary_owner(name: str, guide_trace: Trace, owners: dict[str, Owner]) -> tuple[Owner, tuple[str, ...]]:
+    """Whose an auxiliary guide site is: its own mark, else that of the model's sites that it feeds.
+
+    Returns:
+        The owner, and the tasks whose latents it draws jointly where they are several (the owner is then shared).
+    """
+    own = owner_of(guide_trace.nodes[name])
+    if own.names:
+        return own, ()
+    stem = name.removesuffix("_unconstrained")
+    if stem != name and stem in owners:
+        return owners[stem], ()
+    fed: list[Owner] = []
+    sites: dict[str, Site] = guide_trace.nodes
+    following = iter(sites.items())
+    for other, _ in following:
+        if other == name:
+            break
+    for other, site in following:  # a joint guide draws its site first and hands its parts on as Deltas
+        if site["type"] != "sample":
+            continue
+        if site["infer"].get("is_auxiliary"):
+            break
+        if other in owners:
+            fed.append(owners[other])
+    if fed and all(owner == fed[0] for owner in fed):
+        return fed[0], ()
+    return Owner(), tuple(sorted({task for owner in fed for task in owner.names}))
+
+
+def labelled_rows(site: Site) -> Tensor:
+    """1 where a site's row counts and 0 where it is masked, of the site's batch shape."""
+    shape = site["fn"].batch_shape
+    masks = [site["mask"]]
+    if isinstance(site["fn"], MaskedDistribution):
+        masks.append(site["fn"]._mask)
+    labelled = torch.ones(shape, device=site["value"].device)
+    for mask in masks:
+        if mask is not None:
+            labelled = labelled * torch.as_tensor(mask, device=labelled.device)
+    return labelled

@@ -1,0 +1,106 @@
+"""From the raw terms of a batch to the losses per datum that a balancer sees."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Objective
+from bmtl.inference.elbo import TaskELBO
+from bmtl.inference.losses import TaskLosses
+
+
+@dataclass(frozen=True)
+class PerDatum:
+    """The terms of one batch, divided by numbers of data. All ``(K,)`` float64 on the host, K the batch's tasks.
+
+    Attributes:
+        raw: The terms before.
+        by_elbo: A task's own KL goes with its likelihood.
+        values: Task losses.
+        rest: Sum of the terms of weight 1.
+        present: Which tasks have a labelled row, bool.
+        divisor: What each task's likelihood is divided by.
+        own: What each task's KL is divided by.
+        all_data: What the shared KL is divided by.
+    """
+
+    raw: TaskLosses
+    by_elbo: bool
+    values: Tensor
+    rest: float
+    present: Tensor
+    divisor: Tensor
+    own: Tensor
+    all_data: float
+
+    @classmethod
+    def of(cls, losses: TaskLosses, elbo: TaskELBO) -> "PerDatum":
+        """Divides a batch's terms as `TaskELBO` says; one transfer to the host.
+
+        With ``weigh="data"`` one number divides everything (the mean number of data of the tasks), so that equal weights
+        give the ELBO's own step. With ``weigh="tasks"`` each likelihood is a mean over its task's labelled rows.
+        """
+        k = len(losses.names)
+        host = torch.cat([losses.nll, losses.kl, losses.shared.reshape(1), losses.counts]).detach().double().cpu()
+        nll, kl, shared, counts = host[:k], host[k : 2 * k], host[2 * k].item(), host[2 * k + 1 :]
+        sizes = _sizes(losses, elbo.n_data)
+        all_data = sizes.mean().item()
+        present = counts > 0
+        if elbo.weigh == "tasks":
+            divisor, own = torch.where(present, counts, 1.0), sizes
+        else:
+            divisor = own = torch.full_like(sizes, all_data)
+        values, kl = nll / divisor, kl / own
+        by_elbo = elbo.balanced == "elbo"
+        # An absent task keeps its prior, at weight 1.
+        rest = shared / all_data + (kl[~present].sum() if by_elbo else kl.sum()).item()
+        return cls(losses, by_elbo, values + kl if by_elbo else values, rest, present, divisor, own, all_data)
+
+    def objective(self, parameter_names: Mapping[int, str]) -> Objective:
+        """The graph of the present tasks' losses and of the terms of weight 1, for a balancer."""
+        raw, own = self.raw, self.own.to(self.raw.kl)
+        here = self.present.nonzero().flatten().tolist()
+        absent = (~self.present).nonzero().flatten().tolist()
+        rest = [raw.shared / self.all_data]
+        rows = [raw.nll_rows[k] for k in here]
+        if self.by_elbo:
+            ratio = (self.divisor / self.own).tolist()
+            rows = [row + raw.kl_rows[k] * ratio[k] for row, k in zip(rows, here, strict=True)]
+            rest += [raw.kl_rows[k] / own[k] for k in absent]
+        else:
+            rest.append((raw.kl / own).sum())
+        scores = None
+        if raw.score is not None:
+            kl = raw.score.kl / own
+            scores = raw.score.nll[here]
+            rest.append(raw.score.shared / self.all_data)
+            if self.by_elbo:
+                scores = scores + (kl * self.divisor.to(kl))[here]
+                rest.append(kl[absent].sum())
+            else:
+                rest.append(kl.sum())
+        rest = [term for term in rest if term.requires_grad]
+        return Objective(
+            names=tuple(raw.names[k] for k in here),
+            losses=self.values[here],
+            rows=tuple(rows),
+            units=1.0 / self.divisor[here],
+            rest=torch.stack(rest).sum() if len(rest) > 1 else rest[0] if rest else None,
+            scores=scores,
+            marks=raw.marks,
+            parameter_names=parameter_names,
+        )
+
+
+def _sizes(losses: TaskLosses, n_data: int | Mapping[str, int] | None) -> Tensor:
+    """Number of data of each task ``(K,)``: as given, else as the plates declare."""
+    if n_data is None:
+        return torch.tensor(losses.sizes, dtype=torch.float64)
+    if isinstance(n_data, int):
+        return torch.full((len(losses.names),), float(n_data), dtype=torch.float64)
+    missing = [name for name in losses.names if name not in n_data]
+    if missing:
+        raise ValueError(f"n_data names {sorted(n_data)}, and the model also has the tasks {missing}.")
+    return torch.tensor([float(n_data[name]) for name in losses.names], dtype=torch.float64)

@@ -1,0 +1,481 @@
+"""Stochastic variational inference in which a balancer weighs the tasks."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+from bmtl.inference.balancing import Balancer, Context, Update
+from bmtl.inference.balancing import balancer as as_balancer
+from bmtl.inference.balancing.base import Slot
+from bmtl.inference.elbo import TaskELBO
+from bmtl.inference.errors import NonFinite, StepError
+from bmtl.inference.losses import TaskLosses
+from bmtl.inference.per_datum import PerDatum
+from bmtl.inference.record import StepRecord, history_from_state, history_state
+
+logger = logging.getLogger(__name__)
+
+_OWN_LR = 0.025  # of parameters that a balancer owns (UW's log-variances)
+
+Optimizer = torch.optim.Optimizer
+
+
+class Evaluation(NamedTuple):
+    """The losses of a batch without a step, float64 on the host.
+
+    Attributes:
+        losses: Expected negative log-likelihood per labelled row of each task ``(K,)``; NaN without a label.
+        labelled: Labelled rows of each task ``(K,)``, to average over batches.
+        shared: The terms of weight 1 (KL divergences) per datum.
+    """
+
+    losses: Tensor
+    labelled: Tensor
+    shared: float
+
+
+class BalancedSVI:
+    """Trains a task model and its guide by SVI, the tasks weighed by a balancer.
+
+    Args:
+        model: The task model: a `PyroModule`, any module or a function with Pyro statements, marked with `bmtl.task`.
+        guide: Its guide: a module, a function, or an AutoGuide (set up from the first batch).
+        optim: A factory such as ``functools.partial(torch.optim.Adam, lr=1e-3)``, called with all parameters; a ready
+            torch optimizer; or, for plain functions with `pyro.param` alone, a `pyro.optim.PyroOptim`.
+        balancer: Anything that `bmtl.balancer` takes.
+        elbo: How losses are estimated; `TaskELBO()` by default.
+        on_error: What a step does that cannot be taken (a loss or gradient that is not finite, a loss that a transform
+            cannot take, a solver that fails): "raise", or "skip" it, with an event in its record. Parameters stay as
+            they were in both cases.
+
+    Attributes:
+        names: The tasks, known after the first batch.
+        history: One `StepRecord` a step.
+        skipped: Number of steps skipped.
+        optimizer: The optimizer, built at the first batch from a factory.
+
+    Raises:
+        ValueError: For an unknown option, an empty model, a guide that does not fit, a PyroModule in Pyro's global
+            parameter mode, or a ready optimizer that lacks parameters. Most need a first batch to be found.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        optim: Callable[[Iterable[Any]], Optimizer] | Optimizer | PyroOptim,
+        balancer: str | Slot | Balancer = "ew",
+        elbo: TaskELBO | None = None,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is 'raise' or 'skip', and {on_error!r} was given.")
+        if not isinstance(optim, Optimizer | PyroOptim) and not callable(optim):
+            raise TypeError(
+                f"optim is a factory such as functools.partial(torch.optim.Adam, lr=1e-3), or an optimizer; "
+                f"{type(optim).__name__} was given."
+            )
+        if elbo is not None and not isinstance(elbo, TaskELBO):
+            raise TypeError(f"elbo is a bmtl.TaskELBO, and {type(elbo).__name__} was given.")
+        for program in (model, guide):
+            if isinstance(program, nn.Module):
+                _adopt(program)
+        if isinstance(optim, PyroOptim) and any(isinstance(p, nn.Module) for p in (model, guide)):
+            raise ValueError(
+                "A PyroOptim serves plain functions with pyro.param only, and the model or the guide is a module. Give a "
+                "factory, optim=functools.partial(torch.optim.Adam, lr=1e-3)."
+            )
+        self.model = model
+        self.guide = guide
+        self.elbo = elbo or TaskELBO()
+        self.balancer = as_balancer(balancer)
+        self.on_error = on_error
+        self.module = self.elbo(model, guide)  # type: ignore[arg-type]
+        self.names: tuple[str, ...] = ()
+        self.history: list[StepRecord] = []
+        self.skipped = 0
+        self.steps = 0
+        self.epoch = 1
+        self.optimizer: Optimizer | PyroOptim | None = None if not isinstance(optim, Optimizer | PyroOptim) else optim
+        self._factory = optim
+        self._parameters: list[Tensor] = []
+        self._parameter_names: dict[int, str] = {}
+        self._lr0 = 0.0
+        self._batch = 0
+        self._validated = False
+        self._epoch_sums = torch.zeros(0, dtype=torch.float64)
+        self._epoch_counts = torch.zeros(0, dtype=torch.float64)
+        self._pending: dict[str, Any] | None = None
+
+    # ---- Set-up --------------------------------------------------------------------------------------------------
+
+    @property
+    def initialised(self) -> bool:
+        """Whether a first batch has been seen."""
+        return bool(self.names)
+
+    def initialise(self, *args: Any, **kwargs: Any) -> None:
+        """Runs guide and model once on a batch, without a gradient: AutoGuides make their parameters, tasks are found.
+
+        Random draws made here do not shift those of training. Called by the first `step` or `evaluate`.
+        """
+        if self.initialised:
+            return
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), poutine.trace(param_only=True) as capture:
+            losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
+        self._name_parameters(capture.trace)
+        self.balancer.bind(losses.names)
+        if self.balancer.cut and not losses.marks.tensors:
+            raise ValueError(
+                f"The balancer {str(self.balancer)!r} compares gradients at the shared representation, and the model marks "
+                "none. Wrap the trunk's output: h = bmtl.shared(trunk(x)); or use the geometry 'full'."
+            )
+        self._make_optimizer()
+        self.names = losses.names
+        self._epoch_sums = torch.zeros(len(self.names), dtype=torch.float64)
+        self._epoch_counts = torch.zeros(len(self.names), dtype=torch.float64)
+        if self._pending is not None:
+            state, self._pending = self._pending, None
+            self.load_state_dict(state)
+
+    def _name_parameters(self, captured: Any) -> None:
+        names: dict[int, tuple[str, Tensor]] = {id(p): (n, p) for n, p in self.module.named_parameters()}
+        for name, site in captured.nodes.items():
+            if site["type"] == "param":
+                value = site["value"]
+                parameter = value.unconstrained() if hasattr(value, "unconstrained") else value
+                names.setdefault(id(parameter), (name, parameter))
+        names = {key: (n, p) for key, (n, p) in names.items() if p.requires_grad}
+        if not names:
+            raise ValueError("Neither the model nor the guide has a parameter to train.")
+        self._parameters = [p for _, p in names.values()]
+        self._parameter_names = {key: n for key, (n, _) in names.items()}
+
+    def _make_optimizer(self) -> None:
+        own = [p for p in self.balancer.parameters() if p.requires_grad]
+        if isinstance(self._factory, PyroOptim):
+            if own:
+                raise ValueError(
+                    f"The balancer {str(self.balancer)!r} has parameters of its own; use a torch optimizer."
+                )
+            self._lr0 = 1.0
+            return
+        if isinstance(self.optimizer, Optimizer):
+            held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+            missing = [name for key, name in self._parameter_names.items() if key not in held]
+            missing += [f"balancer.{n}" for n, p in self.balancer.named_parameters() if id(p) not in held]
+            if missing:
+                raise ValueError(
+                    f"The optimizer lacks parameters: {', '.join(missing)}. Some are made at the first batch (an "
+                    "AutoGuide's, a balancer's own): give a factory instead, optim=functools.partial(torch.optim.Adam, lr=1e-3)."
+                )
+        else:
+            self.optimizer = self._factory(self._parameters)  # type: ignore[operator]
+            if not isinstance(self.optimizer, Optimizer):
+                raise TypeError(f"The factory gave a {type(self.optimizer).__name__}, and a torch optimizer is wanted.")
+            if own:
+                group: dict[str, Any] = {"params": own, "lr": _OWN_LR}
+                if "weight_decay" in self.optimizer.defaults:
+                    group["weight_decay"] = 0.0
+                self.optimizer.add_param_group(group)
+        self._lr0 = float(self.optimizer.param_groups[0]["lr"])
+
+    # ---- Steps ---------------------------------------------------------------------------------------------------
+
+    def step(self, *args: Any, **kwargs: Any) -> StepRecord:
+        """Takes one step on a batch.
+
+        Args:
+            *args: The batch, for guide and model alike.
+            **kwargs: The batch, for guide and model alike.
+
+        Raises:
+            StepError: If the step cannot be taken and ``on_error="raise"``; parameters are unchanged.
+        """
+        start = time.perf_counter()
+        self.zero_grad()
+        record = self.backward(*args, **kwargs)
+        if record.status != "skipped":
+            self.update()
+        record.seconds["step"] = time.perf_counter() - start
+        return record
+
+    def zero_grad(self) -> None:
+        """Forgets gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        for parameter in self.balancer.parameters():
+            parameter.grad = None
+
+    def update(self) -> None:
+        """Lets the optimizer step on the gradients that `backward` left."""
+        if isinstance(self.optimizer, PyroOptim):
+            self.optimizer(self._parameters)
+        elif self.optimizer is not None:
+            self.optimizer.step()
+
+    def backward(self, *args: Any, **kwargs: Any) -> StepRecord:
+        """Adds the balanced gradient of a batch to the parameters and records the step, without the optimizer's part.
+
+        For loops that clip, accumulate or scale gradients; `step` is `zero_grad`, `backward`, `update`.
+        """
+        start = time.perf_counter()
+        self.initialise(*args, **kwargs)
+        with self._validation(), self._capturing():
+            losses = self.elbo.task_losses(self.model, self.guide, *args, cut=self.balancer.cut, **kwargs)
+        self._validated = True
+        elapsed = time.perf_counter() - start
+        terms = PerDatum.of(losses, self.elbo)
+        values, rest, active = self._by_name(losses, terms.values), terms.rest, self._by_name(losses, terms.present)
+        ctx = Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
+        try:
+            self._check_losses(losses, values, rest)
+            objective = terms.objective(self._parameter_names)
+            update = self.balancer.backward(objective, ctx)
+            self._check_gradients(objective.names)
+        except StepError as error:
+            self.zero_grad()
+            if self.on_error == "raise":
+                raise
+            self.skipped += 1
+            logger.warning("Step %d was skipped: %s", self.steps, error)
+            record = self._record(values, rest, active, None, (str(error),))
+        else:
+            record = self._record(values, rest, active, update, tuple(update.events))
+            self._epoch_sums += torch.where(active, values, 0.0)
+            self._epoch_counts += active
+        record.seconds["elbo"] = elapsed
+        record.seconds["step"] = time.perf_counter() - start
+        self.history.append(record)
+        self.steps += 1
+        self._batch += 1
+        return record
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
+        """The losses of a batch, without a gradient or a step."""
+        self.initialise(*args, **kwargs)
+        losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
+        host = torch.stack([losses.nll, losses.counts, losses.labelled]).double().cpu()
+        means = torch.where(host[1] > 0, host[0] / host[1], torch.nan)
+        labelled = self._by_name(losses, host[2])
+        means = torch.where(labelled > 0, self._by_name(losses, means), torch.nan)
+        return Evaluation(means, labelled, PerDatum.of(losses, self.elbo).rest)
+
+    def end_epoch(self) -> Tensor:
+        """Tells the balancer that an epoch has ended; returns each task's mean training loss in it ``(K,)``."""
+        mean = self._epoch_sums / self._epoch_counts  # 0/0 is NaN: a task without a label all epoch
+        active = torch.ones(len(self.names), dtype=torch.bool)
+        ctx = Context(active, self.steps, self.epoch, self._batch, self._batch, self._lr(), self._lr0)
+        if self.names:
+            self.balancer.end_epoch(mean, ctx)
+        self._epoch_sums = torch.zeros_like(self._epoch_sums)
+        self._epoch_counts = torch.zeros_like(self._epoch_counts)
+        self._batch = 0
+        self.epoch += 1
+        return mean
+
+    def _by_name(self, losses: TaskLosses, values: Tensor) -> Tensor:
+        """Values of the batch's tasks ``(K,)`` in the order of all ``(K_all,)``; 0 for a task that the model left out."""
+        if losses.names == self.names:
+            return values
+        unknown = [name for name in losses.names if name not in self.names]
+        if unknown:
+            raise ValueError(
+                f"The model has tasks that the first batch did not show: {unknown}; known are {list(self.names)}. Let the "
+                "model visit every task in its first batch (labels may be missing)."
+            )
+        full = torch.zeros(len(self.names), dtype=values.dtype)
+        full[[self.names.index(name) for name in losses.names]] = values
+        return full
+
+    # ---- Checks and records --------------------------------------------------------------------------------------
+
+    def _check_losses(self, losses: TaskLosses, values: Tensor, rest: float) -> None:
+        if values.isfinite().all() and rest - rest == 0.0:
+            return
+        bad = [name for name, fine in zip(self.names, values.isfinite().tolist(), strict=True) if not fine]
+        where = f"of {', '.join(map(repr, bad))}" if bad else "of the shared latents"
+        sites = losses.nonfinite_sites()
+        raise NonFinite(
+            f"At step {self.steps} the loss {where} is NaN or infinite"
+            + (f" (sites: {', '.join(sites)})." if sites else ".")
+        )
+
+    def _check_gradients(self, names: tuple[str, ...]) -> None:
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if (
+            gradients
+            and not torch.stack([n.float().cpu() if n.is_cuda else n for n in _norms(gradients)]).isfinite().all()
+        ):
+            bad = [
+                self._parameter_names[id(p)]
+                for p in self._parameters
+                if p.grad is not None and not p.grad.isfinite().all()
+            ]
+            raise NonFinite(
+                f"At step {self.steps} the gradient of {', '.join(bad)} is NaN or infinite (tasks in this batch: "
+                f"{', '.join(names)})."
+            )
+
+    def _record(
+        self, values: Tensor, rest: float, active: Tensor, update: Update | None, events: tuple[str, ...]
+    ) -> StepRecord:
+        k = len(self.names)
+
+        def scatter(found: Tensor | None) -> Tensor:
+            if found is not None and len(found) == k:
+                return found
+            full = torch.full((k,), torch.nan, dtype=torch.float64)
+            if found is not None:
+                full[active] = found
+            return full
+
+        gram = torch.full((k, k), torch.nan, dtype=torch.float64)
+        if update is not None and update.gram is not None:
+            index = active.nonzero().squeeze(-1)
+            gram[index[:, None], index] = update.gram
+        solution = None if update is None else update.solution
+        return StepRecord(
+            step=self.steps,
+            epoch=self.epoch,
+            names=self.names,
+            losses=torch.where(active, values, torch.nan),
+            shared=rest,
+            active=active,
+            weights=scatter(None if update is None else update.weights),
+            weights_heads=scatter(None if update is None else update.weights_heads),
+            alpha=scatter(None if update is None else update.alpha),
+            gram=gram,
+            residual=float("nan") if solution is None else solution.residual,
+            iterations=0 if solution is None else solution.iterations,
+            status="skipped" if update is None else "ok" if solution is None else solution.status,
+            length="" if update is None else update.length,
+            seconds={} if update is None else update.seconds,
+            events=events,
+        )
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"]) if isinstance(self.optimizer, Optimizer) else 1.0
+
+    @contextmanager
+    def _validation(self) -> Iterator[None]:
+        """Pyro's shape and support checks in the first step only: they scan whole tensors."""
+        if not self._validated:
+            yield
+            return
+        off = ("validate_infer", "validate_poutine", "validate_distributions_pyro", "validate_distributions_torch")
+        with pyro.settings.context(**dict.fromkeys(off, False)):
+            yield
+
+    @contextmanager
+    def _capturing(self) -> Iterator[None]:
+        """Under a PyroOptim, parameters may appear at any step."""
+        if not isinstance(self.optimizer, PyroOptim):
+            yield
+            return
+        with poutine.trace(param_only=True) as capture:
+            yield
+        self._name_parameters(capture.trace)
+
+    # ---- State ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, random number generators aside (see `bmtl.inference.checkpoint`).
+
+        Raises:
+            ValueError: Before the first batch, when there is nothing to save.
+        """
+        if not self.initialised:
+            raise ValueError(
+                "There is nothing to save before the first batch; call initialise(*batch) or step(*batch)."
+            )
+        optimizer = self.optimizer
+        return {
+            "names": list(self.names),
+            "module": self.module.state_dict(),
+            "params": {n: p.detach().clone() for n, p in self._store_parameters().items()},
+            "optimizer": optimizer.get_state() if isinstance(optimizer, PyroOptim) else optimizer.state_dict(),  # type: ignore[union-attr]
+            "balancer": self.balancer.state_dict(),
+            "epoch_sums": self._epoch_sums.clone(),
+            "epoch_counts": self._epoch_counts.clone(),
+            "steps": self.steps,
+            "epoch": self.epoch,
+            "batch": self._batch,
+            "skipped": self.skipped,
+            "lr0": self._lr0,
+            "history": history_state(self.history),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state; before the first batch it is kept until then (an AutoGuide's parameters must exist).
+
+        Raises:
+            ValueError: If the state belongs to other tasks or another model.
+        """
+        if not self.initialised:
+            self._pending = state
+            return
+        if list(self.names) != list(state["names"]):
+            raise ValueError(f"The saved state has the tasks {state['names']}, and the model has {list(self.names)}.")
+        try:
+            self.module.load_state_dict(state["module"])
+            self.balancer.load_state_dict(state["balancer"])
+        except RuntimeError as error:
+            raise ValueError(f"The saved state belongs to another model, guide or balancer: {error}") from error
+        own = self._store_parameters()
+        with torch.no_grad():
+            for name, value in state["params"].items():
+                own[name].copy_(value)
+        if isinstance(self.optimizer, PyroOptim):
+            self.optimizer.set_state(state["optimizer"])
+        elif self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self._epoch_sums = state["epoch_sums"].clone()
+        self._epoch_counts = state["epoch_counts"].clone()
+        self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]
+        self.skipped, self._lr0 = state["skipped"], state["lr0"]
+        self.history = history_from_state(state["history"])
+
+    def _store_parameters(self) -> dict[str, Tensor]:
+        """Parameters of `pyro.param` statements, which no module holds."""
+        held = {id(p) for p in self.module.parameters()}
+        return {self._parameter_names[id(p)]: p for p in self._parameters if id(p) not in held}
+
+
+def _norms(gradients: list[Tensor]) -> Iterable[Tensor]:
+    return itertools.chain.from_iterable(
+        torch._foreach_norm([g for g in gradients if g.device == device and g.dtype == dtype])
+        for device, dtype in {(g.device, g.dtype): None for g in gradients}
+    )
+
+
+def _adopt(module: nn.Module) -> None:
+    """Gives a PyroModule built before bmtl was used the module-local parameters it would have had.
+
+    Raises:
+        ValueError: If it has already run in Pyro's global mode, where its values are those of the global store.
+    """
+    for part in module.modules():
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            if part._pyro_context.used:
+                raise ValueError(
+                    f"The PyroModule {type(part).__name__} has run in Pyro's global parameter mode, where models of one "
+                    "class share values. Build it after `pyro.settings.set(module_local_params=True)`, which bmtl sets "
+                    "when it is first used."
+                )
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}

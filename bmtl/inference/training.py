@@ -1,0 +1,402 @@
+"""Training loops under Lightning: `fit`, and the module that it drives."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+from bmtl.inference.checkpoint import check_file, check_folder
+from bmtl.inference.record import StepRecord
+from bmtl.inference.svi import BalancedSVI
+
+logger = logging.getLogger(__name__)
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
+@dataclass
+class FitResult:
+    """What a training run came to.
+
+    Attributes:
+        history: One record a step.
+        validation: Mean validation loss per labelled row of each task after each epoch, ``{task: [E numbers]}``.
+        best_epoch: Epoch of the least mean validation loss, from 1; None without validation.
+        restored: The parameters are those of `best_epoch`, not of the last.
+        interrupted: Ended by Ctrl-C.
+    """
+
+    history: list[StepRecord]
+    validation: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    restored: bool = False
+    interrupted: bool = False
+
+
+class BalancedTraining(LightningModule):
+    """A `BalancedSVI` as a Lightning module, in manual optimisation.
+
+    `fit` makes one; under a `Trainer` of your own it gives you Lightning's loggers, callbacks and devices. It logs
+    ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
+    ``val/loss``, their mean, after each epoch.
+
+    Args:
+        svi: What is trained. It needs a torch optimizer or a factory of one.
+        clip: Largest norm of the gradient of all parameters together; None clips nothing.
+        accumulate: Number of batches whose gradients one optimizer step adds up.
+        scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch, a
+            `ReduceLROnPlateau` on ``val/loss``.
+        seed: Random draws in epoch e depend on this and on e alone, so that a resumed run equals an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        svi: BalancedSVI,
+        *,
+        clip: float | None = None,
+        accumulate: int = 1,
+        scheduler: Callable[[torch.optim.Optimizer], Scheduler] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip is a gradient norm, above 0, and {clip} was given.")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is a number of batches, from 1, and {accumulate} was given.")
+        self.automatic_optimization = False
+        self.svi = svi
+        self.program = svi.module  # registered, so that Lightning moves it to the device
+        self.clip, self.accumulate, self.seed = clip, accumulate, seed
+        self.make_scheduler = scheduler
+        self.validation: dict[str, list[float]] = {}
+        self._sums = torch.zeros(0)
+        self._rows = torch.zeros(0)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the SVI, set up from a batch of the training data if need be."""
+        if not self.svi.initialised:
+            _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
+            loader: Any = self.trainer.train_dataloader
+            batch = self.trainer.strategy.batch_to_device(first_batch(loader), self.device)
+            args, kwargs = spread(batch)
+            self.svi.initialise(*args, **kwargs)
+        optimizer = self.svi.optimizer
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ValueError("Lightning drives torch optimizers; give BalancedSVI a factory, not a PyroOptim.")
+        if self.make_scheduler is None:
+            return optimizer
+        return [optimizer], [self.make_scheduler(optimizer)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""
+        args, kwargs = spread(batch)
+        optimizer: Any = self.optimizers()
+        if batch_idx % self.accumulate == 0:
+            self.svi.zero_grad()
+        record = self.svi.backward(*args, **kwargs)
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        if (batch_idx + 1) % self.accumulate == 0 or last:
+            if self.clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.program.parameters(), self.clip)
+            if record.status != "skipped":
+                optimizer.step()
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(_mix(self.seed, self.svi.epoch, 1))
+
+    def on_train_epoch_end(self) -> None:
+        names = self.svi.names
+        means = self.svi.end_epoch()
+        self.log_dict({f"train/{n}": m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)})
+        schedulers: Any = self.lr_schedulers()  # Lightning gives one, a list of several, or None
+        for scheduler in schedulers if isinstance(schedulers, list) else [s for s in (schedulers,) if s]:
+            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                scheduler.step(self.trainer.callback_metrics["val/loss"])
+            else:
+                scheduler.step()
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(len(self.svi.names), dtype=torch.float64)
+        self._rows = torch.zeros_like(self._sums)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Adds up each task's losses over its labelled rows."""
+        args, kwargs = spread(batch)
+        # Draws in validation neither depend on training's nor move them: the same ones every epoch.
+        with _forked(self.device):
+            torch.manual_seed(_mix(self.seed, batch_idx, 2))
+            found = self.svi.evaluate(*args, **kwargs)
+        self._sums += torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
+        self._rows += found.labelled
+
+    def on_validation_epoch_end(self) -> None:
+        means = self._sums / self._rows
+        named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
+        if not named:
+            raise ValueError("The validation data have no labelled row for any task.")
+        for name, mean in named.items():
+            self.validation.setdefault(name, []).append(mean)
+        self.log_dict({f"val/{name}": mean for name, mean in named.items()})
+        self.log("val/loss", sum(named.values()) / len(named))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["bmtl"] = {"svi": self.svi.state_dict(), "validation": self.validation, "seed": self.seed}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "bmtl" not in checkpoint:
+            raise ValueError("This checkpoint was not written by bmtl: it has no entry 'bmtl'.")
+        self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
+        self.validation = checkpoint["bmtl"]["validation"]
+
+
+def fit(
+    svi: BalancedSVI,
+    train: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    *,
+    max_epochs: int,
+    patience: int | None = None,
+    clip: float | None = None,
+    accumulate: int = 1,
+    scheduler: Callable[[torch.optim.Optimizer], Scheduler] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    restore_best: bool = True,
+    accelerator: str = "auto",
+    precision: Any = "32-true",
+    progress: bool = True,
+    callbacks: Iterable[Callback] = (),
+) -> FitResult:
+    """Trains for a number of epochs under Lightning's `Trainer`.
+
+    Args:
+        svi: What is trained.
+        train: Batches, anew for each epoch: tuples (spread as ``*batch``) or mappings (``**batch``). A
+            `torch.utils.data.DataLoader`, `bmtl.datasets.Batches`, or any sized iterable.
+        val: Batches to validate on after each epoch.
+        max_epochs: Number of epochs in all, those before a resumption included.
+        patience: Stop when ``val/loss`` has not improved for this many epochs; needs `val`.
+        clip: Largest norm of the gradient; None clips nothing.
+        accumulate: Batches whose gradients one optimizer step adds up.
+        scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch.
+        seed: Seeds the order of the batches and all draws. The global generators are left as they were.
+        out: Folder for ``best.ckpt``, ``last.ckpt`` and ``metrics.csv``; None writes nothing.
+        resume: A checkpoint written by an earlier run, to go on from.
+        restore_best: With `val`, end with the parameters of the best epoch.
+        accelerator: "auto", "cpu", "gpu", ... as Lightning names them.
+        precision: Lightning's precision, such as "bf16-mixed".
+        progress: Show a progress bar with the task losses.
+        callbacks: Further Lightning callbacks.
+
+    Returns:
+        Histories, and which epoch was best.
+
+    Raises:
+        ValueError: For an empty loader, patience without validation, or options that do not fit.
+        OSError: If `out` cannot be written, before training starts.
+        CheckpointError: If `resume` is no intact checkpoint of this model.
+        KeyboardInterrupt: On Ctrl-C, after ``last.ckpt`` has been kept. ``svi.history`` then holds what was done.
+    """
+    if max_epochs < 1:
+        raise ValueError(f"max_epochs is a number of epochs, from 1, and {max_epochs} was given.")
+    if patience is not None and val is None:
+        raise ValueError("patience waits for a validation loss; give validation batches, val=...")
+    for name, loader in (("train", train), ("val", val)):
+        if isinstance(loader, Sized) and len(loader) == 0:
+            raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")
+    folder = None if out is None else check_folder(out)
+    if resume is not None:
+        check_file(resume)
+    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, seed=seed)
+    best = _KeepBest() if val is not None and restore_best else None
+    monitor: dict[str, Any] = {"monitor": "val/loss"} if val is not None else {}
+    used: list[Callback] = [*callbacks, *([best] if best else [])]
+    if patience is not None:
+        used.append(EarlyStopping("val/loss", patience=patience))
+    if folder is not None:
+        used.append(ModelCheckpoint(folder, filename="best", save_last=True, enable_version_counter=False, **monitor))
+    if progress:
+        used.append(_Progress())
+    with _quiet(), _forked(None), _interruptible() as stopped:
+        trainer = Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,
+            logger=CSVLogger(folder.parent, name=folder.name, version="") if folder is not None else False,
+            callbacks=used,
+            enable_checkpointing=folder is not None,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            num_sanity_val_steps=0,
+            log_every_n_steps=max(1, min(50, len(train) if isinstance(train, Sized) else 50)),
+            inference_mode=False,
+        )
+        trainer.fit(
+            module,
+            _EpochOrder(train, svi, seed),
+            None if val is None else val,
+            ckpt_path=None if resume is None else str(resume),
+            weights_only=True,
+        )
+    if svi.steps == 0:
+        raise ValueError("The loader 'train' is empty: it has no batch to give.")
+    restored = best.restore(svi) if best else False
+    if stopped:
+        raise KeyboardInterrupt(f"Training was interrupted in epoch {svi.epoch}.")
+    return FitResult(svi.history, module.validation, best.epoch if best else None, restored, interrupted=False)
+
+
+def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A batch as positional and keyword arguments.
+
+    Raises:
+        TypeError: If it is neither a tuple or list nor a mapping.
+    """
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, tuple | list):
+        return tuple(batch), {}
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    raise TypeError(f"A batch is a tuple (spread as *batch) or a mapping (**batch), not {type(batch).__name__}.")
+
+
+def first_batch(loader: Iterable[Any]) -> Any:
+    """A batch of a loader.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for batch in loader:
+        return batch
+    raise ValueError("The loader 'train' is empty: it has no batch to give.")
+
+
+class _EpochOrder:
+    """A loader whose order in epoch e depends on the seed and on e alone."""
+
+    def __init__(self, loader: Iterable[Any], svi: BalancedSVI, seed: int) -> None:
+        self.loader, self.svi, self.seed = loader, svi, seed
+        if isinstance(loader, Sized):
+            self.__class__ = _SizedEpochOrder
+
+    def __iter__(self) -> Iterator[Any]:
+        loader: Any = self.loader
+        seed = _mix(self.seed, self.svi.epoch, 0)
+        if isinstance(getattr(loader, "generator", None), torch.Generator):
+            loader.generator.manual_seed(seed)
+        with _forked(None):
+            torch.manual_seed(seed)
+            return iter(loader)
+
+
+class _SizedEpochOrder(_EpochOrder):
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+
+class _KeepBest(Callback):
+    """Keeps the parameters of the epoch with the least validation loss."""
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+        self.loss = math.inf
+        self.state: dict[str, Tensor] | None = None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = float(trainer.callback_metrics["val/loss"])
+        if loss < self.loss:
+            assert isinstance(pl_module, BalancedTraining)
+            self.loss, self.epoch = loss, pl_module.svi.epoch
+            self.state = {n: v.detach().clone() for n, v in pl_module.program.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "loss": self.loss, "state": self.state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epoch, self.loss, self.state = state_dict["epoch"], state_dict["loss"], state_dict["state"]
+
+    def restore(self, svi: BalancedSVI) -> bool:
+        if self.state is None:
+            return False
+        svi.module.load_state_dict(self.state)
+        return True
+
+
+class _Progress(RichProgressBar):
+    """Lightning's bar with the losses of the last step: every task's where they fit, else their mean."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        assert isinstance(pl_module, BalancedTraining)
+        history = pl_module.svi.history
+        if not history:
+            return {}
+        record = history[-1]
+        items: dict[str, Any] = {}
+        if len(record.names) <= 6:
+            items = {name: f"{loss:.3g}" for name, loss in zip(record.names, record.losses.tolist(), strict=True)}
+        else:
+            items["mean loss"] = f"{record.losses.nanmean().item():.3g}"
+        if "val/loss" in trainer.callback_metrics:
+            items["val"] = f"{trainer.callback_metrics['val/loss'].item():.3g}"
+        return items
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several numbers."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 12_345) % (2**63 - 1)
+    return seed
+
+
+@contextmanager
+def _forked(device: torch.device | None) -> Iterator[None]:
+    """Random state that is put back afterwards."""
+    cuda = torch.cuda.is_available() and (device is None or device.type == "cuda")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Lightning's remarks on hardware and its advertisements."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[bool]]:
+    """Turns Lightning's way of ending on Ctrl-C (exit, signal left ignored) into a flag."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    stopped: list[bool] = []
+    try:
+        yield stopped
+    except SystemExit:
+        stopped.append(True)
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)

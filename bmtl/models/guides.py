@@ -1,0 +1,56 @@
+"""Guides for programs that declare their latents: a name, a starting value, a task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MeanField(nn.Module):
+    """Independent normals, one for each entry of each latent, in the model's order.
+
+    Guide sites and model sites are both normal (or of a family with a registered divergence), so `TaskELBO` with
+    ``estimator="analytic"`` takes their KL in closed form. A program without latents has an empty guide: its parameters
+    are point masses already.
+
+    Args:
+        latents: Starting value of each latent's location, by site name; its shape is the event shape.
+        scale: Starting standard deviation.
+
+    Raises:
+        ValueError: If `scale` is not positive.
+    """
+
+    def __init__(self, latents: Mapping[str, Tensor], scale: float = 0.05) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale is a standard deviation, above 0, and {scale} was given.")
+        self.latents = tuple(latents)
+        rho = torch.tensor(scale).expm1().log().item()  # softplus(rho) == scale
+        self.loc = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in latents.values()])
+        self.rho = nn.ParameterList([nn.Parameter(torch.full_like(value, rho)) for value in latents.values()])
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        for name, loc, rho in zip(self.latents, self.loc, self.rho, strict=True):
+            pyro.sample(name, dist.Normal(loc, F.softplus(rho)).to_event(loc.dim()))
+
+
+class PointMass(nn.Module):
+    """One value for each latent: maximum a posteriori, or maximum likelihood where the prior is masked.
+
+    Args:
+        latents: Starting value of each latent, by site name; its shape is the event shape.
+    """
+
+    def __init__(self, latents: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.latents = tuple(latents)
+        self.value = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in latents.values()])
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        for name, value in zip(self.latents, self.value, strict=True):
+            pyro.sample(name, dist.Delta(value, event_dim=value.dim()))

@@ -1,0 +1,5 @@
+"""Trunks and heads."""
+
+from bmtl.models.networks.mlp import mlp
+
+__all__ = ["mlp"]

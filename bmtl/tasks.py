@@ -1,0 +1,191 @@
+"""The marks that a Pyro program carries: which task a site belongs to, and what the tasks share.
+
+    with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
+        pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
+
+Importing this module switches Pyro to module-local parameters (`pyro.settings`, ``module_local_params``), the one global
+setting that bmtl makes: with Pyro's own default two models of one class silently share their values.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message, effectful
+from torch import Tensor
+from torch.distributions import constraints, transform_to
+
+pyro.settings.set(module_local_params=True)
+
+TASK_PLATE = "task"
+"""Name of the vectorised plate whose rows are tasks."""
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns task names as a tuple.
+
+    Raises:
+        ValueError: If there is no name, a name is empty or not a string, or one stands twice.
+    """
+    names = tuple(names)
+    if not names:
+        raise ValueError("A list of tasks needs at least one name, and this one is empty.")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"A task's name is a non-empty string, and {name!r} was given.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"Task names must differ, and {', '.join(map(repr, twice))} stands more than once in {names}.")
+    return names
+
+
+class task(Messenger):
+    """Marks every sample site inside as a part of one task; the innermost mark wins.
+
+    The guide needs no marks: a guide site belongs to the task of the model's site of that name. Sites without a mark are
+    shared. Entering the same task more than once (its prior here, its likelihood there) is normal.
+
+    Args:
+        name: The task. It may hold a slash (``affinity/nll`` and ``affinity/mse`` are two objectives of one target).
+
+    Raises:
+        ValueError: If the name is not a non-empty string.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> with task("depth"):
+        ...     trace = pyro.poutine.trace(lambda: pyro.sample("y", dist.Normal(0.0, 1.0))).get_trace()
+        >>> trace.nodes["y"]["task"]
+        'depth'
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        (self.name,) = check_names((name,))
+
+    def _pyro_sample(self, msg: Message) -> None:
+        # On the message and not in `infer`: replay hands a model site the guide's `infer`, and the mark would be lost.
+        msg.setdefault("task", self.name)  # type: ignore[typeddict-item]
+
+
+class task_plate(pyro.plate):
+    """A vectorised plate whose rows are tasks, with their names.
+
+    A plain ``pyro.plate("task", K)`` is understood too; its tasks are called "0", "1", ...
+
+    Args:
+        names: One name a row, ``(K,)``.
+        dim: The plate's dimension, counted from the right; by default the next free one.
+
+    Raises:
+        ValueError: If a name is empty or stands twice.
+    """
+
+    def __init__(self, names: Sequence[str], dim: int | None = None) -> None:
+        self.names = check_names(names)
+        super().__init__(TASK_PLATE, len(self.names), dim=dim)
+
+    def _process_message(self, msg: Message) -> None:
+        super()._process_message(msg)
+        if msg["type"] == "sample":
+            msg["task_names"] = self.names  # type: ignore[typeddict-unknown-key]
+
+
+@effectful(type="shared")
+def _mark(h: Tensor) -> Tensor:
+    return h
+
+
+def shared(h: Tensor) -> Tensor:
+    """Marks the representation that the tasks share; returns it unchanged.
+
+    Balancers may use a marked tensor as the surface where task gradients are compared: the parameters upstream of it are
+    the shared ones. A program may mark several tensors (one per task, each from its own input): together they are the
+    shared representation. A program without the mark works; only the cheap geometries are then not offered.
+
+    Args:
+        h: Any shape, usually ``(B, width)``.
+
+    Raises:
+        TypeError: If `h` is not a tensor.
+    """
+    if not isinstance(h, Tensor):
+        raise TypeError(f"bmtl.shared marks a tensor, and {type(h).__name__} was given; mark each tensor by itself.")
+    return _mark(h)
+
+
+def observe(name: str, fn: Any, value: Tensor | None) -> Tensor:
+    """Sample site that leaves missing labels out.
+
+    A missing label is NaN in a float tensor and -1 in an integer one. It is filled with a value inside the
+    distribution's support *before* its density is taken and then masked, since a mask alone would let its NaN into the
+    gradient.
+
+    Args:
+        name: Name of the site, by convention ``y_<target>``.
+        fn: Distribution with batch shape ``(B,)`` or one that broadcasts to it.
+        value: Targets, batch shape ``(B,)`` plus the event shape; None samples (prediction).
+
+    Returns:
+        The filled targets, or the sample.
+
+    Raises:
+        TypeError: If integers are observed under a continuous distribution, or floats under a categorical one.
+        ValueError: If the shape of `value` is not the one that the distribution describes: ``(B,)`` against ``(B, 1)``
+            would broadcast to ``(B, B)`` unseen.
+    """
+    if value is None:
+        return pyro.sample(name, fn)
+    event_dim = len(fn.event_shape)
+    support = check_targets(name, fn, value)
+    labelled = ~value.isnan() if value.is_floating_point() else value != -1
+    filled = torch.where(labelled, value, _feasible(support, value))
+    if event_dim:
+        labelled = labelled.flatten(-event_dim).all(-1)
+    with poutine.mask(mask=labelled):  # type: ignore[call-overload]
+        return pyro.sample(name, fn, obs=filled)
+
+
+def _feasible(support: constraints.Constraint, value: Tensor) -> Tensor:
+    """A value inside the support, to stand where a label is missing; ``()`` or the shape of `value`."""
+    if support is constraints.real or not value.is_floating_point():
+        return value.new_zeros(())
+    if support.is_discrete:
+        return value.new_full((), float(getattr(support, "lower_bound", 0)))
+    return transform_to(support)(torch.zeros_like(value))
+
+
+def check_targets(name: str, fn: Any, value: Tensor) -> constraints.Constraint:
+    """Checks that targets fit a distribution in shape and kind; returns the distribution's support.
+
+    Raises:
+        TypeError: As `observe`.
+        ValueError: As `observe`.
+    """
+    support = fn.support
+    shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
+    if tuple(value.shape) != shape:
+        try:
+            fits = torch.broadcast_shapes(shape, value.shape) == value.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"Site {name!r} was given targets of shape {tuple(value.shape)}, and its distribution has shape {shape}. "
+                "Targets are (B,), one entry per row of the batch: squeeze or reshape them (or the prediction)."
+            )
+    if value.is_floating_point():
+        if type(fn).__name__ == "Categorical":
+            raise TypeError(
+                f"Site {name!r} is categorical, and its targets are {value.dtype}. Give class indices as integers, "
+                "with -1 for a missing label."
+            )
+    elif not support.is_discrete:
+        raise TypeError(
+            f"Site {name!r} has a continuous distribution, and its targets are {value.dtype}. Give floats, with NaN for "
+            "a missing label."
+        )
+    return support

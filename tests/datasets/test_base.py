@@ -1,0 +1,160 @@
+import pickle
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from bmtl.datasets import MultiTaskData, Scaler
+
+ROWS = {"train": [0, 1, 2, 3], "val": [4], "test": [5, 6]}
+
+
+def small(**changes) -> MultiTaskData:
+    """Seven rows, a regression with a gap and three classes with a gap."""
+    arguments = {
+        "name": "small",
+        "x": np.arange(14.0).reshape(7, 2),
+        "y": {"depth": [1.0, 3.0, np.nan, 5.0, 7.0, np.nan, 9.0], "colour": [0, 2, 1, -1, 0, 1, -1]},
+        "rows": ROWS,
+        "kinds": {"colour": 3},
+        "units": {"depth": "m"},
+    }
+    return MultiTaskData.from_arrays(**{**arguments, **changes})
+
+
+def test_tensors_are_scaled_and_mark_missing_labels():
+    data = small(clip=1.0)
+    x, y = data.tensors("train")
+    assert x.dtype == torch.float32
+    assert x.shape == (4, 2)
+    assert x.abs().max() == 1.0
+    assert y["colour"].dtype == torch.int64
+    assert y["colour"].tolist() == [0, 2, 1, -1]
+    assert_allclose(y["depth"], (np.array([1, 3, np.nan, 5]) - 3) / np.std([1, 3, 5]), rtol=1e-6)
+    assert data.tensors("test", torch.float64)[1]["depth"].dtype == torch.float64
+
+
+def test_scalers_see_the_training_rows_only():
+    x = np.arange(14.0).reshape(7, 2)
+    x[4:] = 1e6
+    assert_array_equal(small(x=x).x_scaler.mean, small().x_scaler.mean)
+    assert_array_equal(small().y_scalers["depth"].mean, 3.0)
+
+
+def test_classes_may_be_floats_with_nan_or_booleans():
+    floats = small(y={"colour": [0.0, 2.0, 1.0, np.nan, 0.0, 1.0, np.nan]}, units=None)
+    assert_array_equal(floats.y["colour"], small().y["colour"])
+    flags = small(y={"on": np.arange(7) > 2}, kinds={"on": 2}, units=None)
+    assert flags.tensors("train")[1]["on"].tolist() == [0, 0, 0, 1]
+
+
+def test_units_default_to_one_and_classes_need_none():
+    assert small(units=None).units == {"depth": "1"}
+    assert small(units={"colour": "rgb"}).units == {"depth": "1", "colour": "rgb"}
+
+
+def test_the_fingerprint_knows_every_value_and_nothing_else():
+    data, copy = small(), small(name="another", units={"depth": "cm"}, clip=2.0, citation="x")
+    assert len(data.fingerprint) == 64
+    assert data.fingerprint == copy.fingerprint
+    x = data.x.copy()
+    x[6, 1] = np.nextafter(x[6, 1], 99)
+    y = {**data.y, "colour": np.where(data.y["colour"] == 2, 1, data.y["colour"])}
+    rows = {**data.rows, "val": np.array([5]), "test": np.array([4, 6])}
+    changed = [replace(data, x=x), replace(data, y=y), replace(data, rows=rows), data.subset(["depth"])]
+    assert len({data.fingerprint, *(other.fingerprint for other in changed)}) == 5
+
+
+def test_the_fingerprint_tells_apart_equal_bytes_of_other_names():
+    data = small()
+    renamed = small(y={"height": data.y["depth"], "colour": data.y["colour"]}, units=None)
+    assert renamed.fingerprint != data.fingerprint
+
+
+def test_data_cannot_be_changed_in_place():
+    source = np.arange(14.0).reshape(7, 2)
+    data = small(x=source)
+    source[0] = 99.0
+    assert data.x[0, 0] == 0.0
+    for array in (data.x, data.y["depth"], data.rows["train"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    with pytest.raises(FrozenInstanceError):
+        data.name = "other"
+
+
+def test_data_travels_between_processes():
+    data = small()
+    assert pickle.loads(pickle.dumps(data)).fingerprint == data.fingerprint
+
+
+def test_subset_keeps_rows_and_order():
+    data = small().subset(["colour"])
+    assert data.tasks == ("colour",)
+    assert data.y_scalers == {}
+    assert small().subset(["colour", "depth"]).tasks == ("colour", "depth")
+    assert_array_equal(data.rows["test"], ROWS["test"])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("depth", "sequence of names"),
+        ([], "no name was given"),
+        (["deep"], "'deep' is not a target.*depth, colour"),
+        (["depth", "depth"], "stands twice"),
+    ],
+)
+def test_subset_refuses_bad_lists(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        small().subset(tasks)
+
+
+def test_an_unknown_part_is_named():
+    with pytest.raises(ValueError, match="no part 'valid'; its parts are: train, val, test"):
+        small().tensors("valid")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.zeros(7)}, r"shape \(N, D\)"),
+        ({"x": np.zeros((0, 2))}, r"got \(0, 2\)"),
+        ({"x": np.full((7, 1), "a")}, "must be numbers"),
+        ({"x": np.where(np.eye(7), np.nan, 1.0)}, r"7 values are not, the first at \(0, 0\)"),
+        ({"y": {}, "kinds": None, "units": None}, "has no target"),
+        ({"y": {"depth": np.zeros((7, 1))}, "kinds": None}, r"shape \(7,\).*got \(7, 1\)"),
+        ({"y": {"depth": np.zeros(6)}, "kinds": None}, r"got \(6,\)"),
+        ({"y": {"depth": ["a"] * 7}, "kinds": None}, "must hold numbers"),
+        ({"y": {"depth": [np.inf] * 7}, "kinds": None}, "infinite"),
+        ({"y": {"a/b": np.zeros(7)}, "kinds": None, "units": None}, "without a slash"),
+        ({"y": {"": np.zeros(7)}, "kinds": None, "units": None}, "non-empty name"),
+        ({"y": {"depth": [*[np.nan] * 4, 1, 2, 3]}, "kinds": None}, "no label in the 4 training rows"),
+        ({"kinds": {"color": 3}}, "`kinds` must name the same targets as y; it has the unknown"),
+        ({"kinds": {"colour": 2}}, "labels are 0 to 1.*got 2"),
+        ({"kinds": {"colour": 1}}, "number of classes >= 2; got 1"),
+        ({"kinds": {"colour": "classes"}}, "got 'classes'"),
+        ({"kinds": {"colour": 3, "depth": 10}, "y": {"colour": [0] * 7, "depth": [0.5] * 7}}, "got 0.5"),
+        ({"units": {"deep": "m"}}, "`units`.*unknown"),
+        ({"rows": {"test": [0]}}, "needs a part 'train'"),
+        ({"rows": {"train": []}}, "non-empty list"),
+        ({"rows": {"train": np.arange(7) > 2}}, "flatnonzero"),
+        ({"rows": {"train": [0, -1]}}, "rows 0 to 6; got -1 to 0"),
+        ({"rows": {"train": [0, 7]}}, "got 0 to 7"),
+        ({"rows": {"train": [0, 1, 1]}}, "more than once"),
+        ({"rows": {"train": [0, 1], "test": [1, 2]}}, "'train' and 'test' share 1 rows, the first being 1"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small(**changes)
+
+
+def test_scalers_that_do_not_fit_are_refused():
+    data = small()
+    with pytest.raises(ValueError, match="columns of shape .3,., but x has .2,."):
+        replace(data, x_scaler=Scaler(np.zeros(3), np.ones(3)))
+    with pytest.raises(ValueError, match="`y_scalers`.*lacks"):
+        replace(data, y_scalers={})

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from bmtl.evaluation import results
+
+UNITS = {
+    "mu": "D",
+    "alpha": "bohr³",
+    "homo": "meV",
+    "lumo": "meV",
+    "r2": "bohr²",
+    "zpve": "meV",
+    "u0": "meV",
+    "u298": "meV",
+    "h298": "meV",
+    "g298": "meV",
+    "cv": "cal/(mol K)",
+}
+SCALES = dict(zip(UNITS, [1.5, 8.0, 600.0, 1200.0, 280.0, 900.0, 1e4, 1e4, 1e4, 1e4, 4.0], strict=True))
+
+
+def arrays(
+    *,
+    targets=("mu", "homo", "cv"),
+    rows=60,
+    draws=20,
+    steps=30,
+    seed=0,
+    variant=0,
+    error=0.3,
+    width=1.0,
+    seconds=1e-3,
+    cosine=True,
+    **overrides,
+):
+    """Arguments of `to_datatree` for a run whose predictive is Gaussian: calibrated where `width` is 1.
+
+    `seed` makes the labels, `variant` the predictions and the training, so that two methods share a seed's rows.
+    """
+    labels, random = np.random.default_rng(seed), np.random.default_rng([seed, variant])
+    made = {name: {} for name in ("observed", "predictive", "log_likelihood", "predictive_mean", "pit")}
+    for target in targets:
+        y = SCALES.get(target, 1.0) * labels.normal(size=rows)
+        sd = error * SCALES.get(target, 1.0)
+        mean = y + sd * random.normal(size=rows)
+        locations = mean + 0.1 * sd * random.normal(size=(draws, rows))
+        made["observed"][target] = y
+        made["predictive"][target] = (locations + width * sd * random.normal(size=(draws, rows))).astype(np.float32)
+        made["log_likelihood"][target] = stats.norm.logpdf(y, locations, width * sd).astype(np.float32)
+        made["predictive_mean"][target] = mean
+        made["pit"][target] = stats.norm.cdf(y, mean, width * sd)
+    k = len(targets)
+    losses = np.exp(-np.arange(steps)[:, None] / 10 + 0.1 * random.normal(size=(steps, k)))
+    training = {
+        "losses": losses,
+        "weights": 1 / losses,
+        "weights_heads": np.ones((steps, k), dtype=np.float32),
+        "residual": np.full(steps, 1e-9),
+        "seconds": seconds * random.uniform(0.9, 1.1, size=steps),
+        "shared": np.zeros(steps),
+        "epoch": np.arange(steps) // 10 + 1,
+    }
+    if cosine:
+        gradients = random.normal(size=(steps, k, 5))
+        gradients /= np.linalg.norm(gradients, axis=-1, keepdims=True)
+        training["cosine"] = (gradients @ gradients.transpose(0, 2, 1)).astype(np.float32)
+    made |= {
+        "posterior": {"noise": random.normal(size=(draws, k)).astype(np.float32), "head.bias": random.normal(size=draws)},
+        "coords": {"target": list(targets)},
+        "dims": {"noise": ["target"]},
+        "target_location": dict.fromkeys(targets, 0.0),
+        "target_scale": {target: SCALES.get(target, 1.0) for target in targets},
+        "units": {target: UNITS[target] for target in targets if target in UNITS},
+        "training": training,
+        "method": "ew",
+        "balancer": "ew",
+        "seed": seed,
+        "configuration": {"lr": 1e-3, "patience": None, "flags": [True, False]},
+        "data_name": "qm9-mini",
+        "data_fingerprint": "9f2c",
+    }
+    return made | overrides
+
+
+@pytest.fixture
+def run_arrays():
+    return arrays
+
+
+@pytest.fixture
+def make_tree():
+    return lambda **options: results.to_datatree(**arrays(**options))
+
+
+@pytest.fixture
+def eleven():
+    """The eleven targets of the QM9 comparison."""
+    return tuple(UNITS)

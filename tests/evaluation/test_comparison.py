@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmtl.evaluation import metrics, results
+from bmtl.evaluation.comparison import compare, delta_m
+
+# Table 2 of the IGB paper (Dai et al. 2023): MAE of the 11 QM9 targets, and the delta_m that it prints for the row.
+STL = [0.067, 0.181, 60.57, 53.91, 0.502, 4.53, 58.8, 64.2, 63.8, 66.2, 0.072]
+PRINTED = {
+    "EW": (177.6, [0.106, 0.325, 73.57, 89.67, 5.19, 14.06, 143.4, 144.2, 144.6, 140.3, 0.128]),
+    "UW": (108.0, [0.386, 0.425, 166.2, 155.8, 1.06, 4.99, 66.40, 66.78, 66.80, 66.24, 0.122]),
+    "IGBv1": (73.9, [0.271, 0.351, 143.1, 132.4, 1.07, 4.53, 56.74, 57.13, 57.16, 56.73, 0.115]),
+    "Nash": (62.0, [0.102, 0.248, 82.95, 81.89, 2.42, 5.38, 74.5, 75.02, 75.10, 74.16, 0.093]),
+}
+
+
+@pytest.mark.parametrize("method", PRINTED)
+def test_delta_m_is_the_papers(method):
+    printed, mae = PRINTED[method]
+    assert delta_m(mae, STL) == pytest.approx(printed, abs=0.7)  # its entries have two to four digits
+
+
+def test_delta_m_by_hand():
+    assert delta_m([1.1, 1.8], [1.0, 2.0]) == pytest.approx(0.0)
+    assert delta_m([0.9, 0.5], [1.0, 0.4], higher_is_better=[False, True]) == pytest.approx((-10 - 25) / 2)
+    assert delta_m([0.9], [1.0], higher_is_better=True) == pytest.approx(10)
+    np.testing.assert_allclose(delta_m([[1.0, 1.0], [2.0, 2.0]], [1.0, 1.0]), [0, 100])
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0.01, 100)), min_size=1, max_size=12),
+    st.booleans(),
+)
+def test_delta_m_is_free_of_units_and_of_order(rows, higher):
+    metric, baseline, unit = np.array(rows).T
+    change = delta_m(metric, baseline, higher_is_better=higher)
+    assert delta_m(unit * metric, unit * baseline, higher_is_better=higher) == pytest.approx(change, rel=1e-6, abs=1e-6)
+    assert delta_m(metric[::-1], baseline[::-1], higher_is_better=higher) == pytest.approx(change, rel=1e-6, abs=1e-6)
+    assert delta_m(baseline, baseline) == 0
+    assert delta_m(metric, baseline, higher_is_better=not higher) == pytest.approx(-change)
+
+
+def test_a_diverged_method_has_no_change():
+    assert np.isnan(delta_m([1.0, np.nan], [1.0, 1.0]))
+
+
+@pytest.mark.parametrize("baseline", [[1.0, 0.0], [1.0, -2.0], [1.0, np.nan], [np.inf, 1.0]])
+def test_a_baseline_without_relative_change_is_refused(baseline):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        delta_m([1.0, 1.0], baseline)
+
+
+@pytest.mark.parametrize(("metric", "baseline"), [([1.0, 1.0], [1.0]), ([], []), (1.0, 1.0)])
+def test_other_shapes_are_refused(metric, baseline):
+    with pytest.raises(ValueError, match="expected K >= 1 metrics"):
+        delta_m(metric, baseline)
+
+
+@pytest.fixture
+def grid(make_tree):
+    """Three methods, two seeds: stl is the most accurate, nash-mtl takes three times as long a step as ew."""
+    settings = {
+        "stl": {"variant": 1, "error": 0.2},
+        "ew": {"variant": 2, "error": 0.4},
+        "nash-mtl": {"variant": 3, "error": 0.3, "seconds": 3e-3},
+    }
+    return {
+        (method, seed): make_tree(seed=seed, method=method, **chosen)
+        for method, chosen in settings.items()
+        for seed in (1, 0)
+    }
+
+
+def test_scores_of_every_cell(grid):
+    data = compare(grid)
+    assert data["mae"].dims == ("method", "seed", "task")
+    assert data["method"].values.tolist() == ["stl", "ew", "nash-mtl"]
+    assert data["seed"].values.tolist() == [0, 1]
+    for (method, seed), tree in grid.items():
+        cell = data.sel({"method": method, "seed": seed})
+        np.testing.assert_array_equal(cell["mae"], metrics.mae(tree)["mae"])
+        np.testing.assert_array_equal(cell["rmse"], metrics.rmse(tree)["rmse"])
+        np.testing.assert_array_equal(cell["nll"], metrics.nll(tree, standardised=True)["nll"])
+        np.testing.assert_array_equal(cell["ece"], metrics.ece(tree)["ece"])
+        against = metrics.mae(grid["stl", seed])["mae"]
+        assert float(cell["delta_m"]) == pytest.approx(delta_m(metrics.mae(tree)["mae"], against))
+    assert data["rows"].values.tolist() == [[60] * 3] * 2
+    assert data["unit"].values.tolist() == ["D", "meV", "cal/(mol K)"]
+    assert data["present"].all()
+
+
+def test_cost_is_relative_to_the_reference_of_the_same_seed(grid):
+    data = compare(grid)
+    assert np.isnan(data["T"].sel({"method": "stl"})).all()
+    assert (data["T"].sel({"method": "ew"}) == 1).all()
+    np.testing.assert_allclose(data["T"].sel({"method": "nash-mtl"}), 3, rtol=0.1)
+    seconds = grid["ew", 0]["training"]["seconds"].values
+    assert float(data["step_seconds"].sel({"method": "ew", "seed": 0})) == np.median(seconds)
+
+
+def test_slow_first_steps_do_not_count(grid):
+    grid["ew", 0]["training"]["seconds"].values[:3] = 100.0
+    assert float(compare(grid)["step_seconds"].sel({"method": "ew", "seed": 0})) < 2e-3
+
+
+def test_a_hole_in_the_grid_is_marked(grid):
+    del grid["nash-mtl", 1]
+    data = compare(grid)
+    hole = data.sel({"method": "nash-mtl", "seed": 1})
+    assert not hole["present"]
+    assert np.isnan(hole["mae"]).all()
+    assert np.isfinite(data["delta_m"].sel({"method": "nash-mtl", "seed": 0}))
+
+
+def test_a_seed_without_its_baseline_or_reference_has_no_ratio(grid):
+    del grid["stl", 1], grid["ew", 0]
+    data = compare(grid)
+    np.testing.assert_array_equal(np.isfinite(data["delta_m"].sel({"method": "nash-mtl"})), [True, False])
+    np.testing.assert_array_equal(np.isfinite(data["T"].sel({"method": "nash-mtl"})), [False, True])
+
+
+@pytest.mark.parametrize("role", ["baseline", "reference"])
+def test_a_missing_baseline_is_named(grid, role):
+    with pytest.raises(ValueError, match=f"The {role} 'gone' is not among the methods .*{role}=None"):
+        compare(grid, **{role: "gone"})
+    data = compare(grid, **{role: None})
+    assert np.isnan(data["delta_m" if role == "baseline" else "T"]).all()
+
+
+def test_a_baseline_that_diverged_leaves_its_seed_without_a_change(grid, make_tree, run_arrays):
+    mean = run_arrays(seed=0)["predictive_mean"]
+    mean["mu"] = np.full(60, np.nan)
+    grid["stl", 0] = make_tree(seed=0, predictive_mean=mean)
+    data = compare(grid)
+    assert np.isnan(data["delta_m"].sel(seed=0)).all()
+    assert np.isfinite(data["delta_m"].sel(seed=1)).all()
+
+
+def test_targets_that_nobody_scores_are_left_out(make_tree, run_arrays):
+    trees = {}
+    for method in ("stl", "ew"):
+        y = run_arrays()["observed"]
+        y["cv"] = np.full(60, np.nan)
+        trees[method, 0] = make_tree(observed=y)
+    data = compare(trees)
+    assert data["task"].values.tolist() == ["mu", "homo"]
+    assert np.isfinite(data["delta_m"]).all()
+
+
+def test_a_target_that_one_seed_lacks_counts_in_the_others(make_tree, run_arrays):
+    trees = {}
+    for method in ("stl", "ew"):
+        for seed in (0, 1):
+            y = run_arrays(seed=seed)["observed"]
+            if seed:
+                y["cv"] = np.full(60, np.nan)
+            trees[method, seed] = make_tree(seed=seed, variant=len(method), observed=y)
+    data = compare(trees)
+    assert data["rows"].values.tolist() == [[60, 60, 60], [60, 60, 0]]
+    assert np.isfinite(data["delta_m"]).all()
+
+
+def test_different_rows_are_not_compared(grid, make_tree, run_arrays):
+    y = run_arrays(seed=0)["observed"]
+    y["homo"][0] = np.nan
+    grid["ew", 0] = make_tree(seed=0, observed=y)
+    with pytest.raises(ValueError, match="different rows of 'homo' with seed 0"):
+        compare(grid)
+    grid["ew", 0] = make_tree(seed=5)
+    with pytest.raises(ValueError, match="different rows of 'mu' with seed 0"):
+        compare(grid)
+    grid["ew", 0] = make_tree(seed=0, targets=("mu",))
+    with pytest.raises(ValueError, match="scored on the targets"):
+        compare(grid)
+
+
+def test_labels_in_single_precision_are_the_same_rows(grid, make_tree, run_arrays):
+    y = {name: values.astype(np.float32) for name, values in run_arrays(seed=0)["observed"].items()}
+    grid["ew", 0] = make_tree(seed=0, observed=y)
+    assert compare(grid)["present"].all()
+
+
+def test_a_run_without_step_times_has_no_cost(grid, make_tree):
+    grid["nash-mtl", 0] = make_tree(seed=0, training=None)
+    assert np.isnan(compare(grid)["T"].sel({"method": "nash-mtl", "seed": 0}))
+
+
+def test_nothing_to_compare():
+    with pytest.raises(ValueError, match="no results tree"):
+        compare({})
+
+
+def test_written_and_read(grid, tmp_path):
+    data = compare(grid)
+    assert results.read(results.write(data, tmp_path / "comparison.nc")).to_dataset().identical(data)
+    assert results.decode_attributes(data)["baseline"] == "stl"

@@ -1,0 +1,187 @@
+"""Who may know whom: the house plan's import rules, held by reading the imports of every file.
+
+`models` never imports `inference`, `inference` never imports `models`, and `evaluation` imports neither, nor torch,
+Pyro or Lightning. More generally a room imports the ground floor only; `experiments.py`, `cli.py` and the public face
+know all.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "bmtl"
+
+ROOMS = {"models", "inference", "evaluation", "datasets"}
+KNOW_ALL = {"__init__", "__main__", "cli", "experiments"}
+LEARNING = {"torch", "pyro", "lightning", "pytorch_lightning", "torchmetrics", "gpytorch", "torch_geometric"}
+# `arviz` itself is installed for the user: its two lines, 0.23 and 1.x, differ in what they return.
+FOREIGN = {"evaluation": LEARNING | {"arviz"}, "": {"arviz"}}
+
+
+def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a module imports, at any depth, relative and by string included."""
+    parents = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=source, names=names, level=level):
+                base = (
+                    [*parents[: len(parents) - level + 1], *([source] if source else [])] if level else [source or ""]
+                )
+                yield from ((node.lineno, ".".join([*base, alias.name])) for alias in names)
+            case ast.Call(
+                func=ast.Name(id=call) | ast.Attribute(attr=call), args=[ast.Constant(value=str(name)), *_]
+            ) if call in ("import_module", "__import__"):
+                dots = len(name) - len(name.lstrip("."))
+                base = parents[: len(parents) - dots + 1] if dots else []
+                yield node.lineno, ".".join([*base, name.lstrip(".")])
+
+
+def place(module: str) -> str:
+    """First name below the package: a room, or a file of the ground floor; empty for another package."""
+    top, _, rest = module.partition(".")
+    return (rest.partition(".")[0] or "__init__") if top == "bmtl" else ""
+
+
+def violations(package: Path) -> list[str]:
+    """Every import in the tree that the house plan forbids, as ``file:line: reason``."""
+    found = []
+    inside = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
+    for path in sorted(package.rglob("*.py")):
+        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+        is_package = parts[-1] == "__init__"
+        module = ".".join(parts[:-1] if is_package else parts)
+        here = place(module)
+        for line, name in imported(ast.parse(path.read_text(encoding="utf-8")), module, is_package):
+            reason = forbidden(here, name, inside)
+            if reason:
+                found.append(f"{path.relative_to(package.parent)}:{line}: {reason}")
+    return found
+
+
+def forbidden(here: str, name: str, inside: set[str]) -> str | None:
+    """Why a module at `here` may not import `name`, or None."""
+    there = place(name)
+    if not there:
+        other = name.partition(".")[0]
+        return f"{here} imports {other}" if other in FOREIGN.get(here, FOREIGN[""]) else None
+    if here in KNOW_ALL or there == here:
+        return None
+    if there.startswith("__") and name.count(".") == 1:
+        return None  # bmtl.__version__
+    if there == "__init__" or there not in inside:
+        # `from bmtl import fit` and `import bmtl` would reach any room through the public face.
+        return f"{here} imports {name}, through the public face; import it from the module that defines it"
+    if there in KNOW_ALL or there in ROOMS:
+        return f"{here} imports {there}"
+    if here == "evaluation" and there == "tasks":
+        return "evaluation imports tasks, and so Pyro"
+    return None
+
+
+def test_the_package_keeps_the_house_rules():
+    assert violations(PACKAGE) == []
+
+
+def test_the_rooms_are_those_of_the_plan():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} - KNOW_ALL == ROOMS, (
+        "A new folder needs a line in ROOMS and a place in docs/architecture.md."
+    )
+
+
+def test_evaluation_imports_without_torch():
+    code = f"import sys; sys.modules.update(dict.fromkeys({sorted(LEARNING)})); import bmtl.evaluation"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+PLANTED = {
+    "models calls inference": ("models/a.py", "from bmtl.inference.svi import BalancedSVI", "models imports inference"),
+    "a subfolder": ("models/networks/a.py", "import bmtl.inference.svi as svi", "models imports inference"),
+    "inference calls models": ("inference/a.py", "import bmtl.models", "inference imports models"),
+    "a relative import": ("inference/a.py", "from ..models import vmtl", "inference imports models"),
+    "a relative import of the room": ("inference/b/a.py", "from ... import models", "inference imports models"),
+    "a relative import in a package": (
+        "inference/b/__init__.py",
+        "from ...models import x",
+        "inference imports models",
+    ),
+    "inside a function": (
+        "inference/a.py",
+        "def f():\n    from bmtl import models",
+        "a.py:2: inference imports models",
+    ),
+    "for types only": (
+        "models/a.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bmtl.inference import fit",
+        "a.py:3: models imports inference",
+    ),
+    "by string": (
+        "models/a.py",
+        "import importlib\nx = importlib.import_module('bmtl.inference.svi')",
+        "a.py:2: models imports inference",
+    ),
+    "by relative string": (
+        "models/a.py",
+        "from importlib import import_module\nx = import_module('..inference', __package__)",
+        "models imports inference",
+    ),
+    "evaluation and models": ("evaluation/a.py", "from bmtl.models import vmtl", "evaluation imports models"),
+    "evaluation and inference": (
+        "evaluation/metrics/a.py",
+        "from ...inference import fit",
+        "evaluation imports inference",
+    ),
+    "evaluation and torch": ("evaluation/a.py", "def f():\n    import torch.nn", "evaluation imports torch"),
+    "evaluation and pyro": ("evaluation/a.py", "from pyro import poutine", "evaluation imports pyro"),
+    "evaluation and lightning": ("evaluation/a.py", "import lightning.pytorch as pl", "evaluation imports lightning"),
+    "evaluation and the marks": ("evaluation/a.py", "from bmtl.tasks import task", "evaluation imports tasks"),
+    "arviz itself": ("datasets/a.py", "import arviz as az", "datasets imports arviz"),
+    "datasets and models": ("datasets/a.py", "from bmtl.models import vmtl", "datasets imports models"),
+    "datasets and evaluation": ("datasets/a.py", "from bmtl import evaluation", "datasets imports evaluation"),
+    "the marks and a room": ("tasks.py", "from bmtl.datasets import load", "tasks imports datasets"),
+    "another file on the ground floor": ("errors.py", "from .models import vmtl", "errors imports models"),
+    "a room and the experiments": ("models/a.py", "from bmtl.experiments import run", "models imports experiments"),
+    "a room and the command line": ("inference/a.py", "from bmtl import cli", "inference imports cli"),
+    "the public face": ("models/a.py", "import bmtl", "through the public face"),
+    "a name of the public face": ("models/a.py", "from bmtl import fit", "through the public face"),
+}
+
+ALLOWED = {
+    "cli.py": "from bmtl import evaluation, inference, models, experiments",
+    "experiments.py": "import bmtl.models\nfrom .inference import fit\nimport torch",
+    "__init__.py": "from importlib import import_module\nimport_module('bmtl.inference')",
+    "tasks.py": "import pyro\nfrom pyro import poutine",
+    "models/a.py": "from bmtl.tasks import task\nfrom ..tasks import shared\nfrom bmtl import tasks, __version__",
+    "models/networks/b.py": "from bmtl.models.a import x\nfrom ..a import y\nfrom . import c",
+    "inference/balancing/__init__.py": "from .a import x\nfrom ..svi import y\nfrom ...tasks import task",
+    "evaluation/a.py": "import arviz_base\nfrom arviz_plots import plot_ppc_pit\nimport xarray, torchvision_like",
+    "datasets/a.py": "import torch",
+}
+
+
+def plant(folder: Path, files: dict[str, str]) -> Path:
+    package = folder / "bmtl"
+    for name in (*(f"{room}/__init__.py" for room in ROOMS), *(f"{stem}.py" for stem in KNOW_ALL), "tasks.py", *files):
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files.get(name, ""), encoding="utf-8")
+    return package
+
+
+@pytest.mark.parametrize(("file", "source", "reason"), PLANTED.values(), ids=PLANTED.keys())
+def test_a_planted_violation_is_found(tmp_path, file, source, reason):
+    (found,) = violations(plant(tmp_path, {file: source}))
+    assert found.startswith(f"bmtl/{file}:")
+    assert reason in found
+
+
+def test_what_the_plan_allows_is_not_reported(tmp_path):
+    assert violations(plant(tmp_path, ALLOWED)) == []

@@ -140,7 +140,10 @@ def observe(name: str, fn: Any, value: Tensor | None) -> Tensor:
     if value is None:
         return pyro.sample(name, fn)
     event_dim = len(fn.event_shape)
-    support = check_targets(name, fn, value)
+    support = fn.support
+    shape = fn.batch_shape + fn.event_shape
+    categorical = type(fn).__name__ == "Categorical"
+    check_targets(name, shape, value, discrete=support.is_discrete, categorical=categorical)
     labelled = ~value.isnan() if value.is_floating_point() else value != -1
     filled = torch.where(labelled, value, _feasible(support, value))
     if event_dim:
@@ -158,34 +161,39 @@ def _feasible(support: constraints.Constraint, value: Tensor) -> Tensor:
     return transform_to(support)(torch.zeros_like(value))
 
 
-def check_targets(name: str, fn: Any, value: Tensor) -> constraints.Constraint:
-    """Checks that targets fit a distribution in shape and kind; returns the distribution's support.
+def check_targets(name: str, shape: Sequence[int], value: Tensor, *, discrete: bool, categorical: bool = False) -> None:
+    """Checks that targets fit a distribution in shape and kind.
+
+    Args:
+        name: Name of the site, for messages.
+        shape: Batch and event shape of the distribution.
+        value: The targets.
+        discrete: Whether the distribution is discrete.
+        categorical: Whether it is over class indices.
 
     Raises:
         TypeError: As `observe`.
         ValueError: As `observe`.
     """
-    support = fn.support
-    shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
-    if tuple(value.shape) != shape:
+    if value.shape != shape:
         try:
             fits = torch.broadcast_shapes(shape, value.shape) == value.shape
         except RuntimeError:
             fits = False
         if not fits:
             raise ValueError(
-                f"Site {name!r} was given targets of shape {tuple(value.shape)}, and its distribution has shape {shape}. "
-                "Targets are (B,), one entry per row of the batch: squeeze or reshape them (or the prediction)."
+                f"Site {name!r} was given targets of shape {tuple(value.shape)}, and its distribution has shape "
+                f"{tuple(shape)}. Targets are (B,), one entry per row of the batch: squeeze or reshape them (or the "
+                "prediction)."
             )
     if value.is_floating_point():
-        if type(fn).__name__ == "Categorical":
+        if categorical:
             raise TypeError(
                 f"Site {name!r} is categorical, and its targets are {value.dtype}. Give class indices as integers, "
                 "with -1 for a missing label."
             )
-    elif not support.is_discrete:
+    elif not discrete:
         raise TypeError(
-            f"Site {name!r} has a continuous distribution, and its targets are {value.dtype}. Give floats, with NaN for "
-            "a missing label."
+            f"Site {name!r} has a continuous distribution, and its targets are {value.dtype}. Give floats, with NaN "
+            "for a missing label."
         )
-    return support

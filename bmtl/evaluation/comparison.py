@@ -76,8 +76,8 @@ def compare(
         are left out. `write` stores it.
 
     Raises:
-        ValueError: If there is no tree, the baseline or the reference is not among the methods, or two trees of a
-            seed were scored on different targets or rows: their scores would not be comparable.
+        ValueError: If there is no tree or no scored row, the baseline or the reference is not among the methods, or two
+            trees of a seed were scored on different targets or rows: their scores would not be comparable.
     """
     methods = list(dict.fromkeys(method for method, _ in trees))
     seeds = sorted({seed for _, seed in trees})
@@ -91,6 +91,8 @@ def compare(
             )
     tasks = [str(name) for name in metrics.rows(next(iter(trees.values())))["task"].values]
     rows = _scored_rows(trees, seeds, tasks)
+    if not rows.any():
+        raise ValueError("There is nothing to compare: none of the runs has a scored row.")
     shape = (len(methods), len(seeds), len(tasks))
     scores = {name: np.full(shape, np.nan) for name in SCORES}
     seconds, present = np.full(shape[:2], np.nan), np.zeros(shape[:2], dtype=bool)
@@ -145,7 +147,7 @@ def _cost(seconds: np.ndarray, methods: list[str], baseline: str | None, referen
     if reference is None:
         return np.full(seconds.shape, np.nan)
     cost = seconds / seconds[methods.index(reference)]
-    if baseline is not None:
+    if baseline not in (None, reference):
         cost[methods.index(baseline)] = np.nan
     return cost
 

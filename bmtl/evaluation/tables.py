@@ -109,4 +109,4 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _deviation(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if values.size > 1 else float("nan")
+    return float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else float("nan")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,11 +81,22 @@ def history_arrays(history: Sequence[StepRecord]) -> dict[str, np.ndarray]:
     }
 
 
-def history_state(history: Sequence[StepRecord]) -> list[dict[str, object]]:
-    """A history as plain values and tensors, which load without pickled classes."""
-    return [dict(vars(record)) for record in history]
+def history_state(history: Sequence[StepRecord]) -> dict[str, Any]:
+    """A history as a few stacked tensors and lists, which load without pickled classes."""
+    if not history:
+        return {}
+    stacked = ("losses", "active", "weights", "weights_heads", "alpha", "gram")
+    listed = ("step", "epoch", "shared", "residual", "iterations", "status", "length", "seconds", "events")
+    state: dict[str, Any] = {field: torch.stack([getattr(r, field) for r in history]) for field in stacked}
+    state |= {field: [getattr(r, field) for r in history] for field in listed}
+    return state | {"names": history[-1].names}
 
 
-def history_from_state(state: Sequence[dict[str, object]]) -> list[StepRecord]:
+def history_from_state(state: dict[str, Any]) -> list[StepRecord]:
     """The inverse of `history_state`."""
-    return [StepRecord(**record) for record in state]  # type: ignore[arg-type]
+    if not state:
+        return []
+    names = tuple(state["names"])
+    fields = [field for field in state if field != "names"]
+    columns = zip(*(state[field] for field in fields), strict=True)
+    return [StepRecord(names=names, **dict(zip(fields, values, strict=True))) for values in columns]

@@ -181,7 +181,7 @@ class BalancedSVI:
             if missing:
                 raise ValueError(
                     f"The optimizer lacks parameters: {', '.join(missing)}. Some are made at the first batch (an "
-                    "AutoGuide's, a balancer's own): give a factory instead, optim=functools.partial(torch.optim.Adam, lr=1e-3)."
+                    "AutoGuide's, a balancer's own): give a factory, optim=functools.partial(torch.optim.Adam, lr=1e-3)."
                 )
         else:
             self.optimizer = self._factory(self._parameters)  # type: ignore[operator]

@@ -6,6 +6,8 @@ import logging
 import math
 import signal
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,6 +104,7 @@ class BalancedTraining(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""
+        start = time.perf_counter()
         args, kwargs = spread(batch)
         optimizer: Any = self.optimizers()
         if batch_idx % self.accumulate == 0:
@@ -113,6 +116,7 @@ class BalancedTraining(LightningModule):
                 torch.nn.utils.clip_grad_norm_(self.program.parameters(), self.clip)
             if record.status != "skipped":
                 optimizer.step()
+        record.seconds["step"] = time.perf_counter() - start
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_mix(self.seed, self.svi.epoch, 1))
@@ -215,7 +219,8 @@ def fit(
         raise ValueError(f"max_epochs is a number of epochs, from 1, and {max_epochs} was given.")
     if patience is not None and val is None:
         raise ValueError("patience waits for a validation loss; give validation batches, val=...")
-    for name, loader in (("train", train), ("val", val)):
+    loaders: dict[str, Any] = {"train": train, "val": val}
+    for name, loader in loaders.items():
         if isinstance(loader, Sized) and len(loader) == 0:
             raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")
     folder = None if out is None else check_folder(out)
@@ -318,7 +323,7 @@ class _KeepBest(Callback):
         self.loss = math.inf
         self.state: dict[str, Tensor] | None = None
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = float(trainer.callback_metrics["val/loss"])
         if loss < self.loss:
             assert isinstance(pl_module, BalancedTraining)
@@ -381,7 +386,10 @@ def _quiet() -> Iterator[None]:
     for log in loggers:
         log.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Lightning 2.6 asks torch's pytree in a way that torch has deprecated.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            yield
     finally:
         for log, level in zip(loggers, levels, strict=True):
             log.setLevel(level)

@@ -137,16 +137,22 @@ class Homoscedastic(nn.Module):
             x: Inputs, ``(B, ...)`` for all targets, or each target's own.
             y: Targets ``(B,)`` by name, NaN (regression) or -1 (classes) where a label is missing; None predicts.
         """
-        common = None if isinstance(x, Mapping) else shared(self.trunk(x))
+        own_inputs = isinstance(x, Mapping)
+        h = None if own_inputs else shared(self.trunk(x))
+        rows: dict[int, pyro.plate] = {}  # targets with common inputs and as many data have one plate
         for i, (name, kind) in enumerate(self.targets.items()):
-            h = shared(self.trunk(x[name])) if isinstance(x, Mapping) else common
-            assert h is not None
             if y is not None and name not in y:
                 raise ValueError(f"The batch has targets {sorted(y)}, and the program also has {name!r}.")
+            n = self.n_data[name]
+            if isinstance(x, Mapping):
+                h = shared(self.trunk(x[name]))
+            if own_inputs or n not in rows:
+                rows[n] = pyro.plate(f"{name}_rows", n, subsample=h)
+            assert h is not None
             with task(name):
                 f = self._head(i, name, kind, h)
                 s = self._log_variance(i, name)
-                with pyro.plate(f"{name}_rows", self.n_data[name], subsample=h):
+                with rows[n]:
                     self._observe(name, kind, f, s, None if y is None else y[name])
 
     def _head(self, i: int, name: str, kind: Kind, h: Tensor) -> Tensor:
@@ -172,12 +178,12 @@ class Homoscedastic(nn.Module):
         if y is not None and kind == "regression" and self.noise == "fixed":
             # Trained at sigma = 1 and without the density's constant: balancers that take logarithms or ratios of losses
             # would see it.
-            check_targets(site, dist.Normal(f, 1.0), y)
+            check_targets(site, f.shape, y, discrete=False)
             seen = ~y.isnan()
             error = torch.where(seen, y, 0.0) - f
             _factor(site, error.abs() if self.likelihood == "laplace" else error.square() / 2, seen)
         elif y is not None and kind != "regression" and self.classification == "kendall":
-            check_targets(site, dist.Categorical(logits=f), y)
+            check_targets(site, f.shape[:-1], y, discrete=True, categorical=True)
             seen = y != -1
             loss = F.cross_entropy(f, torch.where(seen, y, 0), reduction="none")
             _factor(site, loss * torch.exp(-s) + 0.5 * s, seen)

@@ -38,7 +38,7 @@ def arrays(
 
     `seed` makes the labels, `variant` the predictions and the training, so that two methods share a seed's rows.
     """
-    labels, random = np.random.default_rng(seed), np.random.default_rng([seed, variant])
+    labels, random = np.random.default_rng(seed), np.random.default_rng([seed, variant + 1])
     made = {name: {} for name in ("observed", "predictive", "log_likelihood", "predictive_mean", "pit")}
     for target in targets:
         y = SCALES.get(target, 1.0) * labels.normal(size=rows)
@@ -66,7 +66,10 @@ def arrays(
         gradients /= np.linalg.norm(gradients, axis=-1, keepdims=True)
         training["cosine"] = (gradients @ gradients.transpose(0, 2, 1)).astype(np.float32)
     made |= {
-        "posterior": {"noise": random.normal(size=(draws, k)).astype(np.float32), "head.bias": random.normal(size=draws)},
+        "posterior": {
+            "noise": random.normal(size=(draws, k)).astype(np.float32),
+            "head.bias": random.normal(size=draws),
+        },
         "coords": {"target": list(targets)},
         "dims": {"noise": ["target"]},
         "target_location": dict.fromkeys(targets, 0.0),

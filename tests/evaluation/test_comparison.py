@@ -187,9 +187,19 @@ def test_a_run_without_step_times_has_no_cost(grid, make_tree):
     assert np.isnan(compare(grid)["T"].sel({"method": "nash-mtl", "seed": 0}))
 
 
-def test_nothing_to_compare():
+def test_nothing_to_compare(make_tree):
     with pytest.raises(ValueError, match="no results tree"):
         compare({})
+    unlabelled = make_tree(observed=dict.fromkeys(("mu", "homo", "cv"), np.full(60, np.nan)))
+    with pytest.raises(ValueError, match="none of the runs has a scored row"):
+        compare({("ew", 0): unlabelled}, baseline=None)
+
+
+def test_one_method_may_be_baseline_and_reference(grid):
+    data = compare(grid, baseline="ew", reference="ew")
+    assert (data["T"].sel({"method": "ew"}) == 1).all()
+    assert (data["delta_m"].sel({"method": "ew"}) == 0).all()
+    assert np.isfinite(data["T"]).all()
 
 
 def test_written_and_read(grid, tmp_path):

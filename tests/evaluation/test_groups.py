@@ -78,7 +78,12 @@ def test_posterior_names_what_the_caller_does_not():
         ({"w": np.zeros((4, 2))}, {}, {"w": []}, "expected 1 names"),
         ({"w": np.zeros((4, 2))}, {}, {"w": ["draw"]}, "none of them 'chain', 'draw'"),
         ({"w": np.zeros((4, 2))}, {"k": [1, 2, 3]}, {"w": ["k"]}, "2 entries along 'k', where coords has 3"),
-        ({"w": np.zeros((4, 2)), "v": np.zeros((5, 2))}, {}, {}, "5 entries along 'draw', where the other sites have 4"),
+        (
+            {"w": np.zeros((4, 2)), "v": np.zeros((5, 2))},
+            {},
+            {},
+            "5 entries along 'draw', where the other sites have 4",
+        ),
         ({"layer/w": np.zeros(4)}, {}, {}, "must not hold a slash"),
         ({"k": np.zeros(4), "w": np.zeros((4, 2))}, {}, {"w": ["k"]}, "the name of another site's dimension"),
     ],

@@ -40,7 +40,9 @@ def test_a_target_without_labels_and_absent_tasks_read_back_equal(make_tree, run
 
 def test_what_was_read_can_be_cut_and_written_again(make_tree, tmp_path):
     tree = read(write(make_tree(), tmp_path / "results.nc"))
-    tree["posterior_predictive"] = xr.DataTree(tree["posterior_predictive"].to_dataset().isel(draw=slice(2), obs_mu=[0]))
+    tree["posterior_predictive"] = xr.DataTree(
+        tree["posterior_predictive"].to_dataset().isel(draw=slice(2), obs_mu=[0])
+    )
     assert identical(tree, read(write(tree, tmp_path / "results.nc")))
 
 

@@ -75,9 +75,7 @@ def test_a_hole_in_the_baseline_or_reference_is_left_out_of_the_ratios_alone(gri
         float(data["delta_m"].sel({"method": "uw", "seed": [1, 2]}).mean())
     )
     assert frame.loc["uw", "T"] == pytest.approx(float(data["T"].sel({"method": "uw", "seed": [0, 2]}).mean()))
-    assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(
-        float(data["mae"].sel({"method": "uw", "task": "mu"}).mean())
-    )
+    assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(float(data["mae"].sel({"method": "uw", "task": "mu"}).mean()))
 
 
 def test_a_diverged_run_is_not_left_out(grid, make_tree, run_arrays):
@@ -88,6 +86,16 @@ def test_a_diverged_run_is_not_left_out(grid, make_tree, run_arrays):
     assert np.isnan(frame.loc["uw", ["delta_m [%]", "MAE mu [D]"]]).all()
     assert np.isfinite(frame.loc["uw", "MAE homo [meV]"])
     assert not best(frame).loc["uw", "delta_m [%]"]
+
+
+def test_a_density_of_zero_makes_the_nll_infinite_and_nothing_else(grid, make_tree, run_arrays):
+    density = run_arrays(seed=1)["log_likelihood"]
+    density["mu"][:, 0] = -np.inf
+    grid["uw", 1] = make_tree(seed=1, log_likelihood=density)
+    data = compare(grid)
+    assert table(data).loc["uw", "mean NLL"] == np.inf
+    assert np.isnan(spread(data).loc["uw", "mean NLL"])
+    assert np.isfinite(table(data).loc["uw"].drop("mean NLL")).all()
 
 
 def test_a_target_that_a_seed_does_not_score_leaves_the_other_seeds(make_tree, run_arrays):
@@ -101,9 +109,7 @@ def test_a_target_that_a_seed_does_not_score_leaves_the_other_seeds(make_tree, r
     data = compare(trees)
     frame = table(data)
     assert np.isfinite(frame.loc["ew"]).all()
-    assert frame.loc["ew", "MAE cv [cal/(mol K)]"] == float(
-        data["mae"].sel({"method": "ew", "seed": 0, "task": "cv"})
-    )
+    assert frame.loc["ew", "MAE cv [cal/(mol K)]"] == float(data["mae"].sel({"method": "ew", "seed": 0, "task": "cv"}))
 
 
 def test_best_is_the_lowest_with_ties_and_without_cost():

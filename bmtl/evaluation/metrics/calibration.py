@@ -23,7 +23,7 @@ def coverage_of_pit(pit: ArrayLike, levels: ArrayLike = LEVELS) -> np.ndarray:
     """Share of labels inside the central interval of each level.
 
     The central interval of level P holds y exactly when ``|2 F(y) - 1| <= P``, so one cdf a row serves every level:
-    sorting makes it N log N whatever the number of levels.
+    sorting makes it N log N whatever the number of levels. (Level 1 holds every label, even one outside the support.)
 
     Args:
         pit: Predictive cdf at the labels, ``(N,)`` in [0, 1].

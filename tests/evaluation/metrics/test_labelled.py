@@ -21,7 +21,11 @@ def test_rows_are_counted_per_target(make_tree, run_arrays):
 
 def test_cores_get_draws_as_one_axis(make_tree):
     shapes = []
-    per_target(make_tree(), ("observed_data", "log_likelihood"), lambda y, density: shapes.append((y.shape, density.shape)) or 0)
+    per_target(
+        make_tree(),
+        ("observed_data", "log_likelihood"),
+        lambda y, density: shapes.append((y.shape, density.shape)) or 0,
+    )
     assert shapes == [((60,), (20, 60))] * 3
 
 

@@ -105,7 +105,7 @@ def _print_table(frame: pd.DataFrame, marks: pd.DataFrame) -> None:
     first = _table("Scores on the test molecules (best in bold)", "method", scores)
     for method in frame.index:
         first.add_row(method, *(_cell(frame.at[method, n], marks.at[method, n]) for n in scores))
-    second = _table("Mean absolute error", "task", [str(method).replace("+", "\n+ ") for method in frame.index])
+    second = _table("Mean absolute error", "task", [str(method).replace("+", "\n+") for method in frame.index])
     for name in frame.columns:
         if name.startswith("MAE "):
             row = (_cell(frame.at[m, name], marks.at[m, name]) for m in frame.index)
@@ -115,7 +115,7 @@ def _print_table(frame: pd.DataFrame, marks: pd.DataFrame) -> None:
 
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

@@ -59,7 +59,7 @@ METHODS: Mapping[str, Method] = {
         Method("uw", "uw"),
         Method("igb-v1", "igb-v1"),
         Method("nash-mtl", "nash-mtl"),
-        Method("igb-v1+nash-mtl", "igb-v1 >> nash-mtl"),
+        Method("igb-v1+nash", "igb-v1 >> nash-mtl"),
         Method("bayesian", noise="latent", head="bayesian"),
     )
 }

@@ -23,6 +23,9 @@ pyro.settings.set(module_local_params=True)
 TASK_PLATE = "task"
 """Name of the vectorised plate whose rows are tasks."""
 
+PARTICLE_PLATE = "num_particles_vectorized"
+"""Pyro's name for the plate of vectorised particles."""
+
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Returns task names as a tuple.
@@ -120,9 +123,9 @@ def shared(h: Tensor) -> Tensor:
 def observe(name: str, fn: Any, value: Tensor | None) -> Tensor:
     """Sample site that leaves missing labels out.
 
-    A missing label is NaN in a float tensor and -1 in an integer one. It is filled with a value inside the
-    distribution's support *before* its density is taken and then masked, since a mask alone would let its NaN into the
-    gradient.
+    A missing label is NaN in a float tensor and -1 in an integer one; an event with a missing entry is missing as a
+    whole. It is filled with a value inside the distribution's support *before* its density is taken and then masked,
+    since a mask alone would let its NaN into the gradient.
 
     Args:
         name: Name of the site, by convention ``y_<target>``.
@@ -133,7 +136,8 @@ def observe(name: str, fn: Any, value: Tensor | None) -> Tensor:
         The filled targets, or the sample.
 
     Raises:
-        TypeError: If integers are observed under a continuous distribution, or floats under a categorical one.
+        TypeError: If integers are observed under a continuous distribution, floats under a categorical one, or anything
+            but a tensor.
         ValueError: If the shape of `value` is not the one that the distribution describes: ``(B,)`` against ``(B, 1)``
             would broadcast to ``(B, B)`` unseen.
     """
@@ -143,31 +147,75 @@ def observe(name: str, fn: Any, value: Tensor | None) -> Tensor:
     support = fn.support
     shape = fn.batch_shape + fn.event_shape
     categorical = type(fn).__name__ == "Categorical"
-    check_targets(name, shape, value, discrete=support.is_discrete, categorical=categorical)
-    labelled = ~value.isnan() if value.is_floating_point() else value != -1
-    filled = torch.where(labelled, value, _feasible(support, value))
-    if event_dim:
-        labelled = labelled.flatten(-event_dim).all(-1)
-    with poutine.mask(mask=labelled):  # type: ignore[call-overload]
+    check_targets(name, shape, value, event_dim=event_dim, discrete=support.is_discrete, categorical=categorical)
+    missing = value.isnan() if value.is_floating_point() else value == -1
+    rows = missing
+    if event_dim:  # one missing entry leaves its whole event out: half of a simplex has no density
+        rows = missing.flatten(-event_dim).any(-1)
+        missing = rows.reshape(rows.shape + (1,) * event_dim)
+    filled = torch.where(missing, _feasible(support, value), value)
+    if not value.is_floating_point() and _is_boolean(support):
+        filled = filled.to(fn.mean.dtype)  # torch's Bernoulli takes floats only
+    with poutine.mask(mask=~rows):  # type: ignore[call-overload]
         return pyro.sample(name, fn, obs=filled)
+
+
+def _is_boolean(support: constraints.Constraint) -> bool:
+    return getattr(support, "base_constraint", support) is constraints.boolean
 
 
 def _feasible(support: constraints.Constraint, value: Tensor) -> Tensor:
     """A value inside the support, to stand where a label is missing; ``()`` or the shape of `value`."""
-    if support is constraints.real or not value.is_floating_point():
+    if support is constraints.real:
         return value.new_zeros(())
     if support.is_discrete:
-        return value.new_full((), float(getattr(support, "lower_bound", 0)))
+        if support.event_dim and not isinstance(support, constraints.independent):
+            first = torch.zeros_like(value)  # one-hot vectors and counts: all in the first class
+            first[..., 0] = getattr(support, "upper_bound", 1)
+            return first
+        lower = getattr(support, "lower_bound", 0)
+        return lower.to(value) if isinstance(lower, Tensor) else value.new_full((), lower)
     return transform_to(support)(torch.zeros_like(value))
 
 
-def check_targets(name: str, shape: Sequence[int], value: Tensor, *, discrete: bool, categorical: bool = False) -> None:
+class _OpenPlates(Messenger):
+    """Tells which plates a program is in."""
+
+    def _pyro_post_plates(self, msg: Message) -> None:
+        self.frames = msg["cond_indep_stack"]
+
+
+@effectful(type="plates")
+def _ask_for_plates() -> None:
+    return None
+
+
+def _without_particles(shape: Sequence[int], event_dim: int) -> tuple[int, ...]:
+    """A distribution's shape within one particle: that right of the plate of vectorised particles, if one is open."""
+    with _OpenPlates() as plates:
+        _ask_for_plates()
+    for frame in plates.frames:
+        if frame.name == PARTICLE_PLATE and frame.dim is not None:
+            return tuple(shape[max(len(shape) + 1 + frame.dim - event_dim, 0) :])
+    return tuple(shape)
+
+
+def check_targets(
+    name: str,
+    shape: Sequence[int],
+    value: Tensor,
+    *,
+    event_dim: int = 0,
+    discrete: bool,
+    categorical: bool = False,
+) -> None:
     """Checks that targets fit a distribution in shape and kind.
 
     Args:
         name: Name of the site, for messages.
         shape: Batch and event shape of the distribution.
         value: The targets.
+        event_dim: How many dimensions of the shape are the event's.
         discrete: Whether the distribution is discrete.
         categorical: Whether it is over class indices.
 
@@ -175,7 +223,10 @@ def check_targets(name: str, shape: Sequence[int], value: Tensor, *, discrete: b
         TypeError: As `observe`.
         ValueError: As `observe`.
     """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Site {name!r} was given targets of type {type(value).__name__}, and a tensor is expected.")
     if value.shape != shape:
+        shape = _without_particles(shape, event_dim)  # all particles see the same targets
         try:
             fits = torch.broadcast_shapes(shape, value.shape) == value.shape
         except RuntimeError:

@@ -23,11 +23,12 @@ from torch.distributions import kl_divergence
 from bmtl.inference.losses import ScoreTerms, TaskLosses
 from bmtl.inference.marks import Marks
 from bmtl.inference.owners import Owner, Site, auxiliary_owner, labelled_rows, owner_of
-from bmtl.tasks import TASK_PLATE
+from bmtl.tasks import PARTICLE_PLATE, TASK_PLATE
 
 logger = logging.getLogger(__name__)
 
-_PARTICLE_PLATE = "num_particles_vectorized"  # Pyro's name for the plate of vectorised particles
+
+Turn = tuple[tuple[str, int], ...]  # of the plates that a program loops over: their names, and which turn it is
 
 
 class _Sums:
@@ -57,6 +58,23 @@ class _Sums:
 
 
 @dataclass
+class _Rows:
+    """Labelled rows of a task, or those of a task plate's tasks as tensors ``(K_plate,)``.
+
+    Attributes:
+        data: They are data, and not factors alone.
+        labelled: How many.
+        scale: What the plates scale each up by.
+        size: Number of data that the plates declare.
+    """
+
+    data: bool
+    labelled: Tensor | float
+    scale: Tensor | float
+    size: float
+
+
+@dataclass
 class _Walk:
     """What one walk over the traces gathers."""
 
@@ -66,10 +84,7 @@ class _Walk:
     score_kl: _Sums = field(default_factory=_Sums)
     names: dict[str, None] = field(default_factory=dict)
     plate_names: tuple[str, ...] = ()
-    labelled: dict[str, Tensor | float] = field(default_factory=dict)
-    plate_labelled: Tensor | None = None  # (K_plate,)
-    scales: dict[str, Any] = field(default_factory=dict)
-    sizes: dict[str, float] = field(default_factory=dict)
+    rows: dict[tuple[Owner, Turn], _Rows] = field(default_factory=dict)
     scored: bool = False
 
 
@@ -189,6 +204,7 @@ class TaskELBO(ELBO):
 
     def _gather(self, walk: _Walk, model_trace: Trace, guide_trace: Trace) -> None:
         validate = is_validation_enabled()
+        _check_guide(model_trace, guide_trace)
         if validate:
             self._check_traces(model_trace, guide_trace)
         owners: dict[str, Owner] = {}
@@ -219,6 +235,7 @@ class TaskELBO(ELBO):
                 parts = self._score_parts(guide_trace, name, site, validate)
                 walk.kl.add(owner, _entropy(parts))
                 if not is_identically_zero(parts.score_function):
+                    self._check_reparameterised(guide_trace, name, site)
                     unreparameterised.append(site)
         if unreparameterised:
             walk.scored = True
@@ -250,10 +267,7 @@ class TaskELBO(ELBO):
         """The KL term of one latent: closed form, or a draw of log q - log p."""
         if self.estimator == "analytic":
             if not getattr(guide_site["fn"], "has_rsample", False):
-                raise ValueError(
-                    f"Latent {name!r} is not reparameterised ({type(guide_site['fn']).__name__}), and the analytic "
-                    "estimator has no score-function terms. Use TaskELBO('mc').\n" + guide_trace.format_shapes()
-                )
+                self._check_reparameterised(guide_trace, name, guide_site)
             try:
                 kl = kl_divergence(guide_site["fn"], site["fn"])
             except NotImplementedError:
@@ -267,32 +281,35 @@ class TaskELBO(ELBO):
         parts = self._score_parts(guide_trace, name, guide_site, validate)
         return _entropy(parts) - self._log_prob(model_trace, name, site, validate)
 
+    def _check_reparameterised(self, guide_trace: Trace, name: str, site: Site) -> None:
+        if self.estimator == "analytic":
+            raise ValueError(
+                f"Latent {name!r} is not reparameterised ({type(site['fn']).__name__}), and the analytic estimator has no "
+                "score-function terms. Use TaskELBO('mc').\n" + guide_trace.format_shapes()
+            )
+
     def _count(self, walk: _Walk, owner: Owner, site: Site) -> None:
-        """Counts a site's labelled data, and the data that its plates declare."""
+        """Counts a site's labelled rows, and the data that its plates declare."""
         if not owner.names or site["infer"].get("_deterministic"):
             return
-        factor = isinstance(site["fn"], Unit)  # a factor is no datum, unless its task has nothing else
-        if factor and owner.dim is None and owner.names[0] in walk.labelled:
-            return
         size = 1.0
+        turn: Turn = ()
         for frame in site["cond_indep_stack"]:
-            if frame.name not in (TASK_PLATE, _PARTICLE_PLATE):
+            if frame.name not in (TASK_PLATE, PARTICLE_PLATE):
                 size *= max(frame.full_size or frame.size, 1)
-        for name in owner.names:
-            walk.sizes[name] = max(walk.sizes.get(name, 1.0), size)
-            walk.scales[name] = site["scale"]
-        if owner.dim is not None:
-            labelled = labelled_rows(site)
-            dims = [d for d in range(-labelled.dim(), 0) if d != owner.dim]
-            row = (labelled.sum(dims) if dims else labelled).expand(len(owner.names))
-            before = walk.plate_labelled
-            walk.plate_labelled = row if before is None else torch.maximum(row, before)
-            return
-        (name,) = owner.names
-        count = _count_labelled(site)
-        if name in walk.labelled:
-            count = torch.maximum(torch.as_tensor(count), torch.as_tensor(walk.labelled[name]))
-        walk.labelled[name] = count
+                if frame.dim is None:
+                    turn += ((frame.name, frame.counter),)
+        rows = _Rows(not isinstance(site["fn"], Unit), *_labelled(site, owner), size)
+        before = walk.rows.get((owner, turn))
+        if before is None or rows.data > before.data:  # a factor is no datum, unless its task has nothing else
+            walk.rows[owner, turn] = rows
+        elif rows.data == before.data:  # several sites on the same rows
+            if isinstance(rows.labelled, Tensor) or isinstance(before.labelled, Tensor):
+                before.labelled = torch.maximum(torch.as_tensor(rows.labelled), torch.as_tensor(before.labelled))
+            else:
+                before.labelled = max(rows.labelled, before.labelled)
+            if size > before.size:
+                before.scale, before.size = rows.scale, size
 
     def _warn_of_joint_site(self, name: str, tasks: tuple[str, ...]) -> None:
         if tasks and name not in self._warned:
@@ -341,16 +358,6 @@ class TaskELBO(ELBO):
                         'infer={"enumerate": ...}; its gradient is then estimated by score functions.'
                     )
         check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
-        missing = [
-            name
-            for name, site in model_trace.nodes.items()
-            if site["type"] == "sample"
-            and not site["is_observed"]
-            and not site_is_subsample(site)
-            and name not in guide_trace.nodes
-        ]
-        if missing:
-            raise ValueError(f"The guide has no site for the model's latents {missing}.\n{guide_trace.format_shapes()}")
         if self.estimator == "analytic":
             _check_mean_field_requirement(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace))
 
@@ -380,10 +387,10 @@ class TaskELBO(ELBO):
                 terms.append(scalar(term + plate[name] if name in plate else term))
             return tuple(terms)
 
-        found = dict(walk.labelled)
-        if walk.plate_labelled is not None:
-            found |= dict(zip(walk.plate_names, walk.plate_labelled.unbind(), strict=True))
-        labelled = _stack([found.get(name, 0.0) for name in names], like)
+        found = _by_task(walk.rows)
+        none = _Rows(False, 0.0, 1.0, 0.0)
+        counted = [found.get(name, none) for name in names]
+        labelled = _stack([rows.labelled for rows in counted], like)
         vectorized = particles if self.vectorize_particles else 1
         score = None
         if walk.scored:
@@ -400,8 +407,8 @@ class TaskELBO(ELBO):
             kl_rows=rows(walk.kl),
             shared=shared,
             labelled=labelled / vectorized if vectorized > 1 else labelled,
-            scales=_stack([walk.scales.get(name, 1.0) for name in names], like),
-            sizes=tuple(walk.sizes.get(name, 1.0) for name in names),
+            scales=_stack([rows.scale for rows in counted], like),
+            sizes=tuple(rows.size for rows in counted),
             score=score,
             marks=marks,
             traces=traces,
@@ -420,14 +427,57 @@ def _entropy(parts: Any) -> Tensor | float:
     return parts.entropy_term
 
 
-def _count_labelled(site: Site) -> Tensor | float:
-    """Number of a site's rows that are not masked."""
-    mask = site["mask"]
-    if isinstance(site["fn"], MaskedDistribution):
-        return labelled_rows(site).sum()
-    if isinstance(mask, Tensor):
-        return (mask if mask.shape == site["fn"].batch_shape else mask.expand(site["fn"].batch_shape)).sum()
-    return 0.0 if mask is False else math.prod(site["fn"].batch_shape)
+def _check_guide(model_trace: Trace, guide_trace: Trace) -> None:
+    missing = [
+        name
+        for name, site in model_trace.nodes.items()
+        if site["type"] == "sample"
+        and not site["is_observed"]
+        and name not in guide_trace.nodes
+        and not site_is_subsample(site)
+    ]
+    if missing:
+        raise ValueError(
+            f"The guide has no site for the model's latents {missing}. A site that should be observed had no value (None "
+            f"predicts).\n{guide_trace.format_shapes()}"
+        )
+
+
+def _labelled(site: Site, owner: Owner) -> tuple[Tensor | float, Tensor | float]:
+    """Number of a site's rows that are not masked and what they are scaled by, on average; by task in a task plate."""
+    mask, scale = site["mask"], site["scale"]
+    weighted = isinstance(scale, Tensor) and scale.dim() > 0
+    if owner.dim is None and not weighted and not isinstance(site["fn"], MaskedDistribution):
+        if isinstance(mask, Tensor):
+            return mask.expand(site["fn"].batch_shape).sum(), scale
+        return 0.0 if mask is False else float(math.prod(site["fn"].batch_shape)), scale
+
+    def total(rows: Tensor) -> Tensor:
+        dims = [d for d in range(-rows.dim(), 0) if d != owner.dim]
+        rows = rows.sum(dims) if dims else rows
+        return rows if owner.dim is None else rows.expand(len(owner.names))
+
+    rows = labelled_rows(site)
+    labelled = total(rows)
+    return labelled, total(rows * scale) / labelled.clamp_min(1.0) if weighted else scale
+
+
+def _by_task(counted: Mapping[tuple[Owner, Turn], _Rows]) -> dict[str, _Rows]:
+    """The labelled rows of each task: those of a plate's tasks one by one, those of a loop's turns added up."""
+    found: dict[str, _Rows] = {}
+    for (owner, _), rows in counted.items():
+        for k, name in enumerate(owner.names):
+            labelled, scale = (
+                value[k] if owner.dim is not None and isinstance(value, Tensor) and value.dim() else value
+                for value in (rows.labelled, rows.scale)
+            )
+            before = found.get(name)
+            if before is None or rows.data > before.data:
+                found[name] = _Rows(rows.data, labelled, scale, rows.size)
+            elif rows.data == before.data:
+                before.labelled = before.labelled + labelled
+                before.size = max(before.size, rows.size)
+    return found
 
 
 def _stack(values: list[Tensor | float], like: Tensor) -> Tensor:

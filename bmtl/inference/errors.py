@@ -22,8 +22,8 @@ class NonPositiveLoss(StepError):
     def __init__(self, transform: str, task: str, value: float, bound: float = 0.0) -> None:
         super().__init__(
             f"{transform!r} takes logarithms or ratios of losses, so each must be above {bound:g}; task {task!r} gave "
-            f"{value:.6g}. A negative log-density can be negative: use a likelihood of unit variance (the deterministic "
-            "baseline), or a transform without logarithms such as 'ew' or 'uw'."
+            f"{value:.6g}. A negative log-density can be negative: give a lower bound (bound=...), train at unit variance "
+            "(the deterministic baseline), or use a transform without logarithms such as 'ew' or 'si(scale=\"spread\")'."
         )
         self.task, self.value = task, value
 

@@ -34,7 +34,7 @@ class TaskLosses:
         shared: KL divergence of the shared latents, ``()``.
         labelled: Labelled rows of each task in this batch ``(K,)``.
         scales: What the plates scale each task's rows up by, ``(K,)``.
-        sizes: Number of data of each task that the plates declare, K floats.
+        sizes: Number of data of each task that the plates declare, K floats; 0 for a task without an observed site.
         score: Score-function terms, or None where every latent is reparameterised.
         marks: The tensors that the programs marked as shared.
     """

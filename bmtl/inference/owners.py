@@ -29,6 +29,11 @@ def owner_of(site: Site) -> Owner:
                     f"Site {site['name']!r} lies in the task plate and in bmtl.task({tag!r}) at once. Use one of the two."
                 )
             size = frame.full_size or frame.size
+            if size != frame.size:
+                raise ValueError(
+                    f"The task plate has {size} tasks, and {frame.size} of them are drawn at site {site['name']!r}. Tasks "
+                    "cannot be subsampled: leave a task's labels out (NaN) where it sits out a step."
+                )
             names = site.get("task_names") or tuple(map(str, range(size)))
             if frame.dim is None:  # a plate that is looped over
                 return Owner((names[frame.counter - 1],))

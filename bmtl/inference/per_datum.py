@@ -36,8 +36,13 @@ class PerDatum:
     all_data: float
 
     @classmethod
-    def of(cls, losses: TaskLosses, elbo: TaskELBO) -> "PerDatum":
+    def of(cls, losses: TaskLosses, elbo: TaskELBO, known: Mapping[str, float] | None = None) -> "PerDatum":
         """Divides a batch's terms as `TaskELBO` says; one transfer to the host.
+
+        Args:
+            losses: The terms.
+            elbo: How they were estimated.
+            known: Number of data of each task in an earlier batch, for the tasks that this batch says nothing of.
 
         With ``weigh="data"`` one number divides everything (the mean number of data of the tasks), so that equal weights
         give the ELBO's own step. With ``weigh="tasks"`` each likelihood is a mean over its task's labelled rows.
@@ -45,8 +50,9 @@ class PerDatum:
         k = len(losses.names)
         host = torch.cat([losses.nll, losses.kl, losses.shared.reshape(1), losses.counts]).detach().double().cpu()
         nll, kl, shared, counts = host[:k], host[k : 2 * k], host[2 * k].item(), host[2 * k + 1 :]
-        sizes = _sizes(losses, elbo.n_data)
-        all_data = sizes.mean().item()
+        numbers = numbers_of_data(losses, elbo.n_data, known)
+        sizes = torch.tensor([numbers[name] for name in losses.names], dtype=torch.float64)
+        all_data = sum(numbers.values()) / len(numbers)
         present = counts > 0
         if elbo.weigh == "tasks":
             divisor, own = torch.where(present, counts, 1.0), sizes
@@ -94,13 +100,22 @@ class PerDatum:
         )
 
 
-def _sizes(losses: TaskLosses, n_data: int | Mapping[str, int] | None) -> Tensor:
-    """Number of data of each task ``(K,)``: as given, else as the plates declare."""
-    if n_data is None:
-        return torch.tensor(losses.sizes, dtype=torch.float64)
-    if isinstance(n_data, int):
-        return torch.full((len(losses.names),), float(n_data), dtype=torch.float64)
-    missing = [name for name in losses.names if name not in n_data]
-    if missing:
-        raise ValueError(f"n_data names {sorted(n_data)}, and the model also has the tasks {missing}.")
-    return torch.tensor([float(n_data[name]) for name in losses.names], dtype=torch.float64)
+def numbers_of_data(
+    losses: TaskLosses, n_data: int | Mapping[str, int] | None, known: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Number of data of every task: as given, else as the plates declare, else as known from an earlier batch.
+
+    A task of which nothing tells is taken to have as many as the others have on average.
+    """
+    names = {**dict.fromkeys(losses.names), **dict.fromkeys(known or ())}
+    if isinstance(n_data, Mapping):
+        missing = [name for name in names if name not in n_data]
+        if missing:
+            raise ValueError(f"n_data names {sorted(n_data)}, and the model also has the tasks {missing}.")
+        return {name: float(n_data[name]) for name in names}
+    if n_data is not None:
+        return dict.fromkeys(names, float(n_data))
+    declared = {name: size for name, size in zip(losses.names, losses.sizes, strict=True) if size}
+    found = {**(known or {}), **declared}
+    mean = sum(found.values()) / len(found) if found else 1.0
+    return {name: found.get(name, mean) for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from bmtl.inference.balancing.base import Slot
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite, StepError
 from bmtl.inference.losses import TaskLosses
-from bmtl.inference.per_datum import PerDatum
+from bmtl.inference.per_datum import PerDatum, numbers_of_data
 from bmtl.inference.record import StepRecord, history_from_state, history_state
 
 logger = logging.getLogger(__name__)
@@ -113,6 +112,7 @@ class BalancedSVI:
         self._factory = optim
         self._parameters: list[Tensor] = []
         self._parameter_names: dict[int, str] = {}
+        self._numbers: dict[str, float] = {}  # of data, by task
         self._lr0 = 0.0
         self._batch = 0
         self._validated = False
@@ -146,6 +146,7 @@ class BalancedSVI:
             )
         self._make_optimizer()
         self.names = losses.names
+        self._numbers = numbers_of_data(losses, self.elbo.n_data)
         self._epoch_sums = torch.zeros(len(self.names), dtype=torch.float64)
         self._epoch_counts = torch.zeros(len(self.names), dtype=torch.float64)
         if self._pending is not None:
@@ -211,6 +212,7 @@ class BalancedSVI:
         record = self.backward(*args, **kwargs)
         if record.status != "skipped":
             self.update()
+            self.after_step(*args, **kwargs)
         record.seconds["step"] = time.perf_counter() - start
         return record
 
@@ -228,6 +230,20 @@ class BalancedSVI:
         elif self.optimizer is not None:
             self.optimizer.step()
 
+    @torch.no_grad()
+    def after_step(self, *args: Any, **kwargs: Any) -> None:
+        """Shows the batch's losses at the new parameters to a balancer that asks for them (FAMO); free otherwise."""
+        if not self.balancer.transform.second_forward:
+            return
+        with self._validation():
+            losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
+        terms = PerDatum.of(losses, self.elbo, self._numbers)
+        active = self._by_name(losses, terms.present)
+        values = self._by_name(losses, terms.values)[active]
+        self.balancer.after_step(
+            values, Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
+        )
+
     def backward(self, *args: Any, **kwargs: Any) -> StepRecord:
         """Adds the balanced gradient of a batch to the parameters and records the step, without the optimizer's part.
 
@@ -239,7 +255,7 @@ class BalancedSVI:
             losses = self.elbo.task_losses(self.model, self.guide, *args, cut=self.balancer.cut, **kwargs)
         self._validated = True
         elapsed = time.perf_counter() - start
-        terms = PerDatum.of(losses, self.elbo)
+        terms = PerDatum.of(losses, self.elbo, self._numbers)
         values, rest, active = self._by_name(losses, terms.values), terms.rest, self._by_name(losses, terms.present)
         ctx = Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
         try:
@@ -249,10 +265,11 @@ class BalancedSVI:
             self._check_gradients(objective.names)
         except StepError as error:
             self.zero_grad()
+            error.args = (f"At step {self.steps}: {error}", *error.args[1:])
             if self.on_error == "raise":
                 raise
             self.skipped += 1
-            logger.warning("Step %d was skipped: %s", self.steps, error)
+            logger.warning("A step was skipped. %s", error)
             record = self._record(values, rest, active, None, (str(error),))
         else:
             record = self._record(values, rest, active, update, tuple(update.events))
@@ -274,7 +291,7 @@ class BalancedSVI:
         means = torch.where(host[1] > 0, host[0] / host[1], torch.nan)
         labelled = self._by_name(losses, host[2])
         means = torch.where(labelled > 0, self._by_name(losses, means), torch.nan)
-        return Evaluation(means, labelled, PerDatum.of(losses, self.elbo).rest)
+        return Evaluation(means, labelled, PerDatum.of(losses, self.elbo, self._numbers).rest)
 
     def end_epoch(self) -> Tensor:
         """Tells the balancer that an epoch has ended; returns each task's mean training loss in it ``(K,)``."""
@@ -311,25 +328,18 @@ class BalancedSVI:
         bad = [name for name, fine in zip(self.names, values.isfinite().tolist(), strict=True) if not fine]
         where = f"of {', '.join(map(repr, bad))}" if bad else "of the shared latents"
         sites = losses.nonfinite_sites()
-        raise NonFinite(
-            f"At step {self.steps} the loss {where} is NaN or infinite"
-            + (f" (sites: {', '.join(sites)})." if sites else ".")
-        )
+        raise NonFinite(f"the loss {where} is NaN or infinite" + (f" (sites: {', '.join(sites)})." if sites else "."))
 
     def _check_gradients(self, names: tuple[str, ...]) -> None:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if (
-            gradients
-            and not torch.stack([n.float().cpu() if n.is_cuda else n for n in _norms(gradients)]).isfinite().all()
-        ):
-            bad = [
-                self._parameter_names[id(p)]
-                for p in self._parameters
-                if p.grad is not None and not p.grad.isfinite().all()
-            ]
+        if all(fine.item() for fine in _finite(gradients)):
+            return
+        bad = [
+            self._parameter_names[id(p)] for p in self._parameters if p.grad is not None and not p.grad.isfinite().all()
+        ]
+        if bad:  # else a norm overflowed, and the gradients are finite
             raise NonFinite(
-                f"At step {self.steps} the gradient of {', '.join(bad)} is NaN or infinite (tasks in this batch: "
-                f"{', '.join(names)})."
+                f"the gradient of {', '.join(bad)} is NaN or infinite (tasks in this batch: {', '.join(names)})."
             )
 
     def _record(
@@ -457,11 +467,11 @@ class BalancedSVI:
         return {self._parameter_names[id(p)]: p for p in self._parameters if id(p) not in held}
 
 
-def _norms(gradients: list[Tensor]) -> Iterable[Tensor]:
-    return itertools.chain.from_iterable(
-        torch._foreach_norm([g for g in gradients if g.device == device and g.dtype == dtype])
-        for device, dtype in {(g.device, g.dtype): None for g in gradients}
-    )
+def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
+    """Whether all gradients are finite, a tensor ``()`` for each device and dtype."""
+    for device, dtype in {(g.device, g.dtype): None for g in gradients}:
+        norms = torch._foreach_norm([g for g in gradients if g.device == device and g.dtype == dtype])
+        yield torch.stack(norms).isfinite().all()
 
 
 def _adopt(module: nn.Module) -> None:

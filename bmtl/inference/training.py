@@ -116,6 +116,7 @@ class BalancedTraining(LightningModule):
                 torch.nn.utils.clip_grad_norm_(self.program.parameters(), self.clip)
             if record.status != "skipped":
                 optimizer.step()
+                self.svi.after_step(*args, **kwargs)
         record.seconds["step"] = time.perf_counter() - start
 
     def on_train_epoch_start(self) -> None:

@@ -17,6 +17,10 @@ from bmtl.tasks import check_names, check_targets, observe, shared, task
 Kind = Literal["regression"] | int
 
 
+# A log-variance travels over ten units where a weight travels over a tenth, and Adam's steps are of one size for both.
+_NOISE_PACE = 10.0
+
+
 class Homoscedastic(nn.Module):
     """Regressions and classifications on a shared trunk, each with a noise of its own that does not depend on x.
 
@@ -95,11 +99,11 @@ class Homoscedastic(nn.Module):
         else:
             self._head_start = {n: torch.cat([h.weight, h.bias[:, None]], 1).detach() for n, h in heads.items()}
         if noise == "parameter":
-            self.log_variance = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in names])
+            self.slow_log_variance = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in names])
         elif noise == "fixed":
             self.fixed_log_variance = nn.Buffer(torch.zeros(len(names)))
 
-    def guide(self, kind: Literal["normal", "point"] = "normal", scale: float = 0.05) -> MeanField | PointMass:
+    def guide(self, kind: Literal["normal", "point"] = "normal", scale: float = 0.005) -> MeanField | PointMass:
         """A guide for this program's latents: independent normals, or point masses.
 
         Args:
@@ -113,7 +117,8 @@ class Homoscedastic(nn.Module):
                 latents[f"head_{name}"] = self._head_start[name]
             if self.noise == "latent":
                 latents[f"log_variance_{name}"] = torch.full((), float(self.noise_prior[0]))
-        return MeanField(latents, scale) if kind == "normal" else PointMass(latents)
+        pace = {f"log_variance_{name}": _NOISE_PACE for name in self.targets}
+        return MeanField(latents, scale, pace) if kind == "normal" else PointMass(latents, pace)
 
     @torch.no_grad()
     def set_noise(self, sigma: Mapping[str, float]) -> None:
@@ -168,7 +173,7 @@ class Homoscedastic(nn.Module):
 
     def _log_variance(self, i: int, name: str) -> Tensor:
         if self.noise == "parameter":
-            return self.log_variance[i]
+            return self.slow_log_variance[i] * _NOISE_PACE
         if self.noise == "fixed":
             return self.fixed_log_variance[i]
         return pyro.sample(f"log_variance_{name}", dist.Normal(*self.noise_prior))

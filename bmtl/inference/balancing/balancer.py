@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bmtl.inference.balancing.base import Context, Length, Objective, Slot, Solution, Transform, Weighting
+from bmtl.inference.balancing.base import Context, Length, Measured, Objective, Slot, Solution, Transform, Weighting
 from bmtl.inference.balancing.geometry.base import Geometry, backward
 from bmtl.inference.balancing.geometry.full import Full
 from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
@@ -80,6 +80,7 @@ class Balancer(nn.Module):
         self.geometry = geometry or Full()
         self.length = length or _LENGTHS[weighting.length if weighting else "as-is"]()
         self.heads = heads
+        self._check_needs()
         self.names: tuple[str, ...] = ()
         self._told: set[str] = set()
 
@@ -113,7 +114,12 @@ class Balancer(nn.Module):
     @property
     def cut(self) -> bool:
         """Whether the programs must run with their graph cut at the marked tensors."""
-        return self.weighting is not None and self.geometry.cut and len(self.names) > 1
+        return self.compares and self.geometry.cut and len(self.names) > 1
+
+    @property
+    def compares(self) -> bool:
+        """Whether task gradients are compared at all; without, a step costs one backward."""
+        return self.weighting is not None or self.transform.observes != "none"
 
     def bind(self, names: Sequence[str]) -> None:
         """Tells the task names; every state is kept per name.
@@ -147,39 +153,73 @@ class Balancer(nn.Module):
         single = len(objective.names) == 1
         if single and self.weighting is not None:
             self._tell_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
-        if self.weighting is None or (single and not self.cut):
+        if not self.compares or (single and not self.cut):
             backward(objective.weighted(slopes), objective.unweighted(slopes))
             update.seconds["backward"] = time.perf_counter() - now
             return update
 
         measured = self.geometry.measure(objective, slopes)
+        measured.losses = objective.losses
         start, now = now, time.perf_counter()
         update.seconds["geometry"] = now - start
         self._check_gram(objective, measured.G)
-        update.solution, zero = self.weighting.weigh(measured, ctx)
-        update.events += [f"task {objective.names[k]!r} has a zero gradient" for k in zero.nonzero().flatten().tolist()]
-        if update.solution.status != "ok":
-            update.events.append(f"{self.weighting.name}: {update.solution.status}")
-        update.alpha = self.length(update.solution.alpha, measured.G)
-        update.gram, update.length = measured.G, self.length.name
-        update.weights = update.alpha * slopes
-        head_alpha = update.alpha if self.heads == "alpha" else torch.ones_like(update.alpha)
-        update.weights_heads = head_alpha * slopes
+        factors = self.transform.refine(measured, ctx)
+        if factors is None:
+            factors = torch.ones_like(slopes)
+        else:
+            measured = _scaled(measured, factors)
+        update.gram = measured.G
+        if self.weighting is None:
+            alpha = torch.ones_like(slopes)
+        else:
+            update.solution, zero = self.weighting.weigh(measured, ctx)
+            zeros = zero.nonzero().flatten().tolist()
+            update.events += [f"task {objective.names[k]!r} has a zero gradient" for k in zeros]
+            if update.solution.status != "ok":
+                update.events.append(f"{self.weighting.name}: {update.solution.status}")
+            alpha = update.alpha = self.length(update.solution.alpha, measured.G)
+            update.length = self.length.name
+        head_alpha = alpha if self.heads == "alpha" else torch.ones_like(alpha)
+        # The graph and the gradients at hand are those before the factors.
+        alpha, head_alpha = alpha * factors, head_alpha * factors
+        update.weights, update.weights_heads = alpha * slopes, head_alpha * slopes
         start, now = now, time.perf_counter()
         update.seconds["weighting"] = now - start
-        self.geometry.pull(objective, slopes, update.alpha, head_alpha, measured)
+        direction = None if update.solution is None else update.solution.direction
+        self.geometry.pull(objective, slopes, alpha, head_alpha, direction)
         update.seconds["backward"] = time.perf_counter() - now
         return update
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
         """Passes each task's mean training loss of the epoch ``(K_all,)`` to the transform."""
-        self.transform.end_epoch(mean_losses, ctx)
+        self.transform.end_epoch(mean_losses - (self.transform.bound if self.transform.positive else 0.0), ctx)
+
+    def after_step(self, losses: Tensor, ctx: Context) -> None:
+        """Passes the batch's losses at the new parameters ``(K,)`` to the transform."""
+        self.transform.after_step(losses - (self.transform.bound if self.transform.positive else 0.0), ctx)
+
+    def _check_needs(self) -> None:
+        """Says at once, and not in the first step, that a choice needs what another does not give."""
+        wants = {
+            self.transform.observes if self.transform.observes == "jacobian" else "",
+            getattr(self.weighting, "needs", ""),
+        }
+        if "jacobian" in wants and not isinstance(self.geometry, Full):
+            needy = self.weighting if getattr(self.weighting, "needs", "") == "jacobian" else self.transform
+            raise ValueError(
+                f"{needy!r} works on the gradients themselves, and {self.geometry!r} gives their Gram matrix: use 'full'."
+            )
+        if "cross" in wants and not self.geometry.options().get("cross"):
+            raise ValueError(
+                f"{self.weighting!r} needs two independent samples of the gradients: use '{self.geometry.name}(cross=True)'."
+            )
 
     def _slopes(self, objective: Objective, ctx: Context) -> Tensor:
         """Derivative of each scaled loss by its loss; the transform's own parameters get their gradients here."""
-        if self.transform.positive and not (objective.losses > 0).all():
-            k = int((objective.losses <= 0).nonzero()[0])
-            raise NonPositiveLoss(self.transform.name, objective.names[k], objective.losses[k].item())
+        bound = self.transform.bound if self.transform.positive else 0.0
+        if self.transform.positive and not (objective.losses > bound).all():
+            k = int((objective.losses <= bound).nonzero()[0])
+            raise NonPositiveLoss(self.transform.name, objective.names[k], objective.losses[k].item(), bound)
         if self.transform.epochs and ctx.step >= 5_000 and ctx.epoch == 1:
             self._tell_once(
                 "epochs",
@@ -187,7 +227,7 @@ class Balancer(nn.Module):
                 "told: call BalancedSVI.end_epoch() once an epoch (bmtl.fit does).",
             )
         leaf = objective.losses.clone().requires_grad_()
-        self.transform(leaf, ctx).sum().backward()
+        self.transform(leaf - bound if bound else leaf, ctx).sum().backward()
         assert leaf.grad is not None
         return leaf.grad
 
@@ -210,3 +250,10 @@ class Balancer(nn.Module):
             raise ValueError(
                 f"The saved balancer belongs to the tasks {state['names']}, and this one to {list(self.names)}."
             )
+
+
+def _scaled(m: Measured, factors: Tensor) -> Measured:
+    """The measurements of losses multiplied by factors ``(K,)``."""
+    outer = factors[:, None] * factors
+    jacobian = None if m.J is None else m.J * factors.to(m.J)[:, None]
+    return Measured(m.G * outer, jacobian, None if m.cross is None else m.cross * outer, m.losses)

@@ -10,7 +10,7 @@ on the host, and the graph is touched by the geometry alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -92,11 +92,16 @@ class Measured:
 
     Attributes:
         G: Gram matrix ``(K, K)`` of the task gradients, float64 on the host.
-        J: The gradients themselves ``(K, P)`` where the geometry has them.
+        J: The gradients themselves ``(K, P)`` where the geometry has them, on the parameters' device.
+        cross: Gram matrix of two independent samples of the gradients, symmetrised ``(K, K)``, where it was asked for:
+            unbiased, and possibly indefinite.
+        losses: The K losses before the transform, float64 on the host.
     """
 
     G: Tensor
     J: Tensor | None = None
+    cross: Tensor | None = None
+    losses: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,15 @@ class Solution:
         residual: How far the defining equation is from holding, relative.
         iterations: Rounds of the solver.
         status: "ok"; "inexact" (no exact solution exists); "stationary" (no common descent direction exists).
+        direction: What the shared parameters receive in place of ``J' alpha``, ``(P,)``, for methods whose update is no
+            combination of task gradients.
     """
 
     alpha: Tensor
     residual: float = 0.0
     iterations: int = 0
     status: Literal["ok", "inexact", "stationary"] = "ok"
+    direction: Tensor | None = None
 
 
 class Slot(nn.Module):
@@ -144,14 +152,26 @@ class Slot(nn.Module):
 class Transform(Slot):
     """Slot 1: scales or reshapes the task losses. All its state is in buffers and parameters.
 
+    Args:
+        bound: For transforms with logarithms or ratios: what every loss must exceed. It is subtracted first, so that
+            ``L - bound`` stands for the loss throughout.
+
     Attributes:
-        positive: The transform takes logarithms or ratios, so every loss must be above 0.
+        positive: The transform takes logarithms or ratios of losses.
         epochs: The transform waits for the ends of epochs (`BalancedSVI.end_epoch`).
+        observes: What `refine` wants to see of the task gradients; anything but "none" needs a geometry.
+        second_forward: The transform wants the batch's losses once more after the step (`after_step`).
     """
 
     slot = "transform"
-    positive: ClassVar[bool] = False
+    positive: bool = False
     epochs: ClassVar[bool] = False
+    observes: ClassVar[Literal["none", "gram", "jacobian"]] = "none"
+    second_forward: ClassVar[bool] = False
+
+    def __init__(self, bound: float = 0.0) -> None:
+        super().__init__()
+        self.bound = bound
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         """The scaled losses ``(K,)`` of the tasks present, differentiable in `losses` ``(K,)``.
@@ -159,6 +179,13 @@ class Transform(Slot):
         Parameters that a transform owns get the gradient of their sum, never multiplied by a weighting.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it scales losses.")
+
+    def refine(self, m: Measured, ctx: Context) -> Tensor | None:
+        """Factors ``(K,)`` by which this step's scaled losses are multiplied once more, given their gradients."""
+        return None
+
+    def after_step(self, losses: Tensor, ctx: Context) -> None:
+        """Told the same batch's losses at the new parameters ``(K,)``, where `second_forward` asks for it."""
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
         """Told each task's mean training loss of the epoch that ends ``(K_all,)``, NaN where it was never present."""
@@ -168,11 +195,14 @@ class Weighting(Slot):
     """Slot 3: weights from the Gram matrix of the task gradients.
 
     Attributes:
+        needs: What it works on: the Gram matrix, the two-sample Gram matrix (``cross=True`` of the geometry), or the
+            gradients themselves (`Full` only).
         length: Name of the length rule that its paper uses.
         tolerance: Residual above which a solution counts as failed.
     """
 
     slot = "weighting"
+    needs: ClassVar[Literal["gram", "cross", "jacobian"]] = "gram"
     length: ClassVar[str] = "as-is"
     tolerance: ClassVar[float] = 1e-6
 
@@ -197,10 +227,10 @@ class Weighting(Slot):
         else:
             solution = Solution(torch.ones_like(norms), status="ok" if len(keep) else "stationary")
             if len(keep) > 1:
-                solution = self.forward(Measured(m.G[keep][:, keep], None if m.J is None else m.J[keep]), ctx)
+                solution = self.forward(_rows(m, keep), _present(ctx, keep))
                 alpha = torch.ones_like(norms)
                 alpha[keep] = solution.alpha
-                solution = Solution(alpha, solution.residual, solution.iterations, solution.status)
+                solution = replace(solution, alpha=alpha)
         if solution.status == "ok" and not solution.residual <= self.tolerance:
             raise SolverFailed(
                 f"{self.name!r} left a residual of {solution.residual:.2g} after {solution.iterations} rounds, and at most "
@@ -233,3 +263,20 @@ class Length(Slot):
     def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
         """Weights ``(K,)`` of the wanted scale, from weights ``(K,)`` and the Gram matrix ``(K, K)``."""
         raise NotImplementedError(f"{type(self).__name__} must say how it scales weights.")
+
+
+def _rows(m: Measured, keep: Tensor) -> Measured:
+    """The measurements of some of the tasks."""
+    return Measured(
+        m.G[keep][:, keep],
+        None if m.J is None else m.J[keep.to(m.J.device)],
+        None if m.cross is None else m.cross[keep][:, keep],
+        None if m.losses is None else m.losses[keep],
+    )
+
+
+def _present(ctx: Context, keep: Tensor) -> Context:
+    """The context in which only these of the present tasks are present."""
+    active = torch.zeros_like(ctx.active)
+    active[ctx.active.nonzero().squeeze(-1)[keep]] = True
+    return replace(ctx, active=active)

@@ -27,7 +27,9 @@ class Geometry(Slot):
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it compares gradients.")
 
-    def pull(self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, m: Measured) -> None:
+    def pull(
+        self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
+    ) -> None:
         """Adds to every parameter's ``.grad``, once, and frees the graph.
 
         Args:
@@ -35,7 +37,7 @@ class Geometry(Slot):
             slopes: As for `measure`.
             alpha: Weights of the scaled losses for the shared parameters ``(K,)``.
             head_alpha: The same for each task's own parameters ``(K,)``: ones, or `alpha`.
-            m: What was measured.
+            direction: What the shared parameters receive in place of their gradients' combination, ``(P,)``, or None.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it writes gradients.")
 

@@ -34,6 +34,7 @@ class Full(Geometry):
         super().__init__()
         self._structures: dict[tuple[str, ...], _Structure] = {}
         self._private: list[tuple[Tensor, Tensor, int]] = []
+        self._jacobian: Tensor | None = None  # (K, P), from `measure` to `pull`
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
         structure = self._structure(objective)
@@ -65,21 +66,25 @@ class Full(Geometry):
         gram = torch.zeros(len(jacobian), len(jacobian), dtype=torch.float64, device=jacobian.device)
         for part in jacobian.split(sizes, dim=1) if sizes else ():
             gram += (part @ part.T).double()  # summed in float64: parameters may differ by decades
+        self._jacobian = jacobian
         return Measured(gram.cpu(), jacobian)
 
-    def pull(self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, m: Measured) -> None:
+    def pull(
+        self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
+    ) -> None:
         structure = self._structure(objective)
-        assert m.J is not None
         for parameter, gradient, k in self._private:
             factor = head_alpha[k].item()
             add_gradient(parameter, gradient if factor == 1.0 else gradient * factor)
         self._private = []
         if structure.shared:
-            update = alpha.to(m.J) @ m.J
+            assert self._jacobian is not None
+            update = alpha.to(self._jacobian) @ self._jacobian if direction is None else direction
             for parameter, part in zip(
                 structure.shared, update.split([p.numel() for p in structure.shared]), strict=True
             ):
                 add_gradient(parameter, part.view_as(parameter).to(parameter.dtype))
+        self._jacobian = None
         backward(objective.unweighted(alpha * slopes))
 
     def _structure(self, objective: Objective) -> _Structure:

@@ -58,7 +58,9 @@ class LastLayer(Geometry):
             gram += _layer_gram(layers, objective.marks.tensors, self._deltas)
         return Measured(gram)
 
-    def pull(self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, m: Measured) -> None:
+    def pull(
+        self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
+    ) -> None:
         marks = objective.marks
         rest = objective.unweighted(alpha * slopes)
         through: tuple[Tensor | None, ...] = (None,) * len(marks.leaves)

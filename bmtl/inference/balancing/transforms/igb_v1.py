@@ -20,6 +20,7 @@ class IGBv1(Transform):
 
     Args:
         base_epoch: The epoch whose mean losses are the base.
+        bound: What every loss must exceed; it is subtracted first, from the base too.
 
     Raises:
         ValueError: If `base_epoch` is below 1.
@@ -33,14 +34,14 @@ class IGBv1(Transform):
 
     base: Tensor
 
-    def __init__(self, base_epoch: int = 2) -> None:
-        super().__init__()
+    def __init__(self, base_epoch: int = 2, bound: float = 0.0) -> None:
+        super().__init__(bound)
         if base_epoch < 1:
             raise ValueError(f"base_epoch counts epochs from 1, and {base_epoch} was given.")
         self.base_epoch = base_epoch
 
     def options(self) -> dict[str, object]:
-        return {"base_epoch": self.base_epoch} if self.base_epoch != 2 else {}
+        return {k: v for k, v in (("base_epoch", self.base_epoch), ("bound", self.bound)) if v not in (2, 0.0)}
 
     def bind(self, names: Sequence[str]) -> None:
         if "base" not in self._buffers:

@@ -1,5 +1,9 @@
 """Scale-invariant losses."""
 
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Transform
@@ -8,15 +12,58 @@ from bmtl.inference.balancing.base import Context, Transform
 class SI(Transform):
     """The sum of the losses' logarithms: a factor on a loss changes nothing.
 
+    With ``scale="spread"`` a loss is divided by its standard deviation over recent steps instead (an exponential average
+    with factor 0.99, held constant in the gradient): free of scale *and* of shift, and so at home with losses that can be
+    negative, as densities are.
+
     Source: Navon et al. (2022), "Multi-task learning as a bargaining game", baseline SI; the paradigm that IGB builds on.
-    Every loss must be positive; libraries that take the logarithm regardless return NaN there, and here
-    `NonPositiveLoss` names the task.
+    Libraries that take the logarithm regardless return NaN at a loss of 0 or less; here `NonPositiveLoss` names the task.
+
+    Args:
+        scale: "log" or "spread".
+        bound: For "log", what every loss must exceed; it is subtracted first.
+
+    Raises:
+        ValueError: If `scale` is neither.
     """
 
     name = "si"
     paper = "Navon et al. 2022"
     cost = "1 backward"
-    positive = True
+
+    mean: Tensor
+    square: Tensor
+    steps: Tensor
+
+    def __init__(self, scale: Literal["log", "spread"] = "log", bound: float = 0.0) -> None:
+        super().__init__(bound)
+        if scale not in ("log", "spread"):
+            raise ValueError(f"scale is 'log' or 'spread', and {scale!r} was given.")
+        self.scale = scale
+        self.positive = scale == "log"
+
+    def options(self) -> dict[str, object]:
+        return {k: v for k, v in (("scale", self.scale), ("bound", self.bound)) if v not in ("log", 0.0)}
+
+    def bind(self, names: Sequence[str]) -> None:
+        if self.scale == "spread" and "mean" not in self._buffers:
+            for name in ("mean", "square", "steps"):
+                self.register_buffer(name, torch.zeros(len(names), dtype=torch.float64))
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
-        return losses.log()
+        if self.scale == "log":
+            return losses.log()
+        return losses / self._spread(losses.detach(), ctx.active)
+
+    def _spread(self, losses: Tensor, active: Tensor) -> Tensor:
+        """Standard deviation of each task's loss over recent steps ``(K,)``; its size until there are two."""
+        self.steps[active] += 1
+        steps = self.steps[active]
+        # The averages' weight on their start is taken out, as Adam does.
+        for average, value in ((self.mean, losses), (self.square, losses.square())):
+            average[active] = 0.99 * average[active] + 0.01 * value
+        seen = 1 - 0.99**steps
+        mean = self.mean[active] / seen
+        variance = self.square[active] / seen - mean.square()
+        tiny = 1e-12 * losses.abs().clamp_min(1e-300)
+        return torch.where(steps > 1, variance.clamp_min(0).sqrt(), losses.abs()).clamp_min(tiny)

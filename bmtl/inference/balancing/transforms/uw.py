@@ -20,6 +20,7 @@ class UW(Transform):
 
     Args:
         s0: Where every log-variance starts.
+        bound: What every loss must exceed; it is subtracted first.
     """
 
     name = "uw"
@@ -27,12 +28,12 @@ class UW(Transform):
     cost = "1 backward"
     positive = True  # at a negative loss the objective has no minimum in s
 
-    def __init__(self, s0: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, s0: float = 0.0, bound: float = 0.0) -> None:
+        super().__init__(bound)
         self.s0 = s0
 
     def options(self) -> dict[str, object]:
-        return {"s0": self.s0} if self.s0 else {}
+        return {k: v for k, v in (("s0", self.s0), ("bound", self.bound)) if v}
 
     def bind(self, names: Sequence[str]) -> None:
         if "s" not in self._parameters:

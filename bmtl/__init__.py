@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bmtl.experiments import results_tree
     from bmtl.inference import (
         BalancedSVI,
         BalancedTraining,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         TaskELBO,
         TaskLosses,
         balancer,
+        draw,
         fit,
     )
     from bmtl.tasks import observe, shared, task, task_plate
@@ -33,7 +35,9 @@ _HOMES = {
     "BalancedSVI": "bmtl.inference",
     "StepRecord": "bmtl.inference",
     "balancer": "bmtl.inference",
+    "draw": "bmtl.inference",
     "fit": "bmtl.inference",
+    "results_tree": "bmtl.experiments",
     "BalancedTraining": "bmtl.inference",
 }
 _ROOMS = ("models", "inference", "evaluation", "datasets", "experiments")
@@ -45,8 +49,10 @@ __all__ = [
     "TaskELBO",
     "TaskLosses",
     "balancer",
+    "draw",
     "fit",
     "observe",
+    "results_tree",
     "shared",
     "task",
     "task_plate",

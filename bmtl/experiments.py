@@ -22,7 +22,7 @@ from bmtl.evaluation.tables import best, caption, table
 from bmtl.inference import BalancedSVI, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
 from bmtl.inference.draws import Draws, draw
-from bmtl.inference.record import history_arrays
+from bmtl.inference.record import StepRecord, history_arrays
 from bmtl.models import Homoscedastic, mlp
 
 
@@ -103,7 +103,7 @@ def run(data: MultiTaskData, method: Method, seed: int, budget: Budget, folder: 
         drawn, arrays = _join([p[0] for p in parts]), _join_histories([p[1] for p in parts])
     else:
         drawn, arrays = _train(data, method, seed, budget, folder)
-    tree = _tree(data, method, seed, budget, drawn, arrays)
+    tree = _run_tree(data, method, seed, budget, drawn, arrays)
     if folder is not None:
         results.write(tree, folder / "results.nc")
     return tree
@@ -134,7 +134,7 @@ def _train(
     except KeyboardInterrupt:
         if folder is not None and svi.steps and not method.single_task:
             save_checkpoint(svi, folder / "last.ckpt")
-            partial = _tree(data, method, seed, budget, *_read_off(data, model, guide, svi, method, seed, budget))
+            partial = _run_tree(data, method, seed, budget, *_read_off(data, model, guide, svi, method, seed, budget))
             partial.attrs["interrupted"] = 1
             results.write(partial, folder / "partial.nc")
         raise
@@ -158,14 +158,34 @@ def _read_off(
     return draw(model, guide, x, y, num_draws=budget.draws, seed=seed), history_arrays(svi.history)
 
 
-def _tree(
-    data: MultiTaskData, method: Method, seed: int, budget: Budget, drawn: Draws, arrays: dict[str, np.ndarray]
+def results_tree(
+    data: MultiTaskData,
+    drawn: Draws,
+    history: Sequence[StepRecord] | Mapping[str, np.ndarray] = (),
+    *,
+    part: str = "test",
+    method: str | None = None,
+    balancer: str | None = None,
+    seed: int | None = None,
+    configuration: Mapping[str, object] | None = None,
 ) -> xr.DataTree:
-    """Draws in scaled units to a results tree in reported units."""
+    """The results tree of a run: draws in the model's scaled units become reported units.
+
+    Args:
+        data: What was learnt from.
+        drawn: From `bmtl.draw`, with the labels of `part`.
+        history: ``svi.history``, or its arrays.
+        part: The part of the data that was drawn for.
+        method: Name for tables and legends.
+        balancer: String form of the balancer.
+        seed: The run's seed.
+        configuration: Everything else that was set.
+    """
     scalers = data.y_scalers
-    rows = data.rows["test"]
+    rows = data.rows[part]
     regressions = [task for task in drawn.mean if data.kinds[task] == "regression"]
     log_scale = {task: float(np.log(scalers[task].std)) for task in regressions}
+    arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
 
     def in_units(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {task: scalers[task].inverse(v) if task in scalers else v for task, v in values.items()}
@@ -182,6 +202,22 @@ def _tree(
         units=data.units,
         training=arrays,
         tasks=data.tasks,
+        method=method,
+        balancer=balancer,
+        seed=seed,
+        configuration=configuration,
+        data_name=data.name,
+        data_fingerprint=data.fingerprint,
+    )
+
+
+def _run_tree(
+    data: MultiTaskData, method: Method, seed: int, budget: Budget, drawn: Draws, arrays: dict[str, np.ndarray]
+) -> xr.DataTree:
+    return results_tree(
+        data,
+        drawn,
+        arrays,
         method=method.name,
         balancer=method.balancer,
         seed=seed,
@@ -191,8 +227,6 @@ def _tree(
             "noise_for_predictions": "fitted on validation" if method.deterministic else "in the program",
             "selection": "best epoch on validation",
         },
-        data_name=data.name,
-        data_fingerprint=data.fingerprint,
     )
 
 
@@ -354,4 +388,17 @@ def demo(
     return compare(data, tuple(METHODS.values()), range(seeds), budget, out, jobs=jobs, done=done)
 
 
-__all__ = ["METHODS", "Budget", "Cell", "Comparison", "Method", "best", "caption", "compare", "demo", "run", "table"]
+__all__ = [
+    "METHODS",
+    "Budget",
+    "Cell",
+    "Comparison",
+    "Method",
+    "best",
+    "caption",
+    "compare",
+    "demo",
+    "results_tree",
+    "run",
+    "table",
+]

@@ -196,7 +196,10 @@ def _without_particles(shape: Sequence[int], event_dim: int) -> tuple[int, ...]:
         _ask_for_plates()
     for frame in plates.frames:
         if frame.name == PARTICLE_PLATE and frame.dim is not None:
-            return tuple(shape[max(len(shape) + 1 + frame.dim - event_dim, 0) :])
+            one = list(shape[max(len(shape) + 1 + frame.dim - event_dim, 0) :])
+            while len(one) > event_dim and one[0] == 1:
+                del one[0]
+            return tuple(one)
     return tuple(shape)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bmtl.inference.balancing import Balancer, Context, Update
 from bmtl.inference.balancing import balancer as as_balancer
 from bmtl.inference.balancing.base import Slot
+from bmtl.inference.checkpoint import CheckpointError
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite, StepError
 from bmtl.inference.losses import TaskLosses
@@ -216,6 +217,11 @@ class BalancedSVI:
         record.seconds["step"] = time.perf_counter() - start
         return record
 
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """All parameters of model and guide that are trained; known after the first batch."""
+        return tuple(self._parameters)
+
     def zero_grad(self) -> None:
         """Forgets gradients."""
         for parameter in self._parameters:
@@ -407,6 +413,8 @@ class BalancedSVI:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next steps depend on, random number generators aside (see `bmtl.inference.checkpoint`).
 
+        As with torch's own, the tensors are those in use: `copy.deepcopy` it to keep it beyond the next step.
+
         Raises:
             ValueError: Before the first batch, when there is nothing to save.
         """
@@ -417,8 +425,7 @@ class BalancedSVI:
         optimizer = self.optimizer
         return {
             "names": list(self.names),
-            "module": self.module.state_dict(),
-            "params": {n: p.detach().clone() for n, p in self._store_parameters().items()},
+            **self.program_state(),
             "optimizer": optimizer.get_state() if isinstance(optimizer, PyroOptim) else optimizer.state_dict(),  # type: ignore[union-attr]
             "balancer": self.balancer.state_dict(),
             "epoch_sums": self._epoch_sums.clone(),
@@ -435,22 +442,25 @@ class BalancedSVI:
         """Takes up a saved state; before the first batch it is kept until then (an AutoGuide's parameters must exist).
 
         Raises:
-            ValueError: If the state belongs to other tasks or another model.
+            CheckpointError: If the state belongs to other tasks or another model; parameters are then unchanged.
         """
         if not self.initialised:
             self._pending = state
             return
         if list(self.names) != list(state["names"]):
-            raise ValueError(f"The saved state has the tasks {state['names']}, and the model has {list(self.names)}.")
+            raise CheckpointError(
+                f"The saved state has the tasks {state['names']}, and the model has {list(self.names)}."
+            )
+        # A module's own loading changes what fits before it says what does not.
+        wrong = _differences(self.module.state_dict(), state["module"])
+        wrong += _differences(self._store_parameters(), state["params"])
+        if wrong:
+            raise CheckpointError(f"The saved state belongs to another model or guide: {'; '.join(wrong)}.")
         try:
-            self.module.load_state_dict(state["module"])
             self.balancer.load_state_dict(state["balancer"])
-        except RuntimeError as error:
-            raise ValueError(f"The saved state belongs to another model, guide or balancer: {error}") from error
-        own = self._store_parameters()
-        with torch.no_grad():
-            for name, value in state["params"].items():
-                own[name].copy_(value)
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"The saved state belongs to another balancer: {error}") from error
+        self.load_program_state({"module": state["module"], "params": state["params"]})
         if isinstance(self.optimizer, PyroOptim):
             self.optimizer.set_state(state["optimizer"])
         elif self.optimizer is not None:
@@ -460,6 +470,21 @@ class BalancedSVI:
         self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]
         self.skipped, self._lr0 = state["skipped"], state["lr0"]
         self.history = history_from_state(state["history"])
+
+    def program_state(self) -> dict[str, dict[str, Any]]:
+        """The parameters and buffers of model and guide: those of modules, and those of `pyro.param`."""
+        return {
+            "module": self.module.state_dict(),
+            "params": {n: p.detach() for n, p in self._store_parameters().items()},
+        }
+
+    def load_program_state(self, state: dict[str, dict[str, Any]]) -> None:
+        """The inverse of `program_state`."""
+        self.module.load_state_dict(state["module"])
+        own = self._store_parameters()
+        with torch.no_grad():
+            for name, value in state["params"].items():
+                own[name].copy_(value)
 
     def _store_parameters(self) -> dict[str, Tensor]:
         """Parameters of `pyro.param` statements, which no module holds."""
@@ -472,6 +497,17 @@ def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
     for device, dtype in {(g.device, g.dtype): None for g in gradients}:
         norms = torch._foreach_norm([g for g in gradients if g.device == device and g.dtype == dtype])
         yield torch.stack(norms).isfinite().all()
+
+
+def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """How two states differ in names and shapes."""
+    found = [f"{name!r} is only in the saved state" for name in saved if name not in own]
+    found += [f"{name!r} is not in the saved state" for name in own if name not in saved]
+    for name in own:
+        ours, theirs = getattr(own[name], "shape", None), getattr(saved.get(name), "shape", None)
+        if name in saved and ours != theirs:
+            found.append(f"{name!r} has the shape {tuple(theirs or ())} there and {tuple(ours or ())} here")
+    return found
 
 
 def _adopt(module: nn.Module) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import csv
+import itertools
 import logging
 import math
 import signal
@@ -20,7 +23,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from bmtl.inference.checkpoint import check_file, check_folder
+from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -79,6 +82,7 @@ class BalancedTraining(LightningModule):
         if accumulate < 1:
             raise ValueError(f"accumulate is a number of batches, from 1, and {accumulate} was given.")
         self.automatic_optimization = False
+        self.strict_loading = False  # the SVI loads its own state, once an AutoGuide has its parameters
         self.svi = svi
         self.program = svi.module  # registered, so that Lightning moves it to the device
         self.clip, self.accumulate, self.seed = clip, accumulate, seed
@@ -89,18 +93,29 @@ class BalancedTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the SVI, set up from a batch of the training data if need be."""
+        plugin = self.trainer.precision_plugin
+        if getattr(plugin, "scaler", None) is not None:
+            raise ValueError(
+                "precision='16-mixed' multiplies losses by a scale, and task gradients must be compared without it. Use "
+                "precision='bf16-mixed'."
+            )
         if not self.svi.initialised:
             _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
             loader: Any = self.trainer.train_dataloader
-            batch = self.trainer.strategy.batch_to_device(first_batch(loader), self.device)
-            args, kwargs = spread(batch)
-            self.svi.initialise(*args, **kwargs)
+            with _forked(self.device):  # a shuffling loader draws its order
+                batch = plugin.convert_input(first_batch(loader))
+            args, kwargs = spread(self.trainer.strategy.batch_to_device(batch, self.device))
+            with plugin.tensor_init_context():
+                self.svi.initialise(*args, **kwargs)
         optimizer = self.svi.optimizer
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError("Lightning drives torch optimizers; give BalancedSVI a factory, not a PyroOptim.")
         if self.make_scheduler is None:
             return optimizer
-        return [optimizer], [self.make_scheduler(optimizer)]
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and not self.trainer.enable_validation:
+            raise ValueError("ReduceLROnPlateau waits for a validation loss, 'val/loss'; give validation batches.")
+        return [optimizer], [scheduler]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""
@@ -110,10 +125,9 @@ class BalancedTraining(LightningModule):
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()
         record = self.svi.backward(*args, **kwargs)
-        last = batch_idx + 1 == self.trainer.num_training_batches
-        if (batch_idx + 1) % self.accumulate == 0 or last:
+        if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
             if self.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.program.parameters(), self.clip)
+                torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip)
             if record.status != "skipped":
                 optimizer.step()
                 self.svi.after_step(*args, **kwargs)
@@ -144,10 +158,14 @@ class BalancedTraining(LightningModule):
         with _forked(self.device):
             torch.manual_seed(_mix(self.seed, batch_idx, 2))
             found = self.svi.evaluate(*args, **kwargs)
+        if len(self._sums) != len(found.labelled):  # the first batch of all has just told the tasks
+            self.on_validation_epoch_start()
         self._sums += torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
         self._rows += found.labelled
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
         means = self._sums / self._rows
         named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
         if not named:
@@ -222,11 +240,18 @@ def fit(
         raise ValueError("patience waits for a validation loss; give validation batches, val=...")
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():
-        if isinstance(loader, Sized) and len(loader) == 0:
+        if _length(loader) == 0:
             raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")
+        if isinstance(loader, Iterator):
+            raise ValueError(f"The loader {name!r} can be read only once: give one that starts anew, such as a list.")
     folder = None if out is None else check_folder(out)
+    resumed = -1
     if resume is not None:
-        check_file(resume)
+        saved = check_file(resume)
+        if "bmtl" not in saved:
+            raise CheckpointError(f"{resume} was written by bmtl.inference.checkpoint.save; take it up with its load.")
+        resumed = saved["epoch"]
+        del saved
     module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, seed=seed)
     best = _KeepBest() if val is not None and restore_best else None
     monitor: dict[str, Any] = {"monitor": "val/loss"} if val is not None else {}
@@ -237,33 +262,34 @@ def fit(
         used.append(ModelCheckpoint(folder, filename="best", save_last=True, enable_version_counter=False, **monitor))
     if progress:
         used.append(_Progress())
+    steps = svi.steps
     with _quiet(), _forked(None), _interruptible() as stopped:
         trainer = Trainer(
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=1,
             precision=precision,
-            logger=CSVLogger(folder.parent, name=folder.name, version="") if folder is not None else False,
+            logger=_csv_log(folder, resumed) if folder is not None else False,
             callbacks=used,
             enable_checkpointing=folder is not None,
             enable_model_summary=False,
             enable_progress_bar=progress,
             num_sanity_val_steps=0,
-            log_every_n_steps=max(1, min(50, len(train) if isinstance(train, Sized) else 50)),
+            log_every_n_steps=max(1, min(50, _length(train) or 50)),
             inference_mode=False,
         )
         trainer.fit(
             module,
             _EpochOrder(train, svi, seed),
-            None if val is None else val,
+            val,
             ckpt_path=None if resume is None else str(resume),
             weights_only=True,
         )
-    if svi.steps == 0:
-        raise ValueError("The loader 'train' is empty: it has no batch to give.")
     restored = best.restore(svi) if best else False
     if stopped:
         raise KeyboardInterrupt(f"Training was interrupted in epoch {svi.epoch}.")
+    if svi.steps == steps and resume is None:
+        raise ValueError("The loader 'train' is empty: it has no batch to give.")
     return FitResult(svi.history, module.validation, best.epoch if best else None, restored, interrupted=False)
 
 
@@ -298,7 +324,7 @@ class _EpochOrder:
 
     def __init__(self, loader: Iterable[Any], svi: BalancedSVI, seed: int) -> None:
         self.loader, self.svi, self.seed = loader, svi, seed
-        if isinstance(loader, Sized):
+        if _length(loader) is not None:
             self.__class__ = _SizedEpochOrder
 
     def __iter__(self) -> Iterator[Any]:
@@ -308,12 +334,23 @@ class _EpochOrder:
             loader.generator.manual_seed(seed)
         with _forked(None):
             torch.manual_seed(seed)
-            return iter(loader)
+            batches = iter(loader)
+            opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is asked for
+        yield from opening
+        yield from batches
 
 
 class _SizedEpochOrder(_EpochOrder):
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
+
+
+def _length(loader: Any) -> int | None:
+    """Number of batches, where it is known; a DataLoader of an IterableDataset has a length that raises."""
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:
+        return None
 
 
 class _KeepBest(Callback):
@@ -322,14 +359,14 @@ class _KeepBest(Callback):
     def __init__(self) -> None:
         self.epoch: int | None = None
         self.loss = math.inf
-        self.state: dict[str, Tensor] | None = None
+        self.state: dict[str, dict[str, Tensor]] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = float(trainer.callback_metrics["val/loss"])
         if loss < self.loss:
             assert isinstance(pl_module, BalancedTraining)
             self.loss, self.epoch = loss, pl_module.svi.epoch
-            self.state = {n: v.detach().clone() for n, v in pl_module.program.state_dict().items()}
+            self.state = copy.deepcopy(pl_module.svi.program_state())
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "loss": self.loss, "state": self.state}
@@ -340,8 +377,27 @@ class _KeepBest(Callback):
     def restore(self, svi: BalancedSVI) -> bool:
         if self.state is None:
             return False
-        svi.module.load_state_dict(self.state)
+        svi.load_program_state(self.state)
         return True
+
+
+def _csv_log(folder: Path, resumed: int) -> CSVLogger:
+    """A log in ``metrics.csv``; the rows of epochs before a resumption are kept, which Lightning's own would delete.
+
+    Args:
+        folder: Where.
+        resumed: The last epoch that is not trained again, from 0; -1 for none.
+    """
+    path = folder / "metrics.csv"
+    kept: list[dict[str, Any]] = []
+    if resumed >= 0 and path.is_file():
+        with path.open(newline="") as file:
+            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+        kept = [row for row in rows if float(row.get("epoch", "inf")) <= resumed]
+    log = CSVLogger(folder.parent, name=folder.name, version="")
+    log.experiment.metrics.extend(kept)
+    log.save()
+    return log
 
 
 class _Progress(RichProgressBar):
@@ -390,6 +446,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 asks torch's pytree in a way that torch has deprecated.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            for remark in ("have no `val_dataloader`", "exists and is not empty", "does not have many workers"):
+                warnings.filterwarnings("ignore", message=f".*{remark}", category=UserWarning)
             yield
     finally:
         for log, level in zip(loggers, levels, strict=True):
@@ -407,5 +465,5 @@ def _interruptible() -> Iterator[list[bool]]:
     except SystemExit:
         stopped.append(True)
     finally:
-        if main:
+        if handler is not None:
             signal.signal(signal.SIGINT, handler)

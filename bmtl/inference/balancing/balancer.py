@@ -90,9 +90,12 @@ class Balancer(nn.Module):
 
         Raises:
             ValueError: If a slot is chosen twice.
+            TypeError: If something else than a choice is given, such as its class or its name.
         """
         chosen: dict[str, Slot] = {}
         for slot in slots:
+            if not isinstance(slot, Slot):
+                raise TypeError(f"A balancer is made of choices such as NashMTL() or Norm(), and {slot!r} was given.")
             if slot.slot in chosen:
                 raise ValueError(
                     f"Each slot is chosen at most once, and {chosen[slot.slot]!r} and {slot!r} are both a {slot.slot}."
@@ -101,8 +104,10 @@ class Balancer(nn.Module):
         return cls(**chosen, heads=heads)  # type: ignore[arg-type]
 
     def __rshift__(self, other: Slot | Balancer) -> Balancer:
-        slots = list(other._chosen.values()) if isinstance(other, Balancer) else [other]
-        return Balancer.of(*self._chosen.values(), *slots, heads=self.heads)
+        if not isinstance(other, Balancer):
+            return Balancer.of(*self._chosen.values(), other, heads=self.heads)
+        heads = self.heads if self.heads != "transform" else other.heads
+        return Balancer.of(*self._chosen.values(), *other._chosen.values(), heads=heads)
 
     def __str__(self) -> str:
         order = ("transform", "geometry", "weighting", "length")
@@ -150,11 +155,16 @@ class Balancer(nn.Module):
         update = Update(weights=slopes, weights_heads=slopes)
         now = time.perf_counter()
         update.seconds["transform"] = now - start
-        single = len(objective.names) == 1
-        if single and self.weighting is not None:
+        few = len(objective.names) < 2
+        if len(self.names) == 1 and self.weighting is not None:
             self._tell_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
-        if not self.compares or (single and not self.cut):
+        if not self.compares or (few and not self.cut):
             backward(objective.weighted(slopes), objective.unweighted(slopes))
+            update.seconds["backward"] = time.perf_counter() - now
+            return update
+
+        if not objective.names:  # nobody has a label: only the terms of weight 1 are left
+            self.geometry.pull(objective, slopes, slopes, slopes, None)
             update.seconds["backward"] = time.perf_counter() - now
             return update
 
@@ -216,6 +226,9 @@ class Balancer(nn.Module):
 
     def _slopes(self, objective: Objective, ctx: Context) -> Tensor:
         """Derivative of each scaled loss by its loss; the transform's own parameters get their gradients here."""
+        finite = objective.losses.isfinite()
+        if not finite.all():
+            raise NonFinite(f"The loss of {_quoted(objective.names, ~finite)} is NaN or infinite.")
         bound = self.transform.bound if self.transform.positive else 0.0
         if self.transform.positive and not (objective.losses > bound).all():
             k = int((objective.losses <= bound).nonzero()[0])
@@ -234,8 +247,7 @@ class Balancer(nn.Module):
     def _check_gram(self, objective: Objective, gram: Tensor) -> None:
         finite = gram.diagonal().isfinite()
         if not finite.all():
-            bad = [name for name, fine in zip(objective.names, finite.tolist(), strict=True) if not fine]
-            raise NonFinite(f"The gradient of {', '.join(map(repr, bad))} is NaN or infinite.")
+            raise NonFinite(f"The gradient of {_quoted(objective.names, ~finite)} is NaN or infinite.")
 
     def _tell_once(self, key: str, message: str) -> None:
         if key not in self._told:
@@ -250,6 +262,10 @@ class Balancer(nn.Module):
             raise ValueError(
                 f"The saved balancer belongs to the tasks {state['names']}, and this one to {list(self.names)}."
             )
+
+
+def _quoted(names: Sequence[str], which: Tensor) -> str:
+    return ", ".join(repr(names[k]) for k in which.nonzero().flatten().tolist())
 
 
 def _scaled(m: Measured, factors: Tensor) -> Measured:

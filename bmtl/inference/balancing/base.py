@@ -70,8 +70,10 @@ class Objective:
     marks: Marks = field(default_factory=Marks)
     parameter_names: Mapping[int, str] = field(default_factory=dict)
 
-    def weighted(self, weights: Tensor) -> Tensor:
-        """The sum of the losses at these weights ``(K,)``, a scalar in the graph."""
+    def weighted(self, weights: Tensor) -> Tensor | None:
+        """The sum of the losses at these weights ``(K,)``, a scalar in the graph; None if no task is present."""
+        if not self.rows:
+            return None
         coefficients = weights * self.units
         if len(self.rows) == 1:
             return self.rows[0] * coefficients.item()
@@ -242,16 +244,24 @@ class Weighting(Slot):
         """Weights for a Gram matrix ``(K, K)``, without a training step around it.
 
         Raises:
-            ValueError: If `gram` is not a square, symmetric, finite matrix.
+            ValueError: If `gram` is not a square, symmetric, finite, positive semi-definite matrix.
             SolverFailed: If no weights within the tolerance were found although they exist.
         """
         gram = torch.as_tensor(gram, dtype=torch.float64).cpu()
-        if gram.dim() != 2 or gram.shape[0] != gram.shape[1]:
+        if gram.dim() != 2 or gram.shape[0] != gram.shape[1] or not len(gram):
             raise ValueError(f"A Gram matrix is square, (K, K), and one of shape {tuple(gram.shape)} was given.")
         if not gram.isfinite().all():
             raise ValueError("The Gram matrix has entries that are NaN or infinite.")
-        if not torch.allclose(gram, gram.T, rtol=1e-6, atol=0.0):
+        # Relative to the gradients' norms: entries of nearly orthogonal gradients are all rounding error in float32.
+        norms = gram.diagonal().clamp_min(0).sqrt()
+        scale = norms.clamp_min(1e-150)
+        cosine = gram / scale[:, None] / scale
+        if ((cosine - cosine.T).abs() > 1e-5).any():
             raise ValueError("A Gram matrix is symmetric, and this one is not. Give J @ J.T for gradients J (K, P).")
+        if torch.linalg.eigvalsh((cosine + cosine.T) / 2)[0] < -1e-5 * len(gram):
+            raise ValueError(
+                "A Gram matrix has no negative eigenvalue, and this one has. Give J @ J.T for gradients J (K, P)."
+            )
         return self.weigh(Measured(gram), Context(torch.ones(len(gram), dtype=torch.bool)))[0]
 
 

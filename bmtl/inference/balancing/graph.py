@@ -1,6 +1,7 @@
 """Reads the autograd graph: which parameters does a loss reach, and which layer comes last before a tensor?"""
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -26,16 +27,16 @@ def parameters_reached(*tensors: Tensor) -> dict[int, Tensor]:
     return found
 
 
-def nodes_upstream(tensor: Tensor) -> list[Any]:
-    """The graph's nodes upstream of a tensor, nearest first, its own included."""
-    if tensor.grad_fn is None:
-        return []
-    order, seen, queue = [], {tensor.grad_fn}, deque([tensor.grad_fn])
+def nodes_upstream(start: Any) -> Iterator[Any]:
+    """The graph's nodes upstream of a tensor or a node, nearest first, its own included."""
+    node = start.grad_fn if isinstance(start, Tensor) else start
+    if node is None:
+        return
+    seen, queue = {node}, deque([node])
     while queue:
         node = queue.popleft()
-        order.append(node)
+        yield node
         for child, _ in node.next_functions:
             if child is not None and child not in seen:
                 seen.add(child)
                 queue.append(child)
-    return order

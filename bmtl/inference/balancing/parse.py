@@ -53,10 +53,12 @@ def _slot(part: str, spec: str) -> Slot:
         raise ValueError(f"No balancer is called {name!r} (in {spec!r}). There are: {', '.join(sorted(SLOTS))}.")
     try:
         call = ast.parse(f"f({arguments or ''})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        # Brackets that close too early, as in "ew() + f()", parse as another expression or call another function.
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("the brackets do not match")
         if call.args or None in {k.arg for k in call.keywords}:
             raise ValueError("options are given by name")
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"The options of {name!r} in {spec!r} cannot be read: {error}.") from error
     try:

@@ -43,30 +43,51 @@ def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> tuple[Array, 
     while ridge <= 1.0000001e-6:
         ridged = cosine + ridge * np.eye(len(n))
         y = start.copy()
-        converged = False
+        converged, before = False, np.inf
         for _ in range(60):
             rounds += 1
-            p = m * y ** (-1.0 / q)
-            hessian = y[:, None] * ridged * y
-            diagonal = np.diagonal(hessian) + p * y / q
-            np.fill_diagonal(hessian, diagonal)
-            scale = 1.0 / np.sqrt(diagonal)  # Jacobi: entries of y may differ by decades
-            _, u, info = lapack.dposv(scale[:, None] * hessian * scale, scale * y * (ridged @ y - p))
-            if info != 0:
+            u = _newton_step(y, ridged, ridged, m, q)
+            if u is None:
                 break
-            u = scale * u
             largest = np.abs(u).max()
             y = y * (1.0 - (u if largest < 0.25 else u / (1.0 + largest)))
-            if largest < 1e-12:
+            # Convergence is quadratic: a small step that does not shrink is rounding error.
+            if largest < 1e-12 or (largest < 1e-6 and largest > before / 2.0):
                 converged = True
                 break
-        residual = np.abs(y ** (1.0 / q) * (cosine @ y) / m - 1.0).max()
+            before = largest
+        residual = _residual(y, cosine, m, q)
         if residual < best_residual:
             best, best_residual = y, residual
         if converged or best_residual <= 1e-10:
             break
         ridge *= 100.0
-    return best / n * mean ** (-2.0 * q / (1.0 + q)), float(best_residual), rounds
+    for _ in range(3):  # the ridge moves the solution by ridge / (smallest eigenvalue): take that out
+        if not 1e-12 < best_residual <= 1e-6:
+            break
+        u = _newton_step(best, cosine, ridged, m, q)
+        y = best if u is None else best * (1.0 - u)
+        residual = _residual(y, cosine, m, q) if (y > 0).all() else np.inf
+        if residual >= best_residual:
+            break
+        best, best_residual, rounds = y, residual, rounds + 1
+    return best / n * mean ** (-2.0 * q / (1.0 + q)), best_residual, rounds
+
+
+def _newton_step(y: Array, cosine: Array, ridged: Array, m: Array, q: float) -> Array | None:
+    """Relative Newton step ``(K,)`` of `barrier_newton`; None if the Hessian, of `ridged`, is not positive definite."""
+    p = m * y ** (-1.0 / q)
+    hessian = y[:, None] * ridged * y
+    diagonal = np.diagonal(hessian) + p * y / q
+    np.fill_diagonal(hessian, diagonal)
+    scale = 1.0 / np.sqrt(diagonal)  # Jacobi: entries of y may differ by decades
+    _, u, info = lapack.dposv(scale[:, None] * hessian * scale, scale * y * (cosine @ y - p))
+    return scale * u if info == 0 else None
+
+
+def _residual(y: Array, cosine: Array, m: Array, q: float) -> float:
+    """The largest relative residual of ``C y = m y^(-1/q)``."""
+    return float(np.abs(y ** (1.0 / q) * (cosine @ y) / m - 1.0).max())
 
 
 def shortest_in_hull(norms: Array, cosine: Array) -> Array:

@@ -1,5 +1,6 @@
 """What a geometry does: measure the task gradients, then write one gradient per parameter."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -43,7 +44,13 @@ class Geometry(Slot):
 
 
 def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
-    """Adds to ``parameter.grad`` as backward would."""
+    """Adds to ``parameter.grad`` as backward would.
+
+    Args:
+        parameter: Any leaf.
+        gradient: Owned by nobody else. What `torch.autograd.grad` returns is not: two parameters may get one tensor, or
+            one that is expanded, and an optimizer or a clip then changes both.
+    """
     if parameter.grad is None:
         parameter.grad = gradient.detach()
     else:
@@ -55,3 +62,29 @@ def backward(*totals: Tensor | None) -> None:
     present = [total for total in totals if total is not None and total.requires_grad]
     if present:
         torch.autograd.backward(present)
+
+
+def gram_matrix(parts: Sequence[Tensor], size: int) -> Tensor:
+    """Gram matrix ``(K, K)`` of K gradients, float64 on the host.
+
+    Args:
+        parts: The gradients part by part, each ``(K, P_i)``; summed in float64, since parts may differ by decades.
+        size: K.
+    """
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    if parts:
+        gram += torch.stack([exact(part) @ exact(part).T for part in parts]).cpu().double().sum(0)
+    if parts and not in_range(gram.diagonal()).all():
+        wide = [part.cpu().double() for part in parts]
+        gram = torch.stack([part @ part.T for part in wide]).sum(0)
+    return gram
+
+
+def exact(gradients: Tensor) -> Tensor:
+    """Gradients in the precision that their products need: on a GPU a setting may run those of float32 in TF32."""
+    return gradients.double() if gradients.is_cuda or gradients.dtype == torch.float64 else gradients.float()
+
+
+def in_range(squares: Tensor) -> Tensor:
+    """Which squared norms float32 can hold: it ends at norms of 1e-19 and 1e19."""
+    return (squares > 1e-30) & (squares < 1e36)

@@ -1,22 +1,28 @@
 """The exact gradients of all shared parameters."""
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.geometry.base import Geometry, add_gradient, backward
+from bmtl.inference.balancing.geometry.base import Geometry, add_gradient, backward, gram_matrix
 from bmtl.inference.balancing.graph import parameters_reached
 
 
 @dataclass
 class _Structure:
-    """Which parameters each task reaches; kept while the same tasks are present."""
+    """Which parameters each task reaches."""
 
     shared: list[Tensor]
     reached: list[list[int]]  # per task: which of `shared`
     private: list[list[Tensor]]  # per task
+
+    @property
+    def sizes(self) -> list[int]:
+        return [p.numel() for p in self.shared]
 
 
 class Full(Geometry):
@@ -32,22 +38,26 @@ class Full(Geometry):
 
     def __init__(self) -> None:
         super().__init__()
-        self._structures: dict[tuple[str, ...], _Structure] = {}
+        self._structure = _Structure([], [], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
-        self._jacobian: Tensor | None = None  # (K, P), from `measure` to `pull`
+        self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `pull`
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
-        structure = self._structure(objective)
+        # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
+        # models. A parameter that an old structure does not know would silently stay where it is.
+        structure = self._structure = _read(objective)
         scale = slopes * objective.units
-        sizes = [p.numel() for p in structure.shared]
+        # Parameters may differ in precision; products of gradients need float32 at least.
+        dtype = reduce(torch.promote_types, (p.dtype for p in structure.shared), torch.float32)
         like = structure.shared[0] if structure.shared else objective.rows[0]
-        jacobian = torch.zeros(len(objective.rows), sum(sizes), dtype=like.dtype, device=like.device)
+        jacobian = torch.zeros(len(objective.rows), sum(structure.sizes), dtype=dtype, device=like.device)
         # The rest of the graph is walked after the weights are known, in `pull`.
         rest = objective.rest is not None or objective.scores is not None
         self._private = []
         for k, row in enumerate(objective.rows):
+            reached = len(structure.reached[k])
             wanted = [structure.shared[i] for i in structure.reached[k]] + structure.private[k]
-            if not wanted or not row.requires_grad:
+            if not wanted:
                 continue
             gradients = torch.autograd.grad(
                 row,
@@ -56,53 +66,42 @@ class Full(Geometry):
                 retain_graph=rest or k + 1 < len(objective.rows),
                 allow_unused=True,
             )
-            views = jacobian[k].split(sizes)
-            for i, gradient in zip(structure.reached[k], gradients, strict=False):
+            views = jacobian[k].split(structure.sizes)
+            for i, gradient in zip(structure.reached[k], gradients[:reached], strict=True):
                 if gradient is not None:
                     views[i].copy_(gradient.reshape(-1))
-            for parameter, gradient in zip(structure.private[k], gradients[len(structure.reached[k]) :], strict=True):
+            for parameter, gradient in zip(structure.private[k], gradients[reached:], strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
-        gram = torch.zeros(len(jacobian), len(jacobian), dtype=torch.float64, device=jacobian.device)
-        for part in jacobian.split(sizes, dim=1) if sizes else ():
-            gram += (part @ part.T).double()  # summed in float64: parameters may differ by decades
+        parts = jacobian.split(structure.sizes, dim=1) if structure.shared else ()
         self._jacobian = jacobian
-        return Measured(gram.cpu(), jacobian)
+        return Measured(gram_matrix(parts, len(jacobian)), jacobian)
 
     def pull(
         self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
     ) -> None:
-        structure = self._structure(objective)
-        for parameter, gradient, k in self._private:
-            factor = head_alpha[k].item()
-            add_gradient(parameter, gradient if factor == 1.0 else gradient * factor)
-        self._private = []
+        structure, private, jacobian = self._structure, self._private, self._jacobian
+        self._structure, self._private, self._jacobian = _Structure([], [], []), [], torch.empty(0, 0)
+        for parameter, gradient, k in private:
+            add_gradient(parameter, gradient * head_alpha[k].item())
         if structure.shared:
-            assert self._jacobian is not None
-            update = alpha.to(self._jacobian) @ self._jacobian if direction is None else direction
-            for parameter, part in zip(
-                structure.shared, update.split([p.numel() for p in structure.shared]), strict=True
-            ):
-                add_gradient(parameter, part.view_as(parameter).to(parameter.dtype))
-        self._jacobian = None
+            update = alpha.to(jacobian) @ jacobian if direction is None else direction
+            for parameter, part in zip(structure.shared, update.split(structure.sizes), strict=True):
+                add_gradient(parameter, part.view_as(parameter).to(parameter))
         backward(objective.unweighted(alpha * slopes))
 
-    def _structure(self, objective: Objective) -> _Structure:
-        if objective.names not in self._structures:
-            reached = [parameters_reached(row) for row in objective.rows]
-            if objective.marks.tensors:
-                upstream = set(parameters_reached(*objective.marks.tensors))
-            else:
-                counts: dict[int, int] = {}
-                for parameters in reached:
-                    for key in parameters:
-                        counts[key] = counts.get(key, 0) + 1
-                upstream = {key for key, count in counts.items() if count > 1}
-            shared = {key: p for parameters in reached for key, p in parameters.items() if key in upstream}
-            index = {key: i for i, key in enumerate(shared)}
-            self._structures[objective.names] = _Structure(
-                shared=list(shared.values()),
-                reached=[sorted(index[key] for key in parameters if key in index) for parameters in reached],
-                private=[[p for key, p in parameters.items() if key not in index] for parameters in reached],
-            )
-        return self._structures[objective.names]
+
+def _read(objective: Objective) -> _Structure:
+    """Which parameters each task reaches, from the autograd graph."""
+    reached = [parameters_reached(row) for row in objective.rows]
+    if objective.marks.tensors:
+        upstream = set(parameters_reached(*objective.marks.tensors))
+    else:
+        upstream = {key for key, count in Counter(key for row in reached for key in row).items() if count > 1}
+    shared = {key: p for parameters in reached for key, p in parameters.items() if key in upstream}
+    index = {key: i for i, key in enumerate(shared)}
+    return _Structure(
+        shared=list(shared.values()),
+        reached=[sorted(index[key] for key in parameters if key in index) for parameters in reached],
+        private=[[p for key, p in parameters.items() if key not in index] for parameters in reached],
+    )

@@ -18,6 +18,7 @@ class EW(Transform):
 
     Raises:
         ValueError: At set-up, if a named task does not exist; on construction, if a weight is negative or not finite.
+        TypeError: If `weights` is no mapping.
     """
 
     name = "ew"
@@ -25,6 +26,8 @@ class EW(Transform):
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        if not isinstance(weights, Mapping | None):
+            raise TypeError(f"weights maps tasks to numbers, and {weights!r} was given")
         for task, weight in (weights or {}).items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"A task's weight is 0 or more and finite, and task {task!r} was given {weight}.")

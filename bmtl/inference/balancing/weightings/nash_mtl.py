@@ -1,5 +1,6 @@
 """The Nash bargaining solution."""
 
+import numpy as np
 import torch
 
 from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
@@ -27,6 +28,10 @@ class NashMTL(Weighting):
         norms, cosine = unit_diagonal(m.G.numpy())
         alpha, residual, rounds = barrier_newton(norms, cosine)
         if residual <= self.tolerance:
+            return Solution(torch.from_numpy(alpha), residual, rounds)
+        # No solution exists only if 0 lies in the hull; anything else is a failure and must not pass for it.
+        directions = shortest_in_hull(np.ones_like(norms), cosine)
+        if directions @ cosine @ directions > 1e-4:
             return Solution(torch.from_numpy(alpha), residual, rounds)
         weights = shortest_in_hull(norms, cosine)
         return Solution(torch.from_numpy(len(weights) * weights), residual, rounds, "stationary")

@@ -1,0 +1,204 @@
+"""Finds the last linear maps of an autograd graph, and the Gram matrix of the tasks' gradients of their weights."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from bmtl.inference.balancing.geometry.base import exact, gram_matrix, in_range
+from bmtl.inference.balancing.graph import nodes_upstream
+
+Edge = tuple[Any, int]  # an autograd node, and which of its outputs
+Deltas = Sequence[Sequence[Tensor | None]]  # K x marks: gradients at the marked tensors
+
+
+class _Kind(NamedTuple):
+    """An autograd node of a linear map."""
+
+    weights: tuple[int, ...]  # where among its inputs the weight may stand, the usual place first
+    bias: int | None
+    saved: str | None  # attribute that holds the map's input (R, d_in), if the weight stands in its usual place
+
+
+_KINDS = {
+    "AddmmBackward0": _Kind((2, 1), 0, "_saved_mat1"),
+    "MmBackward0": _Kind((1, 0), None, "_saved_self"),
+    "BmmBackward0": _Kind((1, 0), None, None),
+    "LinearBackward0": _Kind((1,), 2, None),
+    "ConvolutionBackward0": _Kind((1,), 2, None),
+}
+_TRANSPOSING = {"TBackward0", "TransposeBackward0", "PermuteBackward0"}
+_VIEWING = {*_TRANSPOSING, "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0"}
+
+
+@dataclass
+class Layer:
+    """A weight, and where it is applied: for each marked tensor (by position) the nodes of its linear maps."""
+
+    weight: Edge
+    uses: dict[int, list[Any]]
+
+    @property
+    def nodes(self) -> list[Any]:
+        """All the linear maps with this weight."""
+        return [node for nodes in self.uses.values() for node in nodes]
+
+
+def last_layers(tensors: Sequence[Tensor]) -> list[Layer]:
+    """The weights nearest upstream of each of the marked tensors.
+
+    A weight is a parameter or a tensor drawn from parameters (a Bayesian layer). Several marks may share it (a trunk
+    applied to each task's own input), and one mark may hold it several times (a recurrent or a Siamese trunk); a weight
+    drawn anew for each mark is another weight.
+
+    Raises:
+        ValueError: If no linear map with a trainable weight lies upstream of a mark.
+    """
+    layers: dict[Edge, Layer] = {}
+    for h in tensors:
+        if h.requires_grad:
+            edge = _nearest_weight(h)
+            layers.setdefault(edge, Layer(edge, {}))
+    for j, h in enumerate(tensors):
+        for node in nodes_upstream(h):
+            for edge in _operands(node):
+                if edge in layers:
+                    layers[edge].uses.setdefault(j, []).append(node)
+    return list(layers.values())
+
+
+def layer_gram(layer: Layer, tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
+    """Gram matrix ``(K, K)`` of one weight's gradients and its bias's, float64 on the host."""
+    biases = _biases(layer)
+    gram = _kernel_gram(layer, biases, tensors, deltas)
+    if gram is not None:
+        return gram
+    inputs = [GradientEdge(*edge) for edge in (layer.weight, *biases)]
+    rows: list[Sequence[Tensor | None]] = []
+    for row in deltas:
+        used = [(h, delta) for h, delta in zip(tensors, row, strict=True) if delta is not None and h.requires_grad]
+        heads, gradients = zip(*used, strict=True) if used else ((), ())
+        rows.append(
+            torch.autograd.grad(heads, inputs, gradients, retain_graph=True, allow_unused=True)
+            if used
+            else [None] * len(inputs)
+        )
+    return gram_matrix([part for column in zip(*rows, strict=True) if (part := _stack(column)) is not None], len(rows))
+
+
+def _kernel_gram(layer: Layer, biases: list[Edge], tensors: Sequence[Tensor], deltas: Deltas) -> Tensor | None:
+    """``G_kl = sum_rs (delta_kr' delta_ls) (a_r' a_s + 1)`` over the rows that the weight is applied to.
+
+    None where it does not hold (other maps than ``a W + b``), costs more than the weight's gradients (more rows than
+    inputs), or cancels: it subtracts what the gradients' squares would never have held, twice as many digits.
+    """
+    live = [j for j in layer.uses if any(row[j] is not None for row in deltas)]
+    if not live or not all(_is_affine(node, layer.weight, biases) for node in layer.nodes):
+        return None
+    inputs = [getattr(node, str(_KINDS[node.name()].saved)).detach() for j in live for node in layer.uses[j]]
+    if sum(map(len, inputs)) > inputs[0].shape[1]:
+        return None
+    outputs = [_output_gradients(tensors[j], layer.uses[j], [row[j] for row in deltas]) for j in live]
+    a, delta = exact(torch.cat(inputs)), exact(torch.cat(outputs, dim=1))  # (R, d_in), (K, R, d_out)
+    kernel = a @ a.T + float(len(biases))
+    gram = (delta.flatten(1) @ (kernel @ delta).flatten(1).T).cpu().double()
+    if a.dtype == torch.float32:
+        # Each row's own gradient has this length; the sum of them must not be far shorter.
+        total = (delta.norm(dim=2) @ kernel.diagonal().clamp_min(0).sqrt()).cpu().double()
+        squares = gram.diagonal()
+        if not ((squares > 1e-4 * total**2) & in_range(squares) | (total == 0)).all():
+            return None
+    return (gram + gram.T) / 2
+
+
+def _output_gradients(h: Tensor, nodes: list[Any], deltas: list[Tensor | None]) -> Tensor:
+    """Each task's gradients at these maps' outputs ``(K, R, d_out)``, from its gradient at the mark."""
+    like = next(delta for delta in deltas if delta is not None)
+    edges = [GradientEdge(node, 0) for node in nodes]
+    found: list[Tensor | None] = []
+    for delta in deltas:
+        if delta is None:
+            found.append(None)
+        elif len(nodes) == 1 and h.grad_fn is nodes[0]:
+            found.append(delta)
+        else:
+            found.append(torch.cat(torch.autograd.grad(h, edges, delta, retain_graph=True)))
+    shape = next(delta for delta in found if delta is not None).shape
+    return torch.stack([like.new_zeros(shape) if delta is None else delta for delta in found])
+
+
+def _stack(column: Sequence[Tensor | None]) -> Tensor | None:
+    """The tasks' gradients of one parameter ``(K, P)``, 0 where a task does not reach it; None if no task does."""
+    like = next((gradient for gradient in column if gradient is not None), None)
+    if like is None:
+        return None
+    return torch.stack([(torch.zeros_like(like) if g is None else g).reshape(-1) for g in column])
+
+
+def _nearest_weight(h: Tensor) -> Edge:
+    if h.grad_fn is None:  # a parameter is marked
+        edge = get_gradient_edge(h)
+        return edge.node, edge.output_nr
+    for node in nodes_upstream(h):
+        for operand in _operands(node):
+            if _is_weight(operand):
+                return operand
+    raise ValueError(
+        "No linear or convolutional layer with trainable parameters lies upstream of the tensor marked with bmtl.shared. "
+        "Mark the trunk's output, or use the geometry 'full'."
+    )
+
+
+def _operands(node: Any) -> Iterator[Edge]:
+    """The operands of a linear map that may be its weight, views taken off."""
+    kind = _KINDS.get(node.name())
+    for position in kind.weights if kind else ():
+        operand = _through(node.next_functions[position], _VIEWING)
+        if operand[0] is not None:
+            yield operand
+
+
+def _biases(layer: Layer) -> list[Edge]:
+    found: dict[Edge, None] = {}
+    for node in layer.nodes:
+        edge = _bias(node)
+        if edge is not None:
+            found[edge] = None
+    return list(found)
+
+
+def _bias(node: Any) -> Edge | None:
+    position = _KINDS[node.name()].bias
+    edge = (None, 0) if position is None else _through(node.next_functions[position], _VIEWING)
+    return edge if edge[0] is not None and _is_weight(edge) else None
+
+
+def _is_weight(edge: Edge) -> bool:
+    """Whether an operand comes from parameters alone, by no linear map: an activation or a neighbour's does not."""
+    leaf = False
+    for node in nodes_upstream(edge[0]):
+        if node.name() in _KINDS:
+            return False
+        leaf = leaf or hasattr(node, "variable")
+    return leaf
+
+
+def _is_affine(node: Any, weight: Edge, biases: list[Edge]) -> bool:
+    """Whether a node is ``a W`` or ``a W + b``, with the layer's one bias where it has one."""
+    kind = _KINDS[node.name()]
+    if kind.saved is None or _through(node.next_functions[kind.weights[0]], _TRANSPOSING) != weight:
+        return False
+    if getattr(node, "_saved_alpha", 1) != 1 or getattr(node, "_saved_beta", 1) != 1:
+        return False
+    added = None if kind.bias is None else node.next_functions[kind.bias]
+    return added in ((None, 0), None) if not biases else [added] == biases
+
+
+def _through(edge: Edge, names: set[str]) -> Edge:
+    node, output = edge
+    while node is not None and node.name() in names:
+        node, output = node.next_functions[0]
+    return node, output

@@ -17,7 +17,7 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 import bmtl
 
@@ -124,9 +124,7 @@ def by_pyro_svi(model: Model, guide: Guide, x: Tensor, y: Tensor) -> Callable[[]
 
 def by_bmtl(model: Model, guide: Guide, x: Tensor, y: Tensor) -> Callable[[], None]:
     """The balanced step."""
-    svi = bmtl.BalancedSVI(
-        model, guide, functools.partial(torch.optim.Adam, lr=1e-3), "ew", bmtl.TaskELBO("analytic")
-    )
+    svi = bmtl.BalancedSVI(model, guide, functools.partial(torch.optim.Adam, lr=1e-3), "ew", bmtl.TaskELBO("analytic"))
 
     def step() -> None:
         svi.step(x, y)

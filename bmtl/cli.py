@@ -27,6 +27,8 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 @app.command()
 def demo(
@@ -80,18 +82,18 @@ def list_(
 def main() -> None:
     """Entry point. Wrong input ends with one line and code 2, Ctrl-C with code 130."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and newer versions make one of Ctrl-C
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("Interrupted. What was finished has been written.")
-        sys.exit(130)
+        code = _INTERRUPTED
     except _usage_error() as error:
         error.show()
         sys.exit(error.exit_code)
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
         errors.print("[bold red]Error:[/]", str(error), highlight=False, soft_wrap=True)
         sys.exit(2)
+    if code == _INTERRUPTED:
+        errors.print("Interrupted. What was finished has been written.")
+    sys.exit(code)
 
 
 def _usage_error() -> type[Any]:

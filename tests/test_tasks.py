@@ -24,7 +24,7 @@ def tags(program, *args):
     return {name: site.get("task") for name, site in trace.nodes.items() if site["type"] == "sample"}
 
 
-# ---- task --------------------------------------------------------------------------------------------------------------
+# ---- task ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_innermost_task_wins_and_a_task_may_be_entered_again():
@@ -117,7 +117,7 @@ def test_no_names_are_no_list_of_tasks():
         check_names([])
 
 
-# ---- task_plate --------------------------------------------------------------------------------------------------------
+# ---- task_plate ------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_plate_names_its_rows_at_its_own_sites_only():
@@ -145,7 +145,7 @@ def test_a_task_plate_with_a_repeated_name_is_refused():
         bmtl.task_plate(["x", "y", "x"])
 
 
-# ---- shared ------------------------------------------------------------------------------------------------------------
+# ---- shared ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_mark_is_an_identity_in_value_and_gradient():
@@ -188,7 +188,7 @@ def test_only_tensors_can_be_marked(h):
         bmtl.shared(h)
 
 
-# ---- observe -----------------------------------------------------------------------------------------------------------
+# ---- observe ---------------------------------------------------------------------------------------------------------
 
 RAW = torch.linspace(-1.0, 1.5, 8).reshape(4, 2)
 
@@ -310,8 +310,7 @@ def test_targets_of_another_kind_are_refused_with_what_to_give_instead(fn, value
 @pytest.mark.parametrize("dim", [-2, -3])
 @pytest.mark.parametrize("case", ["normal", "categorical", "event", "simplex", "bernoulli of integers"])
 def test_vectorised_particles_see_the_same_targets(case, dim):
-    fn, y = per_row(RAW)[case]
-    y = torch.tensor(y)
+    y = torch.tensor(per_row(RAW)[case][1])
     shift = torch.randn(5, *(1,) * (-dim - 1 + y.dim() - 1))  # one number a particle
 
     def program(offset):

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from bmtl.inference.svi import BalancedSVI
 
 _FORMAT = 1
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 
 class CheckpointError(ValueError):
@@ -61,6 +71,8 @@ def load(svi: BalancedSVI, path: str | Path) -> None:
     state = check_file(path)
     if "svi" not in state or "random" not in state:
         raise CheckpointError(f"{path} is a checkpoint of another kind; resume it with bmtl.fit(..., resume=...).")
+    if state["format"] != _FORMAT:
+        raise CheckpointError(f"{path} has format {state['format']}, and this version of bmtl reads format {_FORMAT}.")
     try:
         svi.load_state_dict(state["svi"])
     except ValueError as error:
@@ -78,8 +90,11 @@ def check_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch itself compares no check sums
+                raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, ValueError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"{path} is no intact checkpoint ({type(error).__name__}). It may have been cut off while it was copied; use "
             "another copy, or the other of best.ckpt and last.ckpt."

@@ -11,6 +11,8 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from bmtl.tasks import check_targets
+
 Inputs = Tensor | Mapping[str, Tensor]
 
 _PREFIX = "y_"
@@ -52,7 +54,8 @@ def draw(
 
     The program must predict when it is called with inputs alone: ``model(x)`` samples a site ``y_<target>`` for each
     target (`bmtl.observe` with value None does). Latents outside every plate that has the batch's rows are global: a
-    draw of them holds for all rows.
+    draw of them holds for all rows. They depend on the seed alone, and so `batch_size` changes nothing but the noise of
+    what is drawn for each row.
 
     Args:
         model: The task model.
@@ -60,26 +63,31 @@ def draw(
         x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)``.
         y: Labels by target, ``(N,)``; None gives no densities.
         num_draws: Number of draws S.
-        batch_size: Rows at a time, to bound memory; all by default.
+        batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
+            task's rows; the others are split into as many parts.
         seed: Seeds the draws; torch's global generator is left as it was.
 
     Raises:
-        ValueError: If the model has no site ``y_<target>`` for a label, or `num_draws` is below 1.
+        TypeError: If labels are not of the kind that the model predicts.
+        ValueError: If the model has no site ``y_<target>`` for a label, the labels have another shape than its site or lie
+            outside its support, `x` has no row, or `num_draws` or `batch_size` is below 1.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")
-    modules = [m for m in (model, guide) if isinstance(m, torch.nn.Module)]
-    training = [m.training for m in modules]
-    for module in modules:
-        module.eval()
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is a number of rows, from 1, and {batch_size} was given.")
+    programs = [m for m in (model, guide) if isinstance(m, torch.nn.Module)]
+    # Part by part: a frozen one may be in another mode than the rest.
+    modes = [(part, part.training) for program in programs for part in program.modules()]
+    for program in programs:
+        program.eval()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)
-            return _draw(model, guide, x, y, num_draws, batch_size)
+            return _draw(model, guide, x, y, num_draws, batch_size, torch.Generator().manual_seed(seed))
     finally:
-        for module, mode in zip(modules, training, strict=True):
-            module.train(mode)
+        for part, mode in modes:
+            part.training = mode
 
 
 def _draw(
@@ -89,29 +97,32 @@ def _draw(
     y: Mapping[str, Tensor] | None,
     num_draws: int,
     batch_size: int | None,
+    generator: torch.Generator,
 ) -> Draws:
+    chunks = _chunks(x, batch_size)
+    probe = poutine.trace(guide).get_trace(_few_rows(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
-    probe = poutine.trace(guide).get_trace(_rows(x, slice(0, 1)))
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
     passes, samples = (1, num_draws) if fixed else (num_draws, 1)
     posterior: dict[str, list[np.ndarray]] = {}
     totals: dict[str, _Target] = {}
-    for _ in range(passes):
+    for seed in torch.randint(2**62, (passes,), generator=generator).tolist():
+        torch.manual_seed(seed)
         globals_: Trace | None = None
-        for rows in _slices(x, batch_size):
-            part = _rows(x, rows)
+        for part in chunks:
             proposal = guide if globals_ is None else poutine.replay(guide, trace=globals_)
             guide_trace = poutine.trace(proposal).get_trace(part)
             trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
             if globals_ is None:
-                globals_ = _global_latents(guide_trace)
+                globals_ = _global_latents(guide_trace, probe)
                 for name in trace.nodes:
                     if name in globals_.nodes:
                         posterior.setdefault(name, []).append(_numpy(globals_.nodes[name]["value"]))  # type: ignore[arg-type]
             for name, site in _predicted(trace, guide_trace):
-                target = totals.setdefault(name, _Target())
-                label = None if y is None else y.get(name)
-                target.add(site["fn"], site["value"], None if label is None else label[rows], samples, rows.start)
+                target = totals.setdefault(name, _Target(name, None if y is None else y.get(name)))
+                target.add(site["fn"], site["value"], samples)
+        for target in totals.values():
+            target.end_pass()
     missing = [] if y is None else sorted(set(y) - set(totals))
     if missing:
         raise ValueError(
@@ -128,33 +139,62 @@ def _draw(
 
 
 class _Target:
-    """Gathers one target's rows over chunks and passes; chunks are known by their first row."""
+    """Gathers one target's rows over chunks and passes; a chunk is known by its first row."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, labels: Tensor | None) -> None:
+        self.name = name
+        self.labels = labels
+        self.row = 0  # where this pass stands
         self.sampled: dict[int, list[np.ndarray]] = {}
         self.mean: dict[int, np.ndarray] = {}
         self.density: dict[int, list[np.ndarray]] = {}
         self.pit: dict[int, np.ndarray] = {}
 
-    def add(self, fn: Any, value: Tensor, label: Tensor | None, samples: int, start: int) -> None:
+    def add(self, fn: Any, value: Tensor, samples: int) -> None:
+        """Adds the next chunk of a pass: its distribution, and a draw of it."""
+        if not value.dim():
+            raise ValueError(f"The model predicts one number for {self.name!r}, and one a row is expected.")
+        start, self.row = self.row, self.row + len(value)
         drawn = value[None] if samples == 1 else fn.sample((samples,))
         self.sampled.setdefault(start, []).append(_numpy(drawn))
-        mean = fn.probs if hasattr(fn, "probs") and fn.support.is_discrete else fn.mean
+        mean = _mean(fn, drawn)
         self.mean[start] = self.mean.get(start, 0.0) + _numpy(mean.expand(*value.shape, *mean.shape[value.dim() :]))
-        if label is None:
+        if self.labels is None:
             return
-        seen = ~label.isnan() if label.is_floating_point() else label != -1
+        label = self.labels[start : self.row]
+        self._check(fn, value, label)
+        missing = label.isnan() if label.is_floating_point() else label == -1
         # A missing label is replaced by a draw, which lies in the support, and its density left out.
-        filled = torch.where(seen, label, value.to(label.dtype))
-        density = torch.where(seen, fn.log_prob(filled).double(), torch.nan)
-        self.density.setdefault(start, []).append(_numpy(density))
-        if not fn.support.is_discrete:
+        filled = torch.where(missing, value.to(label.dtype), label)
+        if not filled.is_floating_point():
+            filled = filled.to(value.dtype)  # torch's Bernoulli takes floats only
+        try:
+            density = fn.log_prob(filled).double()
+        except ValueError as error:
+            raise ValueError(f"At site {_PREFIX + self.name!r}: {error}") from error
+        if missing.dim() > density.dim():  # one missing entry leaves its whole event out
+            missing = missing.flatten(density.dim()).any(-1)
+        self.density.setdefault(start, []).append(_numpy(density.masked_fill(missing, torch.nan)))
+        if not fn.support.is_discrete and not fn.event_shape:
             try:
                 below = fn.cdf(filled).double()
             except NotImplementedError:
                 below = (drawn <= filled).double().mean(0)
-            pit = _numpy(torch.where(seen, below, torch.nan))
-            self.pit[start] = self.pit.get(start, 0.0) + pit
+            self.pit[start] = self.pit.get(start, 0.0) + _numpy(below.masked_fill(missing, torch.nan))
+
+    def end_pass(self) -> None:
+        if self.labels is not None and len(self.labels) != self.row:
+            raise ValueError(f"{len(self.labels)} labels were given for {self.name!r}, and it has {self.row} rows.")
+        self.row = 0
+
+    def _check(self, fn: Any, value: Tensor, label: Tensor) -> None:
+        if label.shape != value.shape:
+            raise ValueError(
+                f"Labels of {self.name!r} have shape {tuple(label.shape)} where the model predicts {tuple(value.shape)}. "
+                "Give one entry per row."
+            )
+        categorical = isinstance(fn, torch.distributions.Categorical)
+        check_targets(_PREFIX + self.name, value.shape, label, discrete=fn.support.is_discrete, categorical=categorical)
 
     def draws(self) -> np.ndarray:
         return np.concatenate([np.concatenate(parts) for parts in self.sampled.values()], axis=1)
@@ -169,34 +209,58 @@ class _Target:
         return np.clip(np.concatenate(list(self.pit.values())) / passes, 0.0, 1.0)
 
 
+def _mean(fn: Any, drawn: Tensor) -> Tensor:
+    """Mean of a distribution, class probabilities of a categorical one; that of the draws where it has none."""
+    if isinstance(fn, torch.distributions.Categorical):
+        return fn.probs
+    try:
+        return fn.mean
+    except NotImplementedError:
+        return drawn.to(torch.get_default_dtype()).mean(0)
+
+
 def _predicted(trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Any]]:
     """Sites ``y_<target>`` of the model that are neither latent nor observed, by target."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and name.startswith(_PREFIX) and name not in guide_trace.nodes:
+        latent = name in guide_trace.nodes or site["is_observed"]  # a deterministic site counts as observed
+        if site["type"] == "sample" and name.startswith(_PREFIX) and not latent:
             yield name.removeprefix(_PREFIX), site
 
 
-def _global_latents(trace: Trace) -> Trace:
-    """The latents of a guide trace that hold for all rows: those in no subsampled plate."""
+def _global_latents(trace: Trace, probe: Trace) -> Trace:
+    """The latents of a guide trace that hold for all rows: those in no plate that has the batch's rows.
+
+    A plate has them if it is subsampled, or if it had another size when the guide ran on other rows, in `probe`.
+    """
+    sizes = {frame.name: frame.size for site in probe.nodes.values() for frame in site.get("cond_indep_stack", ())}
     kept = Trace()
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
             continue
-        local = any(frame.full_size is not None and frame.full_size != frame.size for frame in site["cond_indep_stack"])
-        if not local:
+        frames = site["cond_indep_stack"]
+        if all(frame.size == sizes.get(frame.name) and frame.full_size in (None, frame.size) for frame in frames):
             kept.add_node(name, **site)
     return kept
 
 
-def _slices(x: Inputs, batch_size: int | None) -> Iterator[slice]:
-    size = len(x) if isinstance(x, Tensor) else max(len(part) for part in x.values())
-    step = batch_size or size
-    for start in range(0, size, step):
-        yield slice(start, start + step)
+def _chunks(x: Inputs, batch_size: int | None) -> list[Inputs]:
+    """The inputs in parts of at most `batch_size` rows."""
+    sizes = [len(part) for part in ([x] if isinstance(x, Tensor) else x.values())]
+    if not sizes or not min(sizes):
+        raise ValueError(f"x has no row to predict: {sizes or 'no task'}.")
+    # At least a row of each task in each part: Pyro's plates must not be empty.
+    count = min(-(-max(sizes) // (batch_size or max(sizes))), *sizes)
+    if isinstance(x, Tensor):
+        return list(x.tensor_split(count))
+    split = {task: part.tensor_split(count) for task, part in x.items()}
+    return [{task: parts[i] for task, parts in split.items()} for i in range(count)]
 
 
-def _rows(x: Inputs, rows: slice) -> Inputs:
-    return x[rows] if isinstance(x, Tensor) else {task: part[rows] for task, part in x.items()}
+def _few_rows(x: Inputs) -> Inputs:
+    """One row of a chunk, or two copies of it where it is the only one: another number of rows than the chunk's."""
+    if isinstance(x, Tensor):
+        return x[:1] if len(x) > 1 else x.repeat(2, *[1] * (x.dim() - 1))
+    return {task: _few_rows(part) for task, part in x.items()}  # type: ignore[misc]
 
 
 def _numpy(value: Tensor) -> np.ndarray:

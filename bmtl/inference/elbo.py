@@ -20,7 +20,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from bmtl.inference.losses import ScoreTerms, TaskLosses
+from bmtl.inference.losses import Rows, ScoreTerms, TaskLosses
 from bmtl.inference.marks import Marks
 from bmtl.inference.owners import Owner, Site, auxiliary_owner, labelled_rows, owner_of
 from bmtl.tasks import PARTICLE_PLATE, TASK_PLATE
@@ -377,7 +377,11 @@ class TaskELBO(ELBO):
                 return zero + term if term else zero
             return term / particles if particles > 1 else term
 
-        def rows(sums: _Sums) -> tuple[Tensor, ...]:
+        def rows(sums: _Sums) -> Rows:
+            if isinstance(sums.plate, Tensor) and not sums.rows and walk.plate_names == names:
+                return Rows(sums.plate / particles if particles > 1 else sums.plate)
+            if not isinstance(sums.plate, Tensor) and not sums.rows:
+                return Rows(zero.expand(len(names)))
             plate = (
                 dict(zip(walk.plate_names, sums.plate.unbind(), strict=True)) if isinstance(sums.plate, Tensor) else {}
             )
@@ -385,7 +389,7 @@ class TaskELBO(ELBO):
             for name in names:
                 term = sums.rows.get(name, 0.0)
                 terms.append(scalar(term + plate[name] if name in plate else term))
-            return tuple(terms)
+            return Rows(terms)
 
         found = _by_task(walk.rows)
         none = _Rows(False, 0.0, 1.0, 0.0)
@@ -395,8 +399,8 @@ class TaskELBO(ELBO):
         score = None
         if walk.scored:
             score = ScoreTerms(
-                torch.stack(rows(walk.score_nll)),
-                torch.stack(rows(walk.score_kl)),
+                rows(walk.score_nll).vector,
+                rows(walk.score_kl).vector,
                 scalar(walk.score_nll.shared) + scalar(walk.score_kl.shared),
             )
         # An observed site outside every task weighs 1 and is balanced by nobody: it goes with the shared terms.

@@ -1,6 +1,7 @@
 """The record of one batch's negative ELBO, term by term and task by task."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -23,14 +24,50 @@ class ScoreTerms:
     shared: Tensor  # ()
 
 
+class Rows:
+    """K scalars in the graph, as they came: one by one, or as one vector from a task plate.
+
+    Scalars kept apart have graphs of their own, so that one task's gradient touches nothing of the others.
+
+    Args:
+        parts: K scalars, or one tensor ``(K,)``.
+    """
+
+    def __init__(self, parts: Sequence[Tensor] | Tensor) -> None:
+        self._given = parts
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, ...]:
+        """K scalars."""
+        return self._given.unbind() if isinstance(self._given, Tensor) else tuple(self._given)
+
+    @cached_property
+    def vector(self) -> Tensor:
+        """One tensor ``(K,)``."""
+        return self._given if isinstance(self._given, Tensor) else torch.stack(self.parts)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __getitem__(self, k: int) -> Tensor:
+        return self.parts[k]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.parts)
+
+    def take(self, indices: Sequence[int]) -> "Rows":
+        """Some of the rows."""
+        return self if len(indices) == len(self) else Rows([self.parts[k] for k in indices])
+
+
 @dataclass(frozen=True)
 class TaskLosses:
     """The negative ELBO of one batch, term by term; nothing is divided.
 
     Attributes:
         names: The K tasks, in the order in which the model first mentions them.
-        nll_rows: Expected negative log-likelihood of each task, K scalars; a task without a labelled row has 0.
-        kl_rows: KL divergence of each task's own latents, K scalars.
+        nll_rows: Expected negative log-likelihood of each task; a task without a labelled row has 0.
+        kl_rows: KL divergence of each task's own latents.
         shared: KL divergence of the shared latents, ``()``.
         labelled: Labelled rows of each task in this batch ``(K,)``.
         scales: What the plates scale each task's rows up by, ``(K,)``.
@@ -40,8 +77,8 @@ class TaskLosses:
     """
 
     names: tuple[str, ...]
-    nll_rows: tuple[Tensor, ...]
-    kl_rows: tuple[Tensor, ...]
+    nll_rows: Rows
+    kl_rows: Rows
     shared: Tensor
     labelled: Tensor
     scales: Tensor
@@ -50,15 +87,15 @@ class TaskLosses:
     marks: Marks = field(default_factory=Marks)
     traces: tuple[tuple[Trace, Trace], ...] = ()
 
-    @cached_property
+    @property
     def nll(self) -> Tensor:
         """Expected negative log-likelihood per task ``(K,)``."""
-        return torch.stack(self.nll_rows)
+        return self.nll_rows.vector
 
-    @cached_property
+    @property
     def kl(self) -> Tensor:
         """KL divergence of each task's own latents ``(K,)``."""
-        return torch.stack(self.kl_rows)
+        return self.kl_rows.vector
 
     @property
     def counts(self) -> Tensor:
@@ -72,6 +109,39 @@ class TaskLosses:
         if self.score is not None:
             total = total + self.score.nll.sum() + self.score.kl.sum() + self.score.shared
         return total
+
+    def arranged(self, names: tuple[str, ...]) -> "TaskLosses":
+        """The same terms for these tasks in this order; a task that the batch did not mention is absent.
+
+        Raises:
+            ValueError: If the batch has a task that is not among them.
+        """
+        if self.names == names:
+            return self
+        unknown = [name for name in self.names if name not in names]
+        if unknown:
+            raise ValueError(
+                f"The model has tasks that the first batch did not show: {unknown}; known are {list(names)}. Let the model "
+                "visit every task in its first batch (labels may be missing)."
+            )
+        where = [self.names.index(name) if name in self.names else None for name in names]
+
+        def rows(given: Rows, fill: float = 0.0) -> Rows:
+            return Rows([self.shared.new_full((), fill) if k is None else given[k] for k in where])
+
+        score = self.score and replace(
+            self.score, nll=rows(Rows(self.score.nll)).vector, kl=rows(Rows(self.score.kl)).vector
+        )
+        return replace(
+            self,
+            names=names,
+            nll_rows=rows(self.nll_rows),
+            kl_rows=rows(self.kl_rows),
+            labelled=rows(Rows(self.labelled)).vector,
+            scales=rows(Rows(self.scales), 1.0).vector,
+            sizes=tuple(0.0 if k is None else self.sizes[k] for k in where),
+            score=score,
+        )
 
     def nonfinite_sites(self) -> list[str]:
         """Names of the sites whose terms are NaN or infinite, to say where a loss went wrong."""

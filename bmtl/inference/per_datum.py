@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.elbo import TaskELBO
-from bmtl.inference.losses import TaskLosses
+from bmtl.inference.losses import Rows, TaskLosses
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class PerDatum:
         present: Which tasks have a labelled row, bool.
         divisor: What each task's likelihood is divided by.
         own: What each task's KL is divided by.
+        loose: Which absent tasks have a likelihood term all the same (a factor); its weight is 1, bool.
         all_data: What the shared KL is divided by.
     """
 
@@ -33,6 +34,7 @@ class PerDatum:
     present: Tensor
     divisor: Tensor
     own: Tensor
+    loose: Tensor
     all_data: float
 
     @classmethod
@@ -42,7 +44,7 @@ class PerDatum:
         Args:
             losses: The terms.
             elbo: How they were estimated.
-            known: Number of data of each task in an earlier batch, for the tasks that this batch says nothing of.
+            known: Number of data of each task in an earlier batch, for the tasks of which this batch tells nothing.
 
         With ``weigh="data"`` one number divides everything (the mean number of data of the tasks), so that equal weights
         give the ELBO's own step. With ``weigh="tasks"`` each likelihood is a mean over its task's labelled rows.
@@ -60,28 +62,34 @@ class PerDatum:
             divisor = own = torch.full_like(sizes, all_data)
         values, kl = nll / divisor, kl / own
         by_elbo = elbo.balanced == "elbo"
-        # An absent task keeps its prior, at weight 1.
-        rest = shared / all_data + (kl[~present].sum() if by_elbo else kl.sum()).item()
-        return cls(losses, by_elbo, values + kl if by_elbo else values, rest, present, divisor, own, all_data)
+        # An absent task keeps its prior, and its factors, at weight 1.
+        loose = ~present & (nll != 0)
+        rest = shared / all_data + ((kl[~present] if by_elbo else kl).sum() + (nll / own)[loose].sum()).item()
+        return cls(losses, by_elbo, values + kl if by_elbo else values, rest, present, divisor, own, loose, all_data)
 
     def objective(self, parameter_names: Mapping[int, str]) -> Objective:
         """The graph of the present tasks' losses and of the terms of weight 1, for a balancer."""
-        raw, own = self.raw, self.own.to(self.raw.kl)
+        raw = self.raw
         here = self.present.nonzero().flatten().tolist()
         absent = (~self.present).nonzero().flatten().tolist()
-        rest = [raw.shared / self.all_data]
-        rows = [raw.nll_rows[k] for k in here]
-        if self.by_elbo:
-            ratio = (self.divisor / self.own).tolist()
-            rows = [row + raw.kl_rows[k] * ratio[k] for row, k in zip(rows, here, strict=True)]
-            rest += [raw.kl_rows[k] / own[k] for k in absent]
-        else:
-            rest.append((raw.kl / own).sum())
+        rows = raw.nll_rows.take(here)
+        rest = [raw.shared / self.all_data] if raw.shared.requires_grad else []
+        if raw.kl.requires_grad:
+            each = (1.0 / self.own).to(raw.kl)
+            if not self.by_elbo:
+                rest.append(raw.kl @ each)
+            else:
+                ratio = (self.divisor / self.own).tolist()
+                rows = Rows([row + raw.kl_rows.parts[k] * ratio[k] for row, k in zip(rows.parts, here, strict=True)])
+                rest += [raw.kl_rows.parts[k] * each[k] for k in absent]
+        loose = self.loose.nonzero().flatten().tolist()
+        rest += [raw.nll_rows.parts[k] / self.own[k].item() for k in loose]
         scores = None
         if raw.score is not None:
-            kl = raw.score.kl / own
+            kl = raw.score.kl / self.own.to(raw.score.kl)
             scores = raw.score.nll[here]
             rest.append(raw.score.shared / self.all_data)
+            rest += [raw.score.nll[k] / self.own[k].item() for k in loose]
             if self.by_elbo:
                 scores = scores + (kl * self.divisor.to(kl))[here]
                 rest.append(kl[absent].sum())
@@ -90,9 +98,9 @@ class PerDatum:
         rest = [term for term in rest if term.requires_grad]
         return Objective(
             names=tuple(raw.names[k] for k in here),
-            losses=self.values[here],
-            rows=tuple(rows),
-            units=1.0 / self.divisor[here],
+            losses=self.values if not absent else self.values[here],
+            rows=rows,
+            units=1.0 / (self.divisor if not absent else self.divisor[here]),
             rest=torch.stack(rest).sum() if len(rest) > 1 else rest[0] if rest else None,
             scores=scores,
             marks=raw.marks,
@@ -107,7 +115,7 @@ def numbers_of_data(
 
     A task of which nothing tells is taken to have as many as the others have on average.
     """
-    names = {**dict.fromkeys(losses.names), **dict.fromkeys(known or ())}
+    names = losses.names
     if isinstance(n_data, Mapping):
         missing = [name for name in names if name not in n_data]
         if missing:

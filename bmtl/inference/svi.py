@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import pyro
@@ -193,6 +194,8 @@ class BalancedSVI:
                 group: dict[str, Any] = {"params": own, "lr": _OWN_LR}
                 if "weight_decay" in self.optimizer.defaults:
                     group["weight_decay"] = 0.0
+                if "fused" in self.optimizer.defaults and not self.optimizer.defaults.get("foreach"):
+                    group["fused"] = True  # one number a task: the loop over them would cost more than the step
                 self.optimizer.add_param_group(group)
         self._lr0 = float(self.optimizer.param_groups[0]["lr"])
 
@@ -242,13 +245,10 @@ class BalancedSVI:
         if not self.balancer.transform.second_forward:
             return
         with self._validation():
-            losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
+            losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
         terms = PerDatum.of(losses, self.elbo, self._numbers)
-        active = self._by_name(losses, terms.present)
-        values = self._by_name(losses, terms.values)[active]
-        self.balancer.after_step(
-            values, Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
-        )
+        ctx = Context(terms.present, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
+        self.balancer.after_step(terms.values[terms.present], ctx)
 
     def backward(self, *args: Any, **kwargs: Any) -> StepRecord:
         """Adds the balanced gradient of a batch to the parameters and records the step, without the optimizer's part.
@@ -259,10 +259,11 @@ class BalancedSVI:
         self.initialise(*args, **kwargs)
         with self._validation(), self._capturing():
             losses = self.elbo.task_losses(self.model, self.guide, *args, cut=self.balancer.cut, **kwargs)
+        losses = losses.arranged(self.names)
         self._validated = True
         elapsed = time.perf_counter() - start
         terms = PerDatum.of(losses, self.elbo, self._numbers)
-        values, rest, active = self._by_name(losses, terms.values), terms.rest, self._by_name(losses, terms.present)
+        values, rest, active = terms.values, terms.rest, terms.present
         ctx = Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
         try:
             self._check_losses(losses, values, rest)
@@ -292,12 +293,10 @@ class BalancedSVI:
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
         """The losses of a batch, without a gradient or a step."""
         self.initialise(*args, **kwargs)
-        losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
+        losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
         host = torch.stack([losses.nll, losses.counts, losses.labelled]).double().cpu()
         means = torch.where(host[1] > 0, host[0] / host[1], torch.nan)
-        labelled = self._by_name(losses, host[2])
-        means = torch.where(labelled > 0, self._by_name(losses, means), torch.nan)
-        return Evaluation(means, labelled, PerDatum.of(losses, self.elbo, self._numbers).rest)
+        return Evaluation(means, host[2], PerDatum.of(losses, self.elbo, self._numbers).rest)
 
     def end_epoch(self) -> Tensor:
         """Tells the balancer that an epoch has ended; returns each task's mean training loss in it ``(K,)``."""
@@ -311,20 +310,6 @@ class BalancedSVI:
         self._batch = 0
         self.epoch += 1
         return mean
-
-    def _by_name(self, losses: TaskLosses, values: Tensor) -> Tensor:
-        """Values of the batch's tasks ``(K,)`` in the order of all ``(K_all,)``; 0 for a task that the model left out."""
-        if losses.names == self.names:
-            return values
-        unknown = [name for name in losses.names if name not in self.names]
-        if unknown:
-            raise ValueError(
-                f"The model has tasks that the first batch did not show: {unknown}; known are {list(self.names)}. Let the "
-                "model visit every task in its first batch (labels may be missing)."
-            )
-        full = torch.zeros(len(self.names), dtype=values.dtype)
-        full[[self.names.index(name) for name in losses.names]] = values
-        return full
 
     # ---- Checks and records --------------------------------------------------------------------------------------
 
@@ -388,22 +373,16 @@ class BalancedSVI:
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"]) if isinstance(self.optimizer, Optimizer) else 1.0
 
-    @contextmanager
-    def _validation(self) -> Iterator[None]:
+    def _validation(self) -> AbstractContextManager[None]:
         """Pyro's shape and support checks in the first step only: they scan whole tensors."""
-        if not self._validated:
-            yield
-            return
-        off = ("validate_infer", "validate_poutine", "validate_distributions_pyro", "validate_distributions_torch")
-        with pyro.settings.context(**dict.fromkeys(off, False)):
-            yield
+        return _unvalidated() if self._validated else nullcontext()
+
+    def _capturing(self) -> AbstractContextManager[Any]:
+        """Under a PyroOptim, parameters may appear at any step."""
+        return self._capture() if isinstance(self.optimizer, PyroOptim) else nullcontext()
 
     @contextmanager
-    def _capturing(self) -> Iterator[None]:
-        """Under a PyroOptim, parameters may appear at any step."""
-        if not isinstance(self.optimizer, PyroOptim):
-            yield
-            return
+    def _capture(self) -> Iterator[None]:
         with poutine.trace(param_only=True) as capture:
             yield
         self._name_parameters(capture.trace)
@@ -462,9 +441,9 @@ class BalancedSVI:
             raise CheckpointError(f"The saved state belongs to another balancer: {error}") from error
         self.load_program_state({"module": state["module"], "params": state["params"]})
         if isinstance(self.optimizer, PyroOptim):
-            self.optimizer.set_state(state["optimizer"])
+            self.optimizer.set_state(copy.deepcopy(state["optimizer"]))
         elif self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch's would go on in the caller's tensors
         self._epoch_sums = state["epoch_sums"].clone()
         self._epoch_counts = state["epoch_counts"].clone()
         self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]
@@ -492,11 +471,34 @@ class BalancedSVI:
         return {self._parameter_names[id(p)]: p for p in self._parameters if id(p) not in held}
 
 
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Validation switched off in torch and Pyro, and put back as it was."""
+    before = (
+        torch.distributions.Distribution._validate_args,
+        pyro.distributions.util.is_validation_enabled(),
+        pyro.infer.util.is_validation_enabled(),
+        pyro.poutine.util.is_validation_enabled(),
+    )
+    if not any(before):
+        yield
+        return
+    pyro.enable_validation(False)
+    try:
+        yield
+    finally:
+        pyro.distributions.enable_validation(before[1])
+        torch.distributions.Distribution.set_default_validate_args(before[0])
+        pyro.infer.enable_validation(before[2])
+        pyro.poutine.enable_validation(before[3])
+
+
 def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
     """Whether all gradients are finite, a tensor ``()`` for each device and dtype."""
-    for device, dtype in {(g.device, g.dtype): None for g in gradients}:
-        norms = torch._foreach_norm([g for g in gradients if g.device == device and g.dtype == dtype])
-        yield torch.stack(norms).isfinite().all()
+    kinds = {(g.device, g.dtype) for g in gradients}
+    for device, dtype in kinds:
+        same = gradients if len(kinds) == 1 else [g for g in gradients if g.device == device and g.dtype == dtype]
+        yield torch.stack(torch._foreach_norm(same)).isfinite().all()
 
 
 def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:

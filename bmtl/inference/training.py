@@ -170,8 +170,9 @@ class BalancedTraining(LightningModule):
         named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
         if not named:
             raise ValueError("The validation data have no labelled row for any task.")
-        for name, mean in named.items():
-            self.validation.setdefault(name, []).append(mean)
+        if self.trainer.state.fn == "fit":  # and not `Trainer.validate`, which is no epoch
+            for name, mean in named.items():
+                self.validation.setdefault(name, []).append(mean)
         self.log_dict({f"val/{name}": mean for name, mean in named.items()})
         self.log("val/loss", sum(named.values()) / len(named))
 
@@ -280,8 +281,8 @@ def fit(
         )
         trainer.fit(
             module,
-            _EpochOrder(train, svi, seed),
-            val,
+            _Loader(train, lambda: _mix(seed, svi.epoch, 0)),
+            None if val is None else _Loader(val, lambda: _mix(seed, 3)),
             ckpt_path=None if resume is None else str(resume),
             weights_only=True,
         )
@@ -319,17 +320,22 @@ def first_batch(loader: Iterable[Any]) -> Any:
     raise ValueError("The loader 'train' is empty: it has no batch to give.")
 
 
-class _EpochOrder:
-    """A loader whose order in epoch e depends on the seed and on e alone."""
+class _Loader:
+    """A loader whose order follows from a seed alone; one loader for Lightning, which takes a list for several.
 
-    def __init__(self, loader: Iterable[Any], svi: BalancedSVI, seed: int) -> None:
-        self.loader, self.svi, self.seed = loader, svi, seed
+    Args:
+        loader: The batches.
+        seed: Gives the seed of the next pass.
+    """
+
+    def __init__(self, loader: Iterable[Any], seed: Callable[[], int]) -> None:
+        self.loader, self.seed = loader, seed
         if _length(loader) is not None:
-            self.__class__ = _SizedEpochOrder
+            self.__class__ = _SizedLoader
 
     def __iter__(self) -> Iterator[Any]:
         loader: Any = self.loader
-        seed = _mix(self.seed, self.svi.epoch, 0)
+        seed = self.seed()
         if isinstance(getattr(loader, "generator", None), torch.Generator):
             loader.generator.manual_seed(seed)
         with _forked(None):
@@ -340,7 +346,7 @@ class _EpochOrder:
         yield from batches
 
 
-class _SizedEpochOrder(_EpochOrder):
+class _SizedLoader(_Loader):
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
 
@@ -446,7 +452,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 asks torch's pytree in a way that torch has deprecated.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            for remark in ("have no `val_dataloader`", "exists and is not empty", "does not have many workers"):
+            for remark in ("have no `val_dataloader`", "exists and is not empty", "The dirpath has changed"):
                 warnings.filterwarnings("ignore", message=f".*{remark}", category=UserWarning)
             yield
     finally:

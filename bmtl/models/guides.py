@@ -1,5 +1,6 @@
 """Guides for programs that declare their latents: a name, a starting value, a task."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,11 +32,11 @@ class MeanField(nn.Module):
         self, latents: Mapping[str, Tensor], scale: float = 0.005, pace: Mapping[str, float] | None = None
     ) -> None:
         super().__init__()
-        if not scale > 0:
+        if not 0 < scale < math.inf:
             raise ValueError(f"scale is a standard deviation, above 0, and {scale} was given.")
         self.latents = tuple(latents)
         self.pace = tuple((pace or {}).get(name, 1.0) for name in latents)
-        rho = torch.tensor(scale).expm1().log().item()  # softplus(rho) == scale
+        rho = scale + math.log(-math.expm1(-scale))  # softplus(rho) == scale, without overflow
         starts = zip(latents.values(), self.pace, strict=True)
         self.loc = nn.ParameterList([nn.Parameter(value.detach() / pace) for value, pace in starts])
         self.rho = nn.ParameterList([nn.Parameter(torch.full_like(value, rho)) for value in latents.values()])

@@ -9,9 +9,9 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bmtl.models.guides import MeanField, PointMass
+from bmtl.models.networks.mlp import linear
 from bmtl.tasks import check_names, check_targets, observe, shared, task
 
 Kind = Literal["regression"] | int
@@ -51,7 +51,7 @@ class Homoscedastic(nn.Module):
 
     Raises:
         ValueError: If a target is neither "regression" nor 2 or more classes, `n_data` lacks a target, or an option is
-            unknown.
+            unknown; if `n_data` is below 1 or a prior's standard deviation is not positive.
 
     Source:
         Kendall, Gal & Cipolla (2018), section 3. Their approximation of the softmax's normaliser is exact at sigma = 1
@@ -89,10 +89,15 @@ class Homoscedastic(nn.Module):
         self.trunk = trunk
         self.targets = dict(targets)
         self.n_data = {name: n_data[name] if isinstance(n_data, Mapping) else n_data for name in names}
+        if min(self.n_data.values()) < 1:
+            raise ValueError(f"n_data is a number of data, from 1, and {n_data} was given.")
+        for option, sd in (("prior_scale", prior_scale), ("noise_prior", noise_prior[1])):
+            if sd is not None and not 0 < sd < math.inf:
+                raise ValueError(f"{option} has a positive standard deviation, and {sd} was given.")
         self.noise, self.head, self.likelihood, self.classification = noise, head, likelihood, classification
         self.prior_scale = width**-0.5 if prior_scale is None else prior_scale
         self.noise_prior = noise_prior
-        heads = {name: _linear(width, 1 if kind == "regression" else kind, generator) for name, kind in targets.items()}
+        heads = {name: linear(width, 1 if kind == "regression" else kind, generator) for name, kind in targets.items()}
         if head == "linear":
             # Module names must not hold a dot, target names may: keyed by position.
             self.heads = nn.ModuleList(heads.values())
@@ -131,7 +136,7 @@ class Homoscedastic(nn.Module):
             raise ValueError(f"Only a fixed noise is set by hand, and this program's noise is {self.noise!r}.")
         index = {name: i for i, name in enumerate(self.targets)}
         for name, value in sigma.items():
-            if name not in index or not value > 0:
+            if name not in index or not 0 < value < math.inf:
                 raise ValueError(f"sigma maps targets among {list(index)} to positive numbers; {name!r}: {value}.")
             self.fixed_log_variance[index[name]] = 2 * math.log(value)
 
@@ -150,6 +155,8 @@ class Homoscedastic(nn.Module):
                 raise ValueError(f"The batch has targets {sorted(y)}, and the program also has {name!r}.")
             n = self.n_data[name]
             if isinstance(x, Mapping):
+                if name not in x:
+                    raise ValueError(f"x has inputs for {sorted(x)}, and the program also has {name!r}.")
                 h = shared(self.trunk(x[name]))
             if own_inputs or n not in rows:
                 rows[n] = pyro.plate(f"{name}_rows", n, subsample=h)
@@ -161,14 +168,16 @@ class Homoscedastic(nn.Module):
                     self._observe(name, kind, f, s, None if y is None else y[name])
 
     def _head(self, i: int, name: str, kind: Kind, h: Tensor) -> Tensor:
-        """f: ``(B,)`` for a regression, ``(B, C)`` for C classes."""
+        """f: ``(B,)`` for a regression, ``(B, C)`` for C classes; S vectorised particles stand left of B."""
         if self.head == "linear":
             f = self.heads[i](h)
         else:
             shape = self._head_start[name].shape
             prior = dist.Normal(h.new_zeros(()), h.new_tensor(self.prior_scale)).expand(shape).to_event(2)
             weight = pyro.sample(f"head_{name}", prior)
-            f = F.linear(h, weight[..., :-1], weight[..., -1])
+            if weight.dim() > 2:
+                weight = weight.squeeze(-3)  # (S, 1, C, D + 1): the particles' plate leaves room for that of the rows
+            f = h @ weight[..., :-1].mT + weight[..., None, :, -1]
         return f.squeeze(-1) if kind == "regression" else f
 
     def _log_variance(self, i: int, name: str) -> Tensor:
@@ -190,27 +199,21 @@ class Homoscedastic(nn.Module):
         elif y is not None and kind != "regression" and self.classification == "kendall":
             check_targets(site, f.shape[:-1], y, discrete=True, categorical=True)
             seen = y != -1
-            loss = F.cross_entropy(f, torch.where(seen, y, 0), reduction="none")
+            try:
+                loss = -dist.Categorical(logits=f).log_prob(torch.where(seen, y, 0))
+            except ValueError as error:  # a class that there is not
+                raise ValueError(f"At site {site!r}: {error}") from error
             _factor(site, loss * torch.exp(-s) + 0.5 * s, seen)
         elif kind == "regression":
             scale = torch.exp(0.5 * s)
             observe(site, (dist.Normal if self.likelihood == "gaussian" else dist.Laplace)(f, scale), y)
         else:
-            observe(site, dist.Categorical(logits=f * torch.exp(-s)), y)
+            observe(site, dist.Categorical(logits=f * torch.exp(-s)[..., None]), y)
 
 
 def _factor(site: str, loss: Tensor, seen: Tensor) -> None:
     with poutine.mask(mask=seen):  # type: ignore[call-overload]
         pyro.factor(site, -loss)
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    if generator is not None:
-        bound = inputs**-0.5
-        for parameter in layer.parameters():
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return layer
 
 
 def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -170,6 +170,7 @@ class Balancer(nn.Module):
 
         measured = self.geometry.measure(objective, slopes)
         measured.losses = objective.losses
+        measured.dtype = objective.rows[0].dtype if measured.J is None else measured.J.dtype
         start, now = now, time.perf_counter()
         update.seconds["geometry"] = now - start
         self._check_gram(objective, measured.G)
@@ -179,6 +180,7 @@ class Balancer(nn.Module):
         else:
             measured = _scaled(measured, factors)
         update.gram = measured.G
+        direction = None
         if self.weighting is None:
             alpha = torch.ones_like(slopes)
         else:
@@ -187,15 +189,15 @@ class Balancer(nn.Module):
             update.events += [f"task {objective.names[k]!r} has a zero gradient" for k in zeros]
             if update.solution.status != "ok":
                 update.events.append(f"{self.weighting.name}: {update.solution.status}")
-            alpha = update.alpha = self.length(update.solution.alpha, measured.G)
-            update.length = self.length.name
+            update.events += [f"{self.weighting.name}: {event}" for event in update.solution.events]
+            alpha, direction = self._of_length(update.solution, measured.G)
+            update.alpha, update.length = alpha, self.length.name
         head_alpha = alpha if self.heads == "alpha" else torch.ones_like(alpha)
         # The graph and the gradients at hand are those before the factors.
         alpha, head_alpha = alpha * factors, head_alpha * factors
         update.weights, update.weights_heads = alpha * slopes, head_alpha * slopes
         start, now = now, time.perf_counter()
         update.seconds["weighting"] = now - start
-        direction = None if update.solution is None else update.solution.direction
         self.geometry.pull(objective, slopes, alpha, head_alpha, direction)
         update.seconds["backward"] = time.perf_counter() - now
         return update
@@ -231,7 +233,7 @@ class Balancer(nn.Module):
             raise NonFinite(f"The loss of {_quoted(objective.names, ~finite)} is NaN or infinite.")
         bound = self.transform.bound if self.transform.positive else 0.0
         if self.transform.positive and not (objective.losses > bound).all():
-            k = int((objective.losses <= bound).nonzero()[0])
+            k = int((~(objective.losses > bound)).nonzero()[0])
             raise NonPositiveLoss(self.transform.name, objective.names[k], objective.losses[k].item(), bound)
         if self.transform.epochs and ctx.step >= 5_000 and ctx.epoch == 1:
             self._tell_once(
@@ -239,10 +241,17 @@ class Balancer(nn.Module):
                 f"{self.transform.name!r} changes its weights at the ends of epochs, and after {ctx.step} steps none was "
                 "told: call BalancedSVI.end_epoch() once an epoch (bmtl.fit does).",
             )
-        leaf = objective.losses.clone().requires_grad_()
-        self.transform(leaf - bound if bound else leaf, ctx).sum().backward()
-        assert leaf.grad is not None
-        return leaf.grad
+        return self.transform.slopes(objective.losses - bound if bound else objective.losses, ctx)
+
+    def _of_length(self, solution: Solution, gram: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The weights and the direction, if there is one, of the wanted length."""
+        alpha, direction = solution.alpha, solution.direction
+        if direction is None:
+            return self.length(alpha, gram), None
+        squared = torch.linalg.vector_norm(direction, dtype=torch.float64).item() ** 2
+        scaled = self.length(alpha, gram, squared)
+        k = alpha.abs().argmax()
+        return scaled, direction if alpha[k] == 0 else direction * (scaled[k] / alpha[k]).item()
 
     def _check_gram(self, objective: Objective, gram: Tensor) -> None:
         finite = gram.diagonal().isfinite()
@@ -272,4 +281,4 @@ def _scaled(m: Measured, factors: Tensor) -> Measured:
     """The measurements of losses multiplied by factors ``(K,)``."""
     outer = factors[:, None] * factors
     jacobian = None if m.J is None else m.J * factors.to(m.J)[:, None]
-    return Measured(m.G * outer, jacobian, None if m.cross is None else m.cross * outer, m.losses)
+    return replace(m, G=m.G * outer, J=jacobian, cross=None if m.cross is None else m.cross * outer)

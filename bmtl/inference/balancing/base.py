@@ -9,6 +9,7 @@ on the host, and the graph is touched by the geometry alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from bmtl.inference.balancing.solvers.threads import one_thread
 from bmtl.inference.errors import SolverFailed
+from bmtl.inference.losses import Rows
 from bmtl.inference.marks import Marks
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Objective:
 
     names: tuple[str, ...]
     losses: Tensor
-    rows: tuple[Tensor, ...]
+    rows: Rows | Sequence[Tensor]
     units: Tensor
     rest: Tensor | None = None
     scores: Tensor | None = None
@@ -75,9 +78,8 @@ class Objective:
         if not self.rows:
             return None
         coefficients = weights * self.units
-        if len(self.rows) == 1:
-            return self.rows[0] * coefficients.item()
-        rows = torch.stack(self.rows)
+        assert isinstance(self.rows, Rows)
+        rows = self.rows.vector
         return rows @ coefficients.to(rows)
 
     def unweighted(self, weights: Tensor) -> Tensor | None:
@@ -98,12 +100,14 @@ class Measured:
         cross: Gram matrix of two independent samples of the gradients, symmetrised ``(K, K)``, where it was asked for:
             unbiased, and possibly indefinite.
         losses: The K losses before the transform, float64 on the host.
+        dtype: Precision in which the gradients were computed: what their smallest products are worth.
     """
 
     G: Tensor
     J: Tensor | None = None
     cross: Tensor | None = None
     losses: Tensor | None = None
+    dtype: torch.dtype = torch.float64
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Solution:
         status: "ok"; "inexact" (no exact solution exists); "stationary" (no common descent direction exists).
         direction: What the shared parameters receive in place of ``J' alpha``, ``(P,)``, for methods whose update is no
             combination of task gradients.
+        events: What the step's record should say beside the status.
     """
 
     alpha: Tensor
@@ -124,6 +129,7 @@ class Solution:
     iterations: int = 0
     status: Literal["ok", "inexact", "stationary"] = "ok"
     direction: Tensor | None = None
+    events: tuple[str, ...] = ()
 
 
 class Slot(nn.Module):
@@ -158,6 +164,9 @@ class Transform(Slot):
         bound: For transforms with logarithms or ratios: what every loss must exceed. It is subtracted first, so that
             ``L - bound`` stands for the loss throughout.
 
+    Raises:
+        ValueError: If `bound` is not finite.
+
     Attributes:
         positive: The transform takes logarithms or ratios of losses.
         epochs: The transform waits for the ends of epochs (`BalancedSVI.end_epoch`).
@@ -167,12 +176,14 @@ class Transform(Slot):
 
     slot = "transform"
     positive: bool = False
-    epochs: ClassVar[bool] = False
+    epochs: bool = False
     observes: ClassVar[Literal["none", "gram", "jacobian"]] = "none"
     second_forward: ClassVar[bool] = False
 
     def __init__(self, bound: float = 0.0) -> None:
         super().__init__()
+        if not math.isfinite(bound):
+            raise ValueError(f"bound is what every loss must exceed, a finite number, and {bound} was given.")
         self.bound = bound
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
@@ -181,6 +192,13 @@ class Transform(Slot):
         Parameters that a transform owns get the gradient of their sum, never multiplied by a weighting.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it scales losses.")
+
+    def slopes(self, losses: Tensor, ctx: Context) -> Tensor:
+        """Derivatives of the scaled losses by the losses ``(K,)``; own parameters get their gradients."""
+        leaf = losses.detach().clone().requires_grad_()
+        self(leaf, ctx).sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad
 
     def refine(self, m: Measured, ctx: Context) -> Tensor | None:
         """Factors ``(K,)`` by which this step's scaled losses are multiplied once more, given their gradients."""
@@ -224,15 +242,15 @@ class Weighting(Slot):
         norms = m.G.diagonal().clamp_min(0).sqrt()
         zero = norms <= 1e-12 * norms.max()
         keep = (~zero).nonzero().squeeze(-1)
-        if len(keep) == len(norms) > 1:
-            solution = self.forward(m, ctx)
-        else:
+        if len(keep) < 2:
             solution = Solution(torch.ones_like(norms), status="ok" if len(keep) else "stationary")
-            if len(keep) > 1:
-                solution = self.forward(_rows(m, keep), _present(ctx, keep))
-                alpha = torch.ones_like(norms)
-                alpha[keep] = solution.alpha
-                solution = replace(solution, alpha=alpha)
+        elif len(keep) == len(norms):
+            solution = self._alone(m, ctx)
+        else:
+            solution = self._alone(_rows(m, keep), _present(ctx, keep))
+            alpha = torch.ones_like(norms)
+            alpha[keep] = solution.alpha
+            solution = replace(solution, alpha=alpha)
         if solution.status == "ok" and not solution.residual <= self.tolerance:
             raise SolverFailed(
                 f"{self.name!r} left a residual of {solution.residual:.2g} after {solution.iterations} rounds, and at most "
@@ -244,10 +262,13 @@ class Weighting(Slot):
         """Weights for a Gram matrix ``(K, K)``, without a training step around it.
 
         Raises:
-            ValueError: If `gram` is not a square, symmetric, finite, positive semi-definite matrix.
+            ValueError: If `gram` is not a square, symmetric, finite, positive semi-definite matrix, or the weighting works
+                on the gradients themselves.
             SolverFailed: If no weights within the tolerance were found although they exist.
         """
-        gram = torch.as_tensor(gram, dtype=torch.float64).cpu()
+        if self.needs == "jacobian":
+            raise ValueError(f"{self.name!r} works on the gradients themselves, and a Gram matrix was given.")
+        gram = torch.as_tensor(gram, dtype=torch.float64).detach().cpu()
         if gram.dim() != 2 or gram.shape[0] != gram.shape[1] or not len(gram):
             raise ValueError(f"A Gram matrix is square, (K, K), and one of shape {tuple(gram.shape)} was given.")
         if not gram.isfinite().all():
@@ -264,24 +285,36 @@ class Weighting(Slot):
             )
         return self.weigh(Measured(gram), Context(torch.ones(len(gram), dtype=torch.bool)))[0]
 
+    def _alone(self, m: Measured, ctx: Context) -> Solution:
+        """`forward` without a second BLAS thread, which K x K matrices only wait for; products with J may use it."""
+        with one_thread(0 if self.needs == "jacobian" else len(m.G)):
+            return self.forward(m, ctx)
+
 
 class Length(Slot):
     """Slot 4: the scale of the update."""
 
     slot = "length"
 
-    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
-        """Weights ``(K,)`` of the wanted scale, from weights ``(K,)`` and the Gram matrix ``(K, K)``."""
+    def forward(self, alpha: Tensor, gram: Tensor, squared: float | None = None) -> Tensor:
+        """Weights ``(K,)`` of the wanted scale: those given, all multiplied by one number.
+
+        Args:
+            alpha: Weights ``(K,)``.
+            gram: Gram matrix ``(K, K)``.
+            squared: Squared length of the update where it is no combination of gradients; ``alpha' gram alpha`` if None.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say how it scales weights.")
 
 
 def _rows(m: Measured, keep: Tensor) -> Measured:
     """The measurements of some of the tasks."""
-    return Measured(
-        m.G[keep][:, keep],
-        None if m.J is None else m.J[keep.to(m.J.device)],
-        None if m.cross is None else m.cross[keep][:, keep],
-        None if m.losses is None else m.losses[keep],
+    return replace(
+        m,
+        G=m.G[keep][:, keep],
+        J=None if m.J is None else m.J[keep.to(m.J.device)],
+        cross=None if m.cross is None else m.cross[keep][:, keep],
+        losses=None if m.losses is None else m.losses[keep],
     )
 
 

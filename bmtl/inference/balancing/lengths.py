@@ -12,7 +12,7 @@ class AsIs(Length):
 
     name = "as-is"
 
-    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+    def forward(self, alpha: Tensor, gram: Tensor, squared: float | None = None) -> Tensor:
         return alpha
 
 
@@ -25,7 +25,7 @@ class Sum(Length):
 
     name = "sum"
 
-    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+    def forward(self, alpha: Tensor, gram: Tensor, squared: float | None = None) -> Tensor:
         return alpha * len(alpha) / _positive_sum(alpha, self.name)
 
 
@@ -38,24 +38,28 @@ class Mean(Length):
 
     name = "mean"
 
-    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+    def forward(self, alpha: Tensor, gram: Tensor, squared: float | None = None) -> Tensor:
         return alpha / _positive_sum(alpha, self.name)
 
 
 class Norm(Length):
-    """An update as long as that of equal weights."""
+    """An update as long as that of equal weights.
+
+    An update that has cancelled (at a stationary point) is left alone: it has no direction but that of rounding errors.
+    """
 
     name = "norm"
 
-    def forward(self, alpha: Tensor, gram: Tensor) -> Tensor:
+    def forward(self, alpha: Tensor, gram: Tensor, squared: float | None = None) -> Tensor:
         equal = gram.sum().clamp_min(0.0)
-        own = (alpha @ gram @ alpha).clamp_min(0.0)
-        return alpha if own == 0 else alpha * torch.sqrt(equal / own)
+        own = (alpha @ gram @ alpha).clamp_min(0.0) if squared is None else torch.tensor(squared).to(gram)
+        parts = alpha.abs() @ gram.diagonal().clamp_min(0.0).sqrt()
+        return alpha if own <= (1e-6 * parts) ** 2 else alpha * torch.sqrt(equal / own)
 
 
 def _positive_sum(alpha: Tensor, name: str) -> Tensor:
     total = alpha.sum()
-    if total <= 0:
+    if not total > 0:
         raise StepError(
             f"The length {name!r} divides by the sum of the weights, which is {total.item():.3g}; a sum of 0 or less would "
             "turn the update uphill. Use the length 'norm' or 'as-is'."

@@ -18,6 +18,8 @@ SLOTS: dict[str, type[Slot]] = {
 }
 """Every choice by its name."""
 
+# A task's name, in quotes, may hold ">>".
+_JOIN = re.compile(r""">>(?=(?:[^'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")*$)""", re.DOTALL)
 _PART = re.compile(r"^([a-z][a-z0-9-]*)\s*(?:\((.*)\))?$", re.DOTALL)
 
 
@@ -39,7 +41,7 @@ def balancer(spec: str | Slot | Balancer, *, heads: Literal["transform", "alpha"
         return Balancer.of(spec, heads=heads)
     if not isinstance(spec, str):
         raise TypeError(f"A balancer is a string such as 'igb-v1 >> nash-mtl', or slots, not {type(spec).__name__}.")
-    return Balancer.of(*(_slot(part.strip(), spec) for part in spec.split(">>")), heads=heads)
+    return Balancer.of(*(_slot(part.strip(), spec) for part in _JOIN.split(spec)), heads=heads)
 
 
 def _slot(part: str, spec: str) -> Slot:

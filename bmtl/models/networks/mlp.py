@@ -6,6 +6,17 @@ import torch
 from torch import nn
 
 
+def linear(inputs: int, outputs: int, generator: torch.Generator | None = None) -> nn.Linear:
+    """A linear layer whose initial weights come from `generator`; None uses torch's global one, left alone otherwise."""
+    if generator is None:
+        return nn.Linear(inputs, outputs)
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    bound = inputs**-0.5
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
+
+
 def mlp(
     inputs: int,
     widths: Sequence[int],
@@ -31,12 +42,7 @@ def mlp(
         raise ValueError(f"A trunk has one or more layers of width 1 or more; inputs={inputs}, widths={tuple(widths)}.")
     layers: list[nn.Module] = []
     for wide, narrow in zip((inputs, *widths), widths, strict=False):
-        layer = nn.Linear(wide, narrow)
-        if generator is not None:
-            bound = wide**-0.5
-            for parameter in layer.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        layers += [layer, activation()]
+        layers += [linear(wide, narrow, generator), activation()]
         if dropout:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)

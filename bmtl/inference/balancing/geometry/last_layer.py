@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Geometry
-from bmtl.inference.balancing.geometry.layers import last_layers, layer_gram
+from bmtl.inference.balancing.geometry.layers import layers_gram
 from bmtl.inference.balancing.graph import parameters_reached
 
 
@@ -50,10 +50,7 @@ class LastLayer(Geometry):
                 if row.requires_grad
                 else [None] * len(leaves)
             )
-        gram = torch.zeros(len(objective.rows), len(objective.rows), dtype=torch.float64)
-        for layer in last_layers(tensors):
-            gram += layer_gram(layer, tensors, self._deltas)
-        return Measured(gram)
+        return Measured(layers_gram(tensors, self._deltas))
 
     def pull(
         self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None

@@ -1,5 +1,6 @@
 """Finds the last linear maps of an autograd graph, and the Gram matrix of the tasks' gradients of their weights."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -70,30 +71,50 @@ def last_layers(tensors: Sequence[Tensor]) -> list[Layer]:
     return list(layers.values())
 
 
-def layer_gram(layer: Layer, tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
-    """Gram matrix ``(K, K)`` of one weight's gradients and its bias's, float64 on the host."""
-    biases = _biases(layer)
-    gram = _kernel_gram(layer, biases, tensors, deltas)
-    if gram is not None:
-        return gram
-    inputs = [GradientEdge(*edge) for edge in (layer.weight, *biases)]
+def layers_gram(tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
+    """Gram matrix ``(K, K)`` of the tasks' gradients of the last layers, float64 on the host.
+
+    Args:
+        tensors: The marked tensors.
+        deltas: Each task's gradients there.
+    """
+    size, layers = len(deltas), last_layers(tensors)
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    biases = [_biases(layer) for layer in layers]
+    common = {edge for edge, count in Counter(edge for found in biases for edge in found).items() if count > 1}
+    formed = list(common)  # whose gradients are formed: what two layers share is no matter of one
+    for layer, found in zip(layers, biases, strict=True):
+        own = [edge for edge in found if edge not in common]
+        part = _kernel_gram(layer, found, bool(own), tensors, deltas) if len(found) < 2 else None
+        if part is None:
+            formed += [layer.weight, *own]
+        else:
+            gram += part
+    return gram + _gradients_gram(formed, tensors, deltas) if formed else gram
+
+
+def _gradients_gram(edges: list[Edge], tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
+    """The same of any weights, whose gradients are formed."""
+    inputs = [GradientEdge(*edge) for edge in edges]
     rows: list[Sequence[Tensor | None]] = []
     for row in deltas:
         used = [(h, delta) for h, delta in zip(tensors, row, strict=True) if delta is not None and h.requires_grad]
-        heads, gradients = zip(*used, strict=True) if used else ((), ())
-        rows.append(
-            torch.autograd.grad(heads, inputs, gradients, retain_graph=True, allow_unused=True)
-            if used
-            else [None] * len(inputs)
-        )
+        if used:
+            roots, gradients = zip(*used, strict=True)
+            rows.append(torch.autograd.grad(roots, inputs, gradients, retain_graph=True, allow_unused=True))
+        else:
+            rows.append([None] * len(inputs))
     return gram_matrix([part for column in zip(*rows, strict=True) if (part := _stack(column)) is not None], len(rows))
 
 
-def _kernel_gram(layer: Layer, biases: list[Edge], tensors: Sequence[Tensor], deltas: Deltas) -> Tensor | None:
+def _kernel_gram(
+    layer: Layer, biases: list[Edge], own: bool, tensors: Sequence[Tensor], deltas: Deltas
+) -> Tensor | None:
     """``G_kl = sum_rs (delta_kr' delta_ls) (a_r' a_s + 1)`` over the rows that the weight is applied to.
 
-    None where it does not hold (other maps than ``a W + b``), costs more than the weight's gradients (more rows than
-    inputs), or cancels: it subtracts what the gradients' squares would never have held, twice as many digits.
+    The 1 is for the bias, if it is the layer's own. None where the formula does not hold (other maps than ``a W + b``),
+    costs more than the gradients (more rows than inputs), or cancels: a sum that is short beside its terms loses twice as
+    many digits here as in the gradients.
     """
     live = [j for j in layer.uses if any(row[j] is not None for row in deltas)]
     if not live or not all(_is_affine(node, layer.weight, biases) for node in layer.nodes):
@@ -103,7 +124,7 @@ def _kernel_gram(layer: Layer, biases: list[Edge], tensors: Sequence[Tensor], de
         return None
     outputs = [_output_gradients(tensors[j], layer.uses[j], [row[j] for row in deltas]) for j in live]
     a, delta = exact(torch.cat(inputs)), exact(torch.cat(outputs, dim=1))  # (R, d_in), (K, R, d_out)
-    kernel = a @ a.T + float(len(biases))
+    kernel = a @ a.T + float(own)
     gram = (delta.flatten(1) @ (kernel @ delta).flatten(1).T).cpu().double()
     if a.dtype == torch.float32:
         # Each row's own gradient has this length; the sum of them must not be far shorter.

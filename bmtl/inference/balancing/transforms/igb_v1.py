@@ -41,7 +41,8 @@ class IGBv1(Transform):
         self.base_epoch = base_epoch
 
     def options(self) -> dict[str, object]:
-        return {k: v for k, v in (("base_epoch", self.base_epoch), ("bound", self.bound)) if v not in (2, 0.0)}
+        options = {"base_epoch": (self.base_epoch, 2), "bound": (self.bound, 0.0)}
+        return {name: value for name, (value, default) in options.items() if value != default}
 
     def bind(self, names: Sequence[str]) -> None:
         if "base" not in self._buffers:

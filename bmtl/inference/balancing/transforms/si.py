@@ -32,7 +32,7 @@ class SI(Transform):
     cost = "1 backward"
 
     mean: Tensor
-    square: Tensor
+    variance: Tensor
     steps: Tensor
 
     def __init__(self, scale: Literal["log", "spread"] = "log", bound: float = 0.0) -> None:
@@ -47,7 +47,7 @@ class SI(Transform):
 
     def bind(self, names: Sequence[str]) -> None:
         if self.scale == "spread" and "mean" not in self._buffers:
-            for name in ("mean", "square", "steps"):
+            for name in ("mean", "variance", "steps"):
                 self.register_buffer(name, torch.zeros(len(names), dtype=torch.float64))
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
@@ -59,11 +59,11 @@ class SI(Transform):
         """Standard deviation of each task's loss over recent steps ``(K,)``; its size until there are two."""
         self.steps[active] += 1
         steps = self.steps[active]
-        # The averages' weight on their start is taken out, as Adam does.
-        for average, value in ((self.mean, losses), (self.square, losses.square())):
-            average[active] = 0.99 * average[active] + 0.01 * value
-        seen = 1 - 0.99**steps
-        mean = self.mean[active] / seen
-        variance = self.square[active] / seen - mean.square()
+        # The averages' weight on their start is taken out, as Adam does. Moved by differences from the mean: the mean of
+        # squares less the square of the mean would cancel for a loss that is large beside its spread.
+        weight = torch.where(steps > 1, 0.01 / (1 - 0.99**steps), 1.0)
+        difference = losses - self.mean[active]
+        self.mean[active] += weight * difference
+        self.variance[active] = (1 - weight) * (self.variance[active] + weight * difference.square())
         tiny = 1e-12 * losses.abs().clamp_min(1e-300)
-        return torch.where(steps > 1, variance.clamp_min(0).sqrt(), losses.abs()).clamp_min(tiny)
+        return torch.where(steps > 1, self.variance[active].sqrt(), losses.abs()).clamp_min(tiny)

@@ -1,11 +1,13 @@
 """Uncertainty weighting as a balancer."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.transforms.own import one_each, present
 
 
 class UW(Transform):
@@ -21,6 +23,9 @@ class UW(Transform):
     Args:
         s0: Where every log-variance starts.
         bound: What every loss must exceed; it is subtracted first.
+
+    Raises:
+        ValueError: If `s0` is not finite.
     """
 
     name = "uw"
@@ -30,15 +35,18 @@ class UW(Transform):
 
     def __init__(self, s0: float = 0.0, bound: float = 0.0) -> None:
         super().__init__(bound)
+        if not math.isfinite(s0):
+            raise ValueError(f"s0 is a log-variance, a finite number, and {s0} was given.")
         self.s0 = s0
+        self.s = nn.ParameterList()
 
     def options(self) -> dict[str, object]:
         return {k: v for k, v in (("s0", self.s0), ("bound", self.bound)) if v}
 
     def bind(self, names: Sequence[str]) -> None:
-        if "s" not in self._parameters:
-            self.s = nn.Parameter(torch.full((len(names),), float(self.s0), dtype=torch.float64))
+        if not len(self.s):
+            self.s = one_each(torch.full((len(names),), float(self.s0), dtype=torch.float64))
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
-        s = self.s[ctx.active]
+        s = present(self.s, ctx.active)
         return losses * torch.exp(-s) / 2 + s / 2

@@ -1,23 +1,9 @@
-"""Exact solvers for K x K problems, in float64 on the host.
-
-Every problem is posed on the cosine matrix ``C`` and in coordinates on unit gradients, ``x = n alpha``: gradient norms
-that span many decades then enter through vectors only. Residuals are those of the problem without the small ridge that
-the linear algebra needs.
-"""
+"""Nash-MTL's and FairGrad's equation."""
 
 import numpy as np
 from scipy.linalg import lapack
 
-Array = np.ndarray
-
-
-def unit_diagonal(gram: Array) -> tuple[Array, Array]:
-    """Splits a Gram matrix into gradient norms ``(K,)`` and cosines ``(K, K)``, symmetric with unit diagonal."""
-    norms = np.sqrt(np.diagonal(gram))
-    cosine = gram / norms[:, None] / norms
-    cosine = (cosine + cosine.T) / 2
-    np.fill_diagonal(cosine, 1.0)
-    return norms, cosine
+from bmtl.inference.balancing.solvers.cosines import Array
 
 
 def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> tuple[Array, float, int]:
@@ -88,56 +74,3 @@ def _newton_step(y: Array, cosine: Array, ridged: Array, m: Array, q: float) -> 
 def _residual(y: Array, cosine: Array, m: Array, q: float) -> float:
     """The largest relative residual of ``C y = m y^(-1/q)``."""
     return float(np.abs(y ** (1.0 / q) * (cosine @ y) / m - 1.0).max())
-
-
-def shortest_in_hull(norms: Array, cosine: Array) -> Array:
-    """Weights ``(K,)`` on the simplex of the shortest convex combination of the gradients (MGDA)."""
-    a = norms.min() / norms
-    x = simplex_qp(cosine + 1e-12 * np.eye(len(norms)), np.zeros(len(norms)), a, start=int(norms.argmin()))
-    weights = x * a  # x = n alpha up to the common factor min n, so the weights sum to a'x = 1
-    return weights / weights.sum()
-
-
-def simplex_qp(Q: Array, h: Array, a: Array, start: int) -> Array:
-    """Minimises ``x'Qx / 2 + h'x`` over ``a'x = 1``, ``x >= 0``, by an active-set method.
-
-    Args:
-        Q: Positive definite ``(K, K)``.
-        h: Linear term ``(K,)``.
-        a: Positive normal of the simplex ``(K,)``.
-        start: The vertex to start from.
-
-    Returns:
-        The minimiser ``(K,)``.
-    """
-    size = len(h)
-    x = np.zeros(size)
-    x[start] = 1.0 / a[start]
-    support = [start]
-    for _ in range(50 * size):
-        while True:  # the minimum on this support; leave out what would become negative
-            s = np.array(support)
-            kkt = np.zeros((len(s) + 1, len(s) + 1))
-            kkt[:-1, :-1] = Q[np.ix_(s, s)]
-            kkt[:-1, -1] = kkt[-1, :-1] = a[s]
-            y = np.linalg.solve(kkt, np.append(-h[s], 1.0))[:-1]
-            if (y > 0).all() or len(s) == 1:
-                x[:] = 0.0
-                x[s] = y
-                break
-            falling = y <= 0
-            steps = x[s][falling] / (x[s][falling] - y[falling])
-            t = steps.min()
-            moved = x[s] + t * (y - x[s])
-            moved[np.flatnonzero(falling)[steps.argmin()]] = 0.0
-            x[:] = 0.0
-            x[s] = moved
-            support = [i for i, value in zip(support, moved, strict=True) if value > 0]
-        gradient = Q @ x + h
-        reduced = gradient - (x @ gradient) * a
-        reduced[support] = np.inf
-        j = int(reduced.argmin())
-        if len(support) == size or reduced[j] >= -1e-12 * np.abs(gradient).max():
-            return x
-        support.append(j)
-    return x

@@ -1,0 +1,232 @@
+"""A soft actor-critic that is driven from outside: it is told transitions, asked for actions, and trained on demand.
+
+Haarnoja et al. (2018), as stable-baselines3 has it (extra ``rl``). Nothing of the agent leaks out: it has random numbers of
+its own, and every global that it needs otherwise is put back.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+_ARRAYS = (
+    "observations",
+    "next_observations",
+    "actions",
+    "rewards",
+)  # of a replay buffer; no transition ends an episode
+
+
+class SoftActorCritic:
+    """An agent with states in R^n and actions in ``[-1, 1]^m``.
+
+    Networks and rates are those of the IGB paper's code: two hidden layers of 128, discount 0.99, target networks that
+    follow by 0.005 an update, entropy coefficient from 0.2 and learnt, target entropy ``-m``.
+
+    Args:
+        num_states: Numbers in a state.
+        num_actions: Numbers in an action.
+        buffer: Transitions that are kept; beyond, the oldest are overwritten.
+        learning_rate: Of Adam, for actor, critics and entropy coefficient.
+        seed: Seeds the agent's random numbers.
+
+    Raises:
+        ImportError: If stable-baselines3 is not installed.
+    """
+
+    def __init__(self, num_states: int, num_actions: int, *, buffer: int, learning_rate: float, seed: int) -> None:
+        # Importing gymnasium adds to the list of warning filters.
+        with warnings.catch_warnings():
+            try:
+                import gymnasium
+                from stable_baselines3 import SAC
+                from stable_baselines3.common.logger import Logger
+            except ImportError as error:
+                raise ImportError(
+                    "'igb-v2' chooses weights by reinforcement learning, with stable-baselines3 and gymnasium, and "
+                    f"{error.name or 'one of them'} is not installed. Install both: pip install bmtl[rl]"
+                ) from error
+
+        class Spaces(gymnasium.Env):
+            """The sizes of states and actions; the agent never acts in it."""
+
+            observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (num_states,))
+            action_space = gymnasium.spaces.Box(-1.0, 1.0, (num_actions,))
+
+        self._random = _Random.seeded(seed)
+        with self._apart():
+            self._sac: Any = SAC(
+                "MlpPolicy",
+                Spaces(),
+                buffer_size=buffer,
+                learning_rate=learning_rate,
+                tau=0.005,
+                gamma=0.99,
+                ent_coef="auto_0.2",
+                # Fused: Adam's loop over small tensors is a tenth of an update.
+                policy_kwargs={"net_arch": [128, 128], "optimizer_kwargs": {"fused": True}},
+                device="cpu",
+            )
+        self._sac.set_logger(Logger(None, []))
+        self._sac.env = None  # holds closures, which can be neither copied nor pickled
+        self._sac.critic.register_forward_pre_hook(_freeze)
+        self._sac.critic.register_forward_hook(_thaw)
+
+    @property
+    def capacity(self) -> int:
+        """Transitions that the replay buffer can hold."""
+        return int(self._sac.replay_buffer.buffer_size)
+
+    @property
+    def filled(self) -> int:
+        """Transitions in the replay buffer."""
+        return int(self._sac.replay_buffer.size())
+
+    @property
+    def num_updates(self) -> int:
+        """Updates made so far."""
+        return int(self._sac._n_updates)
+
+    def add(self, state: Tensor, action: Tensor, reward: float, next_state: Tensor) -> None:
+        """Keeps a transition of an episode that never ends."""
+        arrays = [value.numpy()[None] for value in (state, next_state, action)]
+        self._sac.replay_buffer.add(*arrays, np.array([reward]), np.array([0.0]), [{}])
+
+    def scale_rewards(self, factor: float) -> None:
+        """Multiplies all stored rewards."""
+        self._sac.replay_buffer.rewards *= factor
+
+    def train(self, updates: int, batch: int) -> None:
+        """Updates critics, actor and entropy coefficient on random transitions."""
+        with self._apart():
+            self._sac.train(gradient_steps=updates, batch_size=batch)
+
+    def act(self, state: Tensor, deterministic: bool = False) -> Tensor:
+        """An action for a state: float32 ``(m,)``, drawn from the policy, or its mean."""
+        # What SB3's `predict` does for this state, without its 0.1 ms of checks. Torch's generator is the only one used.
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self._random.torch)
+        try:
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                action = self._sac.actor(state[None], deterministic=deterministic)[0]
+            self._random = self._random._replace(torch=torch.get_rng_state())
+        finally:
+            torch.set_rng_state(outside)
+        return action
+
+    def state(self) -> dict[str, Any]:
+        """All that later actions and updates depend on, as tensors and plain values."""
+        buffer = self._sac.replay_buffer
+        return {
+            "parameters": copy.deepcopy(self._sac.get_parameters()),
+            "log_ent_coef": self._sac.log_ent_coef.detach().clone(),  # which SB3 does not count as a parameter
+            "num_updates": self.num_updates,
+            "buffer": {name: torch.from_numpy(getattr(buffer, name)[: self.filled].copy()) for name in _ARRAYS},
+            "capacity": self.capacity,
+            "pos": buffer.pos,
+            "full": buffer.full,
+            "random": self._random.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave.
+
+        Raises:
+            ValueError: If the replay buffer was of another size.
+            RuntimeError: If the networks were of another size.
+        """
+        if state["capacity"] != self.capacity:
+            raise ValueError(
+                f"The saved 'igb-v2' keeps {state['capacity']} transitions, and this one {self.capacity}: give buffer=."
+            )
+        # Optimizers take up the very tensors they are given.
+        self._sac.set_parameters(copy.deepcopy(state["parameters"]), device="cpu")
+        with torch.no_grad():
+            self._sac.log_ent_coef.copy_(state["log_ent_coef"])
+        self._sac._n_updates = state["num_updates"]
+        buffer = self._sac.replay_buffer
+        for name in _ARRAYS:
+            saved = state["buffer"][name].cpu().numpy()
+            array = getattr(buffer, name)
+            array[: len(saved)], array[len(saved) :] = saved, 0.0
+        buffer.pos, buffer.full = state["pos"], state["full"]
+        self._random = _Random.of(state["random"])
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """The agent's own random numbers, one thread, single precision; all is put back afterwards."""
+        threads, dtype, outside = torch.get_num_threads(), torch.get_default_dtype(), _Random.now()
+        with ExitStack() as stack:
+            stack.callback(outside.use)
+            self._random.use()
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_num_threads, threads)
+            torch.set_num_threads(1)  # a second one makes layers this small slower
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(pyro.settings.context(validate_distributions_torch=False))
+            yield
+            self._random = _Random.now()
+
+
+class _Random(NamedTuple):
+    """States of the three global random number generators (of torch, the one of the host)."""
+
+    torch: Tensor
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def seeded(cls, seed: int) -> _Random:
+        generator = torch.Generator().manual_seed(seed)
+        a, b, c = torch.randint(2**31, (3,), generator=generator).tolist()  # three streams that do not run in step
+        states = torch.Generator().manual_seed(a).get_state(), np.random.RandomState(b).get_state()
+        return cls(*states, random.Random(c).getstate())
+
+    @classmethod
+    def now(cls) -> _Random:
+        return cls(torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002 (SB3 draws from it)
+
+    def use(self) -> None:
+        torch.set_rng_state(self.torch)
+        np.random.set_state(self.numpy)  # noqa: NPY002 (SB3 draws from it)
+        random.setstate(self.python)
+
+    def state(self) -> dict[str, Any]:
+        name, keys, *rest = self.numpy
+        version, words, spare = self.python
+        return {
+            "torch": self.torch.clone(),
+            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "python": [version, list(words), spare],
+        }
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> _Random:
+        name, keys, *rest = state["numpy"]
+        version, words, spare = state["python"]
+        return cls(
+            state["torch"].cpu().clone(),
+            (name, keys.cpu().numpy().astype(np.uint32), *rest),
+            (version, tuple(words), spare),
+        )
+
+
+def _freeze(critic: Any, args: Any) -> None:
+    # The actor's loss needs the critics' gradient in the action alone; that in their parameters would be thrown away.
+    if args[1].requires_grad:
+        critic.requires_grad_(False)
+
+
+def _thaw(critic: Any, args: Any, output: Any) -> None:
+    if args[1].requires_grad:
+        critic.requires_grad_(True)

@@ -1,0 +1,89 @@
+"""UPGrad's and DualProj's projections."""
+
+import numpy as np
+from scipy.linalg import lapack
+
+from bmtl.inference.balancing.solvers.active_set import active_set
+from bmtl.inference.balancing.solvers.cosines import Array
+
+_TOLERANCE = 1e-12
+_RIDGE = 1e-10
+
+
+def nearest_without_conflict(cosine: Array, starts: Array) -> tuple[Array, float, int]:
+    """Projects combinations of gradients onto those that conflict with no gradient.
+
+    For each row t of `starts`, finds ``lam >= 0`` with ``Y = (t + lam) C >= 0`` and ``lam Y = 0``: then ``t + lam`` is the
+    shortest combination ``v >= t``. Block principal pivoting (Judice & Pires 1994), all rows at once: guess where lam is
+    positive, solve, flip all that came out wrong. A row in which that has not helped for three rounds (0 lies in the hull
+    of dependent gradients) is solved by the active-set method, slower and sure.
+
+    Args:
+        cosine: Cosines ``(K, K)``.
+        starts: Coefficients on unit gradients ``(R, K)``.
+
+    Returns:
+        ``t + lam`` ``(R, K)``, the largest violation relative to the size of what cancels, and the number of rounds.
+    """
+    ridged = cosine + _RIDGE * np.eye(len(cosine))
+    products = starts @ ridged
+    lam = np.zeros_like(starts)
+    rows = np.flatnonzero((products < -_TOLERANCE).any(axis=1))  # those not done
+    active = products[rows] < 0.0
+    fewest = np.full(len(rows), len(cosine) + 1)
+    patience = np.full(len(rows), 3)
+    rounds = 0
+    while len(rows):
+        rounds += 1
+        found = _solve_on(ridged, active, -products[rows])
+        y = products[rows] + found @ ridged
+        lam[rows] = found
+        wrong = np.where(active, found, y) < -_TOLERANCE
+        counts = wrong.sum(axis=1)
+        patience = np.where(counts < fewest, 3, patience - 1)
+        fewest = np.minimum(counts, fewest)
+        for row in rows[(counts > 0) & (patience < 0)]:
+            lam[row], more = _one_by_one(ridged, products[row])
+            rounds += more
+        left = (counts > 0) & (patience >= 0)
+        rows, active, fewest, patience = rows[left], (active ^ wrong)[left], fewest[left], patience[left]
+    lam = np.maximum(lam, 0.0)
+    total = starts + lam
+    y = total @ cosine
+    violation = np.where(lam > 0.0, np.abs(y), np.maximum(-y, 0.0)).max(axis=1)
+    return total, float((violation / np.abs(total).max(axis=1)).max()), rounds
+
+
+def _one_by_one(matrix: Array, product: Array) -> tuple[Array, int]:
+    """Minimises ``x'Mx / 2 + product'x`` over ``x >= 0``."""
+
+    def minimum(support: Array) -> tuple[Array, bool]:
+        _, x, info = lapack.dposv(matrix[support[:, None], support], -product[support])
+        if info != 0:
+            raise np.linalg.LinAlgError("The cosines are not positive semi-definite.")
+        return x, False
+
+    return active_set(np.zeros_like(product), minimum, lambda x: product + matrix @ x)
+
+
+def _solve_on(matrix: Array, active: Array, right: Array) -> Array:
+    """Solves each row's equations on its active indices ``(R, K)``; 0 elsewhere."""
+    if len(matrix) <= 16:
+        return _solve_masked(np.broadcast_to(matrix, (len(active), *matrix.shape)), active, right)
+    # The active indices first and the rest cut off: the batch costs what its largest system does.
+    size = max(int(active.sum(axis=1).max()), 1)
+    index = np.argsort(~active, axis=1, kind="stable")[:, :size]  # (R, size)
+    rows = np.arange(len(active))[:, None]
+    solved = np.zeros_like(right)
+    solved[rows, index] = _solve_masked(
+        matrix[index[:, :, None], index[:, None, :]], active[rows, index], right[rows, index]
+    )
+    return solved
+
+
+def _solve_masked(systems: Array, active: Array, right: Array) -> Array:
+    """The same for a matrix a row ``(R, m, m)``: the identity stands in where a row is not active."""
+    systems = np.where(active[:, :, None] & active[:, None, :], systems, 0.0)
+    diagonal = np.einsum("rii->ri", systems)
+    diagonal[~active] = 1.0
+    return np.linalg.solve(systems, np.where(active, right, 0.0)[:, :, None])[:, :, 0]

@@ -1,0 +1,54 @@
+"""Random loss weights."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Context, Transform
+
+
+class RLW(Transform):
+    """K times a softmax of standard normals as weights, drawn anew each step (random loss weighting, Lin et al. 2022).
+
+    ``l_k = lambda_k phi(L_k)``, ``lambda = K softmax(N(0, I))``, K the tasks present; each weight is 1 on average.
+
+    Source: Lin et al. (2022), whose weights sum to K too. Differs from LibMTL, TorchJD and nash-mtl, where they sum to 1:
+    their gradients are K times smaller.
+
+    Args:
+        phi: "id" weighs the losses, "log" their logarithms (RLW+SI of Dai et al. 2023); every loss must then be positive.
+        seed: Seeds the generator that this transform owns. Torch's global one is neither read nor moved.
+        bound: For "log", what every loss must exceed; it is subtracted first.
+
+    Raises:
+        ValueError: If `phi` is neither.
+    """
+
+    name = "rlw"
+    paper = "Lin et al. 2022"
+    cost = "1 backward"
+
+    def __init__(self, phi: Literal["id", "log"] = "id", seed: int = 0, bound: float = 0.0) -> None:
+        super().__init__(bound)
+        if phi not in ("id", "log"):
+            raise ValueError(f"phi is 'id' or 'log', and {phi!r} was given.")
+        self.phi = phi
+        self.seed = seed
+        self.positive = phi == "log"
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def options(self) -> dict[str, object]:
+        options = {"phi": (self.phi, "id"), "seed": (self.seed, 0), "bound": (self.bound, 0.0)}
+        return {name: value for name, (value, default) in options.items() if value != default}
+
+    def forward(self, losses: Tensor, ctx: Context) -> Tensor:
+        noise = torch.randn(len(losses), generator=self.generator, dtype=torch.float64)
+        weights = len(losses) * torch.softmax(noise, dim=0)
+        return weights * (losses.log() if self.phi == "log" else losses)
+
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.generator.set_state(state.cpu())

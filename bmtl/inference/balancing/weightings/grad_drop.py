@@ -1,0 +1,64 @@
+"""Gradient sign dropout."""
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.weightings.stateful import Seeded
+
+
+class GradDrop(Seeded):
+    """Keeps, in each coordinate, the gradients of one random sign (GradDrop).
+
+    ``p = (1 + sum g / sum |g|) / 2`` is how positive a coordinate is over the tasks, U is uniform: where ``U < p`` its
+    positive gradients are kept, elsewhere its negative ones; the others are multiplied by `leak`. Coordinates whose
+    gradients agree in sign always pass.
+
+    The update is no combination of gradients. The weight reported for a task is the part of its gradient that passes,
+    ``g_k'd_k / |g_k|^2``.
+
+    Source: Chen et al. (2020), algorithm 1, on the gradients of the shared parameters, as in TorchJD. Differs from Samsung's
+    code, which inverts `leak`, and from LibMTL's, which works on the representation. K rows are visited one by one; beside
+    them only vectors of P numbers are held.
+
+    Args:
+        leak: What the dropped gradients are multiplied by, from 0 to 1; 1 is the plain sum.
+        seed: Seeds the generator that this weighting owns. It draws P numbers a step on the host: the same on any device.
+
+    Raises:
+        ValueError: If `leak` is not between 0 and 1, or the gradients are not at hand.
+    """
+
+    name = "grad-drop"
+    paper = "Chen et al. 2020"
+    cost = "K backwards"
+    needs = "jacobian"
+
+    def __init__(self, leak: float = 0.0, seed: int = 0) -> None:
+        super().__init__(seed)
+        if not 0.0 <= leak <= 1.0:
+            raise ValueError(f"leak is between 0 and 1, and {leak} was given.")
+        self.leak = leak
+
+    def options(self) -> dict[str, object]:
+        options = {"leak": (self.leak, 0.0), "seed": (self.seed, 0)}
+        return {name: value for name, (value, default) in options.items() if value != default}
+
+    def forward(self, m: Measured, ctx: Context) -> Solution:
+        if m.J is None:
+            raise ValueError(f"{self.name!r} works on the gradients themselves, which the geometry 'full' gives.")
+        total, size = torch.zeros_like(m.J[0]), torch.zeros_like(m.J[0])
+        for row in m.J:
+            total += row
+            size += row.abs()
+        drawn = torch.rand(len(total), generator=self.generator).to(total)
+        # U is below 1: what is all positive passes, and what is all negative too, 0 among the draws included.
+        positive = drawn < (1.0 + total / size.clamp_min(torch.finfo(size.dtype).tiny)) / 2.0
+        direction = torch.zeros_like(total)
+        passed: list[Tensor] = []
+        for row in m.J:
+            kept = torch.where((row > 0) == positive, row, row * self.leak)
+            direction += kept
+            passed.append(torch.dot(row.double(), kept.double()))
+        alpha = torch.stack(passed).cpu() / m.G.diagonal()
+        return Solution(alpha, iterations=1, direction=direction)

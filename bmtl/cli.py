@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -134,33 +135,43 @@ def _cell(value: float, best: bool) -> str:
 def _models() -> Table:
     from bmtl import models
 
-    table = Table(title="Models (bmtl.models)", title_justify="left")
-    table.add_column("name")
-    table.add_column("what it is")
+    table = _listing("Models, guides and networks (bmtl.models)", "name", "what it is")
     for name in models.__all__:
-        table.add_row(name, (getattr(models, name).__doc__ or "").strip().splitlines()[0])
+        table.add_row(name, _summary(getattr(models, name)))
     return table
 
 
 def _balancers() -> Table:
     from bmtl.inference.balancing import SLOTS
 
-    table = Table(title="Balancers: slots joined by >>, as in 'igb-v1 >> last-layer >> nash-mtl'", title_justify="left")
-    for column in ("name", "slot", "what it is", "paper", "cost per step"):
-        table.add_column(column)
+    title = "Balancers: slots joined by >>, as in 'igb-v1 >> last-layer >> nash-mtl'"
+    table = _listing(title, "name", "slot", "what it is", "cost per step")
     order = ("transform", "geometry", "weighting", "length")
     for name, slot in sorted(SLOTS.items(), key=lambda item: order.index(item[1].slot)):
-        table.add_row(name, slot.slot, (slot.__doc__ or "").strip().splitlines()[0], slot.paper, slot.cost)
+        summary = _summary(slot)
+        if slot.paper and slot.paper.split()[0] not in summary:
+            summary += f" {escape(slot.paper)}."
+        table.add_row(name, slot.slot, summary, slot.cost)
     return table
 
 
 def _datasets() -> Table:
     from bmtl.datasets import load, names
 
-    table = Table(title="Data sets (bmtl.datasets.load)", title_justify="left")
-    for column in ("name", "rows", "tasks", "source"):
-        table.add_column(column)
+    table = _listing("Data sets (bmtl.datasets.load)", "name", "rows", "tasks", "source")
     for name in names():
         data = load(name)
-        table.add_row(name, f"{len(data.x):,}", str(len(data.tasks)), data.citation)
+        table.add_row(name, f"{len(data.x):,}", str(len(data.tasks)), escape(data.citation))
     return table
+
+
+def _listing(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in columns:
+        table.add_column(name, no_wrap=name in ("name", "slot", "rows"))
+    return table
+
+
+def _summary(thing: object) -> str:
+    """First line of a docstring, without its marks."""
+    return escape((thing.__doc__ or "").strip().splitlines()[0].replace("``", ""))

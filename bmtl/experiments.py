@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +17,7 @@ import joblib
 import numpy as np
 import torch
 import xarray as xr
+from lightning.pytorch import Callback
 
 from bmtl.datasets import Batches, MultiTaskData
 from bmtl.evaluation import comparison, plots, results
@@ -20,6 +25,7 @@ from bmtl.evaluation.curves import training_curves
 from bmtl.evaluation.style import save
 from bmtl.evaluation.tables import best, caption, table
 from bmtl.inference import BalancedSVI, TaskELBO, fit
+from bmtl.inference import balancer as parse_balancer
 from bmtl.inference.checkpoint import save as save_checkpoint
 from bmtl.inference.draws import Draws, draw
 from bmtl.inference.record import StepRecord, history_arrays
@@ -76,6 +82,9 @@ class Budget:
         lr: Learning rate of Adam.
         widths: Widths of the trunk.
         draws: Posterior and predictive draws.
+
+    Raises:
+        ValueError: If a number is not positive.
     """
 
     epochs: int = 60
@@ -84,34 +93,99 @@ class Budget:
     widths: tuple[int, ...] = (128, 128)
     draws: int = 100
 
+    def __post_init__(self) -> None:
+        numbers = {name: value for name, value in asdict(self).items() if name != "widths"}
+        wrong = [f"{name}={value}" for name, value in numbers.items() if not value > 0]
+        if wrong or not self.widths or min(self.widths) < 1:
+            raise ValueError(
+                f"A budget's numbers are positive; {', '.join(wrong) or f'widths={self.widths}'} was given."
+            )
 
-def run(data: MultiTaskData, method: Method, seed: int, budget: Budget, folder: Path | None = None) -> xr.DataTree:
+
+def run(
+    data: MultiTaskData,
+    method: Method,
+    seed: int,
+    budget: Budget,
+    folder: str | Path | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> xr.DataTree:
     """Trains one method and returns its results tree, scored on the test rows.
 
     Args:
-        data: With parts "train", "val" and "test".
+        data: With parts "train", "val" and "test". All targets are regressions, and each has a label in "val".
         method: What to train.
         seed: Of initial weights, order of batches, and draws.
         budget: How long and how large.
-        folder: Where ``results.nc`` is written, and ``last.ckpt`` if the run is interrupted.
+        folder: Where ``results.nc`` is written. An interrupted run leaves ``last.ckpt`` and ``partial.nc`` there, which
+            holds the finished targets where each is trained by itself.
+        callbacks: Further Lightning callbacks for the training.
 
     Raises:
+        OSError: If `folder` cannot be written, before anything is trained.
+        ValueError: If the data lack a part or a label, or hold classes, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
-    if method.single_task:
-        parts = [_train(data.subset([task]), method, seed, budget, folder) for task in data.tasks]
-        drawn, arrays = _join([p[0] for p in parts]), _join_histories([p[1] for p in parts])
-    else:
-        drawn, arrays = _train(data, method, seed, budget, folder)
-    tree = _run_tree(data, method, seed, budget, drawn, arrays)
-    if folder is not None:
-        results.write(tree, folder / "results.nc")
+    _check_data(data)
+    out = None if folder is None else results.check_writable(folder)
+    if out is not None:
+        for name in ("last.ckpt", "partial.nc"):  # of an earlier run that was interrupted
+            (out / name).unlink(missing_ok=True)
+    parts = [data.subset([task]) for task in data.tasks] if method.single_task else [data]
+    learnt: list[_Learnt] = []
+    try:
+        for part in parts:
+            learnt.append(_train(part, method, seed, budget, out, callbacks))
+    except KeyboardInterrupt as stop:
+        if not learnt and isinstance(stop, _Stopped):
+            learnt = [stop.learnt]
+        if out is not None and learnt:
+            partial = _run_tree(data, method, seed, budget, *_join(learnt))
+            partial.attrs["interrupted"] = 1
+            results.write(partial, out / "partial.nc")
+        raise
+    tree = _run_tree(data, method, seed, budget, *_join(learnt))
+    if out is not None:
+        results.write(tree, out / "results.nc")
     return tree
 
 
+_Learnt = tuple[Draws, dict[str, np.ndarray]]
+
+
+class _Stopped(KeyboardInterrupt):
+    """An interruption of training, with what was learnt until then."""
+
+    def __init__(self, learnt: _Learnt) -> None:
+        super().__init__("Training was interrupted.")
+        self.learnt = learnt
+
+
+def _check_data(data: MultiTaskData) -> None:
+    lacking = [part for part in ("train", "val", "test") if part not in data.rows]
+    if lacking:
+        raise ValueError(f"A run needs the parts {', '.join(lacking)}, and the data set has {', '.join(data.rows)}.")
+    _check_kinds(data)
+    unlabelled = [task for task in data.tasks if np.isnan(data.y[task][data.rows["val"]]).all()]
+    if unlabelled:
+        raise ValueError(f"Targets without a label in the part 'val': {', '.join(unlabelled)}. Leave them out.")
+
+
+def _check_kinds(data: MultiTaskData) -> None:
+    classes = [task for task, kind in data.kinds.items() if kind != "regression"]
+    if classes:
+        raise ValueError(f"Results trees hold regressions, and {', '.join(classes)} are classes. Leave them out.")
+
+
 def _train(
-    data: MultiTaskData, method: Method, seed: int, budget: Budget, folder: Path | None
-) -> tuple[Draws, dict[str, np.ndarray]]:
+    data: MultiTaskData,
+    method: Method,
+    seed: int,
+    budget: Budget,
+    folder: Path | None,
+    callbacks: Sequence[Callback],
+) -> _Learnt:
     generator = torch.Generator().manual_seed(seed)
     x, y = data.tensors("train")
     model = Homoscedastic(
@@ -130,29 +204,24 @@ def _train(
     train = Batches(x, y, budget.batch_size, seed=seed)
     val = Batches(*data.tensors("val"), batch_size=1024, shuffle=False)
     try:
-        fit(svi, train, val, max_epochs=budget.epochs, seed=seed, progress=False)
-    except KeyboardInterrupt:
-        if folder is not None and svi.steps and not method.single_task:
+        fit(svi, train, val, max_epochs=budget.epochs, seed=seed, progress=False, callbacks=callbacks)
+    except KeyboardInterrupt as stop:
+        if not svi.steps:
+            raise
+        if folder is not None:
             save_checkpoint(svi, folder / "last.ckpt")
-            partial = _run_tree(data, method, seed, budget, *_read_off(data, model, guide, svi, method, seed, budget))
-            partial.attrs["interrupted"] = 1
-            results.write(partial, folder / "partial.nc")
-        raise
+        raise _Stopped(_read_off(data, model, guide, svi, method, seed, budget)) from stop
     return _read_off(data, model, guide, svi, method, seed, budget)
 
 
 def _read_off(
     data: MultiTaskData, model: Homoscedastic, guide: Any, svi: BalancedSVI, method: Method, seed: int, budget: Budget
-) -> tuple[Draws, dict[str, np.ndarray]]:
+) -> _Learnt:
     if method.deterministic:
         x, y = data.tensors("val")
         fitted = draw(model, guide, x, num_draws=1)
         model.set_noise(
-            {
-                task: float(np.sqrt(np.nanmean((y[task].numpy() - fitted.mean[task]) ** 2)))
-                for task, kind in data.kinds.items()
-                if kind == "regression"
-            }
+            {task: float(np.sqrt(np.nanmean((y[task].numpy() - fitted.mean[task]) ** 2))) for task in data.tasks}
         )
     x, y = data.tensors("test")
     return draw(model, guide, x, y, num_draws=budget.draws, seed=seed), history_arrays(svi.history)
@@ -172,36 +241,42 @@ def results_tree(
     """The results tree of a run: draws in the model's scaled units become reported units.
 
     Args:
-        data: What was learnt from.
-        drawn: From `bmtl.draw`, with the labels of `part`.
+        data: What was learnt from. All targets are regressions.
+        drawn: From `bmtl.draw` for the rows of `part`, of all targets or some.
         history: ``svi.history``, or its arrays.
         part: The part of the data that was drawn for.
         method: Name for tables and legends.
         balancer: String form of the balancer.
         seed: The run's seed.
         configuration: Everything else that was set.
+
+    Raises:
+        ValueError: If a target is of classes, or what was drawn does not fit the data's targets or rows.
     """
-    scalers = data.y_scalers
+    _check_kinds(data)
+    unknown = [task for task in drawn.mean if task not in data.tasks]
+    if unknown:
+        raise ValueError(f"What was drawn has the targets {unknown}, and the data have {list(data.tasks)}.")
+    scalers = {task: data.y_scalers[task] for task in data.tasks if task in drawn.mean}
     rows = data.rows[part]
-    regressions = [task for task in drawn.mean if data.kinds[task] == "regression"]
-    log_scale = {task: float(np.log(scalers[task].std)) for task in regressions}
     arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
 
     def in_units(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {task: scalers[task].inverse(v) if task in scalers else v for task, v in values.items()}
+        return {task: scaler.inverse(values[task]) for task, scaler in scalers.items()}
 
     return results.to_datatree(
-        observed={task: data.y[task][rows] for task in drawn.mean},
+        observed={task: data.y[task][rows] for task in scalers},
         predictive=in_units(drawn.predictive),
-        log_likelihood={task: v - log_scale.get(task, 0.0) for task, v in drawn.log_likelihood.items()},
-        predictive_mean=in_units({task: drawn.mean[task] for task in regressions}) if regressions else None,
+        # A density per unit: that of the scaled target divided by the unit's share of a standard deviation.
+        log_likelihood={n: v - np.log(scalers[n].std) for n, v in drawn.log_likelihood.items()} or None,
+        predictive_mean=in_units(drawn.mean),
         pit=drawn.pit or None,
         posterior=drawn.posterior or None,
-        target_location={task: float(scalers[task].mean) for task in regressions},
-        target_scale={task: float(scalers[task].std) for task in regressions},
-        units=data.units,
+        target_location={task: float(scaler.mean) for task, scaler in scalers.items()},
+        target_scale={task: float(scaler.std) for task, scaler in scalers.items()},
+        units={task: data.units[task] for task in scalers},
         training=arrays,
-        tasks=data.tasks,
+        tasks=tuple(scalers),
         method=method,
         balancer=balancer,
         seed=seed,
@@ -230,21 +305,19 @@ def _run_tree(
     )
 
 
-def _join(parts: Sequence[Draws]) -> Draws:
-    """Single-task draws as one."""
+def _join(parts: Sequence[_Learnt]) -> _Learnt:
+    """Single-task runs as one, their histories side by side; a step of all tasks takes the sum of their times."""
+    if len(parts) == 1:
+        return parts[0]
     fields = ("posterior", "predictive", "mean", "log_likelihood", "pit")
-    return Draws(**{name: {k: v for part in parts for k, v in getattr(part, name).items()} for name in fields})
-
-
-def _join_histories(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Single-task histories side by side; a step of all tasks takes the sum of their times."""
-    joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in ("losses", "weights", "weights_heads")}
-    first = parts[0]
-    return {
-        "step": first["step"],
-        "epoch": first["epoch"],
-        **joined,
-        "seconds": np.sum([p["seconds"] for p in parts], axis=0),
+    drawn = Draws(**{name: {k: v for d, _ in parts for k, v in getattr(d, name).items()} for name in fields})
+    histories = [arrays for _, arrays in parts]
+    by_task = ("losses", "weights", "weights_heads")
+    return drawn, {
+        "step": histories[0]["step"],
+        "epoch": histories[0]["epoch"],
+        **{name: np.concatenate([arrays[name] for arrays in histories], axis=1) for name in by_task},
+        "seconds": np.sum([arrays["seconds"] for arrays in histories], axis=0),
     }
 
 
@@ -297,12 +370,20 @@ def compare(
 
     Raises:
         OSError: If `out` cannot be written, before anything is trained.
-        ValueError: If there is no method or no seed.
-        KeyboardInterrupt: On Ctrl-C. Finished runs are compared and written before.
+        ValueError: If there is no method or no seed, one stands twice, or the data or a balancer will not do; before
+            anything is trained.
+        KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does. Before this or any other error of
+            a run, the finished ones are compared and written.
     """
     folder = results.check_writable(out)
     if not methods or not seeds:
         raise ValueError("A comparison needs at least one method and one seed.")
+    for what, given in (("methods", [method.name for method in methods]), ("seeds", list(seeds))):
+        if len(set(given)) < len(given):
+            raise ValueError(f"The {what} of a comparison must differ, and {given} were given.")
+    for method in methods:
+        parse_balancer(method.balancer)
+    _check_data(data)
     # The longest first, so that no process ends up alone with it.
     cells = sorted((Cell(m, s) for s in seeds for m in methods), key=lambda cell: not cell.method.single_task)
     jobs = min(jobs or os.cpu_count() or 1, len(cells))
@@ -311,7 +392,7 @@ def compare(
         for cell in _run_all(data, cells, budget, folder, jobs):
             finished.append(cell)
             done(cell)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
         if finished:
             _write_comparison(finished, methods, folder)
         raise
@@ -324,17 +405,67 @@ def _run_all(data: MultiTaskData, cells: Sequence[Cell], budget: Budget, out: Pa
             yield _run_cell(data, cell, budget, out)
         return
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    yield from parallel(joblib.delayed(_run_cell)(data, cell, budget, out) for cell in cells)
+    with _ctrl_c_as_file(out / f".stop-{uuid.uuid4().hex[:12]}") as stop:
+        try:
+            for cell in parallel(joblib.delayed(_run_in_process)(data, cell, budget, out, stop) for cell in cells):
+                if cell is not None:
+                    yield cell
+        except Exception as error:
+            if stop.exists():  # Ctrl-C hit a process that had not begun
+                raise KeyboardInterrupt from error
+            raise
+        if stop.exists():
+            raise KeyboardInterrupt
 
 
-def _run_cell(data: MultiTaskData, cell: Cell, budget: Budget, out: Path) -> Cell:
+def _run_cell(data: MultiTaskData, cell: Cell, budget: Budget, out: Path, callbacks: Sequence[Callback] = ()) -> Cell:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks of this size are slower on two
     try:
-        run(data, cell.method, cell.seed, budget, cell.folder(out))
+        run(data, cell.method, cell.seed, budget, cell.folder(out), callbacks=callbacks)
     finally:
         torch.set_num_threads(threads)
     return cell
+
+
+@contextmanager
+def _ctrl_c_as_file(path: Path) -> Iterator[Path]:
+    """Turns the first Ctrl-C into a file that all processes see: on an exception, joblib would kill them as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield path  # signals are the main thread's
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def stop(*args: Any) -> None:
+        path.touch()
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield path
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        path.unlink(missing_ok=True)
+
+
+class _StopAtFile(Callback):
+    """Interrupts training once there is a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.path.exists():
+            raise KeyboardInterrupt
+
+
+def _run_in_process(data: MultiTaskData, cell: Cell, budget: Budget, out: Path, stop: Path) -> Cell | None:
+    """A run in a process of its own; None if it was interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process: the file tells when
+    try:
+        return None if stop.exists() else _run_cell(data, cell, budget, out, [_StopAtFile(stop)])
+    except KeyboardInterrupt:
+        return None
 
 
 def _write_comparison(cells: Sequence[Cell], methods: Sequence[Method], out: Path) -> Comparison:

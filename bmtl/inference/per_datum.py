@@ -50,7 +50,7 @@ class PerDatum:
         give the ELBO's own step. With ``weigh="tasks"`` each likelihood is a mean over its task's labelled rows.
         """
         k = len(losses.names)
-        host = torch.cat([losses.nll, losses.kl, losses.shared.reshape(1), losses.counts]).detach().double().cpu()
+        host = torch.cat([losses.nll, losses.kl, losses.shared.reshape(1), losses.counts]).detach().cpu().double()
         nll, kl, shared, counts = host[:k], host[k : 2 * k], host[2 * k].item(), host[2 * k + 1 :]
         numbers = numbers_of_data(losses, elbo.n_data, known)
         sizes = torch.tensor([numbers[name] for name in losses.names], dtype=torch.float64)

@@ -28,6 +28,7 @@ class StepRecord:
         iterations: Rounds of the weighting's solver.
         status: "ok", "inexact", "stationary"; "skipped" where the step was not taken.
         length: Name of the length rule, "" without a weighting.
+        fidelity: Cosine of the update with the one from the full gradients, NaN where it was not found.
         seconds: Time of the step's parts; "step" is the whole.
         events: What was out of the ordinary.
     """
@@ -46,6 +47,7 @@ class StepRecord:
     iterations: int = 0
     status: str = "ok"
     length: str = ""
+    fidelity: float = float("nan")
     seconds: dict[str, float] = field(default_factory=dict)
     events: tuple[str, ...] = ()
 
@@ -55,7 +57,7 @@ def history_arrays(history: Sequence[StepRecord]) -> dict[str, np.ndarray]:
 
     Returns:
         ``losses``, ``weights``, ``weights_heads`` (S, K); ``gram``, ``cosine`` (S, K, K); ``step``, ``epoch``, ``shared``,
-        ``residual``, ``seconds``, ``skipped`` (S,).
+        ``residual``, ``fidelity``, ``seconds``, ``skipped`` (S,).
 
     Raises:
         ValueError: If the history is empty.
@@ -76,6 +78,7 @@ def history_arrays(history: Sequence[StepRecord]) -> dict[str, np.ndarray]:
         "cosine": cosine,
         "shared": np.array([r.shared for r in history]),
         "residual": np.array([r.residual for r in history]),
+        "fidelity": np.array([r.fidelity for r in history]),
         "seconds": np.array([r.seconds.get("step", np.nan) for r in history]),
         "skipped": np.array([r.status == "skipped" for r in history]),
     }
@@ -86,7 +89,7 @@ def history_state(history: Sequence[StepRecord]) -> dict[str, Any]:
     if not history:
         return {}
     stacked = ("losses", "active", "weights", "weights_heads", "alpha", "gram")
-    listed = ("step", "epoch", "shared", "residual", "iterations", "status", "length", "seconds", "events")
+    listed = ("step", "epoch", "shared", "residual", "iterations", "status", "length", "fidelity", "seconds", "events")
     state: dict[str, Any] = {field: torch.stack([getattr(r, field) for r in history]) for field in stacked}
     state |= {field: [getattr(r, field) for r in history] for field in listed}
     return state | {"names": history[-1].names}

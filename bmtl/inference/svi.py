@@ -294,7 +294,7 @@ class BalancedSVI:
         """The losses of a batch, without a gradient or a step."""
         self.initialise(*args, **kwargs)
         losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
-        host = torch.stack([losses.nll, losses.counts, losses.labelled]).double().cpu()
+        host = torch.stack([losses.nll, losses.counts, losses.labelled]).cpu().double()
         means = torch.where(host[1] > 0, host[0] / host[1], torch.nan)
         return Evaluation(means, host[2], PerDatum.of(losses, self.elbo, self._numbers).rest)
 
@@ -366,6 +366,7 @@ class BalancedSVI:
             iterations=0 if solution is None else solution.iterations,
             status="skipped" if update is None else "ok" if solution is None else solution.status,
             length="" if update is None else update.length,
+            fidelity=float("nan") if update is None else update.fidelity,
             seconds={} if update is None else update.seconds,
             events=events,
         )
@@ -440,10 +441,11 @@ class BalancedSVI:
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"The saved state belongs to another balancer: {error}") from error
         self.load_program_state({"module": state["module"], "params": state["params"]})
+        moments = copy.deepcopy(state["optimizer"])  # torch's optimizers would go on in the caller's tensors
         if isinstance(self.optimizer, PyroOptim):
-            self.optimizer.set_state(copy.deepcopy(state["optimizer"]))
+            self.optimizer.set_state(moments)
         elif self.optimizer is not None:
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch's would go on in the caller's tensors
+            self.optimizer.load_state_dict(moments)
         self._epoch_sums = state["epoch_sums"].clone()
         self._epoch_counts = state["epoch_counts"].clone()
         self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]

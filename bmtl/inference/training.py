@@ -64,7 +64,8 @@ class BalancedTraining(LightningModule):
         accumulate: Number of batches whose gradients one optimizer step adds up.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch, a
             `ReduceLROnPlateau` on ``val/loss``.
-        seed: Random draws in epoch e depend on this and on e alone, so that a resumed run equals an uninterrupted one.
+        seed: The program's random draws in epoch e depend on this and on e alone, so that a resumed run equals an
+            uninterrupted one. The order of the batches is the loader's affair (`fit` seeds it too).
     """
 
     def __init__(
@@ -122,6 +123,8 @@ class BalancedTraining(LightningModule):
         start = time.perf_counter()
         args, kwargs = spread(batch)
         optimizer: Any = self.optimizers()
+        if batch_idx == 0:  # anew: whether a DataLoader has drawn since the epoch's start depends on resumption
+            self.on_train_epoch_start()
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()
         record = self.svi.backward(*args, **kwargs)
@@ -218,7 +221,7 @@ def fit(
         accumulate: Batches whose gradients one optimizer step adds up.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch.
         seed: Seeds the order of the batches and all draws. The global generators are left as they were.
-        out: Folder for ``best.ckpt``, ``last.ckpt`` and ``metrics.csv``; None writes nothing.
+        out: Folder for ``last.ckpt``, with `val` ``best.ckpt``, and ``metrics.csv``; None writes nothing.
         resume: A checkpoint written by an earlier run, to go on from.
         restore_best: With `val`, end with the parameters of the best epoch.
         accelerator: "auto", "cpu", "gpu", ... as Lightning names them.
@@ -255,12 +258,14 @@ def fit(
         del saved
     module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, seed=seed)
     best = _KeepBest() if val is not None and restore_best else None
-    monitor: dict[str, Any] = {"monitor": "val/loss"} if val is not None else {}
     used: list[Callback] = [*callbacks, *([best] if best else [])]
     if patience is not None:
         used.append(EarlyStopping("val/loss", patience=patience))
     if folder is not None:
-        used.append(ModelCheckpoint(folder, filename="best", save_last=True, enable_version_counter=False, **monitor))
+        # Two callbacks: `save_last` of one that monitors writes last.ckpt only where it writes best.ckpt.
+        if val is not None:
+            used.append(ModelCheckpoint(folder, filename="best", monitor="val/loss", enable_version_counter=False))
+        used.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
     if progress:
         used.append(_Progress())
     steps = svi.steps
@@ -468,7 +473,9 @@ def _interruptible() -> Iterator[list[bool]]:
     stopped: list[bool] = []
     try:
         yield stopped
-    except SystemExit:
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise  # a callback's own
         stopped.append(True)
     finally:
         if handler is not None:

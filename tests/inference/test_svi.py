@@ -787,7 +787,7 @@ def test_a_history_as_arrays():
             svi.end_epoch()
     arrays = history_arrays(svi.history)
     assert {name: a.shape for name, a in arrays.items()} == {
-        **dict.fromkeys(("step", "epoch", "shared", "residual", "seconds", "skipped"), (4,)),
+        **dict.fromkeys(("step", "epoch", "shared", "residual", "fidelity", "seconds", "skipped"), (4,)),
         **dict.fromkeys(("losses", "weights", "weights_heads"), (4, 3)),
         **dict.fromkeys(("gram", "cosine"), (4, 3, 3)),
     }

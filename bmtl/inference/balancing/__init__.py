@@ -2,7 +2,7 @@
 
 from bmtl.inference.balancing.balancer import Balancer, Update
 from bmtl.inference.balancing.base import Context, Measured, Objective, Solution, Transform, Weighting
-from bmtl.inference.balancing.geometry import Full, LastLayer
+from bmtl.inference.balancing.geometry import Full, LastLayer, Representation
 from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
 from bmtl.inference.balancing.parse import SLOTS, balancer
 from bmtl.inference.balancing.transforms import (
@@ -79,6 +79,7 @@ __all__ = [
     "Norm",
     "Objective",
     "PCGrad",
+    "Representation",
     "SDMGrad",
     "Solution",
     "Sum",

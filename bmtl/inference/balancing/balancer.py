@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +37,7 @@ class Update:
         gram: Gram matrix of the scaled losses' gradients; None without a weighting.
         solution: The weighting's own answer.
         length: Name of the length rule.
+        fidelity: Cosine of the update with the one from the full gradients, NaN where it was not found.
         seconds: Time by slot.
         events: What was out of the ordinary.
     """
@@ -45,6 +48,7 @@ class Update:
     gram: Tensor | None = None
     solution: Solution | None = None
     length: str = ""
+    fidelity: float = math.nan
     seconds: dict[str, float] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
 
@@ -118,8 +122,8 @@ class Balancer(nn.Module):
 
     @property
     def cut(self) -> bool:
-        """Whether the programs must run with their graph cut at the marked tensors."""
-        return self.compares and self.geometry.cut and len(self.names) > 1
+        """Whether the next step's programs must run with their graph cut at the marked tensors."""
+        return self.compares and self.geometry.cut and len(self.names) > 1 and self.geometry.due
 
     @property
     def compares(self) -> bool:
@@ -155,52 +159,93 @@ class Balancer(nn.Module):
         update = Update(weights=slopes, weights_heads=slopes)
         now = time.perf_counter()
         update.seconds["transform"] = now - start
-        few = len(objective.names) < 2
+        cut = objective.marks.cut
         if len(self.names) == 1 and self.weighting is not None:
             self._tell_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
-        if not self.compares or (few and not self.cut):
+        if not self.compares or (len(objective.names) < 2 and not cut):
             backward(objective.weighted(slopes), objective.unweighted(slopes))
-            update.seconds["backward"] = time.perf_counter() - now
-            return update
-
-        if not objective.names:  # nobody has a label: only the terms of weight 1 are left
+        elif not objective.names:  # nobody has a label: only the terms of weight 1 are left
             self.geometry.pull(objective, slopes, slopes, slopes, None)
-            update.seconds["backward"] = time.perf_counter() - now
+        elif self.geometry.due:
+            self._compare(objective, slopes, update, ctx)
             return update
+        else:
+            alpha, factors = self.geometry.kept(ctx.active)
+            self.geometry.age[0] += 1
+            alpha, head_alpha = self._weights(update, slopes, alpha, factors)
+            self.geometry.push(objective, slopes, alpha, head_alpha)
+        update.seconds["backward"] = time.perf_counter() - now
+        return update
 
+    def _compare(self, objective: Objective, slopes: Tensor, update: Update, ctx: Context) -> None:
+        """Compares the task gradients, weighs them, and writes the update."""
+        start = time.perf_counter()
         measured = self.geometry.measure(objective, slopes)
         measured.losses = objective.losses
         measured.dtype = objective.rows[0].dtype if measured.J is None else measured.J.dtype
-        start, now = now, time.perf_counter()
-        update.seconds["geometry"] = now - start
         self._check_gram(objective, measured.G)
+        now = time.perf_counter()
+        update.seconds["geometry"] = now - start
         factors = self.transform.refine(measured, ctx)
         if factors is None:
             factors = torch.ones_like(slopes)
         else:
             measured = _scaled(measured, factors)
         update.gram = measured.G
-        direction = None
-        if self.weighting is None:
-            alpha = torch.ones_like(slopes)
-        else:
-            update.solution, zero = self.weighting.weigh(measured, ctx)
-            zeros = zero.nonzero().flatten().tolist()
-            update.events += [f"task {objective.names[k]!r} has a zero gradient" for k in zeros]
-            if update.solution.status != "ok":
-                update.events.append(f"{self.weighting.name}: {update.solution.status}")
-            update.events += [f"{self.weighting.name}: {event}" for event in update.solution.events]
-            alpha, direction = self._of_length(update.solution, measured.G)
-            update.alpha, update.length = alpha, self.length.name
-        head_alpha = alpha if self.heads == "alpha" else torch.ones_like(alpha)
-        # The graph and the gradients at hand are those before the factors.
-        alpha, head_alpha = alpha * factors, head_alpha * factors
-        update.weights, update.weights_heads = alpha * slopes, head_alpha * slopes
+        cosine = _cosine(measured.G)
+        alpha, direction = torch.ones_like(slopes), None
+        if self.weighting is not None and self.geometry.unmoved(ctx.active, cosine):
+            alpha = self.geometry.kept(ctx.active)[0]
+            update.events.append(f"{self.weighting.name}: weights kept, since no cosine has moved")
+        elif self.weighting is not None:
+            alpha, direction = self._weigh(objective, measured, update, ctx)
+            self.geometry.keep(ctx.active, alpha, factors, cosine)
+        self._check_fidelity(objective, factors, alpha, update, ctx)
+        self.geometry.age[0], self.geometry.age[1] = 0, self.geometry.age[1] + 1
         start, now = now, time.perf_counter()
         update.seconds["weighting"] = now - start
+        # The graph and the gradients at hand are those before the factors.
+        alpha, head_alpha = self._weights(update, slopes, alpha, factors)
         self.geometry.pull(objective, slopes, alpha, head_alpha, direction)
         update.seconds["backward"] = time.perf_counter() - now
-        return update
+
+    def _weigh(
+        self, objective: Objective, measured: Measured, update: Update, ctx: Context
+    ) -> tuple[Tensor, Tensor | None]:
+        """The weighting's weights, of the chosen length, and its direction where that is no combination of gradients."""
+        assert self.weighting is not None
+        update.solution, zero = self.weighting.weigh(measured, ctx)
+        zeros = zero.nonzero().flatten().tolist()
+        update.events += [f"task {objective.names[k]!r} has a zero gradient" for k in zeros]
+        if update.solution.status != "ok":
+            update.events.append(f"{self.weighting.name}: {update.solution.status}")
+        update.events += [f"{self.weighting.name}: {event}" for event in update.solution.events]
+        return self._of_length(update.solution, measured.G)
+
+    def _weights(self, update: Update, slopes: Tensor, alpha: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the scaled losses for trunk and heads, with the factors; puts them on record."""
+        if self.weighting is not None:
+            update.alpha, update.length = alpha, self.length.name
+        head_alpha = factors * alpha if self.heads == "alpha" else factors
+        alpha = factors * alpha
+        update.weights, update.weights_heads = alpha * slopes, head_alpha * slopes
+        return alpha, head_alpha
+
+    def _check_fidelity(
+        self, objective: Objective, factors: Tensor, alpha: Tensor, update: Update, ctx: Context
+    ) -> None:
+        """Puts on record the cosine of the update with the one from the full gradients, where that is asked for."""
+        every = self.geometry.fidelity_every
+        if not every or self.weighting is None or int(self.geometry.age[1]) % every:
+            return
+        gram = self.geometry.full_gram(objective)
+        if gram is None:
+            return
+        gram = gram * factors[:, None] * factors
+        # A copy: a weighting's own state must not see this comparison.
+        exact = copy.deepcopy(self.weighting).weigh(Measured(gram, losses=objective.losses), ctx)[0].alpha
+        lengths = (alpha @ gram @ alpha) * (exact @ gram @ exact)
+        update.fidelity = float((alpha @ gram @ exact) / lengths.sqrt()) if lengths > 0 else math.nan
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
         """Passes each task's mean training loss of the epoch ``(K_all,)`` to the transform."""
@@ -282,3 +327,9 @@ def _scaled(m: Measured, factors: Tensor) -> Measured:
     outer = factors[:, None] * factors
     jacobian = None if m.J is None else m.J * factors.to(m.J)[:, None]
     return replace(m, G=m.G * outer, J=jacobian, cross=None if m.cross is None else m.cross * outer)
+
+
+def _cosine(gram: Tensor) -> Tensor:
+    """Cosines of gradients ``(K, K)``; NaN for a zero gradient."""
+    norms = gram.diagonal().clamp_min(0).sqrt()
+    return gram / norms[:, None] / norms

@@ -442,7 +442,6 @@ def test_the_graph_is_freed(objective, geometry):
     made.backward(seen, Context(torch.ones(3, dtype=torch.bool)))
     with pytest.raises(RuntimeError, match="second time"):
         seen.rows[2].backward()
-    assert not made.geometry._private if geometry == "full" else not made.geometry._deltas
 
 
 def test_a_loss_that_depends_on_nothing_is_a_zero_gradient(step, written):
@@ -536,11 +535,11 @@ def test_the_kernel_form_gives_way_where_it_would_cancel(step, jacobian):
 
 
 def test_parameters_of_several_precisions(step, jacobian, written):
-    low, high = nn.Linear(3, 7).bfloat16(), nn.Linear(7, 5)
+    high, low = nn.Linear(3, 7), nn.Linear(7, 5).bfloat16()
     heads, x = heads_on(5), torch.randn(4, 3)
 
     def program():
-        return losses_of(heads, [bmtl.shared(high(torch.tanh(low(x.bfloat16())).double()))] * 3)
+        return losses_of(heads, [bmtl.shared(low(torch.tanh(high(x)).bfloat16()).double())] * 3)
 
     update = step("full >> nash-mtl", program)
     j = jacobian(program, [*low.parameters(), *high.parameters()])

@@ -2,5 +2,6 @@
 
 from bmtl.inference.balancing.geometry.full import Full
 from bmtl.inference.balancing.geometry.last_layer import LastLayer
+from bmtl.inference.balancing.geometry.representation import Representation
 
-__all__ = ["Full", "LastLayer"]
+__all__ = ["Full", "LastLayer", "Representation"]

@@ -1,16 +1,29 @@
 """What a geometry does: measure the task gradients, then write one gradient per parameter."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective, Slot
+from bmtl.inference.balancing.graph import parameters_reached
 
 
 class Geometry(Slot):
     """Slot 2: where task gradients are compared.
+
+    Args:
+        every: Compare every n-th step and keep the weights in between; a step without a comparison costs one backward
+            through the trunk.
+        moved: Keep the weights while no cosine of task gradients has moved by more than this since they were found.
+        fidelity_every: Every n-th comparison, also find the update from the full gradients and record its cosine with
+            the one taken (``StepRecord.fidelity``); 0 never does. The full comparison then costs its K backwards.
+
+    Raises:
+        ValueError: If an option is out of its range.
 
     Attributes:
         cut: The programs must run with their graph cut at the marked tensors (`Marks`).
@@ -18,6 +31,45 @@ class Geometry(Slot):
 
     slot = "geometry"
     cut: ClassVar[bool] = False
+
+    alpha: Tensor
+    factors: Tensor
+    cosine: Tensor
+    age: Tensor
+
+    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every counts steps, from 1, and {every} was given.")
+        if not 0 <= moved <= 2:
+            raise ValueError(f"moved is a change of a cosine, from 0 to 2, and {moved} was given.")
+        if fidelity_every < 0:
+            raise ValueError(
+                f"fidelity_every counts comparisons, from 1, or is 0 for never, and {fidelity_every} was given."
+            )
+        self.every, self.moved, self.fidelity_every = every, moved, fidelity_every
+
+    def options(self) -> dict[str, object]:
+        given = (("every", self.every, 1), ("moved", self.moved, 0.0), ("fidelity_every", self.fidelity_every, 0))
+        return {name: value for name, value, default in given if value != default}
+
+    def bind(self, names: Sequence[str]) -> None:
+        if "age" in self._buffers:
+            return
+        k = len(names)
+        self.register_buffer("alpha", torch.full((k,), torch.nan, dtype=torch.float64))
+        self.register_buffer("factors", torch.ones(k, dtype=torch.float64))
+        self.register_buffer("cosine", torch.full((k, k), torch.nan, dtype=torch.float64))
+        self.register_buffer(
+            "age", torch.tensor([-1, 0])
+        )  # steps since the last comparison (-1: none yet); comparisons
+
+    @property
+    def due(self) -> bool:
+        """Whether the next step compares gradients."""
+        if self.every == 1 or "age" not in self._buffers:
+            return True
+        return not 0 <= int(self.age[0]) < self.every - 1
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
         """The Gram matrix of the scaled losses' gradients; writes no gradient.
@@ -41,6 +93,86 @@ class Geometry(Slot):
             direction: What the shared parameters receive in place of their gradients' combination, ``(P,)``, or None.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it writes gradients.")
+
+    def full_gram(self, objective: Objective) -> Tensor | None:
+        """Gram matrix of the gradients of all shared parameters, from what `measure` has; None where that is `measure`'s."""
+        return None
+
+    def push(self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor) -> None:
+        """Writes the update at known weights, without a comparison; the graph is not cut.
+
+        Args:
+            objective: The losses, with their graph.
+            slopes: As for `measure`.
+            alpha: As for `pull`.
+            head_alpha: As for `pull`.
+        """
+        rest = objective.unweighted(alpha * slopes)
+        if torch.equal(alpha, head_alpha):
+            backward(objective.weighted(alpha * slopes), rest)
+            return
+        structure = read_structure(objective)
+        own = list({id(p): p for parameters in structure.private for p in parameters}.values())
+        for parameters, weights, last in ((own, head_alpha, False), (structure.shared, alpha, rest is None)):
+            total = objective.weighted(weights * slopes)
+            if parameters and total is not None and total.requires_grad:
+                found = torch.autograd.grad(total, parameters, retain_graph=not last, allow_unused=True)
+                for parameter, gradient in zip(parameters, found, strict=True):
+                    if gradient is not None:
+                        add_gradient(parameter, gradient.clone())
+        backward(rest)
+
+    def keep(self, active: Tensor, alpha: Tensor, factors: Tensor, cosine: Tensor) -> None:
+        """Remembers what a comparison found, for the tasks that were present."""
+        self.alpha[active], self.factors[active] = alpha, factors
+        index = active.nonzero().squeeze(-1)
+        self.cosine[index[:, None], index] = cosine
+        self.age[0] = 0
+
+    def kept(self, active: Tensor) -> tuple[Tensor, Tensor]:
+        """The last weights and factors of the tasks present ``(K,)``; 1 for a task that was not compared yet."""
+        return self.alpha[active].nan_to_num(nan=1.0), self.factors[active]
+
+    def unmoved(self, active: Tensor, cosine: Tensor) -> bool:
+        """Whether the cosines are where they were when the weights were found."""
+        if not self.moved:
+            return False
+        index = active.nonzero().squeeze(-1)
+        change = (self.cosine[index[:, None], index] - cosine).abs()
+        return bool((change <= self.moved).all())  # NaN, for a task that was not compared yet, has moved
+
+
+@dataclass
+class Structure:
+    """Which parameters each task reaches."""
+
+    shared: list[Tensor]
+    reached: list[list[int]]  # per task: which of `shared`
+    private: list[list[Tensor]]  # per task
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of entries of each shared parameter."""
+        return [p.numel() for p in self.shared]
+
+
+def read_structure(objective: Objective) -> Structure:
+    """Which parameters each task reaches, from the autograd graph.
+
+    Shared are those upstream of a marked tensor; without a mark, those that two or more tasks reach.
+    """
+    reached = [parameters_reached(row) for row in objective.rows]
+    if objective.marks.tensors:
+        upstream = set(parameters_reached(*objective.marks.tensors))
+    else:
+        upstream = {key for key, count in Counter(key for row in reached for key in row).items() if count > 1}
+    shared = {key: p for parameters in reached for key, p in parameters.items() if key in upstream}
+    index = {key: i for i, key in enumerate(shared)}
+    return Structure(
+        shared=list(shared.values()),
+        reached=[sorted(index[key] for key in parameters if key in index) for parameters in reached],
+        private=[[p for key, p in parameters.items() if key not in index] for parameters in reached],
+    )
 
 
 def add_gradient(parameter: Tensor, gradient: Tensor) -> None:

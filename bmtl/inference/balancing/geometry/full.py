@@ -1,28 +1,19 @@
 """The exact gradients of all shared parameters."""
 
-from collections import Counter
-from dataclasses import dataclass
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.geometry.base import Geometry, add_gradient, backward, gram_matrix
-from bmtl.inference.balancing.graph import parameters_reached
-
-
-@dataclass
-class _Structure:
-    """Which parameters each task reaches."""
-
-    shared: list[Tensor]
-    reached: list[list[int]]  # per task: which of `shared`
-    private: list[list[Tensor]]  # per task
-
-    @property
-    def sizes(self) -> list[int]:
-        return [p.numel() for p in self.shared]
+from bmtl.inference.balancing.geometry.base import (
+    Geometry,
+    Structure,
+    add_gradient,
+    backward,
+    gram_matrix,
+    read_structure,
+)
 
 
 class Full(Geometry):
@@ -31,21 +22,25 @@ class Full(Geometry):
     The shared parameters are those upstream of a tensor marked with `bmtl.shared`; in a program without a mark, those
     that two or more tasks reach in the autograd graph. Parameters that no task reaches are left alone. The gradients of
     the heads come from the same K passes, and the shared update is ``J' alpha``: there is no further pass.
+
+    Args:
+        every: Compare every n-th step and keep the weights in between.
+        moved: Keep the weights while no cosine of task gradients has moved by more than this.
     """
 
     name = "full"
     cost = "K backwards"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._structure = _Structure([], [], [])
+    def __init__(self, every: int = 1, moved: float = 0.0) -> None:
+        super().__init__(every, moved)
+        self._structure = Structure([], [], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
         self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `pull`
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
         # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
         # models. A parameter that an old structure does not know would silently stay where it is.
-        structure = self._structure = _read(objective)
+        structure = self._structure = read_structure(objective)
         scale = slopes * objective.units
         # Parameters may differ in precision; products of gradients need float32 at least.
         dtype = reduce(torch.promote_types, (p.dtype for p in structure.shared), torch.float32)
@@ -81,7 +76,7 @@ class Full(Geometry):
         self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
     ) -> None:
         structure, private, jacobian = self._structure, self._private, self._jacobian
-        self._structure, self._private, self._jacobian = _Structure([], [], []), [], torch.empty(0, 0)
+        self._structure, self._private, self._jacobian = Structure([], [], []), [], torch.empty(0, 0)
         for parameter, gradient, k in private:
             add_gradient(parameter, gradient * head_alpha[k].item())
         if structure.shared:
@@ -89,19 +84,3 @@ class Full(Geometry):
             for parameter, part in zip(structure.shared, update.split(structure.sizes), strict=True):
                 add_gradient(parameter, part.view_as(parameter).to(parameter))
         backward(objective.unweighted(alpha * slopes))
-
-
-def _read(objective: Objective) -> _Structure:
-    """Which parameters each task reaches, from the autograd graph."""
-    reached = [parameters_reached(row) for row in objective.rows]
-    if objective.marks.tensors:
-        upstream = set(parameters_reached(*objective.marks.tensors))
-    else:
-        upstream = {key for key, count in Counter(key for row in reached for key in row).items() if count > 1}
-    shared = {key: p for parameters in reached for key, p in parameters.items() if key in upstream}
-    index = {key: i for i, key in enumerate(shared)}
-    return _Structure(
-        shared=list(shared.values()),
-        reached=[sorted(index[key] for key in parameters if key in index) for parameters in reached],
-        private=[[p for key, p in parameters.items() if key not in index] for parameters in reached],
-    )

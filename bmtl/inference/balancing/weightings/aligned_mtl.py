@@ -42,7 +42,7 @@ class AlignedMTL(Weighting):
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         balance, kept, residual = aligned(m.G.numpy(), self.scale, torch.finfo(m.dtype).eps)
-        events = ()
+        events: tuple[str, ...] = ()
         if self.scale == "min" and kept[0] < 1e-6 * kept[-1]:
             events = (f"the smallest eigenvalue, {kept[0] / kept[-1]:.1g} of the largest, shrinks the update",)
         status: Literal["ok", "inexact"] = "ok" if residual <= self.tolerance else "inexact"

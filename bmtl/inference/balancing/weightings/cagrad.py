@@ -15,7 +15,7 @@ class CAGrad(Weighting):
     ``w'Gb + c |g0| |J'w|`` on the simplex, and ``alpha = K (b + c |g0| / |J'w| w) / (1 + c^2)``. Where 0 lies in the hull of
     the gradients ``J'w`` may be 0: the status is "stationary", and the update is the nearest to the mean that harms no task.
 
-    Source: Liu et al. (2021), "Conflict-averse gradient descent", equations (3) to (5). Differs from the published code:
+    Source: Liu et al. (2021), "Conflict-averse gradient descent", algorithm 1. Differs from the published code:
     solved exactly by an active-set method instead of SLSQP or an interior-point solver, and K times their update (LibMTL,
     TorchJD), so that ``c=0`` is the plain sum.
 

@@ -16,7 +16,7 @@ class DBMTL(PerGradient):
     Memory: the averages, **K x P numbers** on the parameters' device, on top of the K x P that `full` holds. They are
     averaged by position, so the tasks must reach the same shared parameters in every step.
 
-    Source: Lin et al. (2023), "Dual-balancing for multi-task learning", section 3.2. Differs from LibMTL, which reports ones
+    Source: Lin et al. (2023), "Dual-balancing for multi-task learning". Differs from LibMTL, which reports ones
     as weights and does not save the averages; an absent task keeps its average and its count of steps.
 
     Args:

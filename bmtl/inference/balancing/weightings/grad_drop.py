@@ -51,7 +51,7 @@ class GradDrop(Seeded):
         for row in m.J:
             total += row
             size += row.abs()
-        drawn = torch.rand(len(total), generator=self.generator).to(total)
+        drawn = torch.rand(len(total), generator=self.generator, dtype=torch.float32).to(total)
         # U is below 1: what is all positive passes, and what is all negative too, 0 among the draws included.
         positive = drawn < (1.0 + total / size.clamp_min(torch.finfo(size.dtype).tiny)) / 2.0
         direction = torch.zeros_like(total)

@@ -15,7 +15,7 @@ class GradVac(PerTask, Seeded):
     ``v_i += g_j / |g_j| |v_i| (rho sqrt(1 - c^2) - c sqrt(1 - rho^2)) / sqrt(1 - rho^2)``, whose cosine is rho; and
     ``rho <- (1 - beta) rho + beta c``. ``beta=0`` is PCGrad.
 
-    Source: Wang et al. (2021), equations (4) and (5), for whole gradients; LibMTL offers groups of parameters too.
+    Source: Wang et al. (2021), "Gradient vaccine", for whole gradients; LibMTL offers groups of parameters too.
 
     Args:
         beta: Speed of the moving average, from 0 to 1.
@@ -48,7 +48,7 @@ class GradVac(PerTask, Seeded):
         here = self.present(ctx)
         norms, cosine = unit_diagonal(m.G.numpy())
         pairs = (here[:, None], here)
-        targets = self.rho[pairs].clamp(max=1.0 - 1e-6).cpu().numpy()
+        targets = self.rho[pairs].clamp(-1.0 + 1e-6, 1.0 - 1e-6).cpu().numpy()
         mixed = without_conflicts(cosine, self.orders(len(norms)).numpy(), targets, self.beta)
         self.rho[pairs] = torch.from_numpy(targets).to(self.rho)
         return Solution(torch.from_numpy((norms @ mixed) / norms), iterations=len(norms))

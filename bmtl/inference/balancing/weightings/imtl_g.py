@@ -14,7 +14,7 @@ class IMTLG(Weighting):
     no such update may exist: the status is "inexact" and v is the pseudo-inverse's, or, if that is 0 too, "stationary" and
     the weights are K times MGDA's.
 
-    Source: Liu et al. (2021), "Towards impartial multi-task learning", section 3.1. Differs from the paper and every code,
+    Source: Liu et al. (2021), "Towards impartial multi-task learning". Differs from the paper and every code,
     which divide by ``e' alpha``: that sum can be negative, and the update would then climb every loss. The length rule
     `norm` only scales.
     """

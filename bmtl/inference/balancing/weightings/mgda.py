@@ -17,7 +17,7 @@ class MGDA(Weighting):
     favours the shortest gradient. Where it is 0 (1e-7 of the lengths that it adds up), no update helps every task: the
     status is "stationary".
 
-    Source: Désidéri (2012); Sener & Koltun (2018), section 3.2, whose normalisers these are. Differs from the published
+    Source: Désidéri (2012); Sener & Koltun (2018), whose normalisers these are. Differs from the published
     code: solved exactly by an active-set method instead of projected gradient or Frank-Wolfe steps stopped early, which
     are far off where gradient norms differ by decades; gradients are flattened, not summed over the batch.
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.geometry.base import gram_matrix
 from bmtl.inference.balancing.weightings.db_mtl import combined
 from bmtl.inference.balancing.weightings.mgda import positive_losses
 from bmtl.inference.balancing.weightings.stateful import PerGradient
@@ -12,14 +13,16 @@ from bmtl.inference.balancing.weightings.stateful import PerGradient
 class MoCo(PerGradient):
     """MGDA by one step a batch, on averaged gradients (MoCo).
 
-    ``y_k <- y_k - beta / sqrt(t) (y_k - L_k g_k / n_k)``, from 0; ``w <- softmax(w - gamma / sqrt(t) (y y' + rho I) w)``, from
-    ``1 / K``; the update is ``y'w``, t the steps so far. Weights are reported as they act on the gradients, ``w_k L_k / n_k``.
+    ``y_k <- y_k - beta / sqrt(t) (y_k - L_k g_k / n_k)``, from 0; ``w <- softmax(w - gamma / sqrt(t) (y y' + rho I) w)``,
+    from ``1 / K``; the update is ``y'w``, t the steps so far. Weights are reported as they act on the gradients,
+    ``w_k L_k / n_k``.
 
     Memory: the averages, **K x P numbers** on the parameters' device, on top of the K x P that `full` holds. They are
     averaged by position, so the tasks must reach the same shared parameters in every step.
 
-    Source: Fernando et al. (2023), algorithm 1, in LibMTL's form: a softmax where the paper projects onto the simplex, and
-    gradients of length L. An absent task keeps its average and its share of w.
+    Source: Fernando et al. (2023), "Mitigating gradient bias in multi-objective learning", in LibMTL's form: a softmax
+    where the paper projects onto the simplex, and gradients of length L. An absent task keeps its average and its share of
+    w.
 
     Args:
         beta: Step size of the averages.
@@ -68,7 +71,7 @@ class MoCo(PerGradient):
         for k, gradient, length in zip(indices, m.J, lengths.tolist(), strict=True):  # P numbers at a time
             averages[k].mul_(1.0 - self.beta * decay).add_(gradient, alpha=self.beta * decay * length)
         y = averages if len(indices) == len(averages) else averages[here.to(averages.device)]
-        products = (y @ y.T).double().cpu()
+        products = gram_matrix((y,), len(y))
         old = self.w[here].cpu()
         share = old.sum()
         old = old / share

@@ -19,9 +19,9 @@ class SDMGrad(PerTask):
 
     The steps are the method: they are not run to convergence, and no residual is left by definition.
 
-    Source: Xiao, Ban & Ji (2023), algorithm 1. Differs from their code: the two samples are independent (theirs are one
-    tensor); the step length follows X instead of being 10 (5 in LibMTL); weights sum to K. ``lam`` is LibMTL's and that of
-    their runs; their class says 0.6.
+    Source: Xiao, Ban & Ji (2023), "Direction-oriented multi-objective learning". Differs from their code: the two samples
+    are independent (theirs are one tensor); the step length follows X instead of being 10 (5 in LibMTL); weights sum to K.
+    ``lam`` is LibMTL's and that of their runs; their class says 0.6.
 
     Args:
         lam: Pull towards the mean gradient, 0 or above.
@@ -57,15 +57,15 @@ class SDMGrad(PerTask):
     def forward(self, m: Measured, ctx: Context) -> Solution:
         here = self.present(ctx)
         values, vectors = np.linalg.eigh((m.G if m.cross is None else m.cross).numpy())
-        values = np.maximum(values / max(values[-1], 1e-300), 0.0)  # steps of length 1 on a matrix of norm 1
-        share, w = self.shares(here)
+        values = np.maximum(values, 0.0) / max(values[-1], 1e-300)  # steps of length 1 on a matrix of norm 1
+        share, w = self._shares(here)
         for _ in range(self.iters):
             w = onto_simplex(w - vectors @ (values * (vectors.T @ (w + self.lam / len(w)))))
         weights = torch.from_numpy(w)
         self.w[here] = (share * weights).to(self.w)
         return Solution((len(w) * weights + self.lam) / (1.0 + self.lam), iterations=self.iters)
 
-    def shares(self, here: Tensor) -> tuple[float, np.ndarray]:
+    def _shares(self, here: Tensor) -> tuple[float, np.ndarray]:
         """The part of w that the present tasks hold, and how it is divided among them."""
         w = self.w[here].cpu()
         share = w.sum().item()

@@ -56,7 +56,8 @@ class PerTask(Weighting):
             self.bind([str(k) for k in range(len(ctx.active))])
         if len(ctx.active) != len(self.names):
             raise ValueError(
-                f"This {self.name!r} keeps state for {len(self.names)} tasks and was given {len(ctx.active)}. Make a new one."
+                f"This {self.name!r} keeps state for {len(self.names)} tasks, and {len(ctx.active)} were given. Make a new "
+                "one."
             )
         return ctx.active.nonzero().squeeze(-1)
 

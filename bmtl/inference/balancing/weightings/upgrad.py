@@ -14,7 +14,7 @@ class UPGrad(Weighting):
     ``G alpha >= 0``, and without a conflict the update is the plain sum. Where it is 0 (1e-7 of the lengths that it adds
     up), no update helps a task without harming another: the status is "stationary".
 
-    Source: Quinton & Rey (2024), "Jacobian descent for multi-objective optimization", section 3. Differs from TorchJD: K
+    Source: Quinton & Rey (2024), "Jacobian descent for multi-objective optimization". Differs from TorchJD: K
     times its update; all K projections at once by principal pivoting on the cosines, whose ridge is 1e-10 and not 1e-4 of
     the trace, so that tasks with short gradients are protected too.
     """

@@ -77,7 +77,7 @@ class Budget:
     """What every method gets alike.
 
     Attributes:
-        epochs: Number of epochs; the parameters of the best one on validation are kept.
+        epochs: Number of epochs; the parameters of the one with the best validation likelihood are kept.
         batch_size: Rows in a batch.
         lr: Learning rate of Adam.
         widths: Widths of the trunk.
@@ -300,7 +300,7 @@ def _run_tree(
             "method": asdict(method),
             "budget": asdict(budget),
             "noise_for_predictions": "fitted on validation" if method.deterministic else "in the program",
-            "selection": "best epoch on validation",
+            "selection": "epoch with the best likelihood on validation",
         },
     )
 

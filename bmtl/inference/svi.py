@@ -103,6 +103,11 @@ class BalancedSVI:
         self.guide = guide
         self.elbo = elbo or TaskELBO()
         self.balancer = as_balancer(balancer)
+        if self.balancer.names:
+            raise ValueError(
+                f"This balancer serves another BalancedSVI already, and its state (bases, log-variances, moments) would "
+                f"come along. Make a new one: bmtl.balancer({str(self.balancer)!r})."
+            )
         self.on_error = on_error
         self.module = self.elbo(model, guide)  # type: ignore[arg-type]
         self.names: tuple[str, ...] = ()

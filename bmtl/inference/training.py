@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -39,16 +39,14 @@ class FitResult:
     Attributes:
         history: One record a step.
         validation: Mean validation loss per labelled row of each task after each epoch, ``{task: [E numbers]}``.
-        best_epoch: Epoch of the least mean validation loss, from 1; None without validation.
+        best_epoch: Epoch of the least ``val/loss``, from 1; None without validation.
         restored: The parameters are those of `best_epoch`, not of the last.
-        interrupted: Ended by Ctrl-C.
     """
 
     history: list[StepRecord]
     validation: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     restored: bool = False
-    interrupted: bool = False
 
 
 class BalancedTraining(LightningModule):
@@ -56,7 +54,7 @@ class BalancedTraining(LightningModule):
 
     `fit` makes one; under a `Trainer` of your own it gives you Lightning's loggers, callbacks and devices. It logs
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
-    ``val/loss``, their mean, after each epoch.
+    ``val/loss`` after each epoch.
 
     Args:
         svi: What is trained. It needs a torch optimizer or a factory of one.
@@ -64,6 +62,9 @@ class BalancedTraining(LightningModule):
         accumulate: Number of batches whose gradients one optimizer step adds up.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch, a
             `ReduceLROnPlateau` on ``val/loss``.
+        score: What ``val/loss`` is: the "mean" of the tasks' losses, or the mean of their "log": an improvement by a tenth
+            then counts alike in every task. For squared errors that is the Gaussian negative log-likelihood at the best
+            noise of each task, up to a constant.
         seed: The program's random draws in epoch e depend on this and on e alone, so that a resumed run equals an
             uninterrupted one. The order of the batches is the loader's affair (`fit` seeds it too).
     """
@@ -75,9 +76,12 @@ class BalancedTraining(LightningModule):
         clip: float | None = None,
         accumulate: int = 1,
         scheduler: Callable[[torch.optim.Optimizer], Scheduler] | None = None,
+        score: Literal["mean", "log"] = "mean",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if score not in ("mean", "log"):
+            raise ValueError(f"score is 'mean' or 'log', and {score!r} was given.")
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is a gradient norm, above 0, and {clip} was given.")
         if accumulate < 1:
@@ -86,7 +90,7 @@ class BalancedTraining(LightningModule):
         self.strict_loading = False  # the SVI loads its own state, once an AutoGuide has its parameters
         self.svi = svi
         self.program = svi.module  # registered, so that Lightning moves it to the device
-        self.clip, self.accumulate, self.seed = clip, accumulate, seed
+        self.clip, self.accumulate, self.score, self.seed = clip, accumulate, score, seed
         self.make_scheduler = scheduler
         self.validation: dict[str, list[float]] = {}
         self._sums = torch.zeros(0)
@@ -177,7 +181,18 @@ class BalancedTraining(LightningModule):
             for name, mean in named.items():
                 self.validation.setdefault(name, []).append(mean)
         self.log_dict({f"val/{name}": mean for name, mean in named.items()})
-        self.log("val/loss", sum(named.values()) / len(named))
+        self.log("val/loss", self._score(named))
+
+    def _score(self, losses: Mapping[str, float]) -> float:
+        """What epochs are compared by."""
+        if self.score == "mean":
+            return sum(losses.values()) / len(losses)
+        for name, loss in losses.items():
+            if loss <= 0:
+                raise ValueError(
+                    f"score='log' takes logarithms of validation losses, and task {name!r} has {loss:.4g}. Use score='mean'."
+                )
+        return sum(map(math.log, losses.values())) / len(losses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["bmtl"] = {"svi": self.svi.state_dict(), "validation": self.validation, "seed": self.seed}
@@ -199,6 +214,7 @@ def fit(
     clip: float | None = None,
     accumulate: int = 1,
     scheduler: Callable[[torch.optim.Optimizer], Scheduler] | None = None,
+    score: Literal["mean", "log"] = "mean",
     seed: int = 0,
     out: str | Path | None = None,
     resume: str | Path | None = None,
@@ -220,6 +236,8 @@ def fit(
         clip: Largest norm of the gradient; None clips nothing.
         accumulate: Batches whose gradients one optimizer step adds up.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch.
+        score: What ``val/loss`` is, by which epochs are compared: the "mean" of the tasks' losses, or the mean of their
+            "log", which counts an improvement by a tenth alike in every task.
         seed: Seeds the order of the batches and all draws. The global generators are left as they were.
         out: Folder for ``last.ckpt``, with `val` ``best.ckpt``, and ``metrics.csv``; None writes nothing.
         resume: A checkpoint written by an earlier run, to go on from.
@@ -256,7 +274,7 @@ def fit(
             raise CheckpointError(f"{resume} was written by bmtl.inference.checkpoint.save; take it up with its load.")
         resumed = saved["epoch"]
         del saved
-    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, seed=seed)
+    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
     best = _KeepBest() if val is not None and restore_best else None
     used: list[Callback] = [*callbacks, *([best] if best else [])]
     if patience is not None:
@@ -296,7 +314,7 @@ def fit(
         raise KeyboardInterrupt(f"Training was interrupted in epoch {svi.epoch}.")
     if svi.steps == steps and resume is None:
         raise ValueError("The loader 'train' is empty: it has no batch to give.")
-    return FitResult(svi.history, module.validation, best.epoch if best else None, restored, interrupted=False)
+    return FitResult(svi.history, module.validation, best.epoch if best else None, restored)
 
 
 def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -84,7 +84,6 @@ class Balancer(nn.Module):
         self.geometry = geometry or Full()
         self.length = length or _LENGTHS[weighting.length if weighting else "as-is"]()
         self.heads = heads
-        self._check_needs()
         self.names: tuple[str, ...] = ()
         self._told: set[str] = set()
 
@@ -127,8 +126,11 @@ class Balancer(nn.Module):
 
     @property
     def compares(self) -> bool:
-        """Whether task gradients are compared at all; without, a step costs one backward."""
-        return self.weighting is not None or self.transform.observes != "none"
+        """Whether task gradients are compared at all; without, a step costs one backward.
+
+        A geometry that is chosen without a weighting compares them for the record alone.
+        """
+        return self.weighting is not None or self.transform.observes != "none" or "geometry" in self._chosen
 
     def bind(self, names: Sequence[str]) -> None:
         """Tells the task names; every state is kept per name.
@@ -137,6 +139,7 @@ class Balancer(nn.Module):
             ValueError: If it was bound to other tasks before.
         """
         names = check_names(names)
+        self.check()
         if self.names and self.names != names:
             raise ValueError(
                 f"This balancer belongs to the tasks {self.names}, and the model has {names}. Make a new balancer."
@@ -255,20 +258,29 @@ class Balancer(nn.Module):
         """Passes the batch's losses at the new parameters ``(K,)`` to the transform."""
         self.transform.after_step(losses - (self.transform.bound if self.transform.positive else 0.0), ctx)
 
-    def _check_needs(self) -> None:
-        """Says at once, and not in the first step, that a choice needs what another does not give."""
-        wants = {
-            self.transform.observes if self.transform.observes == "jacobian" else "",
-            getattr(self.weighting, "needs", ""),
-        }
+    def check(self) -> None:
+        """Says before the first step that a choice needs what another does not give.
+
+        Raises:
+            ValueError: If gradients themselves or two samples of them are needed and the geometry does not give them, or
+                a length is chosen and nothing is weighed.
+        """
+        wants: dict[str, Slot] = {self.transform.observes: self.transform}
+        if self.weighting is not None:
+            wants[self.weighting.needs] = self.weighting
         if "jacobian" in wants and not isinstance(self.geometry, Full):
-            needy = self.weighting if getattr(self.weighting, "needs", "") == "jacobian" else self.transform
             raise ValueError(
-                f"{needy!r} works on the gradients themselves, and {self.geometry!r} gives their Gram matrix: use 'full'."
+                f"{wants['jacobian']!r} works on the gradients themselves, and {self.geometry!r} gives their Gram matrix: "
+                "use 'full'."
             )
         if "cross" in wants and not self.geometry.options().get("cross"):
             raise ValueError(
                 f"{self.weighting!r} needs two independent samples of the gradients: use '{self.geometry.name}(cross=True)'."
+            )
+        if "length" in self._chosen and self.weighting is None:
+            raise ValueError(
+                f"The length {self.length!r} scales a weighting's weights, and {str(self)!r} has no weighting. Leave it out, "
+                "or weigh gradients: 'ew >> nash-mtl >> norm'."
             )
 
     def _slopes(self, objective: Objective, ctx: Context) -> Tensor:

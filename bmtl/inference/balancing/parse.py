@@ -36,12 +36,15 @@ def balancer(spec: str | Slot | Balancer, *, heads: Literal["transform", "alpha"
         TypeError: If `spec` is of another type.
     """
     if isinstance(spec, Balancer):
-        return spec
-    if isinstance(spec, Slot):
-        return Balancer.of(spec, heads=heads)
-    if not isinstance(spec, str):
+        made = spec
+    elif isinstance(spec, Slot):
+        made = Balancer.of(spec, heads=heads)
+    elif isinstance(spec, str):
+        made = Balancer.of(*(_slot(part.strip(), spec) for part in _JOIN.split(spec)), heads=heads)
+    else:
         raise TypeError(f"A balancer is a string such as 'igb-v1 >> nash-mtl', or slots, not {type(spec).__name__}.")
-    return Balancer.of(*(_slot(part.strip(), spec) for part in _JOIN.split(spec)), heads=heads)
+    made.check()
+    return made
 
 
 def _slot(part: str, spec: str) -> Slot:

@@ -141,7 +141,7 @@ def test_cagrad_harms_nobody_where_gradients_cancel(k, c, decades):
     assert (d - mean).norm() <= c * mean.norm() * (1 + 1e-6)
     assert found.residual <= 1e-6
     if found.status == "stationary":
-        assert ((j @ d) / j.norm(dim=1) >= -1e-6 * d.norm()).all()
+        assert ((j @ d) / j.norm(dim=1) >= -1e-6 * d.norm() - 1e-12 * j.norm(dim=1).max()).all()
     else:
         assert decades  # the mean gradient is nearly the longest one, and a ball around it harms its opponent
 

@@ -279,7 +279,7 @@ class Balancer(nn.Module):
             )
         if "length" in self._chosen and self.weighting is None:
             raise ValueError(
-                f"The length {self.length!r} scales a weighting's weights, and {str(self)!r} has no weighting. Leave it out, "
+                f"The length {self.length!r} scales a weighting's weights, and {str(self)!r} has none. Leave it out, "
                 "or weigh gradients: 'ew >> nash-mtl >> norm'."
             )
 

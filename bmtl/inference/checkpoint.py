@@ -45,15 +45,15 @@ def save(svi: BalancedSVI, path: str | Path) -> None:
     path = Path(path)
     check_folder(path.parent)
     state = {"format": _FORMAT, "svi": svi.state_dict(), "random": random_state()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import csv
-import itertools
 import logging
 import math
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +16,11 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from bmtl.inference.callbacks import KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
+from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -59,7 +56,7 @@ class BalancedTraining(LightningModule):
     Args:
         svi: What is trained. It needs a torch optimizer or a factory of one.
         clip: Largest norm of the gradient of all parameters together; None clips nothing.
-        accumulate: Number of batches whose gradients one optimizer step adds up.
+        accumulate: Number of batches over whose gradients one optimizer step takes the mean.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch, a
             `ReduceLROnPlateau` on ``val/loss``.
         score: What ``val/loss`` is: the "mean" of the tasks' losses, or the mean of their "log": an improvement by a tenth
@@ -107,7 +104,7 @@ class BalancedTraining(LightningModule):
         if not self.svi.initialised:
             _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
             loader: Any = self.trainer.train_dataloader
-            with _forked(self.device):  # a shuffling loader draws its order
+            with forked(self.device):  # a shuffling loader draws its order
                 batch = plugin.convert_input(first_batch(loader))
             args, kwargs = spread(self.trainer.strategy.batch_to_device(batch, self.device))
             with plugin.tensor_init_context():
@@ -128,11 +125,14 @@ class BalancedTraining(LightningModule):
         args, kwargs = spread(batch)
         optimizer: Any = self.optimizers()
         if batch_idx == 0:  # anew: whether a DataLoader has drawn since the epoch's start depends on resumption
-            self.on_train_epoch_start()
+            self._seed_epoch()
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()
         record = self.svi.backward(*args, **kwargs)
         if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
+            if self.accumulate > 1:
+                gradients = [p.grad for p in self.svi.parameters if p.grad is not None]
+                torch._foreach_mul_(gradients, 1.0 / (batch_idx % self.accumulate + 1))
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip)
             if record.status != "skipped":
@@ -141,7 +141,10 @@ class BalancedTraining(LightningModule):
         record.seconds["step"] = time.perf_counter() - start
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(_mix(self.seed, self.svi.epoch, 1))
+        self._seed_epoch()
+
+    def _seed_epoch(self) -> None:
+        torch.manual_seed(mixed_seed(self.seed, self.svi.epoch, 1))
 
     def on_train_epoch_end(self) -> None:
         names = self.svi.names
@@ -162,8 +165,8 @@ class BalancedTraining(LightningModule):
         """Adds up each task's losses over its labelled rows."""
         args, kwargs = spread(batch)
         # Draws in validation neither depend on training's nor move them: the same ones every epoch.
-        with _forked(self.device):
-            torch.manual_seed(_mix(self.seed, batch_idx, 2))
+        with forked(self.device):
+            torch.manual_seed(mixed_seed(self.seed, batch_idx, 2))
             found = self.svi.evaluate(*args, **kwargs)
         if len(self._sums) != len(found.labelled):  # the first batch of all has just told the tasks
             self.on_validation_epoch_start()
@@ -234,7 +237,7 @@ def fit(
         max_epochs: Number of epochs in all, those before a resumption included.
         patience: Stop when ``val/loss`` has not improved for this many epochs; needs `val`.
         clip: Largest norm of the gradient; None clips nothing.
-        accumulate: Batches whose gradients one optimizer step adds up.
+        accumulate: Number of batches over whose gradients one optimizer step takes the mean.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch.
         score: What ``val/loss`` is, by which epochs are compared: the "mean" of the tasks' losses, or the mean of their
             "log", which counts an improvement by a tenth alike in every task.
@@ -262,7 +265,7 @@ def fit(
         raise ValueError("patience waits for a validation loss; give validation batches, val=...")
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():
-        if _length(loader) == 0:
+        if length_of(loader) == 0:
             raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")
         if isinstance(loader, Iterator):
             raise ValueError(f"The loader {name!r} can be read only once: give one that starts anew, such as a list.")
@@ -275,7 +278,7 @@ def fit(
         resumed = saved["epoch"]
         del saved
     module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
-    best = _KeepBest() if val is not None and restore_best else None
+    best = KeepBest(svi) if val is not None and restore_best else None
     used: list[Callback] = [*callbacks, *([best] if best else [])]
     if patience is not None:
         used.append(EarlyStopping("val/loss", patience=patience))
@@ -285,183 +288,36 @@ def fit(
             used.append(ModelCheckpoint(folder, filename="best", monitor="val/loss", enable_version_counter=False))
         used.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
     if progress:
-        used.append(_Progress())
+        used.append(Progress(svi))
     steps = svi.steps
-    with _quiet(), _forked(None), _interruptible() as stopped:
+    with _quiet(), forked(None), _interruptible() as stopped:
         trainer = Trainer(
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=1,
             precision=precision,
-            logger=_csv_log(folder, resumed) if folder is not None else False,
+            logger=csv_log(folder, resumed) if folder is not None else False,
             callbacks=used,
             enable_checkpointing=folder is not None,
             enable_model_summary=False,
             enable_progress_bar=progress,
             num_sanity_val_steps=0,
-            log_every_n_steps=max(1, min(50, _length(train) or 50)),
+            log_every_n_steps=max(1, min(50, length_of(train) or 50)),
             inference_mode=False,
         )
         trainer.fit(
             module,
-            _Loader(train, lambda: _mix(seed, svi.epoch, 0)),
-            None if val is None else _Loader(val, lambda: _mix(seed, 3)),
+            SeededLoader(train, lambda: mixed_seed(seed, svi.epoch, 0)),
+            None if val is None else SeededLoader(val, lambda: mixed_seed(seed, 3)),
             ckpt_path=None if resume is None else str(resume),
             weights_only=True,
         )
-    restored = best.restore(svi) if best else False
+    restored = best.restore() if best else False
     if stopped:
         raise KeyboardInterrupt(f"Training was interrupted in epoch {svi.epoch}.")
     if svi.steps == steps and resume is None:
         raise ValueError("The loader 'train' is empty: it has no batch to give.")
     return FitResult(svi.history, module.validation, best.epoch if best else None, restored)
-
-
-def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A batch as positional and keyword arguments.
-
-    Raises:
-        TypeError: If it is neither a tuple or list nor a mapping.
-    """
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    if isinstance(batch, tuple | list):
-        return tuple(batch), {}
-    if isinstance(batch, Tensor):
-        return (batch,), {}
-    raise TypeError(f"A batch is a tuple (spread as *batch) or a mapping (**batch), not {type(batch).__name__}.")
-
-
-def first_batch(loader: Iterable[Any]) -> Any:
-    """A batch of a loader.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    for batch in loader:
-        return batch
-    raise ValueError("The loader 'train' is empty: it has no batch to give.")
-
-
-class _Loader:
-    """A loader whose order follows from a seed alone; one loader for Lightning, which takes a list for several.
-
-    Args:
-        loader: The batches.
-        seed: Gives the seed of the next pass.
-    """
-
-    def __init__(self, loader: Iterable[Any], seed: Callable[[], int]) -> None:
-        self.loader, self.seed = loader, seed
-        if _length(loader) is not None:
-            self.__class__ = _SizedLoader
-
-    def __iter__(self) -> Iterator[Any]:
-        loader: Any = self.loader
-        seed = self.seed()
-        if isinstance(getattr(loader, "generator", None), torch.Generator):
-            loader.generator.manual_seed(seed)
-        with _forked(None):
-            torch.manual_seed(seed)
-            batches = iter(loader)
-            opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is asked for
-        yield from opening
-        yield from batches
-
-
-class _SizedLoader(_Loader):
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
-
-
-def _length(loader: Any) -> int | None:
-    """Number of batches, where it is known; a DataLoader of an IterableDataset has a length that raises."""
-    try:
-        return len(loader) if isinstance(loader, Sized) else None
-    except TypeError:
-        return None
-
-
-class _KeepBest(Callback):
-    """Keeps the parameters of the epoch with the least validation loss."""
-
-    def __init__(self) -> None:
-        self.epoch: int | None = None
-        self.loss = math.inf
-        self.state: dict[str, dict[str, Tensor]] | None = None
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = float(trainer.callback_metrics["val/loss"])
-        if loss < self.loss:
-            assert isinstance(pl_module, BalancedTraining)
-            self.loss, self.epoch = loss, pl_module.svi.epoch
-            self.state = copy.deepcopy(pl_module.svi.program_state())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "loss": self.loss, "state": self.state}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.epoch, self.loss, self.state = state_dict["epoch"], state_dict["loss"], state_dict["state"]
-
-    def restore(self, svi: BalancedSVI) -> bool:
-        if self.state is None:
-            return False
-        svi.load_program_state(self.state)
-        return True
-
-
-def _csv_log(folder: Path, resumed: int) -> CSVLogger:
-    """A log in ``metrics.csv``; the rows of epochs before a resumption are kept, which Lightning's own would delete.
-
-    Args:
-        folder: Where.
-        resumed: The last epoch that is not trained again, from 0; -1 for none.
-    """
-    path = folder / "metrics.csv"
-    kept: list[dict[str, Any]] = []
-    if resumed >= 0 and path.is_file():
-        with path.open(newline="") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-        kept = [row for row in rows if float(row.get("epoch", "inf")) <= resumed]
-    log = CSVLogger(folder.parent, name=folder.name, version="")
-    log.experiment.metrics.extend(kept)
-    log.save()
-    return log
-
-
-class _Progress(RichProgressBar):
-    """Lightning's bar with the losses of the last step: every task's where they fit, else their mean."""
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        assert isinstance(pl_module, BalancedTraining)
-        history = pl_module.svi.history
-        if not history:
-            return {}
-        record = history[-1]
-        items: dict[str, Any] = {}
-        if len(record.names) <= 6:
-            items = {name: f"{loss:.3g}" for name, loss in zip(record.names, record.losses.tolist(), strict=True)}
-        else:
-            items["mean loss"] = f"{record.losses.nanmean().item():.3g}"
-        if "val/loss" in trainer.callback_metrics:
-            items["val"] = f"{trainer.callback_metrics['val/loss'].item():.3g}"
-        return items
-
-
-def _mix(*numbers: int) -> int:
-    """One seed from several numbers."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 12_345) % (2**63 - 1)
-    return seed
-
-
-@contextmanager
-def _forked(device: torch.device | None) -> Iterator[None]:
-    """Random state that is put back afterwards."""
-    cuda = torch.cuda.is_available() and (device is None or device.type == "cuda")
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-        yield
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def runs():
     return found | {"latents": BalancedSVI(model, AutoNormal(model), adam, "nash-mtl")}
 
 
-def go_on(svi, steps=4):
+def go_on(svi, steps=5):
     """Steps on batches that all three global generators have a part in; two steps make an epoch."""
     for _ in range(steps):
         x, y = batch(seed=random.randrange(1000))
@@ -69,7 +69,7 @@ def test_a_run_taken_up_in_a_fresh_process_is_the_uninterrupted_run_bit_for_bit(
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, env=environment)
     for name, state in expected.items():
         assert_same(torch.load(tmp_path / f"{name}.resumed"), state, name)
-        assert (state["steps"], state["epoch"]) == (8, 5)
+        assert (state["steps"], state["epoch"]) == (10, 6)
 
 
 def test_saving_changes_nothing(tmp_path):
@@ -110,7 +110,7 @@ def test_a_checkpoint_is_whole_or_absent_and_nothing_is_left_beside_it(tmp_path,
     again = runs()["ew"]
     load(again, tmp_path / "deep" / "run.ckpt")
     again.initialise(*batch())
-    assert again.steps == 8
+    assert again.steps == 10
 
 
 def test_a_run_that_has_not_begun_cannot_be_saved(tmp_path):

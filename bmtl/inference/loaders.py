@@ -1,0 +1,90 @@
+"""Batches: how they are spread into arguments, and loaders whose order follows from a seed alone."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed from several numbers."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 12_345) % (2**63 - 1)
+    return seed
+
+
+@contextmanager
+def forked(device: torch.device | None) -> Iterator[None]:
+    """Random state that is put back afterwards."""
+    cuda = torch.cuda.is_available() and (device is None or device.type == "cuda")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+        yield
+
+
+def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A batch as positional and keyword arguments.
+
+    Raises:
+        TypeError: If it is neither a tuple or list nor a mapping.
+    """
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    if isinstance(batch, tuple | list):
+        return tuple(batch), {}
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    raise TypeError(f"A batch is a tuple (spread as *batch) or a mapping (**batch), not {type(batch).__name__}.")
+
+
+def first_batch(loader: Iterable[Any]) -> Any:
+    """A batch of a loader.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for batch in loader:
+        return batch
+    raise ValueError("The loader 'train' is empty: it has no batch to give.")
+
+
+class SeededLoader:
+    """A loader whose order follows from a seed alone; one loader for Lightning, which takes a list for several.
+
+    Args:
+        loader: The batches.
+        seed: Gives the seed of the next pass.
+    """
+
+    def __init__(self, loader: Iterable[Any], seed: Callable[[], int]) -> None:
+        self.loader, self.seed = loader, seed
+        if length_of(loader) is not None:
+            self.__class__ = _SizedLoader
+
+    def __iter__(self) -> Iterator[Any]:
+        loader: Any = self.loader
+        seed = self.seed()
+        if isinstance(getattr(loader, "generator", None), torch.Generator):
+            loader.generator.manual_seed(seed)
+        with forked(None):
+            torch.manual_seed(seed)
+            batches = iter(loader)
+            opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is asked for
+        yield from opening
+        yield from batches
+
+
+class _SizedLoader(SeededLoader):
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+
+def length_of(loader: Any) -> int | None:
+    """Number of batches, where it is known; a DataLoader of an IterableDataset has a length that raises."""
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:
+        return None

@@ -63,7 +63,7 @@ def demo(
     console.print(experiments.caption(found.scores), style="dim")
     files = ["comparison.nc", "table.csv", *sorted(p.name for p in out.glob("*.png"))]
     console.print(
-        f"Wrote {out}/: <method>/seed-<n>/results.nc, {', '.join(files)} ({time.perf_counter() - start:.0f} s)."
+        f"Wrote {escape(str(out))}/: <method>/seed-<n>/results.nc, {', '.join(files)} ({time.perf_counter() - start:.0f} s)."
     )
 
 
@@ -83,14 +83,16 @@ def list_(
 def main() -> None:
     """Entry point. Wrong input ends with one line and code 2, Ctrl-C with code 130."""
     try:
-        code = app(standalone_mode=False)  # typer returns the code of an Exit, and newer versions make one of Ctrl-C
+        code = app(
+            prog_name="bmtl", standalone_mode=False
+        )  # typer returns the code of an Exit, and newer versions make one of Ctrl-C
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except _usage_error() as error:
         error.show()
         sys.exit(error.exit_code)
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-        errors.print("[bold red]Error:[/]", str(error), highlight=False, soft_wrap=True)
+        errors.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(2)
     if code == _INTERRUPTED:
         errors.print("Interrupted. What was finished has been written.")

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +87,7 @@ class Budget:
         ValueError: If a number is not positive.
     """
 
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 128
     lr: float = 2e-3
     widths: tuple[int, ...] = (128, 128)
@@ -175,7 +175,10 @@ def _check_data(data: MultiTaskData) -> None:
 def _check_kinds(data: MultiTaskData) -> None:
     classes = [task for task, kind in data.kinds.items() if kind != "regression"]
     if classes:
-        raise ValueError(f"Results trees hold regressions, and {', '.join(classes)} are classes. Leave them out.")
+        raise ValueError(
+            f"Results trees hold regressions, and these targets are classes: {', '.join(classes)}. Leave them out with "
+            "data.subset([...])."
+        )
 
 
 def _train(
@@ -241,9 +244,10 @@ def results_tree(
     """The results tree of a run: draws in the model's scaled units become reported units.
 
     Args:
-        data: What was learnt from. All targets are regressions.
-        drawn: From `bmtl.draw` for the rows of `part`, of all targets or some.
-        history: ``svi.history``, or its arrays.
+        data: What was learnt from, or ``data.subset(...)``; all targets are regressions. Those that were drawn too are in
+            the tree.
+        drawn: From `bmtl.draw` for the rows of `part`.
+        history: ``svi.history``, or its arrays with the targets as tasks.
         part: The part of the data that was drawn for.
         method: Name for tables and legends.
         balancer: String form of the balancer.
@@ -254,11 +258,14 @@ def results_tree(
         ValueError: If a target is of classes, or what was drawn does not fit the data's targets or rows.
     """
     _check_kinds(data)
-    unknown = [task for task in drawn.mean if task not in data.tasks]
-    if unknown:
-        raise ValueError(f"What was drawn has the targets {unknown}, and the data have {list(data.tasks)}.")
     scalers = {task: data.y_scalers[task] for task in data.tasks if task in drawn.mean}
+    if not scalers:
+        raise ValueError(f"What was drawn has the targets {list(drawn.mean)}, and the data have {list(data.tasks)}.")
+    scored = set(scalers) <= set(drawn.log_likelihood)  # labels were given
     rows = data.rows[part]
+    tasks = tuple(scalers)
+    if not isinstance(history, Mapping) and history:
+        tasks = history[-1].names  # a model may have its tasks in another order, or several for one target
     arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
 
     def in_units(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -267,16 +274,16 @@ def results_tree(
     return results.to_datatree(
         observed={task: data.y[task][rows] for task in scalers},
         predictive=in_units(drawn.predictive),
-        # A density per unit: that of the scaled target divided by the unit's share of a standard deviation.
-        log_likelihood={n: v - np.log(scalers[n].std) for n, v in drawn.log_likelihood.items()} or None,
+        # A density per unit is that of the scaled target over the unit's scale.
+        log_likelihood={n: drawn.log_likelihood[n] - np.log(s.std) for n, s in scalers.items()} if scored else None,
         predictive_mean=in_units(drawn.mean),
-        pit=drawn.pit or None,
+        pit={task: drawn.pit[task] for task in scalers} if set(scalers) <= set(drawn.pit) else None,
         posterior=drawn.posterior or None,
         target_location={task: float(scaler.mean) for task, scaler in scalers.items()},
         target_scale={task: float(scaler.std) for task, scaler in scalers.items()},
         units={task: data.units[task] for task in scalers},
         training=arrays,
-        tasks=tuple(scalers),
+        tasks=tasks,
         method=method,
         balancer=balancer,
         seed=seed,
@@ -389,9 +396,10 @@ def compare(
     jobs = min(jobs or os.cpu_count() or 1, len(cells))
     finished: list[Cell] = []
     try:
-        for cell in _run_all(data, cells, budget, folder, jobs):
-            finished.append(cell)
-            done(cell)
+        with closing(_run_all(data, cells, budget, folder, jobs)) as running:
+            for cell in running:
+                finished.append(cell)
+                done(cell)
     except (KeyboardInterrupt, Exception):
         if finished:
             _write_comparison(finished, methods, folder)
@@ -399,7 +407,9 @@ def compare(
     return _write_comparison(finished, methods, folder)
 
 
-def _run_all(data: MultiTaskData, cells: Sequence[Cell], budget: Budget, out: Path, jobs: int) -> Iterator[Cell]:
+def _run_all(
+    data: MultiTaskData, cells: Sequence[Cell], budget: Budget, out: Path, jobs: int
+) -> Generator[Cell, None, None]:
     if jobs == 1:
         for cell in cells:
             yield _run_cell(data, cell, budget, out)

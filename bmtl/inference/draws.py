@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyro.poutine as poutine
 import torch
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -68,14 +69,21 @@ def draw(
         seed: Seeds the draws; torch's global generator is left as it was.
 
     Raises:
-        TypeError: If labels are not of the kind that the model predicts.
-        ValueError: If the model has no site ``y_<target>`` for a label, the labels have another shape than its site or lie
-            outside its support, `x` has no row, or `num_draws` or `batch_size` is below 1.
+        TypeError: If labels are not of the kind that the model predicts, or `x` is not made of tensors.
+        ValueError: If the model has no site ``y_<target>``, or none for a label; if labels have another shape than their
+            site or lie outside its support; if the guide is an AutoGuide that has not seen a batch; if `x` has no row, or
+            `num_draws` or `batch_size` is below 1.
     """
+    if not isinstance(x, Tensor | Mapping):
+        raise TypeError(f"x is a tensor, or a mapping task -> tensor, and {type(x).__name__} was given.")
     if num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is a number of rows, from 1, and {batch_size} was given.")
+    parts = guide.modules() if isinstance(guide, torch.nn.Module) else ()
+    if any(isinstance(part, AutoGuide) and part.prototype_trace is None for part in parts):
+        # It would set itself up here, without labels, and take the targets for latents.
+        raise ValueError("The guide has not seen a batch yet. Train it first, or call BalancedSVI.initialise(x, y).")
     programs = [m for m in (model, guide) if isinstance(m, torch.nn.Module)]
     # Part by part: a frozen one may be in another mode than the rest.
     modes = [(part, part.training) for program in programs for part in program.modules()]
@@ -124,10 +132,11 @@ def _draw(
         for target in totals.values():
             target.end_pass()
     missing = [] if y is None else sorted(set(y) - set(totals))
-    if missing:
+    if missing or not totals:
         raise ValueError(
-            f"The model predicts {sorted(totals)}, and labels were given for {missing}. Called with inputs alone it must "
-            f"sample a site {_PREFIX}<target> for each."
+            f"The model predicts {sorted(totals) or 'nothing'}"
+            + (f", and labels were given for {missing}" if missing else "")
+            + f". Called with inputs alone it must sample a site {_PREFIX}<target> for each target."
         )
     return Draws(
         posterior={name: np.stack(values) for name, values in posterior.items()},

@@ -178,7 +178,7 @@ class TaskELBO(ELBO):
         model: Callable[..., Any],
         guide: Callable[..., Any],
         *args: Any,
-        cut: bool = False,
+        cut: bool | Marks = False,
         **kwargs: Any,
     ) -> TaskLosses:
         """Runs guide and model on a batch and returns every task's terms.
@@ -187,11 +187,12 @@ class TaskELBO(ELBO):
             model: The task model.
             guide: Its guide.
             *args: The batch, for both.
-            cut: Cut the graph at the tensors marked by `bmtl.shared` (the cheap geometries ask for this).
+            cut: Cut the graph at the tensors marked by `bmtl.shared` (the cheap geometries ask for this); or what handles
+                the marks.
             **kwargs: The batch, for both.
         """
         walk, traces = _Walk(), []
-        with Marks(cut) as marks:
+        with cut if isinstance(cut, Marks) else Marks(cut) as marks:
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
                 self._gather(walk, model_trace, guide_trace)
                 traces.append((model_trace, guide_trace))

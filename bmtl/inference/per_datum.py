@@ -1,7 +1,7 @@
 """From the raw terms of a batch to the losses per datum that a balancer sees."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class PerDatum:
         loose = ~present & (nll != 0)
         rest = shared / all_data + ((kl[~present] if by_elbo else kl).sum() + (nll / own)[loose].sum()).item()
         return cls(losses, by_elbo, values + kl if by_elbo else values, rest, present, divisor, own, loose, all_data)
+
+    def only(self, present: Tensor) -> "PerDatum":
+        """The same terms with these tasks present ``(K,)`` at most; what is left out keeps its prior and no likelihood."""
+        gone = self.present & ~present
+        rest = self.rest
+        if self.by_elbo and gone.any():
+            rest += (self.raw.kl.detach().cpu().double() / self.own)[gone].sum().item()
+        return replace(self, present=self.present & present, rest=rest)
 
     def objective(self, parameter_names: Mapping[int, str]) -> Objective:
         """The graph of the present tasks' losses and of the terms of weight 1, for a balancer."""

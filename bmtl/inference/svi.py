@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 
 from bmtl.inference.balancing import Balancer, Context, Update
 from bmtl.inference.balancing import balancer as as_balancer
-from bmtl.inference.balancing.base import Slot
+from bmtl.inference.balancing.base import Objective, Slot
 from bmtl.inference.checkpoint import CheckpointError
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite, StepError
+from bmtl.inference.halves import Halves, split
 from bmtl.inference.losses import TaskLosses
+from bmtl.inference.marks import Again, Marks
 from bmtl.inference.per_datum import PerDatum, numbers_of_data
 from bmtl.inference.record import StepRecord, history_from_state, history_state
 
@@ -262,17 +265,19 @@ class BalancedSVI:
         """
         start = time.perf_counter()
         self.initialise(*args, **kwargs)
-        with self._validation(), self._capturing():
-            losses = self.elbo.task_losses(self.model, self.guide, *args, cut=self.balancer.cut, **kwargs)
-        losses = losses.arranged(self.names)
-        self._validated = True
+        terms: PerDatum | Halves
+        if self.balancer.halves:
+            terms = Halves.of(*(self._terms(*half) for half in split(args, kwargs)))
+        else:
+            terms = self._terms(args, kwargs, cut=self.balancer.cut)
         elapsed = time.perf_counter() - start
-        terms = PerDatum.of(losses, self.elbo, self._numbers)
         values, rest, active = terms.values, terms.rest, terms.present
         ctx = Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
         try:
-            self._check_losses(losses, values, rest)
+            self._check_losses(terms.raw, values, rest)
             objective = terms.objective(self._parameter_names)
+            if objective.marks.cut:
+                objective.again = functools.partial(self._again, objective.marks, args, kwargs)
             update = self.balancer.backward(objective, ctx)
             self._check_gradients(objective.names)
         except StepError as error:
@@ -293,6 +298,17 @@ class BalancedSVI:
         self.steps += 1
         self._batch += 1
         return record
+
+    def _again(self, marks: Marks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Objective:
+        """Runs guide and model once more from the marked tensors on."""
+        return self._terms(args, kwargs, cut=Again(marks.leaves)).objective(self._parameter_names)
+
+    def _terms(self, args: tuple[Any, ...], kwargs: dict[str, Any], cut: bool | Marks = False) -> PerDatum:
+        """Runs guide and model on a batch, for a step."""
+        with self._validation(), self._capturing():
+            losses = self.elbo.task_losses(self.model, self.guide, *args, cut=cut, **kwargs)
+        self._validated = True
+        return PerDatum.of(losses.arranged(self.names), self.elbo, self._numbers)
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
@@ -327,11 +343,13 @@ class BalancedSVI:
         raise NonFinite(f"the loss {where} is NaN or infinite" + (f" (sites: {', '.join(sites)})." if sites else "."))
 
     def _check_gradients(self, names: tuple[str, ...]) -> None:
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = [_entries(p.grad) for p in self._parameters if p.grad is not None]
         if all(fine.item() for fine in _finite(gradients)):
             return
         bad = [
-            self._parameter_names[id(p)] for p in self._parameters if p.grad is not None and not p.grad.isfinite().all()
+            self._parameter_names[id(p)]
+            for p in self._parameters
+            if p.grad is not None and not _entries(p.grad).isfinite().all()
         ]
         if bad:  # else a norm overflowed, and the gradients are finite
             raise NonFinite(
@@ -498,6 +516,11 @@ def _unvalidated() -> Iterator[None]:
         torch.distributions.Distribution.set_default_validate_args(before[0])
         pyro.infer.enable_validation(before[2])
         pyro.poutine.enable_validation(before[3])
+
+
+def _entries(gradient: Tensor) -> Tensor:
+    """The entries that an embedding's sparse gradient holds, or any other's own."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:

@@ -58,7 +58,7 @@ class Balancer(nn.Module):
 
     Args:
         transform: Slot 1; equal weights by default.
-        geometry: Slot 2; `Full` by default. Used only with a weighting.
+        geometry: Slot 2; `Full` by default, or what the weighting brings. Used only with a weighting.
         weighting: Slot 3; none by default, and a step then costs one backward.
         length: Slot 4; the weighting's own by default.
         heads: "transform" updates each task's own parameters by its scaled loss alone (Algorithm 3 of the IGB paper);
@@ -81,7 +81,12 @@ class Balancer(nn.Module):
         }
         self.transform = transform or EW()
         self.weighting = weighting
-        self.geometry = geometry or Full()
+        own = weighting.own_geometry() if weighting else None
+        if own is not None and geometry is not None:
+            raise ValueError(
+                f"{weighting!r} is weighting and geometry in one, and {geometry!r} was chosen too: leave it out."
+            )
+        self.geometry = own or geometry or Full()
         self.length = length or _LENGTHS[weighting.length if weighting else "as-is"]()
         self.heads = heads
         self.names: tuple[str, ...] = ()
@@ -123,6 +128,11 @@ class Balancer(nn.Module):
     def cut(self) -> bool:
         """Whether the next step's programs must run with their graph cut at the marked tensors."""
         return self.compares and self.geometry.cut and len(self.names) > 1 and self.geometry.due
+
+    @property
+    def halves(self) -> bool:
+        """Whether the next step's programs must run on either half of the batch."""
+        return self.compares and self.geometry.halves and len(self.names) > 1 and self.geometry.due
 
     @property
     def compares(self) -> bool:
@@ -328,6 +338,8 @@ class Balancer(nn.Module):
             raise ValueError(
                 f"The saved balancer belongs to the tasks {state['names']}, and this one to {list(self.names)}."
             )
+        if state["names"] and not self.names:
+            self.bind(state["names"])  # the slots, loaded next, then have what is saved
 
 
 def _quoted(names: Sequence[str], which: Tensor) -> str:
@@ -338,7 +350,9 @@ def _scaled(m: Measured, factors: Tensor) -> Measured:
     """The measurements of losses multiplied by factors ``(K,)``."""
     outer = factors[:, None] * factors
     jacobian = None if m.J is None else m.J * factors.to(m.J)[:, None]
-    return replace(m, G=m.G * outer, J=jacobian, cross=None if m.cross is None else m.cross * outer)
+    cross = None if m.cross is None else m.cross * outer
+    variance = None if m.variance is None else m.variance * factors.square().to(m.variance)[:, None]
+    return replace(m, G=m.G * outer, J=jacobian, cross=cross, variance=variance)
 
 
 def _cosine(gram: Tensor) -> Tensor:

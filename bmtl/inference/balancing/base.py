@@ -10,10 +10,11 @@ on the host, and the graph is touched by the geometry alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from bmtl.inference.marks import Marks
 
 if TYPE_CHECKING:
     from bmtl.inference.balancing.balancer import Balancer
+    from bmtl.inference.balancing.geometry.base import Geometry
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Objective:
         scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.
         marks: The tensors marked by `bmtl.shared`.
         parameter_names: Names of the model's and guide's parameters by their `id`, for messages.
+        halves: The same of either half of the batch, where the geometry asked for two samples; all else is their mean.
+        again: Runs guide and model once more on the batch, from the marked tensors on, with new draws of all latents; where
+            the graph is cut.
     """
 
     names: tuple[str, ...]
@@ -72,6 +77,8 @@ class Objective:
     scores: Tensor | None = None
     marks: Marks = field(default_factory=Marks)
     parameter_names: Mapping[int, str] = field(default_factory=dict)
+    halves: tuple[Objective, Objective] | None = None
+    again: Callable[[], Objective] | None = None
 
     def weighted(self, weights: Tensor) -> Tensor | None:
         """The sum of the losses at these weights ``(K,)``, a scalar in the graph; None if no task is present."""
@@ -96,9 +103,11 @@ class Measured:
 
     Attributes:
         G: Gram matrix ``(K, K)`` of the task gradients, float64 on the host.
-        J: The gradients themselves ``(K, P)`` where the geometry has them, on the parameters' device.
+        J: The gradients themselves ``(K, P)`` where the geometry has them, on the parameters' device. The next step
+            uses the same memory: copy what is to outlive this one.
         cross: Gram matrix of two independent samples of the gradients, symmetrised ``(K, K)``, where it was asked for:
             unbiased, and possibly indefinite.
+        variance: Variance of J's entries over draws of the latents ``(K, P)``, where a weighting's own geometry measures it.
         losses: The K losses before the transform, float64 on the host.
         dtype: Precision in which the gradients were computed: what their smallest products are worth.
     """
@@ -106,6 +115,7 @@ class Measured:
     G: Tensor
     J: Tensor | None = None
     cross: Tensor | None = None
+    variance: Tensor | None = None
     losses: Tensor | None = None
     dtype: torch.dtype = torch.float64
 
@@ -215,16 +225,20 @@ class Weighting(Slot):
     """Slot 3: weights from the Gram matrix of the task gradients.
 
     Attributes:
-        needs: What it works on: the Gram matrix, the two-sample Gram matrix (``cross=True`` of the geometry), or the
-            gradients themselves (`Full` only).
+        needs: What it works on: the Gram matrix, the two-sample Gram matrix (``cross=True`` of the geometry), the gradients
+            themselves (`Full` only), or what its `own_geometry` measures.
         length: Name of the length rule that its paper uses.
         tolerance: Residual above which a solution counts as failed.
     """
 
     slot = "weighting"
-    needs: ClassVar[Literal["gram", "cross", "jacobian"]] = "gram"
+    needs: ClassVar[Literal["gram", "cross", "jacobian", "own"]] = "gram"
     length: ClassVar[str] = "as-is"
     tolerance: ClassVar[float] = 1e-6
+
+    def own_geometry(self) -> Geometry | None:
+        """The geometry that a weighting brings, where no other would do."""
+        return None
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         """Weights of K >= 2 gradients, none of them zero."""
@@ -239,17 +253,19 @@ class Weighting(Slot):
         Raises:
             SolverFailed: If the residual is above `tolerance` although a solution exists.
         """
-        norms = m.G.diagonal().clamp_min(0).sqrt()
-        zero = norms <= 1e-12 * norms.max()
-        keep = (~zero).nonzero().squeeze(-1)
-        if len(keep) < 2:
-            solution = Solution(torch.ones_like(norms), status="ok" if len(keep) else "stationary")
-        elif len(keep) == len(norms):
+        norms = np.sqrt(np.maximum(m.G.numpy().diagonal(), 0.0))
+        short = norms <= 1e-12 * norms.max()
+        zero = torch.from_numpy(short)
+        keep = len(norms) - int(short.sum())
+        alpha = torch.ones(len(norms), dtype=torch.float64)
+        if keep < 2:
+            solution = Solution(alpha, status="ok" if keep else "stationary")
+        elif keep == len(norms):
             solution = self._alone(m, ctx)
         else:
-            solution = self._alone(_rows(m, keep), _present(ctx, keep))
-            alpha = torch.ones_like(norms)
-            alpha[keep] = solution.alpha
+            here = (~zero).nonzero().squeeze(-1)
+            solution = self._alone(_rows(m, here), _present(ctx, here))
+            alpha[here] = solution.alpha
             solution = replace(solution, alpha=alpha)
         if solution.status == "ok" and not solution.residual <= self.tolerance:
             raise SolverFailed(
@@ -266,7 +282,7 @@ class Weighting(Slot):
                 on the gradients themselves.
             SolverFailed: If no weights within the tolerance were found although they exist.
         """
-        if self.needs == "jacobian":
+        if self.needs in ("jacobian", "own"):
             raise ValueError(f"{self.name!r} works on the gradients themselves, and a Gram matrix was given.")
         gram = torch.as_tensor(gram, dtype=torch.float64).detach().cpu()
         if gram.dim() != 2 or gram.shape[0] != gram.shape[1] or not len(gram):
@@ -287,7 +303,7 @@ class Weighting(Slot):
 
     def _alone(self, m: Measured, ctx: Context) -> Solution:
         """`forward` without a second BLAS thread, which K x K matrices only wait for; products with J may use it."""
-        with one_thread(0 if self.needs == "jacobian" else len(m.G)):
+        with one_thread(0 if self.needs in ("jacobian", "own") else len(m.G)):
             return self.forward(m, ctx)
 
 
@@ -314,6 +330,7 @@ def _rows(m: Measured, keep: Tensor) -> Measured:
         G=m.G[keep][:, keep],
         J=None if m.J is None else m.J[keep.to(m.J.device)],
         cross=None if m.cross is None else m.cross[keep][:, keep],
+        variance=None if m.variance is None else m.variance[keep.to(m.variance.device)],
         losses=None if m.losses is None else m.losses[keep],
     )
 

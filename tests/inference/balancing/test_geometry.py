@@ -7,6 +7,8 @@ from torch.testing import assert_close
 
 import bmtl
 from bmtl.inference.balancing import Context, Full, LastLayer, balancer
+from bmtl.inference.balancing.graph import parameters_by_tensor
+from bmtl.inference.errors import NonFinite
 
 WEIGHTS = torch.tensor([2.0, 0.5, 3.0], dtype=torch.float64)  # of `ew`, so that scaled losses differ from raw ones
 EW = "ew(weights={'t0': 2.0, 't1': 0.5, 't2': 3.0})"
@@ -77,6 +79,20 @@ class Residual(nn.Module):
     def forward(self, x):
         h = self.first(x)
         return self.inner(h) + h
+
+
+class Gate(nn.Module):
+    """Elementwise, by two paths."""
+
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+class Repeat(nn.Module):
+    """A product that repeats entries."""
+
+    def forward(self, x):
+        return (x[:, :, None] * torch.tensor([1.0, -2.0])).tanh().sum(2)
 
 
 def recurrent():
@@ -155,6 +171,8 @@ CASES = {
     "no bias": lambda: mlp(bias=False),
     "no bias, more rows": lambda: mlp(rows=9, bias=False),
     "activation after": lambda: mlp(after=[nn.ReLU()]),
+    "gated": lambda: mlp(after=[Gate()]),
+    "repeated after": lambda: mlp(after=[Repeat()]),
     "norm and activation after": lambda: mlp(after=[nn.LayerNorm(5), nn.GELU()]),
     "norm, more rows": lambda: mlp(rows=9, after=[nn.LayerNorm(5), nn.GELU()]),
     "three dimensions": rows_of_rows,
@@ -259,7 +277,8 @@ def test_equal_gradients_get_the_plain_sums_direction(step, written, geometry):
     assert_close(balanced, written([*case.shared, *case.private]))
 
 
-def test_parameters_of_one_gradient_do_not_share_its_memory(step, written):
+@pytest.mark.parametrize("geometry", ["full", "last-layer"])
+def test_parameters_of_one_gradient_do_not_share_its_memory(step, written, geometry):
     trunk, a, b = nn.Linear(3, 4), nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
     x = torch.randn(5, 3)
 
@@ -267,7 +286,7 @@ def test_parameters_of_one_gradient_do_not_share_its_memory(step, written):
         h = bmtl.shared(trunk(x))
         return [(h + (a + b)).square().mean(), (h - 1).square().mean() + (a * 0 + b).sum()]
 
-    step("full >> nash-mtl", program)
+    step(f"{geometry} >> nash-mtl", program)
     one, other = a.grad.clone(), b.grad.clone()
     for parameter in (a, b, *trunk.parameters()):
         parameter.grad.mul_(0.5)  # as a clip does
@@ -290,6 +309,59 @@ def test_full_reads_the_program_anew_in_each_step(step, written):
     step(made, lambda: branching(False))
     step(made, lambda: branching(True))
     assert all(p.grad is not None and p.grad.norm() > 0 for p in [*late.parameters(), *head.parameters()])
+
+
+@pytest.mark.parametrize("geometry", ["full", "last-layer(fidelity_every=1)"])
+@pytest.mark.parametrize("place", ["trunk", "head"])
+def test_sparse_gradients_of_embeddings_count_like_dense_ones(step, written, geometry, place):
+    inner, own, index = nn.Embedding(9, 3), nn.Embedding(9, 1), torch.tensor([0, 2, 2, 7])
+    trunk, heads = nn.Linear(3, 5), heads_on(5)
+
+    def program():
+        h = bmtl.shared(trunk(inner(index)))
+        losses = losses_of(heads, [h] * 3)
+        return [losses[0] + own(index).square().sum(), *losses[1:]]
+
+    def dense(p):
+        p.grad = p.grad.to_dense()
+
+    grams, written_to = [], []
+    for sparse in (False, True):
+        (inner if place == "trunk" else own).sparse = sparse
+        update = step(f"{geometry} >> nash-mtl", program)
+        for p in (inner.weight, own.weight):
+            dense(p)
+        grams.append(update.gram)
+        written_to.append(written([inner.weight, own.weight, *trunk.parameters(), *heads.parameters()]))
+    assert_close(grams[1], grams[0])
+    assert_close(written_to[1], written_to[0])
+
+
+def test_parameters_are_told_apart_by_who_reaches_them():
+    a, b, c, d = (nn.Parameter(torch.ones(2)) for _ in range(4))
+    both = a * 2
+    for _ in range(40):  # every path: 2^40
+        both = both + both.tanh()
+    tensors = [(both * b).sum(), torch.tensor(1.0), both.sum() + c.sum(), d, c.sum()]
+    own, common = parameters_by_tensor(tensors)
+    assert [set(parameters) for parameters in own] == [{id(b)}, set(), set(), {id(d)}, set()]
+    assert set(common) == {id(a), id(c)}
+
+
+@pytest.mark.parametrize("geometry", ["full", "last-layer"])
+def test_a_failed_step_leaves_nothing_to_the_next(step, written, geometry):
+    case, made = mlp(), balancer(f"{geometry} >> nash-mtl")
+
+    def broken():
+        *rest, last = case.program()
+        return [*rest, torch.sqrt(last * 0)]
+
+    with pytest.raises(NonFinite):
+        step(made, broken)
+    step(made, case.program, active=[False] * 3)
+    assert written([*case.shared, *case.private]).norm() == 0
+    step(made, case.program)
+    assert written([*case.shared, *case.private]).norm() > 0
 
 
 # ---- Last layer ------------------------------------------------------------------------------------------------------

@@ -24,13 +24,13 @@ def test_what_passes_has_one_sign_drawn_by_its_share():
     j = gradients("generic", 3, 1)
     weighting, positive = GradDrop(seed=1), torch.zeros(j.shape[1])
     up, down = j.clamp_min(0).sum(dim=0), j.clamp_max(0).sum(dim=0)
-    for _ in range(2000):
+    for _ in range(1000):
         d = forward(weighting, j).direction
         assert (torch.isclose(d, up) | torch.isclose(d, down)).all()
         positive += torch.isclose(d, up)
     share = (1 + j.sum(dim=0) / j.abs().sum(dim=0)) / 2
     mixed = (up > 0) & (down < 0)
-    assert_close(positive[mixed].double() / 2000, share[mixed], rtol=0.0, atol=0.06)  # five standard errors
+    assert_close(positive[mixed].double() / 1000, share[mixed], rtol=0.0, atol=0.08)  # five standard errors
 
 
 def test_the_weights_are_the_parts_that_pass():
@@ -131,9 +131,9 @@ def test_moco_needs_positive_losses():
 def test_a_gram_matrix_is_not_enough(name):
     with pytest.raises(ValueError, match="works on the gradients themselves"):
         balancer(name).weighting.solve(torch.eye(2))
+    without = Measured(torch.eye(2, dtype=torch.float64), losses=torch.ones(2, dtype=torch.float64))
     with pytest.raises(ValueError, match="which the geometry 'full' gives"):
-        losses = torch.ones(2, dtype=torch.float64)
-        balancer(name).weighting(Measured(torch.eye(2, dtype=torch.float64), losses=losses), everyone(2))
+        balancer(name).weighting(without, everyone(2))
     with pytest.raises(ValueError, match="use 'full'"):
         balancer(f"last-layer >> {name}")
 

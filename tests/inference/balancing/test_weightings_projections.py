@@ -18,7 +18,8 @@ from tests.inference.balancing.problems import (
 )
 
 families = pytest.mark.parametrize(
-    ("kind", "k", "decades"), [(kind, k, decades) for kind in (*KINDS, "balanced") for k in SIZES for decades in DECADES]
+    ("kind", "k", "decades"),
+    [(kind, k, decades) for kind in (*KINDS, "balanced") for k in SIZES for decades in DECADES],
 )
 
 # ---- PCGrad, GradVac -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bmtl.inference.balancing import CAGrad, MGDA, Measured, SDMGrad
+from bmtl.inference.balancing import MGDA, CAGrad, Measured, SDMGrad
 from bmtl.inference.balancing.solvers import onto_simplex, simplex_qp
 from bmtl.inference.errors import NonPositiveLoss
 from tests.inference.balancing.problems import (

@@ -7,21 +7,26 @@ from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Geometry, gram_matrix
-from bmtl.inference.balancing.graph import parameters_reached
+from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
 
 
 class AtMarks(Geometry):
     """Compares gradients by what reaches the marked tensors; the graph is cut there.
 
-    Then one ordinary backward: the heads' graph ends at the cut, at each scaled loss's own weight, and the trunk's starts
-    there with the weighted gradient. Terms of weight 1 that reach the trunk through the mark go along.
+    The pass of a task through its head brings the gradients of its own parameters along. Then one ordinary backward
+    through the trunk, from the cut with the weighted gradient; terms of weight 1 that reach the trunk through the mark go
+    along. Where tasks share parameters behind the mark too, the heads are part of that backward instead, at each scaled
+    loss's own weight: K gradients of what may be large would cost more.
     """
 
     cut = True
 
-    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0) -> None:
-        super().__init__(every, moved, fidelity_every)
+    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
+        super().__init__(every, moved, fidelity_every, cross)
         self.deltas: list[Sequence[Tensor | None]] = []  # K x marks, from `measure` to `pull`
+        self._heads: list[tuple[Tensor, Tensor, int]] | None = (
+            None  # the tasks' own gradients, if found along with them
+        )
 
     def gram(self, objective: Objective) -> Tensor:
         """Gram matrix ``(K, K)`` from each task's gradients at the marked tensors (`deltas`), float64 on the host."""
@@ -38,33 +43,51 @@ class AtMarks(Geometry):
             if used:
                 roots, gradients = zip(*used, strict=True)
                 found = torch.autograd.grad(roots, trunk, gradients, retain_graph=True, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(trunk, found, strict=True)]
+            flat = [torch.zeros_like(p) if g is None else g.to_dense() for p, g in zip(trunk, found, strict=True)]
             rows.append(torch.cat([part.reshape(-1) for part in flat]))
         return gram_matrix(torch.stack(rows).split([p.numel() for p in trunk], dim=1), len(rows))
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
-        _check(objective)
-        leaves = objective.marks.leaves
-        scale = slopes * objective.units
-        self.deltas = []
-        for k, row in enumerate(objective.rows):
-            self.deltas.append(
-                torch.autograd.grad(
-                    row,
-                    leaves,
-                    grad_outputs=torch.full_like(row, scale[k].item()),
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-                if row.requires_grad
-                else [None] * len(leaves)
-            )
+        own = check_marks(objective)
+        self._heads = None if own is None else []
+        self.deltas = self.at_leaves(objective, slopes, own)
         return Measured(self.gram(objective))
+
+    def at_leaves(
+        self, objective: Objective, slopes: Tensor, own: Sequence[Sequence[Tensor]] | None = None
+    ) -> list[Sequence[Tensor | None]]:
+        """Each scaled loss's gradients at the marked tensors, K x marks; None where it does not reach one.
+
+        Given each task's `own` parameters, keeps their gradients too, and frees the graph unless `pull` needs it.
+        """
+        leaves = objective.marks.leaves
+        found: list[Sequence[Tensor | None]] = []
+        retain = own is None or objective.rest is not None or objective.scores is not None
+        for k, (row, scale) in enumerate(zip(objective.rows, (slopes * objective.units).tolist(), strict=True)):
+            if not row.requires_grad:
+                found.append([None] * len(leaves))
+                continue
+            parameters = () if own is None else own[k]
+            gradients = torch.autograd.grad(
+                row,
+                [*leaves, *parameters],
+                grad_outputs=torch.full_like(row, scale),
+                retain_graph=retain or k + 1 < len(objective.rows),
+                allow_unused=True,
+            )
+            found.append(gradients[: len(leaves)])
+            for parameter, gradient in zip(parameters, gradients[len(leaves) :], strict=True):
+                if gradient is not None and self._heads is not None:
+                    self._heads.append((parameter, gradient, k))
+        return found
 
     def pull(
         self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
     ) -> None:
-        marks, (rows, self.deltas) = objective.marks, (self.deltas, [])
+        marks, rows, own = objective.marks, self.deltas, self._heads
+        self.deltas, self._heads = [], None
+        if not objective.rows:  # what a step that failed has left
+            rows, own = [], None
         rest = objective.unweighted(alpha * slopes)
         through: Sequence[Tensor | None] = [None] * len(marks.leaves)
         if rest is not None and rest.requires_grad:
@@ -72,23 +95,36 @@ class AtMarks(Geometry):
             through = torch.autograd.grad(rest, marks.leaves, retain_graph=True, allow_unused=True)
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
+        if direction is not None:  # in place of the tasks' own gradients
+            parts = direction.split([leaf.numel() for leaf in marks.leaves])
+            rows = [[p.view_as(leaf).to(leaf) for p, leaf in zip(parts, marks.leaves, strict=True)]]
+        weights = alpha.tolist() if direction is None else [1.0]
         for j, h in enumerate(marks.tensors):
             gradient = through[j]
-            for deltas, a in zip(rows, alpha.tolist(), strict=True):
+            for deltas, a in zip(rows, weights, strict=True):
                 delta = deltas[j]
                 if delta is not None:
                     gradient = delta * a if gradient is None else torch.add(gradient, delta, alpha=a)
             if gradient is not None and h.requires_grad:
                 roots.append(h)
                 gradients.append(gradient)
-        heads = [t for t in (objective.weighted(head_alpha * slopes), rest) if t is not None and t.requires_grad]
-        if heads or roots:
+        heads = None if own is not None else objective.weighted(head_alpha * slopes)
+        scalars = [t for t in (heads, rest) if t is not None and t.requires_grad]
+        weights = head_alpha.tolist()
+        for parameter, gradient, k in own or ():
+            roots.append(parameter)  # a root too, so that `.grad` is written once, by the engine, as hooks expect
+            gradients.append(gradient if weights[k] == 1 else gradient * weights[k])
+        if scalars or roots:
             # One pass: the heads' graph ends at the leaves, the trunk's starts at the marked tensors.
-            torch.autograd.backward([*heads, *roots], [*map(torch.ones_like, heads), *gradients])
+            torch.autograd.backward([*scalars, *roots], [*map(torch.ones_like, scalars), *gradients])
 
 
-def _check(objective: Objective) -> None:
-    """Checks, anew in each step since a program may branch, that the marks cut the trunk off."""
+def check_marks(objective: Objective) -> list[list[Tensor]] | None:
+    """Checks, anew in each step since a program may branch, that the marks cut the trunk off.
+
+    Returns:
+        Each task's own parameters; None if tasks share some behind the marks.
+    """
     marks = objective.marks
     if not marks.tensors:
         raise ValueError(
@@ -101,10 +137,15 @@ def _check(objective: Objective) -> None:
             "A tensor marked with bmtl.shared is computed from another marked tensor, and the trunk is cut off at the "
             "marks. Mark the representation once, where the tasks part; or use the geometry 'full'."
         )
-    around = trunk.keys() & parameters_reached(*objective.rows).keys()
+    own, common = parameters_by_tensor(objective.rows)
+    around = trunk.keys() & {*common, *(key for parameters in own for key in parameters)}
     if around:
         names = sorted(objective.parameter_names.get(key, "?") for key in around)
         raise ValueError(
             f"Parameters of the trunk are also reached around the mark, not through it: {', '.join(names)}. Mark every "
             "path with bmtl.shared, or use the geometry 'full'."
         )
+    leaves = {id(leaf) for leaf in marks.leaves}
+    if common.keys() - leaves:
+        return None
+    return [[p for key, p in parameters.items() if key not in leaves] for parameters in own]

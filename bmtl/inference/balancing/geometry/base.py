@@ -1,6 +1,5 @@
 """What a geometry does: measure the task gradients, then write one gradient per parameter."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective, Slot
-from bmtl.inference.balancing.graph import parameters_reached
+from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
 
 
 class Geometry(Slot):
@@ -21,23 +20,26 @@ class Geometry(Slot):
         moved: Keep the weights while no cosine of task gradients has moved by more than this since they were found.
         fidelity_every: Every n-th comparison, also find the update from the full gradients and record its cosine with
             the one taken (``StepRecord.fidelity``); 0 never does. The full comparison then costs its K backwards.
+        cross: Also measure the Gram matrix between two independent samples of the gradients (``Measured.cross``).
 
     Raises:
         ValueError: If an option is out of its range.
 
     Attributes:
         cut: The programs must run with their graph cut at the marked tensors (`Marks`).
+        halves: The programs must run on either half of the batch (``Objective.halves``).
     """
 
     slot = "geometry"
     cut: ClassVar[bool] = False
+    halves: bool = False
 
     alpha: Tensor
     factors: Tensor
     cosine: Tensor
     age: Tensor
 
-    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0) -> None:
+    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every counts steps, from 1, and {every} was given.")
@@ -47,10 +49,17 @@ class Geometry(Slot):
             raise ValueError(
                 f"fidelity_every counts comparisons, from 1, or is 0 for never, and {fidelity_every} was given."
             )
-        self.every, self.moved, self.fidelity_every = every, moved, fidelity_every
+        if not isinstance(cross, bool):
+            raise ValueError(f"cross is True or False, and {cross!r} was given.")
+        self.every, self.moved, self.fidelity_every, self.cross = every, moved, fidelity_every, cross
 
     def options(self) -> dict[str, object]:
-        given = (("every", self.every, 1), ("moved", self.moved, 0.0), ("fidelity_every", self.fidelity_every, 0))
+        given = (
+            ("every", self.every, 1),
+            ("moved", self.moved, 0.0),
+            ("fidelity_every", self.fidelity_every, 0),
+            ("cross", self.cross, False),
+        )
         return {name: value for name, value, default in given if value != default}
 
     def bind(self, names: Sequence[str]) -> None:
@@ -144,10 +153,9 @@ class Geometry(Slot):
 
 @dataclass
 class Structure:
-    """Which parameters each task reaches."""
+    """Which parameters the tasks reach."""
 
     shared: list[Tensor]
-    reached: list[list[int]]  # per task: which of `shared`
     private: list[list[Tensor]]  # per task
 
     @property
@@ -155,23 +163,24 @@ class Structure:
         """Number of entries of each shared parameter."""
         return [p.numel() for p in self.shared]
 
+    def parts(self, jacobian: Tensor) -> Sequence[Tensor]:
+        """Gradients of all shared parameters ``(K, P)`` parameter by parameter, each ``(K, P_i)``."""
+        return jacobian.split(self.sizes, dim=1) if self.shared else ()
+
 
 def read_structure(objective: Objective) -> Structure:
-    """Which parameters each task reaches, from the autograd graph.
+    """Which parameters the tasks reach, from the autograd graph.
 
     Shared are those upstream of a marked tensor; without a mark, those that two or more tasks reach.
     """
-    reached = [parameters_reached(row) for row in objective.rows]
+    own, common = parameters_by_tensor(objective.rows)
+    shared = common
     if objective.marks.tensors:
-        upstream = set(parameters_reached(*objective.marks.tensors))
-    else:
-        upstream = {key for key, count in Counter(key for row in reached for key in row).items() if count > 1}
-    shared = {key: p for parameters in reached for key, p in parameters.items() if key in upstream}
-    index = {key: i for i, key in enumerate(shared)}
+        reached = {*common, *(key for parameters in own for key in parameters)}
+        shared = {key: p for key, p in parameters_reached(*objective.marks.tensors).items() if key in reached}
     return Structure(
         shared=list(shared.values()),
-        reached=[sorted(index[key] for key in parameters if key in index) for parameters in reached],
-        private=[[p for key, p in parameters.items() if key not in index] for parameters in reached],
+        private=[[p for key, p in (parameters | common).items() if key not in shared] for parameters in own],
     )
 
 
@@ -196,19 +205,20 @@ def backward(*totals: Tensor | None) -> None:
         torch.autograd.backward(present)
 
 
-def gram_matrix(parts: Sequence[Tensor], size: int) -> Tensor:
+def gram_matrix(parts: Sequence[Tensor], size: int, others: Sequence[Tensor] | None = None) -> Tensor:
     """Gram matrix ``(K, K)`` of K gradients, float64 on the host.
 
     Args:
         parts: The gradients part by part, each ``(K, P_i)``; summed in float64, since parts may differ by decades.
         size: K.
+        others: Where products with other gradients are wanted, ``parts others'``: those, in the same parts.
     """
+    pairs = list(zip(parts, parts if others is None else others, strict=True))
     gram = torch.zeros(size, size, dtype=torch.float64)
-    if parts:
-        gram += torch.stack([exact(part) @ exact(part).T for part in parts]).cpu().double().sum(0)
-    if parts and not in_range(gram.diagonal()).all():
-        wide = [part.cpu().double() for part in parts]
-        gram = torch.stack([part @ part.T for part in wide]).sum(0)
+    if pairs:
+        gram += torch.stack([exact(a) @ exact(b).T for a, b in pairs]).cpu().double().sum(0)
+    if pairs and not in_range(gram.diagonal().abs()).all():
+        gram = torch.stack([a.cpu().double() @ b.cpu().double().T for a, b in pairs]).sum(0)
     return gram
 
 

@@ -1,5 +1,6 @@
 """The exact gradients of all shared parameters."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -26,35 +27,61 @@ class Full(Geometry):
     Args:
         every: Compare every n-th step and keep the weights in between.
         moved: Keep the weights while no cosine of task gradients has moved by more than this.
+        cross: Also measure the Gram matrix between two independent samples: ``X = (J1 J2' + J2 J1') / 2`` of the two halves
+            of the batch, each with its own draws of all latents. It is unbiased for the mean gradients' Gram matrix, whose
+            diagonal one sample overstates by the noise. ``J = (J1 + J2) / 2``, and losses, heads and terms of weight 1 are
+            means over the halves too, so a loss is a mean of means where labels are missing. A task must have labels in
+            both halves to be present. Costs 2 K backwards of half the batch, and 2 K x P numbers while it measures; the
+            programs run through `bmtl.BalancedSVI`, and the batch's rows must be in random order.
     """
 
     name = "full"
     cost = "K backwards"
 
-    def __init__(self, every: int = 1, moved: float = 0.0) -> None:
-        super().__init__(every, moved)
-        self._structure = Structure([], [], [])
+    def __init__(self, every: int = 1, moved: float = 0.0, cross: bool = False) -> None:
+        super().__init__(every, moved, cross=cross)
+        self.halves = cross
+        self._structure = Structure([], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
         self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `pull`
+        self._memory = torch.empty(0, 0)  # the Jacobian's, kept: new pages cost a tenth of the step
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
         # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
         # models. A parameter that an old structure does not know would silently stay where it is.
         structure = self._structure = read_structure(objective)
+        self._private = []
+        if not self.cross:
+            jacobian = self._jacobian = self._gradients(objective, slopes)
+            return Measured(gram_matrix(structure.parts(jacobian), len(jacobian)), jacobian)
+        if objective.halves is None:
+            raise ValueError(
+                "'full(cross=True)' takes its two samples from the halves of a batch, which bmtl.BalancedSVI makes. Use it "
+                "there, or take 'last-layer(cross=True)', which needs one run."
+            )
+        # Each half counts for half of the step, and one's product with the other is that of two independent samples.
+        one, two = (self._gradients(half, slopes) for half in objective.halves)
+        cross = gram_matrix(structure.parts(one), len(one), structure.parts(two))
+        self._private = [(parameter, gradient / 2, k) for parameter, gradient, k in self._private]
+        jacobian = self._jacobian = one.add_(two).div_(2)
+        return Measured(gram_matrix(structure.parts(jacobian), len(jacobian)), jacobian, cross=(cross + cross.T) / 2)
+
+    def _gradients(self, objective: Objective, slopes: Tensor) -> Tensor:
+        """The scaled losses' gradients of the shared parameters ``(K, P)``; those of the others go to `_private`."""
+        structure = self._structure
         scale = slopes * objective.units
         # Parameters may differ in precision; products of gradients need float32 at least.
         dtype = reduce(torch.promote_types, (p.dtype for p in structure.shared), torch.float32)
         like = structure.shared[0] if structure.shared else objective.rows[0]
-        jacobian = torch.zeros(len(objective.rows), sum(structure.sizes), dtype=dtype, device=like.device)
+        jacobian = self._empty((len(objective.rows), sum(structure.sizes)), dtype, like.device)
         # The rest of the graph is walked after the weights are known, in `pull`.
         rest = objective.rest is not None or objective.scores is not None
-        self._private = []
         for k, row in enumerate(objective.rows):
-            reached = len(structure.reached[k])
-            wanted = [structure.shared[i] for i in structure.reached[k]] + structure.private[k]
-            if not wanted:
+            wanted = structure.shared + structure.private[k]
+            if not wanted or not row.requires_grad:
+                jacobian[k] = 0
                 continue
-            gradients = torch.autograd.grad(
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(
                 row,
                 wanted,
                 grad_outputs=torch.full_like(row, scale[k].item()),
@@ -62,21 +89,32 @@ class Full(Geometry):
                 allow_unused=True,
             )
             views = jacobian[k].split(structure.sizes)
-            for i, gradient in zip(structure.reached[k], gradients[:reached], strict=True):
-                if gradient is not None:
-                    views[i].copy_(gradient.reshape(-1))
-            for parameter, gradient in zip(structure.private[k], gradients[reached:], strict=True):
+            for view, gradient in zip(views, gradients[: len(views)], strict=True):
+                if gradient is None:
+                    view.zero_()
+                else:  # an embedding's may be sparse
+                    view.copy_(gradient.to_dense().reshape(-1))
+            for parameter, gradient in zip(structure.private[k], gradients[len(views) :], strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
-        parts = jacobian.split(structure.sizes, dim=1) if structure.shared else ()
-        self._jacobian = jacobian
-        return Measured(gram_matrix(parts, len(jacobian)), jacobian)
+        return jacobian
+
+    def _empty(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Memory for a Jacobian ``(K, P)``; under `cross` there are two at a time."""
+        if self.cross:
+            return torch.empty(shape, dtype=dtype, device=device)
+        if (self._memory.shape, self._memory.dtype, self._memory.device) != (shape, dtype, device):
+            self._memory = torch.empty(0, 0)  # let go of the old first
+            self._memory = torch.empty(shape, dtype=dtype, device=device)
+        return self._memory
 
     def pull(
         self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
     ) -> None:
         structure, private, jacobian = self._structure, self._private, self._jacobian
-        self._structure, self._private, self._jacobian = Structure([], [], []), [], torch.empty(0, 0)
+        if not objective.rows:  # what a step that failed has left
+            structure, private = Structure([], []), []
+        self._structure, self._private, self._jacobian = Structure([], []), [], torch.empty(0, 0)
         for parameter, gradient, k in private:
             add_gradient(parameter, gradient * head_alpha[k].item())
         if structure.shared:

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Objective
+from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.at_marks import AtMarks
-from bmtl.inference.balancing.geometry.layers import layers_gram
+from bmtl.inference.balancing.geometry.layers import layers_gram, own_rows_gram
 
 
 class LastLayer(AtMarks):
@@ -20,10 +20,16 @@ class LastLayer(AtMarks):
         every: Compare every n-th step and keep the weights in between.
         moved: Keep the weights while no cosine of task gradients has moved by more than this.
         fidelity_every: Every n-th comparison, record the cosine with the update from the full gradients.
+        cross: Also measure the Gram matrix between independent samples, which are the examples:
+            ``X = R / (R - 1) (G - sum_r (delta_kr' delta_lr) (|a_r|^2 + 1))`` drops the products of each with itself, at no
+            further pass. Unbiased for the mean gradients' Gram matrix where the rows are independent examples (no batch
+            norm, no neighbours among them) and losses are sums over rows (``weigh="data"``; a row without a label counts,
+            with a gradient of 0). Noise that the rows share, such as one draw of a Bayesian layer for the batch, stays in:
+            'full(cross=True)' draws it twice. Needs one linear layer whose rows are the examples.
 
     Raises:
         ValueError: If nothing is marked, no such layer lies upstream of the mark, or a parameter of the trunk is also
-            reached around the mark.
+            reached around the mark; under `cross`, if the layer is of another kind or the batch is one example.
     """
 
     name = "last-layer"
@@ -31,3 +37,14 @@ class LastLayer(AtMarks):
 
     def gram(self, objective: Objective) -> Tensor:
         return layers_gram(objective.marks.tensors, self.deltas)
+
+    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
+        measured = super().measure(objective, slopes)
+        if self.cross:
+            own, rows = own_rows_gram(objective.marks.tensors, self.deltas)
+            if rows < 2:
+                raise ValueError(
+                    "'last-layer(cross=True)' compares examples, and the batch has one. Give larger batches."
+                )
+            measured.cross = rows / (rows - 1) * (measured.G - own)
+        return measured

@@ -31,8 +31,19 @@ _KINDS = {
     "LinearBackward0": _Kind((1,), 2, None),
     "ConvolutionBackward0": _Kind((1,), 2, None),
 }
+_NO_ROWS = (
+    "'last-layer(cross=True)' takes the examples apart, so the last shared layer must be one linear layer whose rows are "
+    "the examples: {}. Use 'full(cross=True)'."
+)
 _TRANSPOSING = {"TBackward0", "TransposeBackward0", "PermuteBackward0"}
 _VIEWING = {*_TRANSPOSING, "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0"}
+# Each output depends on one input, in the same place counted row by row, where nothing but that input has a gradient.
+_ELEMENTWISE = {
+    *("ReluBackward0", "LeakyReluBackward0", "EluBackward0", "GeluBackward0", "SiluBackward0", "MishBackward0"),
+    *("TanhBackward0", "SigmoidBackward0", "SoftplusBackward0", "HardtanhBackward0"),
+    *("MulBackward0", "NativeDropoutBackward0"),  # dropout
+    *("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"),
+}
 
 
 @dataclass
@@ -93,6 +104,36 @@ def layers_gram(tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
     return gram + _gradients_gram(formed, tensors, deltas) if formed else gram
 
 
+def own_rows_gram(tensors: Sequence[Tensor], deltas: Deltas) -> tuple[Tensor, int]:
+    """The part of `layers_gram` in which each example meets itself, and the number of examples R.
+
+    ``C_kl = sum_r (delta_kr' delta_lr) (|a_r|^2 + 1)``, float64 on the host, for one linear layer applied once, whose rows
+    are the examples.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    live = [j for j, h in enumerate(tensors) if h.requires_grad and any(row[j] is not None for row in deltas)]
+    layers = last_layers([tensors[j] for j in live])
+    biases = [_biases(layer) for layer in layers]
+    if (
+        len(live) != 1
+        or len(layers[0].nodes) != 1
+        or len(biases[0]) > 1
+        or not _is_affine(layers[0].nodes[0], layers[0].weight, biases[0])
+    ):
+        raise ValueError(_NO_ROWS.format("there are several, or it is not one plain x @ W + b"))
+    (j,), node = live, layers[0].nodes[0]
+    a = getattr(node, str(_KINDS[node.name()].saved)).detach()
+    h = tensors[j]
+    if h.dim() == 0 or len(h) != len(a):
+        raise ValueError(_NO_ROWS.format(f"it has {len(a)} rows, and the marked tensor is {tuple(h.shape)}"))
+    delta = _output_gradients(h, layers[0].uses[0], [row[j] for row in deltas]).double()  # (K, R, d_out)
+    squares = a.double().square().sum(dim=1) + float(bool(biases[0]))
+    weighted = delta * squares[:, None]
+    return (weighted.flatten(1) @ delta.flatten(1).T).cpu(), len(a)
+
+
 def _gradients_gram(edges: list[Edge], tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
     """The same of any weights, whose gradients are formed."""
     inputs = [GradientEdge(*edge) for edge in edges]
@@ -123,7 +164,7 @@ def _kernel_gram(
     if sum(map(len, inputs)) > inputs[0].shape[1]:
         return None
     outputs = [_output_gradients(tensors[j], layer.uses[j], [row[j] for row in deltas]) for j in live]
-    a, delta = exact(torch.cat(inputs)), exact(torch.cat(outputs, dim=1))  # (R, d_in), (K, R, d_out)
+    a, delta = exact(_join(inputs, 0)), exact(_join(outputs, 1))  # (R, d_in), (K, R, d_out)
     kernel = a @ a.T + float(own)
     gram = (delta.flatten(1) @ (kernel @ delta).flatten(1).T).cpu().double()
     if a.dtype == torch.float32:
@@ -137,7 +178,13 @@ def _kernel_gram(
 
 def _output_gradients(h: Tensor, nodes: list[Any], deltas: list[Tensor | None]) -> Tensor:
     """Each task's gradients at these maps' outputs ``(K, R, d_out)``, from its gradient at the mark."""
-    like = next(delta for delta in deltas if delta is not None)
+    slope = _slope(h, nodes[0]) if len(nodes) == 1 else None
+    if slope is not None:
+        scaled = slope.new_zeros(len(deltas), *slope.shape)
+        for delta, row in zip(deltas, scaled, strict=True):
+            if delta is not None:
+                torch.mul(delta.reshape(slope.shape), slope, out=row)
+        return scaled
     edges = [GradientEdge(node, 0) for node in nodes]
     found: list[Tensor | None] = []
     for delta in deltas:
@@ -146,9 +193,31 @@ def _output_gradients(h: Tensor, nodes: list[Any], deltas: list[Tensor | None]) 
         elif len(nodes) == 1 and h.grad_fn is nodes[0]:
             found.append(delta)
         else:
-            found.append(torch.cat(torch.autograd.grad(h, edges, delta, retain_graph=True)))
-    shape = next(delta for delta in found if delta is not None).shape
-    return torch.stack([like.new_zeros(shape) if delta is None else delta for delta in found])
+            found.append(_join(torch.autograd.grad(h, edges, delta, retain_graph=True), 0))
+    like = next(delta for delta in found if delta is not None)
+    return torch.stack([torch.zeros_like(like) if delta is None else delta for delta in found])
+
+
+def _slope(h: Tensor, node: Any) -> Tensor | None:
+    """Derivative of each entry of h by the entry of a node's output that it is made of; None where it is made of several.
+
+    One pass then serves all tasks.
+    """
+    at: Any = h.grad_fn
+    while at is not node:
+        inputs = [child for child, _ in at.next_functions if child is not None] if at is not None else []
+        if at is None or at.name() not in _ELEMENTWISE or len(inputs) != 1:
+            return None
+        at = inputs[0]
+    if h.grad_fn is node:
+        return None
+    (slope,) = torch.autograd.grad(h, [GradientEdge(node, 0)], torch.ones_like(h), retain_graph=True)
+    return slope if slope.numel() == h.numel() else None  # else entries were repeated on the way
+
+
+def _join(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Concatenation, without a copy of one part."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
 
 
 def _stack(column: Sequence[Tensor | None]) -> Tensor | None:

@@ -21,14 +21,23 @@ class Representation(AtMarks):
         every: Compare every n-th step and keep the weights in between.
         moved: Keep the weights while no cosine of task gradients has moved by more than this.
         fidelity_every: Every n-th comparison, record the cosine with the update from the full gradients.
+        cross: Not possible here: each example's gradient has coordinates of its own, which no other sample shares.
 
     Raises:
-        ValueError: If nothing is marked, or a parameter of the trunk is also reached around the mark.
+        ValueError: If nothing is marked, or a parameter of the trunk is also reached around the mark; for `cross`.
     """
 
     name = "representation"
     paper = "Sener & Koltun 2018"
     cost = "1 backward + K heads"
+
+    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
+        if cross:
+            raise ValueError(
+                "'representation' has no two-sample Gram matrix: each example's gradient has coordinates of its own, and "
+                "two samples share none. Use 'last-layer(cross=True)' or 'full(cross=True)'."
+            )
+        super().__init__(every, moved, fidelity_every)
 
     def gram(self, objective: Objective) -> Tensor:
         parts = []

@@ -58,16 +58,19 @@ def _one_by_one(matrix: Array, product: Array) -> tuple[Array, int]:
     """Minimises ``x'Mx / 2 + product'x`` over ``x >= 0``."""
 
     def minimum(support: Array) -> tuple[Array, bool]:
-        _, x, info = lapack.dposv(matrix[support[:, None], support], -product[support])
-        if info != 0:
-            raise np.linalg.LinAlgError("The cosines are not positive semi-definite.")
-        return x, False
+        return _solve_one(matrix, -product, support), False
 
     return active_set(np.zeros_like(product), minimum, lambda x: product + matrix @ x)
 
 
 def _solve_on(matrix: Array, active: Array, right: Array) -> Array:
     """Solves each row's equations on its active indices ``(R, K)``; 0 elsewhere."""
+    if len(active) <= 4:  # a loop costs less than a batch
+        solved = np.zeros_like(right)
+        for row, values in enumerate(right):
+            on = np.flatnonzero(active[row])
+            solved[row, on] = _solve_one(matrix, values, on)
+        return solved
     if len(matrix) <= 16:
         return _solve_masked(np.broadcast_to(matrix, (len(active), *matrix.shape)), active, right)
     # The active indices first and the rest cut off: the batch costs what its largest system does.
@@ -78,6 +81,16 @@ def _solve_on(matrix: Array, active: Array, right: Array) -> Array:
     solved[rows, index] = _solve_masked(
         matrix[index[:, :, None], index[:, None, :]], active[rows, index], right[rows, index]
     )
+    return solved
+
+
+def _solve_one(matrix: Array, right: Array, on: Array) -> Array:
+    """The same for one row; only the active values."""
+    if not len(on):
+        return right[on]
+    _, solved, info = lapack.dposv(matrix[on[:, None], on], right[on])
+    if info != 0:
+        raise np.linalg.LinAlgError("The cosines are not positive semi-definite.")
     return solved
 
 

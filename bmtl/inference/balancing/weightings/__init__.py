@@ -1,6 +1,7 @@
 """Slot 3: weights from the Gram matrix of the task gradients."""
 
 from bmtl.inference.balancing.weightings.aligned_mtl import AlignedMTL
+from bmtl.inference.balancing.weightings.bayes_agg import BayesAgg
 from bmtl.inference.balancing.weightings.cagrad import CAGrad
 from bmtl.inference.balancing.weightings.config import ConFIG
 from bmtl.inference.balancing.weightings.db_mtl import DBMTL
@@ -21,6 +22,7 @@ __all__ = [
     "IMTLG",
     "MGDA",
     "AlignedMTL",
+    "BayesAgg",
     "CAGrad",
     "ConFIG",
     "DualProj",

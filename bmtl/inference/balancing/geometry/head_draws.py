@@ -1,0 +1,92 @@
+"""Gradients at the shared representation, example by example, over draws of the heads."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Measured, Objective
+from bmtl.inference.balancing.geometry.at_marks import AtMarks, check_marks
+from bmtl.inference.balancing.geometry.base import gram_matrix
+
+
+class HeadDraws(AtMarks):
+    """Mean and variance of each task's gradient at the marked tensors over draws of all latents downstream of them.
+
+    ``Measured.J`` is the mean of the gradients, ``(K, B d)`` over all marks; ``Measured.variance`` is that of each example's
+    own gradient, which is B times as large, and infinite where a task has no gradient at an example: no label there.
+
+    The gradient at row b of a marked tensor is taken for that of example b: nothing downstream of the mark may couple rows
+    (batch norm, attention among examples).
+
+    Args:
+        draws: Number of draws, from 2; the step's own is one of them.
+        seed: Seeds the generator that the other draws follow; torch's global one stays where it is.
+
+    Raises:
+        ValueError: If `draws` is below 2.
+    """
+
+    name = "head-draws"
+    cost = "1 backward + draws x (1 forward + K heads)"
+
+    def __init__(self, draws: int = 8, seed: int = 0) -> None:
+        super().__init__()
+        if draws < 2:
+            raise ValueError(f"A variance needs 2 draws or more, and draws={draws} was given.")
+        self.draws, self.seed = draws, seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def options(self) -> dict[str, object]:
+        return {"draws": self.draws, "seed": self.seed}
+
+    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
+        check_marks(objective)
+        leaves = objective.marks.leaves
+        mean = _flat(self.at_leaves(objective, slopes), leaves)  # (K, P)
+        squares, named = torch.zeros_like(mean), mean != 0
+        if len(mean) > 1:  # one task alone is not compared
+            if objective.again is None:
+                raise ValueError(f"{self.name!r} runs guide and model several times: use it in bmtl.BalancedSVI.")
+            with self._randomness():
+                for number in range(2, self.draws + 1):
+                    drawn = _flat(self.at_leaves(objective.again(), slopes), leaves)
+                    named |= drawn != 0
+                    before = drawn - mean
+                    mean += before / number
+                    squares += before * (drawn - mean)  # Welford's sum, which does not cancel
+        sizes = [leaf.numel() for leaf in leaves]
+        variance = squares / (self.draws - 1)
+        for leaf, part, seen in zip(leaves, variance.split(sizes, 1), named.split(sizes, 1), strict=True):
+            rows = len(leaf) if leaf.dim() else 1
+            absent = ~seen.reshape(len(mean), rows, -1).any(dim=2, keepdim=True)
+            part.mul_(rows**2).view(len(mean), rows, -1).masked_fill_(absent, torch.inf)
+        self.deltas = [
+            [part.view_as(leaf).to(leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)] for row in mean
+        ]
+        return Measured(gram_matrix([mean], len(mean)), mean, variance=variance)
+
+    @contextmanager
+    def _randomness(self) -> Iterator[None]:
+        """Torch's global generators moved to where our own says, and put back."""
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            yield
+
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.generator.set_state(state.cpu())
+
+
+def _flat(deltas: Sequence[Sequence[Tensor | None]], leaves: Sequence[Tensor]) -> Tensor:
+    """Gradients at the marked tensors as one matrix ``(K, P)``, float32 at least; 0 where a task does not reach one."""
+    rows = []
+    for row in deltas:
+        parts = [torch.zeros_like(h) if delta is None else delta for h, delta in zip(leaves, row, strict=True)]
+        rows.append(torch.cat([part.reshape(-1) for part in parts]))
+    found = torch.stack(rows)
+    return found.to(torch.promote_types(found.dtype, torch.float32))

@@ -1,0 +1,108 @@
+"""Two independent samples of the task gradients: guide and model run on either half of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing.base import Objective
+from bmtl.inference.losses import Rows, TaskLosses
+from bmtl.inference.marks import Marks
+from bmtl.inference.per_datum import PerDatum
+
+
+def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The first and the second half of a batch, each as ``(args, kwargs)``.
+
+    Every tensor, also inside mappings, lists and tuples, is cut along its first dimension; what has none (numbers, None)
+    goes to both halves. The two are independent samples where the batch's rows are in random order.
+
+    Raises:
+        ValueError: If a tensor has fewer than two rows, or nothing was there to split.
+    """
+    found: list[int] = []
+
+    def half(value: Any, second: bool) -> Any:
+        if isinstance(value, Tensor) and value.dim():
+            if len(value) < 2:
+                raise ValueError(
+                    f"cross=True halves the batch, and a tensor of shape {tuple(value.shape)} has fewer than two rows. Give "
+                    "larger batches (the loader's last one too: drop_last=True)."
+                )
+            found.append(len(value))
+            middle = (len(value) + 1) // 2
+            return value[middle:] if second else value[:middle]
+        if isinstance(value, Mapping):
+            return {key: half(part, second) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            parts = [half(part, second) for part in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return value
+
+    one, two = ((half(args, second), half(kwargs, second)) for second in (False, True))
+    if not found:
+        raise ValueError(
+            "cross=True halves the batch, and it holds no tensor with rows. Give it as tensors, or in mappings of them."
+        )
+    return one, two
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The terms of both halves of a batch, with what a step wants of `PerDatum`: each value is the mean of the two.
+
+    A task is present if it has labels in both halves; one that has them in one half only is absent from the step.
+    """
+
+    one: PerDatum
+    two: PerDatum
+
+    @classmethod
+    def of(cls, one: PerDatum, two: PerDatum) -> Halves:
+        """Both halves, with the same tasks present in both."""
+        present = one.present & two.present
+        return cls(one.only(present), two.only(present))
+
+    @property
+    def raw(self) -> TaskLosses:
+        """The first half's terms, with the traces of both."""
+        return replace(self.one.raw, traces=self.one.raw.traces + self.two.raw.traces)
+
+    @property
+    def values(self) -> Tensor:
+        return (self.one.values + self.two.values) / 2
+
+    @property
+    def rest(self) -> float:
+        return (self.one.rest + self.two.rest) / 2
+
+    @property
+    def present(self) -> Tensor:
+        return self.one.present
+
+    def objective(self, parameter_names: Mapping[int, str]) -> Objective:
+        """The mean of the halves' objectives, which keeps both."""
+        one, two = self.one.objective(parameter_names), self.two.objective(parameter_names)
+        pairs = zip(one.rows, two.rows, one.units.tolist(), two.units.tolist(), strict=True)
+        marks = Marks()
+        marks.tensors = one.marks.tensors + two.marks.tensors
+        return Objective(
+            names=one.names,
+            losses=(one.losses + two.losses) / 2,
+            rows=Rows([(a * u + b * v) / 2 for a, b, u, v in pairs]),
+            units=torch.ones_like(one.units),
+            rest=_mean(one.rest, two.rest),
+            scores=_mean(*(o.scores if o.scores is None else o.scores * o.units.to(o.scores) for o in (one, two))),
+            marks=marks,
+            parameter_names=parameter_names,
+            halves=(one, two),
+        )
+
+
+def _mean(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    terms = [term for term in (a, b) if term is not None]
+    return sum(terms[1:], start=terms[0]) / 2 if terms else None

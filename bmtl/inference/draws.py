@@ -239,15 +239,14 @@ def _predicted(trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Any]]:
 def _global_latents(trace: Trace, probe: Trace) -> Trace:
     """The latents of a guide trace that hold for all rows: those in no plate that has the batch's rows.
 
-    A plate has them if it is subsampled, or if it had another size when the guide ran on other rows, in `probe`.
+    A plate has them if it had another size in `probe`, when the guide ran on another number of rows.
     """
     sizes = {frame.name: frame.size for site in probe.nodes.values() for frame in site.get("cond_indep_stack", ())}
     kept = Trace()
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
             continue
-        frames = site["cond_indep_stack"]
-        if all(frame.size == sizes.get(frame.name) and frame.full_size in (None, frame.size) for frame in frames):
+        if all(frame.size == sizes.get(frame.name) for frame in site["cond_indep_stack"]):
             kept.add_node(name, **site)
     return kept
 

@@ -149,6 +149,13 @@ def test_own_inputs_may_have_different_numbers_of_rows():
     assert found.counts.tolist() == [40, 40, 40]
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_the_representation_is_marked_once_for_each_input(own):
+    x, y = batch()
+    marks = losses(program(), dict.fromkeys(TARGETS, x) if own else x, y).marks.tensors
+    assert [h.shape for h in marks] == [(20, 6)] * (3 if own else 1)
+
+
 # ---- Densities -------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from lightning.pytorch import Callback
 
 from bmtl.datasets import Batches, MultiTaskData
 from bmtl.evaluation import comparison, plots, results
+from bmtl.evaluation.attributes import decode_attributes, encode_attributes
 from bmtl.evaluation.curves import training_curves
 from bmtl.evaluation.style import save
 from bmtl.evaluation.tables import best, caption, table
@@ -82,6 +84,9 @@ class Budget:
         lr: Learning rate of Adam.
         widths: Widths of the trunk.
         draws: Posterior and predictive draws.
+        score: What epochs are compared by, as for `bmtl.fit`.
+        plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
+            epochs (the schedule of Navon et al. 2022 on QM9); else it is constant.
 
     Raises:
         ValueError: If a number is not positive.
@@ -92,9 +97,11 @@ class Budget:
     lr: float = 2e-3
     widths: tuple[int, ...] = (128, 128)
     draws: int = 100
+    score: Literal["mean", "log"] = "mean"
+    plateau: bool = False
 
     def __post_init__(self) -> None:
-        numbers = {name: value for name, value in asdict(self).items() if name != "widths"}
+        numbers = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr", "draws")}
         wrong = [f"{name}={value}" for name, value in numbers.items() if not value > 0]
         if wrong or not self.widths or min(self.widths) < 1:
             raise ValueError(
@@ -151,7 +158,8 @@ def run(
     return tree
 
 
-_Learnt = tuple[Draws, dict[str, np.ndarray]]
+# For the test rows, by step, and the mean absolute error on the validation rows in scaled units.
+_Learnt = tuple[Draws, dict[str, np.ndarray], dict[str, float]]
 
 
 class _Stopped(KeyboardInterrupt):
@@ -207,7 +215,17 @@ def _train(
     train = Batches(x, y, budget.batch_size, seed=seed)
     val = Batches(*data.tensors("val"), batch_size=1024, shuffle=False)
     try:
-        fit(svi, train, val, max_epochs=budget.epochs, seed=seed, progress=False, callbacks=callbacks)
+        fit(
+            svi,
+            train,
+            val,
+            max_epochs=budget.epochs,
+            scheduler=_plateau if budget.plateau else None,
+            score=budget.score,
+            seed=seed,
+            progress=False,
+            callbacks=callbacks,
+        )
     except KeyboardInterrupt as stop:
         if not svi.steps:
             raise
@@ -217,17 +235,21 @@ def _train(
     return _read_off(data, model, guide, svi, method, seed, budget)
 
 
+def _plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=5, min_lr=1e-5)
+
+
 def _read_off(
     data: MultiTaskData, model: Homoscedastic, guide: Any, svi: BalancedSVI, method: Method, seed: int, budget: Budget
 ) -> _Learnt:
+    x, y = data.tensors("val")
+    fitted = draw(model, guide, x, num_draws=1 if method.deterministic else budget.draws, seed=seed)
+    residuals = {task: y[task].numpy() - fitted.mean[task] for task in data.tasks}
     if method.deterministic:
-        x, y = data.tensors("val")
-        fitted = draw(model, guide, x, num_draws=1)
-        model.set_noise(
-            {task: float(np.sqrt(np.nanmean((y[task].numpy() - fitted.mean[task]) ** 2))) for task in data.tasks}
-        )
+        model.set_noise({task: float(np.sqrt(np.nanmean(values**2))) for task, values in residuals.items()})
+    validation = {task: float(np.nanmean(np.abs(values))) for task, values in residuals.items()}
     x, y = data.tensors("test")
-    return draw(model, guide, x, y, num_draws=budget.draws, seed=seed), history_arrays(svi.history)
+    return draw(model, guide, x, y, num_draws=budget.draws, seed=seed), history_arrays(svi.history), validation
 
 
 def results_tree(
@@ -294,22 +316,50 @@ def results_tree(
 
 
 def _run_tree(
-    data: MultiTaskData, method: Method, seed: int, budget: Budget, drawn: Draws, arrays: dict[str, np.ndarray]
+    data: MultiTaskData,
+    method: Method,
+    seed: int,
+    budget: Budget,
+    drawn: Draws,
+    arrays: dict[str, np.ndarray],
+    validation: dict[str, float],
 ) -> xr.DataTree:
-    return results_tree(
+    tree = results_tree(
         data,
         drawn,
         arrays,
         method=method.name,
         balancer=method.balancer,
         seed=seed,
-        configuration={
-            "method": asdict(method),
-            "budget": asdict(budget),
-            "noise_for_predictions": "fitted on validation" if method.deterministic else "in the program",
-            "selection": "epoch with the best likelihood on validation",
-        },
+        configuration=_configuration(method, budget),
     )
+    in_units = {task: value * float(data.y_scalers[task].std) for task, value in validation.items()}
+    tree.attrs.update(encode_attributes({"validation_mae": in_units}))
+    return tree
+
+
+def _configuration(method: Method, budget: Budget) -> dict[str, object]:
+    return {
+        "method": asdict(method),
+        "budget": asdict(budget),
+        "noise_for_predictions": "fitted on validation" if method.deterministic else "in the program",
+        "selection": f"epoch with the best {'likelihood' if budget.score == 'mean' else 'mean log loss'} on validation",
+    }
+
+
+def validation_mae(tree: xr.DataTree) -> dict[str, float]:
+    """Mean absolute error of a run on the rows it was selected on, by target and in its unit: to choose settings by.
+
+    Args:
+        tree: From `run`.
+
+    Raises:
+        ValueError: If the tree does not have it.
+    """
+    found = decode_attributes(tree).get("validation_mae")
+    if not isinstance(found, dict):
+        raise ValueError("This tree has no validation errors: it was not written by this version's run().")
+    return found
 
 
 def _join(parts: Sequence[_Learnt]) -> _Learnt:
@@ -317,15 +367,17 @@ def _join(parts: Sequence[_Learnt]) -> _Learnt:
     if len(parts) == 1:
         return parts[0]
     fields = ("posterior", "predictive", "mean", "log_likelihood", "pit")
-    drawn = Draws(**{name: {k: v for d, _ in parts for k, v in getattr(d, name).items()} for name in fields})
-    histories = [arrays for _, arrays in parts]
+    drawn = Draws(**{name: {k: v for d, *_ in parts for k, v in getattr(d, name).items()} for name in fields})
+    histories = [arrays for _, arrays, _ in parts]
+    validation = {task: error for *_, errors in parts for task, error in errors.items()}
     by_task = ("losses", "weights", "weights_heads")
-    return drawn, {
+    history = {
         "step": histories[0]["step"],
         "epoch": histories[0]["epoch"],
         **{name: np.concatenate([arrays[name] for arrays in histories], axis=1) for name in by_task},
         "seconds": np.sum([arrays["seconds"] for arrays in histories], axis=0),
     }
+    return drawn, history, validation
 
 
 # ---- Comparisons -----------------------------------------------------------------------------------------------------
@@ -405,6 +457,47 @@ def compare(
             _write_comparison(finished, methods, folder)
         raise
     return _write_comparison(finished, methods, folder)
+
+
+def run_cells(
+    data: MultiTaskData, cells: Sequence[Cell], budget: Budget, out: str | Path, *, jobs: int | None = None
+) -> Generator[Cell, None, None]:
+    """Trains what is not yet there of a comparison, and gives each cell once its ``results.nc`` lies in `out`.
+
+    A file counts as there if it can be read and was written for the same data, method, seed and budget.
+
+    Args:
+        data: As for `run`.
+        cells: What to run; those that are there come first.
+        budget: What each gets.
+        out: Folder.
+        jobs: Processes, as for `compare`.
+
+    Raises:
+        OSError, ValueError, KeyboardInterrupt: As `compare` does. What was finished stays.
+    """
+    folder = results.check_writable(out)
+    for cell in cells:
+        parse_balancer(cell.method.balancer)
+    _check_data(data)
+    there = [cell for cell in cells if _finished(data, cell, budget, folder)]
+    yield from there
+    missing = sorted((cell for cell in cells if cell not in there), key=lambda cell: not cell.method.single_task)
+    if missing:
+        yield from _run_all(data, missing, budget, folder, min(jobs or os.cpu_count() or 1, len(missing)))
+
+
+def _finished(data: MultiTaskData, cell: Cell, budget: Budget, out: Path) -> bool:
+    path = cell.folder(out) / "results.nc"
+    if not path.is_file():
+        return False
+    try:
+        about = decode_attributes(results.read(path))
+    except results.ResultsFileError:
+        return False
+    asked = json.loads(json.dumps(_configuration(cell.method, budget)))  # tuples become lists
+    found = about.get("configuration"), about.get("seed"), about.get("data_fingerprint")
+    return found == (asked, cell.seed, data.fingerprint) and "validation_mae" in about
 
 
 def _run_all(
@@ -541,5 +634,7 @@ __all__ = [
     "demo",
     "results_tree",
     "run",
+    "run_cells",
     "table",
+    "validation_mae",
 ]

@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bmtl import __version__
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,6 +33,21 @@ errors = Console(stderr=True)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"bmtl {__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Bayesian multi-task learning on Pyro and PyTorch."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for results, table and pictures.")] = Path("runs/demo"),
@@ -43,7 +60,9 @@ def demo(
     """Compare deterministic balancers and a Bayesian model on 2,000 real molecules (QM9, 11 properties)."""
     from bmtl import experiments
     from bmtl.datasets import load
+    from bmtl.evaluation.results import check_writable
 
+    check_writable(out)
     data = load("qm9-mini")
     total = len(experiments.METHODS) * (1 if quick else seeds)
     parts = ", ".join(f"{len(rows):,} {part}" for part, rows in data.rows.items())
@@ -83,9 +102,8 @@ def list_(
 def main() -> None:
     """Entry point. Wrong input ends with one line and code 2, Ctrl-C with code 130."""
     try:
-        code = app(
-            prog_name="bmtl", standalone_mode=False
-        )  # typer returns the code of an Exit, and newer versions make one of Ctrl-C
+        # Typer returns the code of an Exit, and newer versions make one of Ctrl-C.
+        code = app(prog_name="bmtl", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except _usage_error() as error:

@@ -334,7 +334,7 @@ def _run_tree(
         configuration=_configuration(method, budget),
     )
     in_units = {task: value * float(data.y_scalers[task].std) for task, value in validation.items()}
-    tree.attrs.update(encode_attributes({"validation_mae": in_units}))
+    tree.attrs = encode_attributes({**decode_attributes(tree), "validation_mae": in_units})
     return tree
 
 

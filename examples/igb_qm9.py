@@ -46,7 +46,7 @@ SPLIT = {"train": 10_000, "val": 1_000, "test": 1_000}
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
 SPLIT_SEED = 2023
 RATES = (1e-3, 5e-4, 1e-4)
-BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), score="log", plateau=True)
+BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), draws=20, score="log", plateau=True)
 
 METHODS = [
     Method("stl", single_task=True),
@@ -230,10 +230,11 @@ def report(frame, seeds, budget, data):
 
 def markdown(header, rows):
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    line = "| " + " | ".join("-" * (width - 1) + "-:"[i > 0] for i, width in enumerate(widths)) + " |"
-    cells = (" | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in [header, *rows])
-    first, *others = (f"| {row} |" for row in cells)
-    return [first, line, *others]
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]  # numbers to the right
+    return [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in [header, rules, *rows]
+    ]
 
 
 def with_spread(mean, deviation):

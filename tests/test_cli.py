@@ -217,3 +217,15 @@ def test_the_demo_prints_every_task_in_its_unit(demo):
     _, printed = demo
     for task in ("mu [D]", "alpha [bohr^3]", "homo [meV]", "r2 [bohr^2]", "cv [cal/(mol K)]"):
         assert task in printed
+
+
+# ---- Version ---------------------------------------------------------------------------------------------------------
+
+
+def test_it_tells_its_version(run):
+    assert run("--version") == (0, f"bmtl {bmtl.__version__}\n", "")
+
+
+def test_the_package_runs_as_a_module():
+    found = subprocess.run([sys.executable, "-m", "bmtl", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout == f"bmtl {bmtl.__version__}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import xarray as xr
 from lightning.pytorch import Callback
+from torch import nn
 
 from bmtl.datasets import Batches, MultiTaskData
 from bmtl.evaluation import comparison, plots, results
@@ -84,7 +86,8 @@ class Budget:
         lr: Learning rate of Adam.
         widths: Widths of the trunk.
         draws: Posterior and predictive draws.
-        score: What epochs are compared by, as for `bmtl.fit`.
+        score: What epochs are compared by: the validation "likelihood" (of a deterministic method at each target's best
+            noise, which is the mean "log" of its squared errors), or "mean" or "log" as for `bmtl.fit`.
         plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
             epochs (the schedule of Navon et al. 2022 on QM9); else it is constant.
 
@@ -97,7 +100,7 @@ class Budget:
     lr: float = 2e-3
     widths: tuple[int, ...] = (128, 128)
     draws: int = 100
-    score: Literal["mean", "log"] = "mean"
+    score: Literal["likelihood", "mean", "log"] = "likelihood"
     plateau: bool = False
 
     def __post_init__(self) -> None:
@@ -197,6 +200,36 @@ def _train(
     folder: Path | None,
     callbacks: Sequence[Callback],
 ) -> _Learnt:
+    model, guide, svi, train = _build(data, method, seed, budget)
+    val = Batches(*data.tensors("val"), batch_size=1024, shuffle=False)
+    score: Literal["mean", "log"] = "log" if method.deterministic else "mean"
+    if budget.score != "likelihood":
+        score = budget.score
+    try:
+        fit(
+            svi,
+            train,
+            val,
+            max_epochs=budget.epochs,
+            scheduler=_plateau if budget.plateau else None,
+            score=score,
+            seed=seed,
+            progress=False,
+            callbacks=callbacks,
+        )
+    except KeyboardInterrupt as stop:
+        if not svi.steps:
+            raise
+        if folder is not None:
+            save_checkpoint(svi, folder / "last.ckpt")
+        raise _Stopped(_read_off(data, model, guide, svi, method, seed, budget)) from stop
+    return _read_off(data, model, guide, svi, method, seed, budget)
+
+
+def _build(
+    data: MultiTaskData, method: Method, seed: int, budget: Budget
+) -> tuple[Homoscedastic, nn.Module, BalancedSVI, Batches]:
+    """What a method trains, before its first step, and the batches that it trains on."""
     generator = torch.Generator().manual_seed(seed)
     x, y = data.tensors("train")
     model = Homoscedastic(
@@ -212,27 +245,42 @@ def _train(
     elbo = TaskELBO("analytic", weigh="tasks" if method.deterministic else "data")
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, fused=True)
     svi = BalancedSVI(model, guide, optim, method.balancer, elbo)
-    train = Batches(x, y, budget.batch_size, seed=seed)
-    val = Batches(*data.tensors("val"), batch_size=1024, shuffle=False)
+    return model, guide, svi, Batches(x, y, budget.batch_size, seed=seed)
+
+
+def step_seconds(
+    data: MultiTaskData, methods: Sequence[Method], budget: Budget, *, steps: int = 40
+) -> dict[str, float]:
+    """Median time of a step of each method, measured side by side: the methods take turns, a step each, in one thread.
+
+    A drift of the machine's speed then hits all alike, where times that separate runs recorded would differ by it. Methods
+    with a network a target are left out.
+
+    Args:
+        data: What is trained on.
+        methods: What is timed.
+        budget: Size of network and batch.
+        steps: Timed steps of each; five more come first.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        fit(
-            svi,
-            train,
-            val,
-            max_epochs=budget.epochs,
-            scheduler=_plateau if budget.plateau else None,
-            score=budget.score,
-            seed=seed,
-            progress=False,
-            callbacks=callbacks,
-        )
-    except KeyboardInterrupt as stop:
-        if not svi.steps:
-            raise
-        if folder is not None:
-            save_checkpoint(svi, folder / "last.ckpt")
-        raise _Stopped(_read_off(data, model, guide, svi, method, seed, budget)) from stop
-    return _read_off(data, model, guide, svi, method, seed, budget)
+        with torch.random.fork_rng():
+            timed = {m.name: _build(data, m, 0, budget)[2:] for m in methods if not m.single_task}
+            times: dict[str, list[float]] = {name: [] for name in timed}
+            batches = {
+                name: itertools.chain.from_iterable(itertools.repeat(train)) for name, (_, train) in timed.items()
+            }
+            for turn in range(steps + 5):
+                for name, (svi, train) in timed.items():
+                    record = svi.step(*next(batches[name]))
+                    if turn >= 5:
+                        times[name].append(record.seconds["step"])
+                    if (turn + 1) % len(train) == 0:
+                        svi.end_epoch()
+    finally:
+        torch.set_num_threads(threads)
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def _plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
@@ -343,7 +391,7 @@ def _configuration(method: Method, budget: Budget) -> dict[str, object]:
         "method": asdict(method),
         "budget": asdict(budget),
         "noise_for_predictions": "fitted on validation" if method.deterministic else "in the program",
-        "selection": f"epoch with the best {'likelihood' if budget.score == 'mean' else 'mean log loss'} on validation",
+        "selection": f"epoch with the best {budget.score} on validation",
     }
 
 
@@ -456,7 +504,7 @@ def compare(
         if finished:
             _write_comparison(finished, methods, folder)
         raise
-    return _write_comparison(finished, methods, folder)
+    return _write_comparison(finished, methods, folder, step_seconds(data, methods, budget))
 
 
 def run_cells(
@@ -571,13 +619,18 @@ def _run_in_process(data: MultiTaskData, cell: Cell, budget: Budget, out: Path, 
         return None
 
 
-def _write_comparison(cells: Sequence[Cell], methods: Sequence[Method], out: Path) -> Comparison:
+def _write_comparison(
+    cells: Sequence[Cell], methods: Sequence[Method], out: Path, seconds: Mapping[str, float] | None = None
+) -> Comparison:
     order = {method.name: i for i, method in enumerate(methods)}
     cells = sorted(cells, key=lambda cell: (order[cell.method.name], cell.seed))
     trees = {(c.method.name, c.seed): results.read(c.folder(out) / "results.nc") for c in cells}
     names = {name for name, _ in trees}
     scores = comparison.compare(
-        trees, baseline="stl" if "stl" in names else None, reference="ew" if "ew" in names else None
+        trees,
+        baseline="stl" if "stl" in names else None,
+        reference="ew" if "ew" in names else None,
+        step_seconds=seconds,
     )
     results.write(scores, out / "comparison.nc")
     table(scores).to_csv(out / "table.csv")
@@ -635,6 +688,7 @@ __all__ = [
     "results_tree",
     "run",
     "run_cells",
+    "step_seconds",
     "table",
     "validation_mae",
 ]

@@ -16,7 +16,7 @@ from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
 from bmtl.evaluation.tables import table
-from bmtl.experiments import METHODS, Budget, Cell, Method, compare, results_tree, run
+from bmtl.experiments import METHODS, Budget, Cell, Method, compare, results_tree, run, run_cells, validation_mae
 from bmtl.inference.checkpoint import check_file
 from bmtl.inference.svi import BalancedSVI
 from bmtl.models import Homoscedastic, mlp
@@ -458,3 +458,64 @@ def test_methods_of_the_demo_are_named_as_they_are_keyed():
     assert {name: method.name for name, method in METHODS.items()} == {name: name for name in METHODS}
     assert [method.name for method in METHODS.values() if not method.deterministic] == ["bayesian"]
     assert "pyro" in sys.modules
+
+
+# ---- Choosing settings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["stl", "ew", "bayesian"])
+def test_validation_errors_are_in_the_targets_units(runs, data, method):
+    found = validation_mae(runs[0][method])
+    assert list(found) == list(data.tasks)
+    for part, model, guide, _ in runs[1][method]:
+        x, y = part.tensors("val")
+        means = bmtl.draw(model, guide, x, num_draws=BUDGET.draws, seed=3).mean
+        for name in part.tasks:
+            error = np.nanmean(np.abs(y[name].numpy() - means[name])) * data.y_scalers[name].std
+            assert found[name] == pytest.approx(error, rel=1e-5)
+
+
+def test_a_tree_without_validation_errors_is_told(runs):
+    tree = runs[0]["ew"].copy()
+    tree.attrs = {}
+    with pytest.raises(ValueError, match="no validation errors"):
+        validation_mae(tree)
+
+
+def test_a_plateau_lowers_the_learning_rate(data, monkeypatch):
+    made = []
+    plateau = experiments._plateau
+    monkeypatch.setattr(experiments, "_plateau", lambda optimizer: made.append(plateau(optimizer)) or made[-1])
+    run(data, METHODS["ew"], 0, replace(BUDGET, epochs=60, lr=1.0, draws=1, plateau=True, score="log"))
+    (scheduler,) = made
+    assert 1e-5 <= scheduler.optimizer.param_groups[0]["lr"] < 1.0
+
+
+def test_a_finished_cell_is_not_run_again(data, tmp_path, monkeypatch):
+    trained = []
+    real = experiments.run
+    monkeypatch.setattr(
+        experiments, "run", lambda d, m, s, *a, **k: trained.append((m.name, s)) or real(d, m, s, *a, **k)
+    )
+    ew, uw = METHODS["ew"], METHODS["uw"]
+
+    def start(*cells, data=data, budget=BUDGET):
+        trained.clear()
+        done = list(run_cells(data, cells, budget, tmp_path, jobs=1))
+        assert sorted((cell.method.name, cell.seed) for cell in done) == sorted((c.method.name, c.seed) for c in cells)
+        return trained
+
+    assert start(Cell(ew, 0)) == [("ew", 0)]
+    assert start(Cell(ew, 0), Cell(ew, 1), Cell(uw, 0)) == [("ew", 1), ("uw", 0)]
+    assert start(Cell(ew, 0), Cell(ew, 1), Cell(uw, 0)) == []
+    # Another budget, setting or data set is another run.
+    assert start(Cell(ew, 0), budget=replace(BUDGET, lr=1e-4)) == [("ew", 0)]
+    assert start(Cell(replace(uw, balancer="si"), 0)) == [("uw", 0)]
+    assert start(Cell(ew, 1), data=toy(name="toy", x=data.x + 1)) == [("ew", 1)]
+    (tmp_path / "ew" / "seed-1" / "results.nc").write_bytes(b"torn")
+    assert start(Cell(ew, 1)) == [("ew", 1)]
+
+
+def test_cells_are_checked_before_any_is_trained(data, tmp_path, never_trains):
+    with pytest.raises(ValueError, match="nonsense"):
+        list(run_cells(data, [Cell(METHODS["ew"], 0), Cell(Method("odd", "nonsense"), 0)], BUDGET, tmp_path, jobs=1))

@@ -206,3 +206,12 @@ def test_written_and_read(grid, tmp_path):
     data = compare(grid)
     assert results.read(results.write(data, tmp_path / "comparison.nc")).to_dataset().identical(data)
     assert results.decode_attributes(data)["baseline"] == "stl"
+
+
+def test_step_times_measured_side_by_side_take_the_place_of_recorded_ones(grid):
+    given = {"ew": 2e-3, "nash-mtl": 5e-3}
+    data = compare(grid, step_seconds=given)
+    assert (data["T"].sel({"method": "nash-mtl"}) == 2.5).all()
+    assert (data["step_seconds"].sel({"method": "ew"}) == 2e-3).all()
+    del given["nash-mtl"]
+    assert np.isnan(compare(grid, step_seconds=given)["T"].sel({"method": "nash-mtl"})).all()

@@ -95,7 +95,7 @@ class Budget:
         ValueError: If a number is not positive.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 128
     lr: float = 2e-3
     widths: tuple[int, ...] = (128, 128)

@@ -37,10 +37,10 @@ def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys
 
     runs = {file: file.stat().st_mtime_ns for file in tmp_path.glob("lr-*/*/seed-*/results.nc")}
     assert len(runs) == len(methods)
-    first = (tmp_path / "table.csv").read_text()
     start(example, monkeypatch, *arguments)
     assert {file: file.stat().st_mtime_ns for file in runs} == runs
-    assert (tmp_path / "table.csv").read_text() == first
+    again = pd.read_csv(tmp_path / "table.csv", index_col="method")
+    pd.testing.assert_frame_equal(again.drop(columns="T of a step"), frame.drop(columns="T of a step"))
 
 
 def test_missing_data_are_told(example, monkeypatch, tmp_path):

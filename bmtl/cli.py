@@ -51,11 +51,10 @@ def options(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for results, table and pictures.")] = Path("runs/demo"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Four epochs of one seed: that it runs, not how well.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two epochs of one seed: that it runs, not how well.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 2,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a processor.")] = 0,
+    epochs: Annotated[int, typer.Option(min=0, help="Number of epochs; 0 is 30, or 2 of a quick one.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a processor, or 1 of a quick demo.")] = 0,
 ) -> None:
     """Compare deterministic balancers and a Bayesian model on 2,000 real molecules (QM9, 11 properties)."""
     from bmtl import experiments
@@ -76,7 +75,9 @@ def demo(
         def done(cell: experiments.Cell) -> None:
             bar.update(running, advance=1, description=f"{cell.method.name} (seed {cell.seed}) done")
 
-        found = experiments.demo(data, out, quick=quick, seeds=seeds, jobs=jobs or None, done=done)
+        found = experiments.demo(
+            data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, done=done
+        )
     frame = experiments.table(found.scores)
     _print_table(frame, experiments.best(frame))
     console.print(experiments.caption(found.scores), style="dim")

@@ -459,6 +459,7 @@ def compare(
     out: str | Path,
     *,
     jobs: int | None = None,
+    timed_steps: int = 40,
     done: Callable[[Cell], None] = lambda cell: None,
 ) -> Comparison:
     """Trains every method with every seed and compares them.
@@ -473,6 +474,7 @@ def compare(
         budget: What each gets.
         out: Folder.
         jobs: Processes; by default as many as there are processors, at most one a run. With 1 nothing is forked.
+        timed_steps: Steps of each method that are timed side by side at the end.
         done: Called with each finished run.
 
     Raises:
@@ -504,7 +506,7 @@ def compare(
         if finished:
             _write_comparison(finished, methods, folder)
         raise
-    return _write_comparison(finished, methods, folder, step_seconds(data, methods, budget))
+    return _write_comparison(finished, methods, folder, step_seconds(data, methods, budget, steps=timed_steps))
 
 
 def run_cells(
@@ -656,6 +658,7 @@ def demo(
     *,
     quick: bool = False,
     seeds: int = 2,
+    epochs: int | None = None,
     jobs: int | None = None,
     done: Callable[[Cell], None] = lambda cell: None,
 ) -> Comparison:
@@ -666,13 +669,17 @@ def demo(
         out: Folder.
         quick: A few epochs of one seed: shows that everything runs, not how well.
         seeds: Number of seeds.
-        jobs: Processes, as for `compare`.
+        epochs: Number of epochs; by default `Budget`'s, or 2 of a quick one.
+        jobs: Processes, as for `compare`; by default 1 for a quick one, where starting another would take longest.
         done: As for `compare`.
     """
     budget = Budget()
     if quick:
-        budget, seeds = replace(budget, epochs=4, draws=20), 1
-    return compare(data, tuple(METHODS.values()), range(seeds), budget, out, jobs=jobs, done=done)
+        budget, seeds, jobs = replace(budget, epochs=2, draws=20), 1, jobs or 1
+    if epochs is not None:
+        budget = replace(budget, epochs=epochs)
+    steps = 10 if quick else 40
+    return compare(data, tuple(METHODS.values()), range(seeds), budget, out, jobs=jobs, timed_steps=steps, done=done)
 
 
 __all__ = [

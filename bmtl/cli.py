@@ -126,20 +126,22 @@ def _usage_error() -> type[Any]:
 def _print_table(frame: pd.DataFrame, marks: pd.DataFrame) -> None:
     """The comparison in two tables, so that it fits a terminal: methods by scores, tasks by methods."""
     scores = [name for name in frame.columns if not name.startswith("MAE ")]
-    first = _table("Scores on the test molecules (best in bold)", "method", scores)
+    first = _table("Scores on the test molecules (* best)", "method", scores)
     for method in frame.index:
         first.add_row(method, *(_cell(frame.at[method, n], marks.at[method, n]) for n in scores))
-    second = _table("Mean absolute error", "task", [str(method).replace("+", "\n+") for method in frame.index])
+    second = _table("Mean absolute error (* best)", "task", [str(method).replace("+", "\n+") for method in frame.index])
     for name in frame.columns:
         if name.startswith("MAE "):
             row = (_cell(frame.at[m, name], marks.at[m, name]) for m in frame.index)
             second.add_row(name.removeprefix("MAE ").replace("[", r"\["), *row)
-    console.print(first)
-    console.print(second)
+    for table in (first, second):
+        console.print()
+        console.print(table)
+    console.print()
 
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
     table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -150,7 +152,7 @@ def _cell(value: float, best: bool) -> str:
     if value != value:
         return "-"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return f"[bold]{text}[/]" if best else text
+    return f"[bold]*{text}[/]" if best else text
 
 
 def _models() -> Table:
@@ -187,7 +189,7 @@ def _datasets() -> Table:
 
 
 def _listing(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
     for name in columns:
         table.add_column(name, no_wrap=name in ("name", "slot", "rows"))
     return table

@@ -89,7 +89,7 @@ class Budget:
         score: What epochs are compared by: the validation "likelihood" (of a deterministic method at each target's best
             noise, which is the mean "log" of its squared errors), or "mean" or "log" as for `bmtl.fit`.
         plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
-            epochs (the schedule of Navon et al. 2022 on QM9); else it is constant.
+            epochs; else it is constant.
 
     Raises:
         ValueError: If a number is not positive.

@@ -28,24 +28,11 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from bmtl.datasets import MultiTaskData
+from bmtl.datasets.qm9_mini import MEV_PER_HARTREE, UNITS
 from bmtl.evaluation import comparison, results
 from bmtl.experiments import Budget, Cell, Method, run_cells, step_seconds, validation_mae
 
 FILE = "qm9/qm9_12k.npz"
-MEV = 27211.386  # a Hartree
-UNITS = {
-    "mu": "D",
-    "alpha": "bohr^3",
-    "homo": "meV",
-    "lumo": "meV",
-    "r2": "bohr^2",
-    "zpve": "meV",
-    "u0": "meV",
-    "u298": "meV",
-    "h298": "meV",
-    "g298": "meV",
-    "cv": "cal/(mol K)",
-}
 SPLIT = {"train": 10_000, "val": 1_000, "test": 1_000}
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
 SPLIT_SEED = 2023
@@ -133,7 +120,7 @@ def read(root, split):
         "qm9-12k",
         x=x,
         # The gap is left out, being lumo - homo.
-        y={task: y[:, names.index(task)] * (MEV if unit == "meV" else 1.0) for task, unit in UNITS.items()},
+        y={task: y[:, names.index(task)] * (MEV_PER_HARTREE if unit == "meV" else 1.0) for task, unit in UNITS.items()},
         rows={part: order[end - split[part] : end] for part, end in zip(split, ends, strict=True)},
         units=UNITS,
         clip=5.0,  # two columns hardly vary and standardise to 80 on a few rows

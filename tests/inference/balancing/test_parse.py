@@ -108,7 +108,7 @@ def test_every_choice_has_a_kebab_case_name_of_its_own(name):
         ("ew(weights=3)", "'ew' does not take these options: weights maps tasks to numbers, and 3 was given"),
         ("ew(weights={'a': -1.0})", "0 or more and finite, and task 'a' was given -1.0"),
         ("ew(weights={'a': 1e999})", "0 or more and finite, and task 'a' was given inf"),
-        ("uw(s0=1e999)", "s0 is a log-variance, a finite number, and inf was given"),
+        ("uw(s0=1e999)", "s0 is where every learnt logarithm starts, a finite number, and inf was given"),
         ("uw(s0='a')", "'uw' does not take these options"),
         ("si(bound=-1e999)", "bound is .* a finite number, and -inf was given"),
         ("si(scale='both')", "scale is 'log' or 'spread', and 'both' was given"),

@@ -1,7 +1,12 @@
 """Numbers that a transform learns, one parameter a task."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from bmtl.inference.balancing.base import Transform
 
 
 def one_each(values: Tensor) -> nn.ParameterList:
@@ -17,3 +22,31 @@ def present(numbers: nn.ParameterList, active: Tensor) -> Tensor:
     """The numbers ``(K,)`` of the tasks present, bool ``(K_all,)``; those of absent tasks stay out of the graph."""
     chosen = [number for number, here in zip(numbers, active.tolist(), strict=True) if here]
     return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.float64)
+
+
+class LearntLogs(Transform):
+    """A transform with one learnt logarithm ``s_k`` a task; at a negative loss such an objective has no minimum in ``s``.
+
+    Args:
+        s0: Where every logarithm starts.
+        bound: What every loss must exceed; it is subtracted first.
+
+    Raises:
+        ValueError: If `s0` is not finite.
+    """
+
+    positive = True
+
+    def __init__(self, s0: float = 0.0, bound: float = 0.0) -> None:
+        super().__init__(bound)
+        if not math.isfinite(s0):
+            raise ValueError(f"s0 is where every learnt logarithm starts, a finite number, and {s0} was given.")
+        self.s0 = s0
+        self.s = nn.ParameterList()
+
+    def options(self) -> dict[str, object]:
+        return {k: v for k, v in (("s0", self.s0), ("bound", self.bound)) if v}
+
+    def bind(self, names: Sequence[str]) -> None:
+        if not len(self.s):
+            self.s = one_each(torch.full((len(names),), float(self.s0), dtype=torch.float64))

@@ -1,16 +1,12 @@
 """Uncertainty weighting as a balancer."""
 
-import math
-from collections.abc import Sequence
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
-from bmtl.inference.balancing.base import Context, Transform
-from bmtl.inference.balancing.transforms.own import one_each, present
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.transforms.own import LearntLogs, present
 
 
-class UW(Transform):
+class UW(LearntLogs):
     """Weights from one learnt log-variance a task: ``sum_k L_k exp(-s_k) / 2 + s_k / 2``.
 
     At a fixed loss, ``s_k`` tends to ``log L_k`` and the weight to ``1 / (2 L_k)``. The same noise inside the program is
@@ -31,22 +27,7 @@ class UW(Transform):
     name = "uw"
     paper = "Kendall et al. 2018"
     cost = "1 backward"
-    positive = True  # at a negative loss the objective has no minimum in s
-
-    def __init__(self, s0: float = 0.0, bound: float = 0.0) -> None:
-        super().__init__(bound)
-        if not math.isfinite(s0):
-            raise ValueError(f"s0 is a log-variance, a finite number, and {s0} was given.")
-        self.s0 = s0
-        self.s = nn.ParameterList()
-
-    def options(self) -> dict[str, object]:
-        return {k: v for k, v in (("s0", self.s0), ("bound", self.bound)) if v}
-
-    def bind(self, names: Sequence[str]) -> None:
-        if not len(self.s):
-            self.s = one_each(torch.full((len(names),), float(self.s0), dtype=torch.float64))
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         s = present(self.s, ctx.active)
-        return losses * torch.exp(-s) / 2 + s / 2
+        return losses * (-s).exp() / 2 + s / 2

@@ -1,7 +1,6 @@
 """Draws from a fitted model and guide as plain arrays: posterior, predictive, pointwise density."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,32 +11,9 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from bmtl.tasks import check_targets
+from bmtl.inference.predictives import PREFIX, Draws, Target, to_numpy
 
 Inputs = Tensor | Mapping[str, Tensor]
-
-_PREFIX = "y_"
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What was drawn, in the model's scaled units; S draws, N rows.
-
-    Attributes:
-        posterior: Global latents by site, ``(S, ...)``; empty for a point-mass model.
-        predictive: Draws of y by target, ``(S, N)``.
-        mean: Mean of the predictive by target: ``(N,)``, class probabilities ``(N, C)``.
-        log_likelihood: Log density of the labels by target, ``(S, N)``, one row where there are no latents; NaN where a
-            label is missing.
-        pit: Predictive cdf at the labels by target, ``(N,)``, averaged over the draws; NaN where a label is missing.
-            Continuous targets only; where the distribution has no cdf, the share of draws below the label.
-    """
-
-    posterior: dict[str, np.ndarray] = field(default_factory=dict)
-    predictive: dict[str, np.ndarray] = field(default_factory=dict)
-    mean: dict[str, np.ndarray] = field(default_factory=dict)
-    log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
-    pit: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -113,22 +89,27 @@ def _draw(
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
     passes, samples = (1, num_draws) if fixed else (num_draws, 1)
     posterior: dict[str, list[np.ndarray]] = {}
-    totals: dict[str, _Target] = {}
-    for seed in torch.randint(2**62, (passes,), generator=generator).tolist():
+    log_p, log_q = np.zeros(passes), np.zeros(passes)
+    totals: dict[str, Target] = {}
+    for i, seed in enumerate(torch.randint(2**62, (passes,), generator=generator).tolist()):
         torch.manual_seed(seed)
         globals_: Trace | None = None
         for part in chunks:
             proposal = guide if globals_ is None else poutine.replay(guide, trace=globals_)
             guide_trace = poutine.trace(proposal).get_trace(part)
             trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+            new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
+            if y is not None and not fixed:
+                log_q[i] += _log_density(guide_trace, set(guide_trace.nodes), new)
+                log_p[i] += _log_density(trace, set(guide_trace.nodes), new)
             if globals_ is None:
                 globals_ = _global_latents(guide_trace, probe)
                 for name in trace.nodes:
                     if name in globals_.nodes:
-                        posterior.setdefault(name, []).append(_numpy(globals_.nodes[name]["value"]))  # type: ignore[arg-type]
+                        posterior.setdefault(name, []).append(to_numpy(globals_.nodes[name]["value"]))  # type: ignore[arg-type]
             for name, site in _predicted(trace, guide_trace):
-                target = totals.setdefault(name, _Target(name, None if y is None else y.get(name)))
-                target.add(site["fn"], site["value"], samples)
+                target = totals.setdefault(name, Target(name, None if y is None else y.get(name)))
+                log_p[i] += target.add(site["fn"], site["value"], samples)
         for target in totals.values():
             target.end_pass()
     missing = [] if y is None else sorted(set(y) - set(totals))
@@ -136,104 +117,45 @@ def _draw(
         raise ValueError(
             f"The model predicts {sorted(totals) or 'nothing'}"
             + (f", and labels were given for {missing}" if missing else "")
-            + f". Called with inputs alone it must sample a site {_PREFIX}<target> for each target."
+            + f". Called with inputs alone it must sample a site {PREFIX}<target> for each target."
         )
+    scored = y is not None and not fixed
     return Draws(
         posterior={name: np.stack(values) for name, values in posterior.items()},
         predictive={name: target.draws() for name, target in totals.items()},
-        mean={name: target.means(passes) for name, target in totals.items()},
+        mean={name: target.means(passes) for name, target in totals.items() if not target.classes},
+        probability={name: target.means(passes) for name, target in totals.items() if target.classes},
+        distribution={name: target.components() for name, target in totals.items() if target.parameters},
+        aleatoric={name: target.aleatoric(passes) for name, target in totals.items() if target.spread},
+        epistemic={name: target.epistemic(passes) for name, target in totals.items() if target.spread},
         log_likelihood={name: target.densities() for name, target in totals.items() if target.density},
         pit={name: target.pits(passes) for name, target in totals.items() if target.pit},
+        log_p=log_p if scored else None,
+        log_q=log_q if scored else None,
     )
 
 
-class _Target:
-    """Gathers one target's rows over chunks and passes; a chunk is known by its first row."""
-
-    def __init__(self, name: str, labels: Tensor | None) -> None:
-        self.name = name
-        self.labels = labels
-        self.row = 0  # where this pass stands
-        self.sampled: dict[int, list[np.ndarray]] = {}
-        self.mean: dict[int, np.ndarray] = {}
-        self.density: dict[int, list[np.ndarray]] = {}
-        self.pit: dict[int, np.ndarray] = {}
-
-    def add(self, fn: Any, value: Tensor, samples: int) -> None:
-        """Adds the next chunk of a pass: its distribution, and a draw of it."""
-        if not value.dim():
-            raise ValueError(f"The model predicts one number for {self.name!r}, and one a row is expected.")
-        start, self.row = self.row, self.row + len(value)
-        drawn = value[None] if samples == 1 else fn.sample((samples,))
-        self.sampled.setdefault(start, []).append(_numpy(drawn))
-        mean = _mean(fn, drawn)
-        self.mean[start] = self.mean.get(start, 0.0) + _numpy(mean.expand(*value.shape, *mean.shape[value.dim() :]))
-        if self.labels is None:
-            return
-        label = self.labels[start : self.row]
-        self._check(fn, value, label)
-        missing = label.isnan() if label.is_floating_point() else label == -1
-        # A missing label is replaced by a draw, which lies in the support, and its density left out.
-        filled = torch.where(missing, value.to(label.dtype), label)
-        if not filled.is_floating_point():
-            filled = filled.to(value.dtype)  # torch's Bernoulli takes floats only
-        try:
-            density = fn.log_prob(filled).double()
-        except ValueError as error:
-            raise ValueError(f"At site {_PREFIX + self.name!r}: {error}") from error
-        if missing.dim() > density.dim():  # one missing entry leaves its whole event out
-            missing = missing.flatten(density.dim()).any(-1)
-        self.density.setdefault(start, []).append(_numpy(density.masked_fill(missing, torch.nan)))
-        if not fn.support.is_discrete and not fn.event_shape:
-            try:
-                below = fn.cdf(filled).double()
-            except NotImplementedError:
-                below = (drawn <= filled).double().mean(0)
-            self.pit[start] = self.pit.get(start, 0.0) + _numpy(below.masked_fill(missing, torch.nan))
-
-    def end_pass(self) -> None:
-        if self.labels is not None and len(self.labels) != self.row:
-            raise ValueError(f"{len(self.labels)} labels were given for {self.name!r}, and it has {self.row} rows.")
-        self.row = 0
-
-    def _check(self, fn: Any, value: Tensor, label: Tensor) -> None:
-        if label.shape != value.shape:
-            raise ValueError(
-                f"Labels of {self.name!r} have shape {tuple(label.shape)} where the model predicts {tuple(value.shape)}. "
-                "Give one entry per row."
-            )
-        categorical = isinstance(fn, torch.distributions.Categorical)
-        check_targets(_PREFIX + self.name, value.shape, label, discrete=fn.support.is_discrete, categorical=categorical)
-
-    def draws(self) -> np.ndarray:
-        return np.concatenate([np.concatenate(parts) for parts in self.sampled.values()], axis=1)
-
-    def densities(self) -> np.ndarray:
-        return np.concatenate([np.stack(parts) for parts in self.density.values()], axis=1)
-
-    def means(self, passes: int) -> np.ndarray:
-        return np.concatenate(list(self.mean.values())) / passes
-
-    def pits(self, passes: int) -> np.ndarray:
-        return np.clip(np.concatenate(list(self.pit.values())) / passes, 0.0, 1.0)
-
-
-def _mean(fn: Any, drawn: Tensor) -> Tensor:
-    """Mean of a distribution, class probabilities of a categorical one; that of the draws where it has none."""
-    if isinstance(fn, torch.distributions.Categorical):
-        return fn.probs
-    try:
-        return fn.mean
-    except NotImplementedError:
-        return drawn.to(torch.get_default_dtype()).mean(0)
+def _log_density(trace: Trace, names: set[str], counted: set[str] | None) -> float:
+    """Sum of the log densities of a trace's latents, those in `counted` left out; a plate's scale does not enter."""
+    total = 0.0
+    for name, site in trace.nodes.items():
+        latent = site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]
+        if not latent or name not in names or (counted is not None and name in counted):
+            continue
+        fn: Any = site["fn"]
+        density = fn.log_prob(site["value"])
+        if site["mask"] is not None:
+            density = torch.where(torch.as_tensor(site["mask"]), density, 0.0)
+        total += float(density.double().sum())
+    return total
 
 
 def _predicted(trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Any]]:
     """Sites ``y_<target>`` of the model that are neither latent nor observed, by target."""
     for name, site in trace.nodes.items():
         latent = name in guide_trace.nodes or site["is_observed"]  # a deterministic site counts as observed
-        if site["type"] == "sample" and name.startswith(_PREFIX) and not latent:
-            yield name.removeprefix(_PREFIX), site
+        if site["type"] == "sample" and name.startswith(PREFIX) and not latent:
+            yield name.removeprefix(PREFIX), site
 
 
 def _global_latents(trace: Trace, probe: Trace) -> Trace:
@@ -269,7 +191,3 @@ def _few_rows(x: Inputs) -> Inputs:
     if isinstance(x, Tensor):
         return x[:1] if len(x) > 1 else x.repeat(2, *[1] * (x.dim() - 1))
     return {task: _few_rows(part) for task, part in x.items()}  # type: ignore[misc]
-
-
-def _numpy(value: Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy()

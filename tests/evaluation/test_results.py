@@ -54,6 +54,46 @@ def test_missing_labels_leave_every_group(make_tree, run_arrays):
         assert tree[group]["obs_homo"].values[0] == 20
 
 
+def test_a_classification_has_probabilities_and_entropies():
+    random = np.random.default_rng(0)
+    p = random.dirichlet(np.ones(3), size=8)
+    labels = np.array([0, 1, 2, -1, 0, 1, 2, 0])
+    tree = results.to_datatree(
+        observed={"kind": labels, "size": random.normal(size=8)},
+        probability={"kind": p},
+        predictive_mean={"size": np.zeros(8)},
+        distribution={"size": {name: np.ones((4, 8)) for name in ("loc", "scale", "df")}},
+        aleatoric={"kind": np.ones(8), "size": np.ones(8)},
+        epistemic={"kind": np.zeros(8), "size": np.ones(8)},
+        classes={"kind": ["cat", "dog", "bird"]},
+        target_scale={"size": 2.0},
+        sample_stats={"lp": np.zeros(4), "log_q": np.ones(4)},
+        predictions={"size": np.zeros((4, 5))},
+        predictions_aleatoric={"size": np.ones(5)},
+        predictions_epistemic={"size": np.full(5, 2.0)},
+    )
+    seen = labels != -1
+    np.testing.assert_array_equal(tree["probability/y_kind"], p[seen])
+    assert tree["probability/class_kind"].values.tolist() == ["cat", "dog", "bird"]
+    assert tree["observed_data/y_kind"].dtype.kind == "i"
+    assert tree["constant_data/kind"].values.tolist() == ["classification", "regression"]
+    assert np.isnan(tree["constant_data/target_scale"].sel(target="kind"))
+    assert tree["predictive_distribution/df_size"].dims == ("component", "obs_size")
+    np.testing.assert_array_equal(tree["uncertainty/total_size"], np.full(8, 2.0))
+    np.testing.assert_array_equal(tree["predictions_uncertainty/total_size"], np.full(5, 3.0))
+    assert tree["predictions/y_size"].dims == ("chain", "draw", "row")
+    assert tree["sample_stats/lp"].dims == ("chain", "draw")
+    assert "y_size" not in tree["probability"]
+
+
+def test_trees_of_other_rows_hang_below_and_come_back(make_tree, tmp_path):
+    tree = make_tree()
+    tree["validation"] = make_tree(training=None)
+    found = results.read(results.write(tree, tmp_path / "results.nc"))
+    assert found["validation"].children.keys() >= {"observed_data", "pit"}
+    assert found.identical(tree)
+
+
 def test_a_point_mass_model_has_no_posterior(make_tree):
     assert "posterior" not in make_tree(posterior=None, coords=None, dims=None).children
 
@@ -85,7 +125,12 @@ def test_an_interrupted_run_keeps_its_training_alone():
     ("options", "message"),
     [
         ({"tasks": ["a", "a", "b"]}, "'a' is given more than once"),
-        ({"pit": {"mu": np.zeros(60)}}, "pit has no target"),
+        ({"pit": {"nu": np.zeros(60)}}, "pit has a target 'nu' that observed has not"),
+        ({"probability": {"mu": np.zeros(60)}}, r"probability\['mu'\] has shape \(60,\); expected \(60, C\)"),
+        ({"probability": {"mu": np.full((60, 2), 0.5)}, "classes": {"mu": ["a"]}}, "has 1 names, and there are"),
+        ({"distribution": {"mu": {"loc": np.zeros((2, 60))}}}, r"distribution\['mu'\] holds \['loc'\]"),
+        ({"aleatoric": {"mu": np.zeros(60)}}, "epistemic has no target 'mu'"),
+        ({"predictions": {"mu": np.zeros((2, 5)), "cv": np.zeros((2, 6))}}, "expected one"),
         ({"target_scale": {"mu": 1.0, "homo": 0.0, "cv": 1.0}}, r"target_scale\['homo'\] is 0.0"),
         ({"target_scale": {"mu": 1.0}}, "target_scale has no target"),
         ({"units": {"mw": "D"}}, "units has a target 'mw'"),

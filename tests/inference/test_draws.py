@@ -59,14 +59,22 @@ def one_target(distribution, name="y_a"):
 
 def test_shapes_of_a_bayesian_model(bayesian, inputs):
     found = draw(*bayesian, *inputs, num_draws=7)
-    shapes = {field: {k: v.shape for k, v in getattr(found, field).items()} for field in vars(found)}
+    by_target = ("posterior", "predictive", "mean", "probability", "aleatoric", "epistemic", "log_likelihood", "pit")
+    shapes = {field: {k: v.shape for k, v in getattr(found, field).items()} for field in by_target}
     assert shapes == {
         "posterior": {"head_a": (7, 1, 5), "log_variance_a": (7,), "head_c": (7, 3, 5), "log_variance_c": (7,)},
         "predictive": {"a": (7, ROWS), "c": (7, ROWS)},
-        "mean": {"a": (ROWS,), "c": (ROWS, 3)},
+        "mean": {"a": (ROWS,)},
+        "probability": {"c": (ROWS, 3)},
+        "aleatoric": {"a": (ROWS,), "c": (ROWS,)},
+        "epistemic": {"a": (ROWS,), "c": (ROWS,)},
         "log_likelihood": {"a": (7, ROWS), "c": (7, ROWS)},
         "pit": {"a": (ROWS,)},
     }
+    assert {name: values.shape for name, values in found.distribution["a"].items()} == dict.fromkeys(
+        ("loc", "scale", "df"), (7, ROWS)
+    )
+    assert found.log_p.shape == found.log_q.shape == (7,)
     assert list(draw(*bayesian, inputs[0], num_draws=2).predictive) == ["a", "c"]
     assert not draw(*bayesian, inputs[0], num_draws=2).log_likelihood
 
@@ -102,11 +110,37 @@ def test_the_predictive_is_the_average_over_the_posterior_draws(bayesian, inputs
         * np.exp(-found.posterior["log_variance_c"])[:, None, None]
     )
     log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    np.testing.assert_allclose(found.mean["c"], np.exp(log_p).mean(0), atol=1e-5)
-    np.testing.assert_allclose(found.mean["c"].sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.probability["c"], np.exp(log_p).mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.probability["c"].sum(-1), 1, atol=1e-5)
     seen = np.arange(ROWS) != 5
     expected = np.take_along_axis(log_p, np.maximum(y["c"].numpy(), 0)[None, :, None], -1)[..., 0]
     np.testing.assert_allclose(found.log_likelihood["c"][:, seen], expected[:, seen], rtol=1e-4, atol=1e-4)
+    # Law of total variance, and its counterpart for entropies.
+    np.testing.assert_allclose(found.aleatoric["a"], np.broadcast_to(sigma**2, f.shape).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found.epistemic["a"], f.var(0), rtol=1e-3, atol=1e-7)
+    each, together = stats.entropy(np.exp(log_p), axis=-1), stats.entropy(np.exp(log_p).mean(0), axis=-1)
+    np.testing.assert_allclose(found.aleatoric["c"], each.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found.epistemic["c"], together - each.mean(0), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.distribution["a"]["loc"], f, atol=1e-5)
+    assert np.isinf(found.distribution["a"]["df"]).all()
+
+
+def test_log_densities_are_of_all_latents_and_labels(bayesian, inputs):
+    """Against scipy: priors and likelihood without the plate's scale, and the guide's normals."""
+    model, guide = bayesian
+    found = draw(model, guide, *inputs, num_draws=5, batch_size=4)
+    prior = sum(
+        stats.norm(0, model.prior_scale).logpdf(found.posterior[f"head_{t}"]).sum(axis=(1, 2))
+        + stats.norm(*model.noise_prior).logpdf(found.posterior[f"log_variance_{t}"])
+        for t in "ac"
+    )
+    likelihood = sum(np.nansum(found.log_likelihood[t], axis=1) for t in "ac")
+    np.testing.assert_allclose(found.log_p, prior + likelihood, rtol=1e-4)
+    log_q = 0.0
+    for name, pace, loc in zip(guide.latents, guide.pace, guide.loc, strict=True):
+        normal = stats.norm((loc * pace).detach().numpy(), 0.5)
+        log_q = log_q + normal.logpdf(found.posterior[name]).reshape(5, -1).sum(axis=1)
+    np.testing.assert_allclose(found.log_q, log_q, rtol=1e-4)
 
 
 def test_missing_labels_are_nan_and_nothing_else_is(bayesian, inputs):
@@ -124,7 +158,7 @@ def test_rows_at_a_time_change_the_noise_of_the_rows_only(bayesian, inputs, batc
     parts = draw(*bayesian, *inputs, num_draws=6, batch_size=batch_size)
     for name, values in whole.posterior.items():
         np.testing.assert_array_equal(values, parts.posterior[name])
-    for field in ("mean", "log_likelihood", "pit"):
+    for field in ("mean", "probability", "aleatoric", "epistemic", "log_likelihood", "pit"):
         for name, values in getattr(whole, field).items():
             np.testing.assert_allclose(values, getattr(parts, field)[name], atol=1e-5)
     assert parts.predictive["a"].shape == whole.predictive["a"].shape
@@ -216,7 +250,7 @@ def test_without_latents_one_pass_gives_the_densities_and_all_draws(inputs):
     np.testing.assert_allclose(found.log_likelihood["a"][0], stats.norm(f, 0.3).logpdf(y["a"]), rtol=1e-4)
     assert stats.kstest((found.predictive["a"][:, 3] - f[3]) / 0.3, stats.norm.cdf).pvalue > 1e-3
     shares = (found.predictive["c"][..., None] == np.arange(3)).mean(0)
-    assert np.abs(shares - found.mean["c"]).max() < 4 * 0.5 / math.sqrt(5000)
+    assert np.abs(shares - found.probability["c"]).max() < 4 * 0.5 / math.sqrt(5000)
 
 
 def test_a_point_mass_guide_draws_one_value(inputs):
@@ -255,7 +289,8 @@ def test_counts_have_their_mean_and_no_pit(inputs, family, oracle, parameters):
     label[3] = -1
     found = draw(*one_target(lambda x: family(*parameters)), inputs[0], {"a": label}, num_draws=3)
     reference = oracle(*parameters)
-    np.testing.assert_allclose(found.mean["a"], np.full(ROWS, reference.mean()), rtol=1e-5)
+    mean = found.probability["a"][:, 1] if family is dist.Bernoulli else found.mean["a"]  # two classes
+    np.testing.assert_allclose(mean, np.full(ROWS, reference.mean()), rtol=1e-5)
     seen = np.arange(ROWS) != 3
     np.testing.assert_allclose(found.log_likelihood["a"][0, seen], reference.logpmf(label[seen]), rtol=1e-4)
     assert np.isnan(found.log_likelihood["a"][0, 3])
@@ -296,7 +331,8 @@ def test_tasks_with_inputs_of_their_own(bayesian, batch_size):
         alone = draw(model, guide, x[name], num_draws=4)
         assert found.predictive[name].shape == (4, rows)
         assert found.log_likelihood[name].shape == (4, rows)
-        np.testing.assert_allclose(found.mean[name], alone.mean[name], atol=1e-5)
+        field = "mean" if name == "a" else "probability"
+        np.testing.assert_allclose(getattr(found, field)[name], getattr(alone, field)[name], atol=1e-5)
 
 
 # ---- Users' own programs ---------------------------------------------------------------------------------------------

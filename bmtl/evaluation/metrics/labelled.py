@@ -30,18 +30,22 @@ def per_target(tree: xr.DataTree, groups: tuple[str, ...], core: Callable[..., f
 
     Args:
         tree: A results tree.
-        groups: Whose arrays `core` takes, in this order: ``(N,)``, or ``(S, N)`` for draws.
+        groups: Whose arrays `core` takes, in this order: ``(N,)``, ``(S, N)`` for draws, ``(N, C)`` for probabilities.
         core: The arrays of one target -> a number.
 
     Returns:
-        ``(task,)``, NaN for a target without a scored row, with the targets' units as coordinate ``unit``.
+        ``(task,)``, with the targets' units as coordinate ``unit``; NaN for a target without a scored row, and for one
+        that a group does not hold: probabilities have no squared error.
     """
     arrays = [group_of(tree, group) for group in groups]
     names = targets_of(tree)
     scores = []
     for name in names:
-        given = [_rows_last(array[f"y_{name}"]) for array in arrays]
-        scores.append(core(*given) if given[0].shape[-1] else np.nan)
+        if any(f"y_{name}" not in array for array in arrays):  # a score of the other kind of target
+            scores.append(np.nan)
+            continue
+        given = [_draws_as_one(array[f"y_{name}"]) for array in arrays]
+        scores.append(core(*given) if arrays[0].sizes[f"obs_{name}"] else np.nan)
     return xr.DataArray(np.asarray(scores, dtype=float), dims="task", coords=task_coords(tree))
 
 
@@ -61,8 +65,9 @@ def rows(tree: xr.DataTree) -> xr.Dataset:
     return xr.Dataset({"rows": ("task", np.asarray(counts, dtype=int))}, coords=task_coords(tree))
 
 
-def _rows_last(array: xr.DataArray) -> np.ndarray:
-    """``(N,)`` as it is; chains and draws as one axis before the rows, ``(S, N)``."""
-    if array.ndim == 1:
+def _draws_as_one(array: xr.DataArray) -> np.ndarray:
+    """Chains and draws as one axis, ``(S, N)``; anything else as it is."""
+    if "chain" not in array.dims:
         return array.values
-    return array.values.reshape(int(np.prod(array.shape[:-1])), array.shape[-1])  # -1 has no meaning for no rows
+    chains, draws = array.sizes["chain"], array.sizes["draw"]
+    return array.transpose("chain", "draw", ...).values.reshape(chains * draws, *array.shape[2:])

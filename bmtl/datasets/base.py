@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from bmtl.datasets import checks
 from bmtl.datasets.scaler import Scaler
 
 Kind = Literal["regression"] | int
+
+Scaling = Literal["train", "all", "none"]
+"""Rows that scalers are fitted on. ``"all"``: those of every part, test rows included, as for some published tables; say so
+where you report it. ``"none"``: inputs stay as they are, and regression targets are scaled as for ``"train"``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,10 @@ class MultiTaskData:
         y_scalers: Target name -> scaler, for every regression target.
         citation: Where the data come from.
         licence: Under which terms.
+        classes: Target name -> names of its classes, where they have any.
+        scaling: Rows that the scalers were fitted on.
+        num_splits: Number of fixed splits that the set comes with, of which `rows` is one; None if `rows` was drawn or
+            is the only one.
 
     Raises:
         ValueError: If the pieces do not fit together; the message says which.
@@ -50,6 +58,9 @@ class MultiTaskData:
     y_scalers: Mapping[str, Scaler] = field(repr=False)
     citation: str = field(default="", repr=False)
     licence: str = field(default="", repr=False)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    scaling: Scaling = "train"
+    num_splits: int | None = None
 
     def __post_init__(self) -> None:
         x = checks.inputs(self.x)
@@ -63,10 +74,12 @@ class MultiTaskData:
             "units", [task for task in self.units if self.kinds.get(task) in (None, "regression")], regressions
         )
         checks.scaler_shape(self.x_scaler, x)
+        checks.class_names(self.classes, self.kinds)
         # Read-only copies: the fingerprint stays true of what is held.
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
         object.__setattr__(self, "rows", checks.partition(self.rows, len(x)))
+        object.__setattr__(self, "classes", {task: tuple(names) for task, names in self.classes.items()})
         for mapping in ("kinds", "units", "y_scalers"):
             object.__setattr__(self, mapping, dict(getattr(self, mapping)))
 
@@ -83,8 +96,11 @@ class MultiTaskData:
         clip: float | None = None,
         citation: str = "",
         licence: str = "",
+        classes: Mapping[str, Sequence[str]] | None = None,
+        scaling: Scaling = "train",
+        num_splits: int | None = None,
     ) -> Self:
-        """Fit the scalers on the training rows and put the pieces together.
+        """Fit the scalers, on the training rows if nothing else is asked for, and put the pieces together.
 
         Args:
             name: What reports call the data set.
@@ -96,6 +112,9 @@ class MultiTaskData:
             clip: Bound of the scaled inputs, in standard deviations. Targets are never clipped.
             citation: Where the data come from.
             licence: Under which terms.
+            classes: Target name -> names of its classes.
+            scaling: Rows to fit the scalers on.
+            num_splits: Number of fixed splits, of which `rows` is one.
 
         Raises:
             ValueError: If the pieces do not fit together, or a target has no label in the training rows.
@@ -105,13 +124,20 @@ class MultiTaskData:
         every_kind: dict[str, Kind] = {**dict.fromkeys(y, "regression"), **(kinds or {})}
         checks.same_keys("kinds", every_kind, y)
         targets = {task: checks.target(task, values, every_kind[task], len(features)) for task, values in y.items()}
+        if scaling not in get_args(Scaling):
+            raise ValueError(f"Scalers are fitted on {', '.join(map(repr, get_args(Scaling)))}; got {scaling!r}.")
+        fitted = np.concatenate(list(parts.values())) if scaling == "all" else parts["train"]
+        if scaling == "none":
+            x_scaler = Scaler(np.zeros(()), np.ones(()), clip)
+        else:
+            x_scaler = Scaler.fit(features[fitted], clip=clip)
         scalers = {}
         for task, values in targets.items():
             labels = values[parts["train"]]
             if not checks.labelled(labels).any():
                 raise ValueError(f"Target {task!r} has no label in the {len(labels)} training rows. Leave it out.")
             if every_kind[task] == "regression":
-                scalers[task] = Scaler.fit(labels)
+                scalers[task] = Scaler.fit(values[fitted])
         return cls(
             name=name,
             x=features,
@@ -119,10 +145,13 @@ class MultiTaskData:
             kinds=every_kind,
             units={**dict.fromkeys(scalers, "1"), **(units or {})},
             rows=parts,
-            x_scaler=Scaler.fit(features[parts["train"]], clip=clip),
+            x_scaler=x_scaler,
             y_scalers=scalers,
             citation=citation,
             licence=licence,
+            classes=classes or {},
+            scaling=scaling,
+            num_splits=num_splits,
         )
 
     @property
@@ -132,7 +161,7 @@ class MultiTaskData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the bytes of inputs, targets and split: equal on every platform, new for any new value."""
+        """SHA-256 (hex) over inputs, targets, split and kind of scaling: equal on every platform, new for any new value."""
         digest = hashlib.sha256()
         pieces = [("x", self.x)]
         pieces += [(f"y/{task}", values) for task, values in self.y.items()]
@@ -142,6 +171,8 @@ class MultiTaskData:
             # Names and shapes too, so that no two tables run together to the same bytes.
             digest.update(f"{label}:{plain.dtype.str}:{plain.shape};".encode())
             digest.update(plain.tobytes())
+        if self.scaling != "train":  # models then see other numbers
+            digest.update(f"scaling:{self.scaling};".encode())
         return digest.hexdigest()
 
     def tensors(self, part: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, dict[str, Tensor]]:
@@ -158,16 +189,41 @@ class MultiTaskData:
         Raises:
             ValueError: If there is no such part.
         """
-        if part not in self.rows:
-            raise ValueError(f"The data set {self.name!r} has no part {part!r}; its parts are: {', '.join(self.rows)}.")
-        rows = self.rows[part]
-        y = {}
-        for task, values in self.y.items():
-            if self.kinds[task] == "regression":
-                y[task] = torch.as_tensor(self.y_scalers[task].transform(values[rows]), dtype=dtype)
-            else:
-                y[task] = torch.as_tensor(values[rows])  # (B,), int64
-        return torch.as_tensor(self.x_scaler.transform(self.x[rows]), dtype=dtype), y
+        rows = self._rows(part)
+        return self._inputs(rows, dtype), {task: self._labels(task, rows, dtype) for task in self.y}
+
+    def tensors_by_task(
+        self, part: str, dtype: torch.dtype = torch.float32
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Scaled inputs and targets of one part, each task with its own rows: those that have a label for it.
+
+        For models that take a mapping of inputs, and for sets whose tasks have few rows in common, where `tensors` would
+        be missing labels for the most part. A task without a label in this part is in neither mapping.
+
+        Args:
+            part: ``"train"``, ``"val"``, ``"test"``, or what the data set calls its parts.
+            dtype: Of inputs and regression targets.
+
+        Returns:
+            Task -> inputs ``(B_task, ...)`` and task -> labels ``(B_task,)``, in the order of `rows_by_task`; nothing is
+            missing.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        by_task = self.rows_by_task(part)
+        x = {task: self._inputs(rows, dtype) for task, rows in by_task.items()}
+        return x, {task: self._labels(task, rows, dtype) for task, rows in by_task.items()}
+
+    def rows_by_task(self, part: str) -> dict[str, np.ndarray]:
+        """Task -> the rows of one part that have a label for it, if there are any.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        rows = self._rows(part)
+        by_task = {task: rows[checks.labelled(values[rows])] for task, values in self.y.items()}
+        return {task: found for task, found in by_task.items() if len(found)}
 
     def subset(self, tasks: Sequence[str]) -> Self:
         """The same rows with these targets only, in the order given.
@@ -180,6 +236,29 @@ class MultiTaskData:
         checks.names_among(tasks, self.tasks)
         pick: dict[str, Any] = {
             mapping: {task: getattr(self, mapping)[task] for task in tasks if task in getattr(self, mapping)}
-            for mapping in ("y", "kinds", "units", "y_scalers")
+            for mapping in ("y", "kinds", "units", "y_scalers", "classes")
         }
         return replace(self, **pick)
+
+    def labelled(self) -> Self:
+        """The same data without rows that have no label for any target, as ``data.subset([task])`` may leave many.
+
+        Scalers stay as they are. A part without a label vanishes.
+        """
+        found = np.any([checks.labelled(values) for values in self.y.values()], axis=0)  # (N,)
+        rows = {part: kept for part, rows in self.rows.items() if len(kept := rows[found[rows]])}
+        return replace(self, rows=rows)
+
+    def _rows(self, part: str) -> np.ndarray:
+        if part not in self.rows:
+            raise ValueError(f"The data set {self.name!r} has no part {part!r}; its parts are: {', '.join(self.rows)}.")
+        return self.rows[part]
+
+    def _inputs(self, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
+        return torch.as_tensor(self.x_scaler.transform(self.x[rows]), dtype=dtype)
+
+    def _labels(self, task: str, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
+        values = self.y[task][rows]
+        if self.kinds[task] != "regression":
+            return torch.as_tensor(values)  # (B,), int64
+        return torch.as_tensor(self.y_scalers[task].transform(values), dtype=dtype)

@@ -72,7 +72,7 @@ class Batches:
         else:
             self._start, self._position = self.generator.get_state(), 0
         # All of the epoch's randomness is drawn here, so that start and position alone tell where the loader stands.
-        orders = {task: self._order(rows) for task, rows in self.num_rows.items()}
+        orders = self._orders()
         while self._position < len(self):
             i = self._position
             self._position += 1  # before the yield: what was handed out counts as done
@@ -109,6 +109,9 @@ class Batches:
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
         }
+
+    def _orders(self) -> dict[str, Tensor]:
+        return {task: self._order(rows) for task, rows in self.num_rows.items()}
 
     def _order(self, rows: int) -> Tensor:
         """Rows of one task for one epoch, at least as many as are handed out."""

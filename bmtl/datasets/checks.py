@@ -130,3 +130,16 @@ def scaler_shape(scaler: Scaler, x: np.ndarray) -> None:
             f"x_scaler was fitted on columns of shape {scaler.mean.shape}, but x has {x.shape[1:]}. "
             "Fit it on these columns."
         )
+
+
+def class_names(classes: Mapping[str, Sequence[str]], kinds: Mapping[str, Literal["regression"] | int]) -> None:
+    """Refuse names of classes that a target does not have."""
+    for task, names in classes.items():
+        kind = kinds.get(task)
+        if kind is None or kind == "regression":
+            what = "not a target" if kind is None else "a regression"
+            raise ValueError(f"`classes` names the classes of {task!r}, which is {what}. Leave it out.")
+        if isinstance(names, str) or len(names) != kind:
+            raise ValueError(
+                f"Target {task!r} has {kind} classes, but `classes` gives {names!r}. Give one name a class."
+            )

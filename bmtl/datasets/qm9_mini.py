@@ -10,6 +10,7 @@ are all but one task (correlation above 0.99999999): never report an average ove
 import csv
 import gzip
 import hashlib
+from collections.abc import Mapping
 from importlib.abc import Traversable
 from importlib.resources import files
 from pathlib import Path
@@ -77,13 +78,18 @@ def read(root: str | Path | None = None) -> MultiTaskData:
     return MultiTaskData.from_arrays(
         "qm9-mini",
         x=np.stack([_floats(table[feature]) for feature in FEATURES], axis=1),  # (N, 34)
-        y={task: values * (MEV_PER_HARTREE if UNITS[task] == "meV" else 1.0) for task, values in y.items()},
+        y=in_units(y),
         rows={name: np.flatnonzero(np.array(parts["part"]) == name) for name in SPLIT},
         units=UNITS,
         clip=CLIP,
         citation=CITATION,
         licence=LICENCE,
     )
+
+
+def in_units(y: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Properties ``(N,)`` with energies in Hartree, in the units of `UNITS`."""
+    return {task: values * (MEV_PER_HARTREE if UNITS[task] == "meV" else 1.0) for task, values in y.items()}
 
 
 def _verified(folder: Path | Traversable, name: str) -> bytes:

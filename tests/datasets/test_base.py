@@ -112,6 +112,67 @@ def test_subset_refuses_bad_lists(tasks, message):
         small().subset(tasks)
 
 
+def test_each_task_has_its_own_labelled_rows():
+    data = small()
+    assert {task: rows.tolist() for task, rows in data.rows_by_task("train").items()} == {
+        "depth": [0, 1, 3],
+        "colour": [0, 1, 2],
+    }
+    x, y = data.tensors_by_task("train")
+    whole, labels = data.tensors("train")
+    assert list(x) == list(y) == ["depth", "colour"]
+    assert torch.equal(x["depth"], whole[[0, 1, 3]])
+    assert torch.equal(y["depth"], labels["depth"][[0, 1, 3]])
+    assert y["colour"].tolist() == [0, 2, 1]
+    assert x["colour"].dtype == y["depth"].dtype == torch.float32
+    assert data.tensors_by_task("train", torch.float64)[1]["depth"].dtype == torch.float64
+
+
+def test_a_task_without_a_label_in_a_part_is_left_out_of_it():
+    data = small(y={"depth": [1.0, 3.0, 4.0, 5.0, np.nan, 1.0, 2.0], "colour": [0, 2, 1, -1, 0, 1, -1]})
+    x, y = data.tensors_by_task("val")
+    assert list(x) == list(y) == ["colour"]
+    assert x["colour"].shape == (1, 2)
+
+
+def test_rows_without_any_label_can_be_left_out():
+    data = small().subset(["colour"])
+    kept = data.labelled()
+    assert {part: rows.tolist() for part, rows in kept.rows.items()} == {"train": [0, 1, 2], "val": [4], "test": [5]}
+    assert kept.x_scaler is data.x_scaler
+    assert kept.tensors_by_task("train")[1]["colour"].tolist() == data.tensors_by_task("train")[1]["colour"].tolist()
+    assert list(small(y={"depth": [1.0, 3, 4, 5, np.nan, np.nan, 2]}, kinds=None).labelled().rows) == ["train", "test"]
+
+
+@pytest.mark.parametrize("scaling", ["all", "none"])
+def test_scalers_may_be_fitted_otherwise_and_the_fingerprint_knows(scaling):
+    data, usual = small(scaling=scaling), small()
+    assert data.scaling == data.subset(["depth"]).scaling == scaling
+    assert data.fingerprint != usual.fingerprint
+    x = data.tensors("train")[0].numpy()
+    if scaling == "none":
+        assert_array_equal(x, data.x[[0, 1, 2, 3]])
+        assert_array_equal(data.y_scalers["depth"].mean, usual.y_scalers["depth"].mean)
+    else:
+        assert_allclose(data.x_scaler.mean, data.x.mean(axis=0))
+        assert_allclose(data.y_scalers["depth"].mean, np.mean([1, 3, 5, 7, 9]))
+
+
+def test_rows_of_no_part_are_not_scaled_on():
+    x = np.arange(14.0).reshape(7, 2)
+    x[6] = 1e9
+    data = small(x=x, rows={"train": [0, 1, 2, 3], "test": [4, 5]}, scaling="all")
+    assert data.x_scaler.mean.max() < 10
+
+
+def test_classes_may_have_names():
+    data = small(classes={"colour": ["red", "green", "blue"]}, num_splits=5)
+    assert data.classes == {"colour": ("red", "green", "blue")}
+    assert data.num_splits == 5
+    assert data.subset(["depth"]).classes == {}
+    assert data.fingerprint == small().fingerprint
+
+
 def test_an_unknown_part_is_named():
     with pytest.raises(ValueError, match="no part 'valid'; its parts are: train, val, test"):
         small().tensors("valid")
@@ -138,6 +199,11 @@ def test_an_unknown_part_is_named():
         ({"kinds": {"colour": "classes"}}, "got 'classes'"),
         ({"kinds": {"colour": 3, "depth": 10}, "y": {"colour": [0] * 7, "depth": [0.5] * 7}}, "got 0.5"),
         ({"units": {"deep": "m"}}, "`units`.*unknown"),
+        ({"classes": {"color": ["r", "g", "b"]}}, "the classes of 'color', which is not a target"),
+        ({"classes": {"depth": ["r", "g", "b"]}}, "the classes of 'depth', which is a regression"),
+        ({"classes": {"colour": ["r", "g"]}}, "'colour' has 3 classes, but `classes` gives .'r', 'g'"),
+        ({"classes": {"colour": "rgb"}}, "'colour' has 3 classes, but `classes` gives 'rgb'"),
+        ({"scaling": "test"}, "fitted on 'train', 'all', 'none'; got 'test'"),
         ({"rows": {"test": [0]}}, "needs a part 'train'"),
         ({"rows": {"train": []}}, "non-empty list"),
         ({"rows": {"train": np.arange(7) > 2}}, "flatnonzero"),

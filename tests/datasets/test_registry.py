@@ -1,11 +1,12 @@
 import pytest
 
-from bmtl.datasets import MultiTaskData, load, names, qm9_mini
+from bmtl.datasets import MultiTaskData, describe, load, names, qm9_mini
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_name_loads_without_options(name):
-    data = load(name)
+def test_every_name_loads_without_options(name, data_root):
+    files = describe()[name].files
+    data = load(name, root=data_root(files) if files else None)
     assert isinstance(data, MultiTaskData)
     assert data.name == name
     assert data.citation
@@ -20,6 +21,27 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_an_unknown_option_is_named():
     with pytest.raises(TypeError, match="'qm9-mini' does not know the option 'fold'; it has no options"):
         load("qm9-mini", fold=0)
+
+
+def test_names_and_families_are_described():
+    described = describe()
+    assert list(described)[: len(names())] == sorted(names())
+    assert list(described)[len(names()) :] == ["uci/<name>", "npz:<path>", "csv:<folder>"]
+    assert all(reader.summary for reader in described.values())
+    assert [name for name, reader in described.items() if not reader.files] == ["qm9-mini"]
+
+
+@pytest.mark.parametrize("name", ["uci/", "npz:", "uci", "csv"])
+def test_a_family_needs_a_name(name):
+    with pytest.raises(
+        ValueError, match=f"no data set '{name}'. The names are: .*uci/<name>, npz:<path>, csv:<folder>"
+    ):
+        load(name)
+
+
+def test_options_of_a_family_are_those_of_its_reader():
+    with pytest.raises(TypeError, match="'uci/energy' does not know the option 'fold'; its options are: split, valid"):
+        load("uci/energy", fold=0)
 
 
 def test_root_reaches_the_reader(tmp_path):

@@ -1,0 +1,102 @@
+"""A loader of tasks with their own inputs, equal numbers of every class in every batch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmtl.datasets.batches import Batches
+
+
+class BatchesByTask(Batches):
+    """Batches ``({task: x}, {task: y})`` that hold equally many rows of each class of each task, drawn with replacement.
+
+    The sampler of variational multi-task learning, for few and unequal numbers of labels: 4 rows of 10 classes of 4 tasks
+    make batches of 160, however few there are. A task without a row of some class has batches that are smaller by it. In
+    expectation each class of a task weighs alike, so the loss is not that of the training set where classes differ in size.
+
+    With `batch_size` instead of `per_class` each task is shuffled as in `Batches`. Resuming is as there.
+
+    Args:
+        x: Task -> inputs ``(N_task, ...)``, e.g. of ``data.tensors_by_task("train")``.
+        y: Task -> labels ``(N_task,)``; with `per_class` classes from 0, none missing.
+        batch_size: Rows per task and batch.
+        per_class: Rows per class, task and batch.
+        steps: Batches per epoch with `per_class`; the default is as many as the longest task has batches' worth of rows.
+        seed: Seeds the generator that this loader owns. Torch's global one is neither read nor moved.
+
+    Raises:
+        TypeError: If x is not a mapping, x or y holds something else than tensors, or labels are not whole numbers.
+        ValueError: If not exactly one of `batch_size` and `per_class` is given, one is not a positive whole number, there
+            are no rows, their numbers differ, or a label is missing.
+    """
+
+    def __init__(
+        self,
+        x: Mapping[str, Tensor],
+        y: Mapping[str, Tensor],
+        batch_size: int | None = None,
+        *,
+        per_class: int | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(x, Mapping):
+            raise TypeError(f"x must be a mapping task -> inputs; got {type(x).__name__}. Batches takes one table.")
+        if (batch_size is None) == (per_class is None):
+            raise ValueError(f"Give either batch_size or per_class; got {batch_size!r} and {per_class!r}.")
+        if steps is not None and per_class is None:
+            raise ValueError("steps goes with per_class; with batch_size an epoch is as long as the longest task.")
+        for name, value in (("per_class", per_class), ("steps", steps)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a positive whole number; got {value!r}.")
+        self.per_class, self.steps = per_class, steps
+        super().__init__(x, y, 1 if batch_size is None else batch_size, seed=seed)
+        if per_class is None:
+            return
+        self._members = {task: _members(task, labels) for task, labels in self.y.items()}
+        if steps is None:
+            self.steps = max(
+                math.ceil(self.num_rows[task] / (per_class * len(classes))) for task, classes in self._members.items()
+            )
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return super().__len__() if self.steps is None else self.steps
+
+    def _sizes(self) -> dict[str, Any]:
+        return {**super()._sizes(), "per_class": self.per_class, "steps": self.steps}
+
+    def _orders(self) -> dict[str, Tensor]:
+        if self.per_class is None:
+            return super()._orders()
+        return {task: self._drawn(classes) for task, classes in self._members.items()}
+
+    def _drawn(self, classes: list[Tensor]) -> Tensor:
+        """Rows of one task for one epoch, (steps, C * per_class)."""
+        size = (len(self), self.per_class or 0)
+        drawn = [members[torch.randint(len(members), size, generator=self.generator)] for members in classes]
+        return torch.cat(drawn, dim=1)
+
+    def _batch(self, i: int, orders: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        if self.per_class is None:
+            return super()._batch(i, orders)
+        x = {task: inputs[orders[task][i].to(inputs.device)] for task, inputs in dict(self.x).items()}
+        return x, {task: labels[orders[task][i].to(labels.device)] for task, labels in self.y.items()}
+
+
+def _members(task: str, labels: Tensor) -> list[Tensor]:
+    """Rows of each class that there is."""
+    if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
+        raise TypeError(
+            f"per_class draws by class, so labels must be whole numbers of shape (N,); those of {task!r} are {labels.dtype} "
+            f"of shape {tuple(labels.shape)}. Use batch_size for regressions."
+        )
+    if (labels < 0).any():
+        raise ValueError(
+            f"Task {task!r} has rows without a label. Take them from data.tensors_by_task, or leave them out."
+        )
+    host = labels.cpu()
+    return [torch.nonzero(host == label).squeeze(1) for label in host.unique()]

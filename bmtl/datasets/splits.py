@@ -1,0 +1,158 @@
+"""Parts of a data set: read from codes, or drawn with a seed, in proportion or by whole groups."""
+
+import math
+from typing import Literal
+
+import numpy as np
+
+TRAIN, TEST, NEITHER = 1, 0, -1
+"""Codes of a fixed split, one a row."""
+
+
+def draw(
+    rows: np.ndarray,
+    proportion: float,
+    *seed: int,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Part some rows in two.
+
+    Args:
+        rows: ``(M,)``, of a table with N rows.
+        proportion: Of the first part, between 0 and 1.
+        seed: Whole numbers from 0.
+        strata: Number of the stratum of every row of the table, ``(N,)``. Each has its proportion, rounded up or down so
+            that the sum is right, and at least one row in the first part: the second may lack small strata.
+        groups: What must not be parted, e.g. a molecule or a patient, ``(N,)``. Whole groups are then drawn until the
+            number of rows is as near to `proportion` as it gets, and `strata` are kept on average only.
+
+    Returns:
+        The two parts, each in increasing order.
+
+    Raises:
+        ValueError: If the proportion is not between 0 and 1, or there are fewer than two groups.
+    """
+    if not 0 < proportion < 1:
+        raise ValueError(f"A proportion is between 0 and 1; got {proportion}.")
+    if groups is not None:
+        first = _whole_groups(groups[rows], proportion, seed)
+        return np.sort(rows[first]), np.sort(rows[~first])
+    order = rows[_shuffled(len(rows), seed)]
+    of = np.zeros(len(order), dtype=np.int64) if strata is None else strata[order]
+    _, of, sizes = np.unique(of, return_inverse=True, return_counts=True)
+    first = np.zeros(len(order), dtype=bool)
+    for stratum, share in enumerate(_shares(sizes, proportion, seed)):
+        first[np.flatnonzero(of == stratum)[:share]] = True
+    return np.sort(order[first]), np.sort(order[~first])
+
+
+def hold_out(
+    rows: np.ndarray,
+    validation: float,
+    *seed: int,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are kept, and the proportion of them that is held out for validation; 0 holds nothing out.
+
+    Raises:
+        ValueError: If the proportion is not from 0 to below 1, or so small that nothing is held out.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation is a proportion from 0 to below 1; got {validation}.")
+    if validation == 0:
+        return rows, rows[:0]
+    kept, held = draw(rows, 1 - validation, *seed, strata=strata, groups=groups)
+    if len(held) == 0:
+        raise ValueError(
+            f"validation={validation:g} of {len(rows)} rows is not one row. Raise it, or set validation=0."
+        )
+    return kept, held
+
+
+def parts(
+    rows: np.ndarray,
+    *,
+    codes: np.ndarray | None = None,
+    proportion: float = 0.8,
+    validation: float = 0.2,
+    validation_from: Literal["train", "test"] = "train",
+    seed: int = 0,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Rows for training, validation and test.
+
+    Args:
+        rows: ``(M,)``, those to distribute, of a table with N rows.
+        codes: A fixed split of the table, ``(N,)``: 1 training, 0 test, -1 neither. Without it one is drawn.
+        proportion: Of the training rows, validation included, where a split is drawn.
+        validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none.
+        validation_from: ``"test"`` where the training rows are too few to spare any; validation rows are never scored.
+        seed: For what is drawn.
+        strata: As in `draw`.
+        groups: As in `draw`: no group is in two parts.
+
+    Raises:
+        ValueError: If an option is out of range, the codes are others, a group is on both sides of a fixed split, or there
+            are no rows for training or for test.
+    """
+    if validation_from not in ("train", "test"):
+        raise ValueError(f"Validation rows come from 'train' or 'test'; got {validation_from!r}.")
+    if codes is None:
+        train, test = draw(rows, proportion, seed, 0, strata=strata, groups=groups)
+    else:
+        train, test = (rows[codes[rows] == code] for code in (TRAIN, TEST))
+        _check_codes(codes, train, test, groups)
+    if len(train) == 0 or len(test) == 0:
+        raise ValueError(
+            f"Of {len(rows)} rows with a label, {len(train)} would be for training and {len(test)} for test. Change the "
+            "proportion or the split, so that there are both."
+        )
+    found = {"train": train, "test": test}
+    kept, val = hold_out(found[validation_from], validation, seed, 1, strata=strata, groups=groups)
+    found = {"train": train, "val": val, "test": test} | {validation_from: kept}
+    return {part: members for part, members in found.items() if len(members) or part != "val"}
+
+
+def _shuffled(number: int, seed: tuple[int, ...]) -> np.ndarray:
+    # From the raw stream of a bit generator, which numpy keeps the same in every version; `permutation` it may change.
+    return np.argsort(np.random.PCG64(list(seed)).random_raw(number), kind="stable")
+
+
+def _shares(sizes: np.ndarray, proportion: float, seed: tuple[int, ...]) -> np.ndarray:
+    """Rows of each stratum (S,) in the first part: the method of largest remainders."""
+    exact = sizes * proportion
+    shares = np.maximum(1, np.floor(exact)).astype(np.int64)
+    spare = math.floor(sizes.sum() * proportion + 0.5) - shares.sum()
+    if spare > 0:
+        order = _shuffled(len(sizes), (*seed, len(sizes)))  # equal remainders are served by lot
+        order = order[np.argsort(-(exact - shares)[order], kind="stable")]
+        shares[order[:spare]] += 1
+    return shares
+
+
+def _whole_groups(groups: np.ndarray, proportion: float, seed: tuple[int, ...]) -> np.ndarray:
+    """Where the first part is."""
+    _, number = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(number)  # (G,)
+    if len(sizes) < 2:
+        raise ValueError("All rows are of one group, so they cannot be parted. Leave `groups` out.")
+    order = _shuffled(len(sizes), seed)
+    rows = np.cumsum(sizes[order])[:-1]  # both parts get a group
+    taken = order[: 1 + np.argmin(np.abs(rows - proportion * len(groups)))]
+    return np.isin(number, taken)
+
+
+def _check_codes(codes: np.ndarray, train: np.ndarray, test: np.ndarray, groups: np.ndarray | None) -> None:
+    others = np.setdiff1d(codes, (TRAIN, TEST, NEITHER))
+    if len(others):
+        raise ValueError(f"A split holds 1 (training), 0 (test) and -1 (neither), one a row; got {others[0]}.")
+    if groups is not None:
+        both = np.intersect1d(groups[train], groups[test])
+        if len(both):
+            raise ValueError(
+                f"The split has {len(both)} groups on both sides, the first being {both.tolist()[0]!r}. Leave `groups` out "
+                "to use it as it is, or draw another with `proportion`."
+            )

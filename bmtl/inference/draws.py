@@ -1,6 +1,6 @@
 """Draws from a fitted model and guide as plain arrays: posterior, predictive, pointwise density."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ def draw(
     *,
     num_draws: int = 100,
     batch_size: int | None = None,
+    sites: Collection[str] | None = None,
     seed: int = 0,
 ) -> Draws:
     """Draws from the guide, and from the model at those draws.
@@ -42,11 +43,12 @@ def draw(
         num_draws: Number of draws S.
         batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
             task's rows; the others are split into as many parts.
+        sites: Latents whose draws are kept in the posterior; all by default. Large ones need not be.
         seed: Seeds the draws; torch's global generator is left as it was.
 
     Raises:
         TypeError: If labels are not of the kind that the model predicts, or `x` is not made of tensors.
-        ValueError: If the model has no site ``y_<target>``, or none for a label; if labels have another shape than their
+        ValueError: If a site of `sites` is no global latent; if the model has no site ``y_<target>``, or none for a label; if labels have another shape than their
             site or lie outside its support; if the guide is an AutoGuide that has not seen a batch; if `x` has no row, or
             `num_draws` or `batch_size` is below 1.
     """
@@ -68,7 +70,7 @@ def draw(
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
         with torch.random.fork_rng(devices=cuda):
-            return _draw(model, guide, x, y, num_draws, batch_size, torch.Generator().manual_seed(seed))
+            return _draw(model, guide, x, y, num_draws, batch_size, sites, torch.Generator().manual_seed(seed))
     finally:
         for part, mode in modes:
             part.training = mode
@@ -81,6 +83,7 @@ def _draw(
     y: Mapping[str, Tensor] | None,
     num_draws: int,
     batch_size: int | None,
+    sites: Collection[str] | None,
     generator: torch.Generator,
 ) -> Draws:
     chunks = _chunks(x, batch_size)
@@ -104,8 +107,9 @@ def _draw(
                 log_p[i] += _log_density(trace, set(guide_trace.nodes), new)
             if globals_ is None:
                 globals_ = _global_latents(guide_trace, probe)
+                _check_sites(sites, globals_)
                 for name in trace.nodes:
-                    if name in globals_.nodes:
+                    if name in globals_.nodes and (sites is None or name in sites):
                         posterior.setdefault(name, []).append(to_numpy(globals_.nodes[name]["value"]))  # type: ignore[arg-type]
             for name, site in _predicted(trace, guide_trace):
                 target = totals.setdefault(name, Target(name, None if y is None else y.get(name)))
@@ -133,6 +137,12 @@ def _draw(
         log_p=log_p if scored else None,
         log_q=log_q if scored else None,
     )
+
+
+def _check_sites(sites: Collection[str] | None, latents: Trace) -> None:
+    unknown = sorted(set(sites or ()) - set(latents.nodes))
+    if unknown:
+        raise ValueError(f"There is no global latent {', '.join(map(repr, unknown))}; there are {list(latents.nodes)}.")
 
 
 def _log_density(trace: Trace, names: set[str], counted: set[str] | None) -> float:

@@ -164,7 +164,9 @@ def _predicted(trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Any]]:
     """Sites ``y_<target>`` of the model that are neither latent nor observed, by target."""
     for name, site in trace.nodes.items():
         latent = name in guide_trace.nodes or site["is_observed"]  # a deterministic site counts as observed
-        if site["type"] == "sample" and name.startswith(PREFIX) and not latent:
+        if site["type"] != "sample" or site_is_subsample(site):  # a target "y" has the plate "y_rows"
+            continue
+        if name.startswith(PREFIX) and not latent:
             yield name.removeprefix(PREFIX), site
 
 

@@ -1,7 +1,32 @@
 """What is believed: Pyro programs, their guides, and the networks inside them."""
 
+from bmtl.models.distributions import (
+    CensoredNormalInverseGamma,
+    NormalInverseGamma,
+    evidence_penalty,
+    lipschitz_mse,
+)
+from bmtl.models.evidential import EvidentialRegression
+from bmtl.models.gaussian import GaussianRegression
 from bmtl.models.guides import MeanField, PointMass
 from bmtl.models.homoscedastic import Homoscedastic
-from bmtl.models.networks import mlp
+from bmtl.models.networks import Dropout, DropoutGuide, dropout_mlp, mlp
+from bmtl.models.vmtl import VMTL, vmtl
 
-__all__ = ["Homoscedastic", "MeanField", "PointMass", "mlp"]
+__all__ = [
+    "CensoredNormalInverseGamma",
+    "Dropout",
+    "DropoutGuide",
+    "EvidentialRegression",
+    "GaussianRegression",
+    "Homoscedastic",
+    "MeanField",
+    "NormalInverseGamma",
+    "PointMass",
+    "VMTL",
+    "dropout_mlp",
+    "evidence_penalty",
+    "lipschitz_mse",
+    "mlp",
+    "vmtl",
+]

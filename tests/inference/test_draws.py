@@ -233,6 +233,14 @@ def test_latents_of_the_rows_follow_their_rows(inputs):
             np.testing.assert_allclose(found.mean["a"], x[:, 0], atol=0.1)
 
 
+def test_a_plate_that_is_called_like_a_target_is_none(inputs):
+    def model(x, y=None):
+        with pyro.plate("y_rows", 100, subsample=x), bmtl.task("y"):
+            bmtl.observe("y_y", dist.Normal(x[:, 0], 1.0), None)
+
+    assert draw(model, lambda x: None, inputs[0], num_draws=2).targets == ("y",)
+
+
 # ---- Point-mass programs ---------------------------------------------------------------------------------------------
 
 

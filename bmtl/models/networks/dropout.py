@@ -1,0 +1,133 @@
+"""MC dropout: dropout that stays active in predictions, as a latent of the program.
+
+    trunk = dropout_mlp(8, (50,), rate=0.05)
+    model = Homoscedastic(trunk, 50, {"y": "regression"}, n_data, noise="fixed")
+    guide = DropoutGuide(trunk, model.guide())
+    ...train with BalancedSVI; weight decay is the prior...
+    model.set_noise({"y": tau**-0.5})
+    draws = bmtl.draw(model, guide, x, num_draws=100)        # 100 thinned networks
+
+Source: Gal & Ghahramani (2016), "Dropout as a Bayesian Approximation". Their L2 penalty, for losses that are halved squared
+errors as `Homoscedastic`'s are, is a weight decay of ``l^2 (1 - rate) / (2 N tau)``.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmtl.models.networks.mlp import linear
+
+
+class Dropout(nn.Module):
+    """Dropout of the last dimension that never stops; what was kept is divided by its share.
+
+    In training mode each row has a mask of its own, as in `torch.nn.Dropout`, which makes for a quiet gradient. In
+    evaluation mode the mask is a latent, common to all rows: one draw is one thinned network, and so `bmtl.draw` takes a
+    pass for each. Its site is uniform noise of shape ``(width,)``; units whose noise is below `rate` are dropped. Noise has
+    the same distribution in model and guide, and so no part in the ELBO under either estimator.
+
+    A validation loss is that of one such network a batch; average over batches, or over particles of the `TaskELBO`. In
+    evaluation mode a layer can run once a pass only: tasks with inputs of their own would draw its site twice, which Pyro
+    refuses.
+
+    Args:
+        width: Number of units.
+        rate: Probability of dropping one.
+        site: Name of the latent, a different one for each layer of a program.
+
+    Raises:
+        ValueError: If `rate` is not in [0, 1), or `width` is below 1.
+    """
+
+    def __init__(self, width: int, rate: float, site: str) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate is a probability of dropping a unit, from 0 and below 1, and {rate} was given.")
+        if width < 1:
+            raise ValueError(f"width is a number of units, from 1, and {width} was given.")
+        self.width, self.rate, self.site = width, rate, site
+        self.one = nn.Buffer(torch.ones(()), persistent=False)  # knows device and dtype
+
+    def noise(self) -> Tensor | None:
+        """Samples the latent ``(width,)`` in evaluation mode; None in training mode, which has none."""
+        if self.training:
+            return None
+        uniform = dist.Uniform(self.one - 1, self.one).expand([self.width]).to_event(1)
+        return pyro.sample(self.site, uniform)
+
+    def forward(self, h: Tensor) -> Tensor:
+        noise = self.noise()
+        if noise is None:
+            return F.dropout(h, self.rate)
+        return h * (noise >= self.rate) / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"{self.width}, rate={self.rate}, site={self.site!r}"
+
+
+class DropoutGuide(nn.Module):
+    """The guide of a program with `Dropout` layers: their noise, then what another guide draws.
+
+    Args:
+        network: What holds the layers: a trunk, or the whole program.
+        guide: Guide of the program's other latents; None where there are none.
+
+    Raises:
+        ValueError: If there is no `Dropout` layer, or two have one site.
+    """
+
+    def __init__(self, network: nn.Module, guide: Callable[..., Any] | None = None) -> None:
+        super().__init__()
+        layers = [part for part in network.modules() if isinstance(part, Dropout)]
+        sites = [layer.site for layer in layers]
+        if not layers:
+            raise ValueError(
+                f"{type(network).__name__} has no Dropout layer (of bmtl.models.networks, not of torch.nn)."
+            )
+        if len(set(sites)) < len(sites):
+            raise ValueError(f"Each Dropout layer has a site of its own, and these were given: {sites}.")
+        self.layers = nn.ModuleList(layers)
+        self.guide = guide
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        for layer in self.layers:
+            assert isinstance(layer, Dropout)
+            layer.noise()
+        if self.guide is not None:
+            self.guide(*args, **kwargs)
+
+
+def dropout_mlp(
+    inputs: int,
+    widths: Sequence[int],
+    *,
+    rate: float,
+    input_rate: float | None = None,
+    activation: type[nn.Module] = nn.ReLU,
+    generator: torch.Generator | None = None,
+) -> nn.Sequential:
+    """A trunk as `mlp` makes it with `Dropout` before every layer, the input and a head on top included.
+
+    Args:
+        inputs: Number of features.
+        widths: Width of each layer; the last is the width of the representation.
+        rate: Probability of dropping a unit.
+        input_rate: That of dropping a feature; `rate` by default, 0 for none.
+        activation: Class of the activation.
+        generator: Draws the initial weights, as for `mlp`.
+
+    Raises:
+        ValueError: If there is no layer, a width is below 1, or a rate is not in [0, 1).
+    """
+    if not widths or min(*widths, inputs) < 1:
+        raise ValueError(f"A trunk has one or more layers of width 1 or more; inputs={inputs}, widths={tuple(widths)}.")
+    first = rate if input_rate is None else input_rate
+    layers: list[nn.Module] = [Dropout(inputs, first, "dropout_0")] if first else []
+    for i, (wide, narrow) in enumerate(zip((inputs, *widths), widths, strict=False)):
+        layers += [linear(wide, narrow, generator), activation(), Dropout(narrow, rate, f"dropout_{i + 1}")]
+    return nn.Sequential(*layers)

@@ -60,13 +60,6 @@ def named(trees: Trees) -> dict[str, xr.DataTree]:
     return dict(trees)
 
 
-def recorded(tree: xr.DataTree, name: str) -> xr.DataArray | None:
-    """An array of the ``training`` group, or None if the run did not record it."""
-    if "training" not in tree.children or name not in tree["training"].data_vars:
-        return None
-    return tree["training"].to_dataset()[name]
-
-
 def task_names(records: Mapping[str, xr.DataArray | None], chosen: Sequence[str] | None) -> tuple[list[str], str]:
     """Tasks in order of appearance, or those chosen after a check that they are there; a note on those left out."""
     found = dict.fromkeys(
@@ -90,11 +83,13 @@ def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {method: {**pair, "linewidth": width} for method, pair, width in zip(methods, pairs, widths, strict=False)}
 
 
-def panels(host: Figure | SubFigure, titles: Sequence[str], columns: int, *, sharey: bool = False) -> dict[str, Axes]:
-    """One panel a title, row by row, on a common x axis whose numbers stand below the lowest panel of each column."""
+def panels(
+    host: Figure | SubFigure, titles: Sequence[str], columns: int, *, sharex: bool = True, sharey: bool = False
+) -> dict[str, Axes]:
+    """One panel a title, row by row; numbers of a common x axis stand below the lowest panel of each column."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
-    grid = host.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
+    grid = host.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     for spare in grid.flat[len(titles) :]:
         spare.remove()
     for lowest in grid.flat[max(len(titles) - columns, 0) : len(titles)]:

@@ -100,3 +100,29 @@ def make_tree():
 def eleven():
     """The eleven targets of the QM9 comparison."""
     return tuple(UNITS)
+
+
+@pytest.fixture
+def mixed_grid(make_tree, run_arrays):
+    """A regression and a classification with three classes; the second method is the better one in both."""
+
+    def make(method, split, noise):
+        labels, random = np.random.default_rng(split), np.random.default_rng([split, len(method)])
+        classes = labels.integers(3, size=60)
+        logits = np.eye(3)[classes] + noise * random.normal(size=(60, 3))
+        p = np.exp(3 * logits)
+        base = run_arrays(targets=("mu",), seed=split, variant=len(method), error=noise)
+        given = {name: base[name] for name in ("predictive_mean", "pit")}
+        return make_tree(
+            targets=("mu",),
+            seed=split,
+            observed={"mu": base["observed"]["mu"], "kind": classes},
+            probability={"kind": p / p.sum(axis=1, keepdims=True)},
+            predictive=None,
+            log_likelihood=None,
+            posterior=None,
+            training=None,
+            **given,
+        )
+
+    return {(m, s): make(m, s, noise) for m, noise in (("stl", 0.9), ("nash-mtl", 0.4)) for s in (0, 1, 2)}

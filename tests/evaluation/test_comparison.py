@@ -75,20 +75,25 @@ def grid(make_tree):
 
 def test_scores_of_every_cell(grid):
     data = compare(grid)
-    assert data["mae"].dims == ("method", "seed", "task")
+    assert data["score"].dims == ("method", "split", "task", "metric")
     assert data["method"].values.tolist() == ["stl", "ew", "nash-mtl"]
-    assert data["seed"].values.tolist() == [0, 1]
+    assert data["split"].values.tolist() == [0, 1]
     for (method, seed), tree in grid.items():
-        cell = data.sel({"method": method, "seed": seed})
-        np.testing.assert_array_equal(cell["mae"], metrics.mae(tree)["mae"])
-        np.testing.assert_array_equal(cell["rmse"], metrics.rmse(tree)["rmse"])
-        np.testing.assert_array_equal(cell["nll"], metrics.nll(tree, standardised=True)["nll"])
-        np.testing.assert_array_equal(cell["ece"], metrics.ece(tree)["ece"])
+        cell = data.sel({"method": method, "split": seed})
+        np.testing.assert_array_equal(cell["score"].sel(metric="mae"), metrics.mae(tree)["mae"])
+        np.testing.assert_array_equal(cell["score"].sel(metric="rmse"), metrics.rmse(tree)["rmse"])
+        np.testing.assert_array_equal(cell["score"].sel(metric="nll"), metrics.nll(tree, standardised=True)["nll"])
+        np.testing.assert_array_equal(cell["score"].sel(metric="ece"), metrics.ece(tree)["ece"])
+        np.testing.assert_array_equal(cell["score"].sel(metric="r2"), metrics.r2(tree)["r2"])
+        np.testing.assert_array_equal(cell["score"].sel(metric="crps"), metrics.crps(tree)["crps"])
         against = metrics.mae(grid["stl", seed])["mae"]
         assert float(cell["delta_m"]) == pytest.approx(delta_m(metrics.mae(tree)["mae"], against))
     assert data["rows"].values.tolist() == [[60] * 3] * 2
     assert data["unit"].values.tolist() == ["D", "meV", "cal/(mol K)"]
     assert data["present"].all()
+    assert (data["kind"] == "regression").all()
+    assert data["metric"].values.tolist() == ["mae", "rmse", "r2", "nll", "ece", "crps"]
+    assert not data["higher_is_better"].sel(metric="mae")
 
 
 def test_cost_is_relative_to_the_reference_of_the_same_seed(grid):
@@ -97,21 +102,21 @@ def test_cost_is_relative_to_the_reference_of_the_same_seed(grid):
     assert (data["T"].sel({"method": "ew"}) == 1).all()
     np.testing.assert_allclose(data["T"].sel({"method": "nash-mtl"}), 3, rtol=0.1)
     seconds = grid["ew", 0]["training"]["seconds"].values
-    assert float(data["step_seconds"].sel({"method": "ew", "seed": 0})) == np.median(seconds)
+    assert float(data["step_seconds"].sel({"method": "ew", "split": 0})) == np.median(seconds)
 
 
 def test_slow_first_steps_do_not_count(grid):
     grid["ew", 0]["training"]["seconds"].values[:3] = 100.0
-    assert float(compare(grid)["step_seconds"].sel({"method": "ew", "seed": 0})) < 2e-3
+    assert float(compare(grid)["step_seconds"].sel({"method": "ew", "split": 0})) < 2e-3
 
 
 def test_a_hole_in_the_grid_is_marked(grid):
     del grid["nash-mtl", 1]
     data = compare(grid)
-    hole = data.sel({"method": "nash-mtl", "seed": 1})
+    hole = data.sel({"method": "nash-mtl", "split": 1})
     assert not hole["present"]
-    assert np.isnan(hole["mae"]).all()
-    assert np.isfinite(data["delta_m"].sel({"method": "nash-mtl", "seed": 0}))
+    assert np.isnan(hole["score"]).all()
+    assert np.isfinite(data["delta_m"].sel({"method": "nash-mtl", "split": 0}))
 
 
 def test_a_seed_without_its_baseline_or_reference_has_no_ratio(grid):
@@ -134,8 +139,8 @@ def test_a_baseline_that_diverged_leaves_its_seed_without_a_change(grid, make_tr
     mean["mu"] = np.full(60, np.nan)
     grid["stl", 0] = make_tree(seed=0, predictive_mean=mean)
     data = compare(grid)
-    assert np.isnan(data["delta_m"].sel(seed=0)).all()
-    assert np.isfinite(data["delta_m"].sel(seed=1)).all()
+    assert np.isnan(data["delta_m"].sel(split=0)).all()
+    assert np.isfinite(data["delta_m"].sel(split=1)).all()
 
 
 def test_targets_that_nobody_scores_are_left_out(make_tree, run_arrays):
@@ -166,10 +171,10 @@ def test_different_rows_are_not_compared(grid, make_tree, run_arrays):
     y = run_arrays(seed=0)["observed"]
     y["homo"][0] = np.nan
     grid["ew", 0] = make_tree(seed=0, observed=y)
-    with pytest.raises(ValueError, match="different rows of 'homo' with seed 0"):
+    with pytest.raises(ValueError, match="different rows of 'homo' in split 0"):
         compare(grid)
     grid["ew", 0] = make_tree(seed=5)
-    with pytest.raises(ValueError, match="different rows of 'mu' with seed 0"):
+    with pytest.raises(ValueError, match="different rows of 'mu' in split 0"):
         compare(grid)
     grid["ew", 0] = make_tree(seed=0, targets=("mu",))
     with pytest.raises(ValueError, match="scored on the targets"):
@@ -184,7 +189,7 @@ def test_labels_in_single_precision_are_the_same_rows(grid, make_tree, run_array
 
 def test_a_run_without_step_times_has_no_cost(grid, make_tree):
     grid["nash-mtl", 0] = make_tree(seed=0, training=None)
-    assert np.isnan(compare(grid)["T"].sel({"method": "nash-mtl", "seed": 0}))
+    assert np.isnan(compare(grid)["T"].sel({"method": "nash-mtl", "split": 0}))
 
 
 def test_nothing_to_compare(make_tree):
@@ -215,3 +220,87 @@ def test_step_times_measured_side_by_side_take_the_place_of_recorded_ones(grid):
     assert (data["step_seconds"].sel({"method": "ew"}) == 2e-3).all()
     del given["nash-mtl"]
     assert np.isnan(compare(grid, step_seconds=given)["T"].sel({"method": "nash-mtl"})).all()
+
+
+# ---- Classifications -------------------------------------------------------------------------------------------------
+
+
+def test_scores_of_both_kinds(mixed_grid):
+    data = compare(mixed_grid, reference=None)
+    assert data["kind"].values.tolist() == ["regression", "classification"]
+    for (method, split), tree in mixed_grid.items():
+        cell = data["score"].sel({"method": method, "split": split})
+        for name, function, variable in (
+            ("accuracy", metrics.accuracy, "accuracy"),
+            ("balanced_accuracy", metrics.balanced_accuracy, "balanced_accuracy"),
+            ("auroc", metrics.roc_auc, "roc_auc"),
+            ("brier", metrics.brier, "brier"),
+            ("nll", metrics.class_nll, "class_nll"),
+            ("ece", metrics.class_calibration, "class_ece"),
+            ("entropy_ratio", metrics.entropy_ratio, "entropy_ratio"),
+        ):
+            assert float(cell.sel(task="kind", metric=name)) == float(function(tree)[variable].sel(task="kind")), name
+        assert float(cell.sel(task="mu", metric="mae")) == float(metrics.mae(tree)["mae"].sel(task="mu"))
+        assert float(cell.sel(task="mu", metric="ece")) == float(metrics.ece(tree)["ece"].sel(task="mu"))
+    of_class, of_number = data["score"].sel(task="kind"), data["score"].sel(task="mu")
+    assert np.isnan(of_class.sel(metric=["mae", "rmse"])).all()
+    assert np.isnan(of_number.sel(metric=["accuracy", "brier", "auroc"])).all()
+    assert np.isnan(of_number.sel(metric="nll")).all()  # no log_likelihood in these trees
+    higher = {"r2", "accuracy", "balanced_accuracy", "auroc", "entropy_ratio"}
+    named = dict(zip(data["metric"].values, data["higher_is_better"].values, strict=True))
+    assert {name for name, better in named.items() if better} >= higher
+    assert not any(named[name] for name in ("mae", "rmse", "nll", "ece", "brier"))
+
+
+def test_delta_m_takes_errors_down_and_accuracies_up(mixed_grid):
+    data = compare(mixed_grid, reference=None)
+    for split in (0, 1, 2):
+        score = data["score"].sel(split=split)
+        mae, accuracy = score.sel(task="mu", metric="mae"), score.sel(task="kind", metric="accuracy")
+        changes = [float((v[1] - v[0]) / v[0]) for v in (mae, accuracy)]
+        assert changes[0] < 0 < changes[1]
+        found = data["delta_m"].sel({"method": "nash-mtl", "split": split})
+        assert float(found) == pytest.approx(100 * (changes[0] - changes[1]) / 2)
+    assert (data["delta_m"].sel({"method": "stl"}) == 0).all()
+
+
+def test_a_comparison_of_both_kinds_is_written_and_read(mixed_grid, tmp_path):
+    data = compare(mixed_grid, reference=None)
+    assert results.read(results.write(data, tmp_path / "comparison.nc")).to_dataset().identical(data)
+
+
+def test_a_target_of_another_kind_is_not_compared(mixed_grid, make_tree):
+    mixed_grid["nash-mtl", 0] = make_tree(targets=("mu", "kind"), units=None)
+    with pytest.raises(ValueError, match="'nash-mtl' in split 0 was scored on the targets"):
+        compare(mixed_grid, reference=None)
+
+
+def test_scores_without_their_groups_are_left_out(make_tree):
+    trees = {("ew", 0): make_tree(pit=None, log_likelihood=None)}
+    data = compare(trees, baseline=None)
+    assert data["metric"].values.tolist() == ["mae", "rmse", "r2", "crps"]
+    without = compare({("ew", 0): make_tree(predictive_mean=None)}, baseline=None)
+    assert np.isnan(without["score"].sel(metric="mae")).all()
+
+
+def test_a_run_that_cannot_be_scored_is_named(grid, make_tree, run_arrays):
+    density = run_arrays(seed=0)["log_likelihood"]
+    density["mu"][0, 0] = np.inf
+    grid["ew", 0] = make_tree(seed=0, log_likelihood=density)
+    with pytest.raises(ValueError, match="nll of 'ew' in split 0 cannot be computed: .*a predictive scale is zero"):
+        compare(grid)
+
+
+def test_a_run_whose_every_number_is_nan_stays_and_is_nan(grid, make_tree, run_arrays):
+    given = run_arrays(seed=0)
+    nothing = {
+        name: {target: np.full_like(values, np.nan) for target, values in given[name].items()}
+        for name in ("predictive", "log_likelihood", "predictive_mean", "pit")
+    }
+    grid["ew", 0] = make_tree(seed=0, **nothing)
+    data = compare(grid)
+    cell = {"method": "ew", "split": 0}
+    assert np.isnan(data["score"].sel(cell)).all()
+    assert np.isnan(data["delta_m"].sel(cell))
+    assert data["present"].sel(cell)
+    assert np.isfinite(data["score"].sel({"method": "ew", "split": 1})).all()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bmtl.evaluation.history import training_group
+from bmtl.evaluation.history import has, recorded, training_group
 
 
 def test_shapes_say_which_dimensions_an_array_has():
@@ -22,6 +22,12 @@ def test_shapes_say_which_dimensions_an_array_has():
     assert "epoch" in group.coords
     assert group["task_bis"].values.tolist() == ["affinity/nll", "affinity/mse"]
     assert group["step"].values.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_what_is_known_is_described():
+    group = training_group({"projection": np.ones(2), "own": np.ones(2)}, ["a"])
+    assert group["projection"].attrs["long_name"].startswith("least cosine")
+    assert not group["own"].attrs
 
 
 def test_steps_keep_their_own_numbers():
@@ -52,3 +58,17 @@ def test_a_run_that_stopped_before_its_first_step_has_no_steps():
 def test_records_that_do_not_fit_are_refused(arrays, tasks, message):
     with pytest.raises(ValueError, match=message):
         training_group(arrays, tasks)
+
+
+def test_what_a_run_did_not_record_is_none(make_tree):
+    assert recorded(make_tree(cosine=False), "cosine") is None
+    assert recorded(make_tree(training=None), "losses") is None
+    assert recorded(make_tree(), "losses").dims == ("step", "task")
+
+
+def test_an_array_of_nothing_but_nan_is_not_there(make_tree, run_arrays):
+    training = run_arrays()["training"] | {"fidelity": np.full(30, np.nan)}
+    tree = make_tree(training=training)
+    assert has(tree, "losses")
+    assert not has(tree, "fidelity")
+    assert not has(tree, "projection")

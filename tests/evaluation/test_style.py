@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from bmtl.evaluation.storage import ResultsFileError
-from bmtl.evaluation.style import lines_of, method_legend, named, panels, recorded, save, styled, task_names
+from bmtl.evaluation.style import lines_of, method_legend, named, panels, save, styled, task_names
 
 
 def test_every_method_looks_different():
@@ -53,12 +53,6 @@ def test_a_tree_alone_goes_by_its_method():
     assert list(named(xr.DataTree())) == ["run"]
     with pytest.raises(ValueError, match="nothing to draw"):
         named({})
-
-
-def test_what_a_run_did_not_record_is_none(make_tree):
-    assert recorded(make_tree(cosine=False), "cosine") is None
-    assert recorded(make_tree(training=None), "losses") is None
-    assert recorded(make_tree(), "losses").dims == ("step", "task")
 
 
 def test_tasks_are_those_of_all_runs_or_those_chosen():

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bmtl.evaluation.comparison import best, caption, compare, spread, table
+from bmtl.evaluation.comparison import best, caption, compare, spread, standard_error, table
+from bmtl.evaluation.statistics import not_worse_than_best
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def test_columns_and_means(grid):
     uw = data.sel({"method": "uw"})
     assert frame.loc["uw", "delta_m [%]"] == pytest.approx(float(uw["delta_m"].mean()))
     assert frame.loc["uw", "T"] == pytest.approx(float(uw["T"].mean()))
-    assert frame.loc["uw", "mean NLL"] == pytest.approx(float(uw["nll"].mean()))
-    assert frame.loc["uw", "mean ECE"] == pytest.approx(float(uw["ece"].mean()))
-    assert frame.loc["uw", "MAE homo [meV]"] == pytest.approx(float(uw["mae"].sel(task="homo").mean()))
+    assert frame.loc["uw", "mean NLL"] == pytest.approx(float(uw["score"].sel(metric="nll").mean()))
+    assert frame.loc["uw", "mean ECE"] == pytest.approx(float(uw["score"].sel(metric="ece").mean()))
+    assert frame.loc["uw", "MAE homo [meV]"] == pytest.approx(float(uw["score"].sel(metric="mae", task="homo").mean()))
 
 
 def test_the_baseline_is_blank_where_it_is_its_own_measure(grid):
@@ -49,7 +50,7 @@ def test_spread_over_seeds(grid):
     frame = spread(data)
     assert frame.shape == table(data).shape
     assert frame.loc["ew", "MAE mu [D]"] == pytest.approx(
-        np.std(data["mae"].sel({"method": "ew", "task": "mu"}), ddof=1)
+        np.std(data["score"].sel({"metric": "mae", "method": "ew", "task": "mu"}), ddof=1)
     )
     one = spread(compare({cell: tree for cell, tree in grid.items() if cell[1] == 0}))
     assert one.isna().all(axis=None)
@@ -61,10 +62,10 @@ def test_a_hole_is_left_out_of_the_means(grid):
     data = compare(grid)
     frame = table(data)
     assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(
-        float(full["mae"].sel({"method": "uw", "task": "mu", "seed": [0, 1]}).mean())
+        float(full["score"].sel({"metric": "mae", "method": "uw", "task": "mu", "split": [0, 1]}).mean())
     )
     assert np.isfinite(frame.loc["uw"]).all()
-    assert "Missing: uw seed 2." in caption(data)
+    assert "Missing: uw split 2." in caption(data)
 
 
 def test_a_hole_in_the_baseline_or_reference_is_left_out_of_the_ratios_alone(grid):
@@ -72,20 +73,23 @@ def test_a_hole_in_the_baseline_or_reference_is_left_out_of_the_ratios_alone(gri
     data = compare(grid)
     frame = table(data)
     assert frame.loc["uw", "delta_m [%]"] == pytest.approx(
-        float(data["delta_m"].sel({"method": "uw", "seed": [1, 2]}).mean())
+        float(data["delta_m"].sel({"method": "uw", "split": [1, 2]}).mean())
     )
-    assert frame.loc["uw", "T"] == pytest.approx(float(data["T"].sel({"method": "uw", "seed": [0, 2]}).mean()))
-    assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(float(data["mae"].sel({"method": "uw", "task": "mu"}).mean()))
+    assert frame.loc["uw", "T"] == pytest.approx(float(data["T"].sel({"method": "uw", "split": [0, 2]}).mean()))
+    assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(
+        float(data["score"].sel({"metric": "mae", "method": "uw", "task": "mu"}).mean())
+    )
 
 
 def test_a_diverged_run_is_not_left_out(grid, make_tree, run_arrays):
     mean = run_arrays(seed=1)["predictive_mean"]
     mean["mu"] = np.full(60, np.nan)
     grid["uw", 1] = make_tree(seed=1, predictive_mean=mean)
-    frame = table(compare(grid))
+    data = compare(grid)
+    frame = table(data)
     assert np.isnan(frame.loc["uw", ["delta_m [%]", "MAE mu [D]"]]).all()
     assert np.isfinite(frame.loc["uw", "MAE homo [meV]"])
-    assert not best(frame).loc["uw", "delta_m [%]"]
+    assert not best(data).loc["uw", "delta_m [%]"]
 
 
 def test_a_density_of_zero_makes_the_nll_infinite_and_nothing_else(grid, make_tree, run_arrays):
@@ -109,19 +113,80 @@ def test_a_target_that_a_seed_does_not_score_leaves_the_other_seeds(make_tree, r
     data = compare(trees)
     frame = table(data)
     assert np.isfinite(frame.loc["ew"]).all()
-    assert frame.loc["ew", "MAE cv [cal/(mol K)]"] == float(data["mae"].sel({"method": "ew", "seed": 0, "task": "cv"}))
-
-
-def test_best_is_the_lowest_with_ties_and_without_cost():
-    frame = pd.DataFrame(
-        {"delta_m [%]": [np.nan, 5.0, -3.0], "T": [np.nan, 1.0, 0.99], "MAE a": [1.0, 1.0, 2.0], "MAE b": [np.nan] * 3},
-        index=["stl", "ew", "uw"],
+    assert frame.loc["ew", "MAE cv [cal/(mol K)]"] == float(
+        data["score"].sel({"metric": "mae", "method": "ew", "split": 0, "task": "cv"})
     )
-    marks = best(frame)
-    assert marks["delta_m [%]"].tolist() == [False, False, True]
-    assert marks["MAE a"].tolist() == [True, True, False]
-    assert not marks[["T", "MAE b"]].any(axis=None)
+
+
+def test_best_are_those_that_the_interval_does_not_tell_apart(make_tree):
+    errors = {"stl": 0.1, "ew": 0.9, "uw": 0.3, "si": 0.305}
+    grid = {
+        (method, split): make_tree(seed=split, variant=number, error=error, rows=200)
+        for number, (method, error) in enumerate(errors.items())
+        for split in range(6)
+    }
+    data = compare(grid)
+    marks, frame = best(data), table(data)
     assert marks.shape == frame.shape
+    assert marks["MAE mu [D]"].tolist() == [True, False, False, False]
+    assert marks["delta_m [%]"].tolist() == [False, False, True, True]  # the baseline is not ranked by itself
+    assert not marks["T"].any()
+    mae = data["score"].sel(metric="mae")
+    expected = not_worse_than_best(mae, counted=data["present"])
+    np.testing.assert_array_equal(marks[[c for c in marks if c.startswith("MAE")]], expected)
+
+
+def test_nothing_is_marked_where_nothing_is_told_apart(grid):
+    one = compare({cell: tree for cell, tree in grid.items() if cell[1] == 0})
+    assert not best(one).any(axis=None)
+    alone = compare({("ew", seed): grid["ew", seed] for seed in (0, 1, 2)}, baseline=None)
+    assert not best(alone).any(axis=None)
+
+
+def test_standard_errors_are_deviations_over_the_root_of_splits(grid):
+    data = compare(grid)
+    pd.testing.assert_frame_equal(standard_error(data), spread(data) / np.sqrt(3))
+
+
+def test_many_tasks_have_a_summary(make_tree):
+    names = tuple(f"school {i}" for i in range(40))
+    grid = {
+        (method, split): make_tree(
+            targets=names, rows=8, draws=2, steps=2, cosine=False, seed=split, variant=number, error=error,
+            units=dict.fromkeys(names, "points"), posterior=None,
+        )
+        for number, (method, error) in enumerate((("stl", 0.4), ("ew", 0.2), ("uw", 0.8)))
+        for split in (0, 1)
+    }  # fmt: skip
+    data = compare(grid)
+    frame = table(data)
+    assert frame.columns.tolist() == [
+        "delta_m [%]",
+        "T",
+        "mean NLL",
+        "mean ECE",
+        "mean rank",
+        "tasks worse than stl [%]",
+        "mean MAE [points]",
+    ]
+    assert frame["mean rank"].sum() == pytest.approx(6)
+    assert frame["mean rank"].idxmin() == "ew"
+    mae = data["score"].sel(metric="mae")
+    assert frame.loc["uw", "mean MAE [points]"] == pytest.approx(float(mae.sel({"method": "uw"}).mean()))
+    worse = (mae > mae.sel({"method": "stl"})).mean(["split", "task"]).sel({"method": "uw"})
+    assert frame.loc["uw", "tasks worse than stl [%]"] == pytest.approx(100 * float(worse))
+    assert np.isnan(frame.loc["stl", "tasks worse than stl [%]"])
+    del grid["uw", 1]
+    with_hole = table(compare(grid))
+    assert with_hole["mean rank"].sum() == pytest.approx(6)  # from the complete split alone
+    assert "tasks worse than stl [%]" not in table(compare(grid, baseline=None))
+
+
+def test_units_that_differ_have_no_mean(make_tree):
+    names = tuple(f"t{i}" for i in range(13))
+    units = {name: "m" if i else "s" for i, name in enumerate(names)}
+    tree = make_tree(targets=names, rows=8, draws=2, steps=2, units=units)
+    assert not [name for name in table(compare({("ew", 0): tree}, baseline=None)) if "MAE" in name]
 
 
 def test_without_units_the_header_has_none(make_tree):
@@ -132,10 +197,40 @@ def test_without_units_the_header_has_none(make_tree):
 
 def test_the_caption_says_what_a_reader_must_know(grid):
     text = caption(compare(grid))
-    for part in ("Mean over 3 seeds", "against stl", "over ew's", "standardised targets", "0.040"):
+    for part in (
+        "Mean over 3 splits; marked: not told apart",
+        "of MAE against stl",
+        "over ew's",
+        "standardised targets",
+        "0.040",
+    ):
         assert part in text
     assert "Missing" not in text
     alone = caption(compare({("a", 0): grid["ew", 0]}, baseline=None, reference=None))
-    assert alone.startswith("One seed.")
+    assert alone.startswith("One split: nothing is marked best.")
     assert "delta_m" not in alone
     assert "T:" not in alone
+
+
+def test_kinds_have_means_of_their_own(mixed_grid):
+    data = compare(mixed_grid, reference=None)
+    frame = table(data)
+    assert frame.columns.tolist() == [
+        "delta_m [%]",
+        "T",
+        "mean NLL (classification)",
+        "mean ECE (regression)",
+        "mean ECE (classification)",
+        "MAE mu [D]",
+        "accuracy kind",
+    ]
+    score = data["score"].mean("split")
+    for method in ("stl", "nash-mtl"):
+        of = score.sel({"method": method})
+        assert frame.loc[method, "mean ECE (classification)"] == pytest.approx(float(of.sel(task="kind", metric="ece")))
+        assert frame.loc[method, "mean ECE (regression)"] == pytest.approx(float(of.sel(task="mu", metric="ece")))
+        assert frame.loc[method, "accuracy kind"] == pytest.approx(float(of.sel(task="kind", metric="accuracy")))
+    marks = best(data)
+    assert marks["accuracy kind"].tolist() == [False, True]  # the highest
+    assert marks["MAE mu [D]"].tolist() == [False, True]  # the lowest
+    assert "of MAE and accuracy against stl" in caption(data)

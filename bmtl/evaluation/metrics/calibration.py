@@ -19,6 +19,21 @@ class NoiseFloor(NamedTuple):
     upper95: float
 
 
+def checked_pit(pit: ArrayLike) -> np.ndarray:
+    """PIT values ``(N,)`` as floats in [0, 1]: what rounding put outside is put back, NaN stays.
+
+    Raises:
+        ValueError: If there is no row, or a pit is outside [0, 1].
+    """
+    values = np.asarray(pit, dtype=float)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"pit has shape {values.shape}; expected (N,), a row at least.")
+    if (values < -TOLERANCE).any() or (values > 1 + TOLERANCE).any():
+        low, high = np.nanmin(values), np.nanmax(values)
+        raise ValueError(f"pit ranges from {low:.4g} to {high:.4g}; a cdf is in [0, 1].")
+    return values.clip(0, 1)
+
+
 def coverage_of_pit(pit: ArrayLike, levels: ArrayLike = LEVELS) -> np.ndarray:
     """Share of labels inside the central interval of each level.
 
@@ -35,15 +50,10 @@ def coverage_of_pit(pit: ArrayLike, levels: ArrayLike = LEVELS) -> np.ndarray:
     Raises:
         ValueError: If there is no row, or a pit is outside [0, 1].
     """
-    values = np.asarray(pit, dtype=float)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"pit has shape {values.shape}; expected (N,), a row at least.")
-    nominal = np.asarray(levels, dtype=float)
+    values, nominal = checked_pit(pit), np.asarray(levels, dtype=float)
     if np.isnan(values).any():  # a comparison with NaN is false: it would count as outside every interval
         return np.full(nominal.shape, np.nan)
-    if values.min() < -TOLERANCE or values.max() > 1 + TOLERANCE:
-        raise ValueError(f"pit ranges from {values.min():.4g} to {values.max():.4g}; a cdf is in [0, 1].")
-    folded = np.sort(np.abs(2 * values.clip(0, 1) - 1))
+    folded = np.sort(np.abs(2 * values - 1))
     return np.searchsorted(folded, nominal, side="right") / values.size
 
 
@@ -97,14 +107,19 @@ def reliability(tree: xr.DataTree, levels: ArrayLike = LEVELS) -> xr.Dataset:
         levels: Nominal levels in [0, 1].
 
     Returns:
-        ``coverage (task, level)``, NaN for a target without a scored row; on a calibrated target it equals the
-        coordinate ``level`` up to noise.
+        ``coverage (task, level)``, NaN for a target without PIT values (without a scored row, or a classification); on a
+        calibrated target it equals the coordinate ``level`` up to noise.
     """
-    pits = group_of(tree, "pit")
     nominal = np.asarray(levels, dtype=float)
     curves = [
-        coverage_of_pit(pits[f"y_{name}"].values, nominal) if pits[f"y_{name}"].size else np.full(nominal.shape, np.nan)
-        for name in targets_of(tree)
+        coverage_of_pit(values, nominal) if values.size else np.full(nominal.shape, np.nan)
+        for values in pits_of(tree).values()
     ]
     coverage = (("task", "level"), np.asarray(curves).reshape(-1, nominal.size))
     return xr.Dataset({"coverage": coverage}, coords={**task_coords(tree), "level": nominal})
+
+
+def pits_of(tree: xr.DataTree) -> dict[str, np.ndarray]:
+    """PIT values ``(N,)`` by target; none for a classification."""
+    pits = group_of(tree, "pit")
+    return {name: pits[f"y_{name}"].values if f"y_{name}" in pits else np.empty(0) for name in targets_of(tree)}

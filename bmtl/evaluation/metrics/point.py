@@ -29,6 +29,24 @@ def root_mean_squared_error(y: ArrayLike, predicted: ArrayLike) -> float:
     return float(largest * np.sqrt(np.square(errors / largest).mean()))
 
 
+def coefficient_of_determination(y: ArrayLike, predicted: ArrayLike) -> float:
+    """R2: one less the squared errors over those of the labels' own mean.
+
+    Returns:
+        At most 1, and negative for what is worse than the mean; NaN where an entry is NaN, and of a single row. Where all
+        labels are equal, -inf, or NaN if they are predicted exactly: there is nothing to explain.
+
+    Raises:
+        ValueError: As `mean_absolute_error`.
+    """
+    labels, values = pair(y, predicted)
+    if labels.size == 1 or np.ptp(labels) == 0:
+        return float("-inf") if labels.size > 1 and (labels != values).any() else float("nan")
+    centred = labels - labels.mean()
+    unit = np.abs(centred).max()  # squares are taken of ratios to it, so that they neither overflow nor vanish
+    return float(1 - np.square((labels - values) / unit).sum() / np.square(centred / unit).sum())
+
+
 def mae(tree: xr.DataTree) -> xr.Dataset:
     """Mean absolute error per target, ``mae (task)``, in each target's unit; rows without a label do not count."""
     return per_target(tree, ("observed_data", "predictive_mean"), mean_absolute_error).to_dataset(name="mae")
@@ -39,10 +57,25 @@ def rmse(tree: xr.DataTree) -> xr.Dataset:
     return per_target(tree, ("observed_data", "predictive_mean"), root_mean_squared_error).to_dataset(name="rmse")
 
 
-def _errors(y: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+def r2(tree: xr.DataTree) -> xr.Dataset:
+    """Coefficient of determination per target, ``r2 (task)``; see `coefficient_of_determination`."""
+    return per_target(tree, ("observed_data", "predictive_mean"), coefficient_of_determination).to_dataset(name="r2")
+
+
+def pair(y: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and predictions as floats, both ``(N,)``.
+
+    Raises:
+        ValueError: If there is no row, or the shapes differ: ``(N,)`` against ``(N, 1)`` would broadcast unseen.
+    """
     labels, values = np.asarray(y, dtype=float), np.asarray(predicted, dtype=float)
     if labels.shape != values.shape or labels.ndim != 1 or not labels.size:
         raise ValueError(
             f"y has shape {labels.shape} and predicted {values.shape}; expected the same (N,) for both, N at least 1."
         )
+    return labels, values
+
+
+def _errors(y: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+    labels, values = pair(y, predicted)
     return labels - values

@@ -1,31 +1,14 @@
-"""Pictures of results trees, each a matplotlib `Figure`: small multiples by task, a colour a method, one style.
-
-Figures are made without pyplot: nothing stays open behind them, and no display is needed.
-"""
+"""Whether a predictive's intervals hold what they promise."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.stats import binom
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.curves import training_curves
-from bmtl.evaluation.style import (
-    Trees,
-    lines_of,
-    method_legend,
-    named,
-    panels,
-    recorded,
-    save,
-    styled,
-    task_names,
-)
-
-__all__ = ["cosine_matrix", "pit_plot", "reliability_curves", "save", "training_curves"]
+from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
 
 
 def reliability_curves(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
@@ -68,56 +51,6 @@ def reliability_curves(trees: Trees, *, tasks: Sequence[str] | None = None, colu
         figure.supylabel("Share of labels inside it", fontsize=9)
         band = Patch(color="#BBBBBB", alpha=0.5, linewidth=0, label="calibrated, 95 %")
         method_legend(figure, list(runs), extra=[band])
-    return figure
-
-
-def cosine_matrix(tree: xr.DataTree, *, steps: slice = slice(None)) -> Figure:
-    """Mean cosine between the gradients of every pair of tasks, as a heat map with task names.
-
-    Args:
-        tree: A results tree whose ``training`` has ``cosine``. NaN (a task that was absent, a step at which the
-            gradients were not measured) is left out of the mean.
-        steps: Which of the recorded steps, by position; ``slice(-100, None)`` are the last hundred.
-
-    Raises:
-        ValueError: If no cosines were recorded, or none in these steps.
-    """
-    cosine = recorded(tree, "cosine")
-    if cosine is None:
-        raise ValueError(
-            "The run recorded no cosine of task gradients: its balancer weighs losses only. "
-            "Use one that measures gradients (a weighting such as nash-mtl)."
-        )
-    chosen = cosine.isel(step=steps)
-    mean = chosen.mean("step", skipna=True).values  # (K, K)
-    measured = int(chosen.notnull().any(("task", "task_bis")).sum())
-    if not measured:
-        raise ValueError(f"None of the steps {steps} of {cosine.sizes['step']} measured the gradients' cosine.")
-    names = [str(name) for name in cosine["task"].values]
-    with styled():
-        side = min(0.52 * len(names) + 1.2, 14)
-        figure = Figure(figsize=(side + 1.1, side), layout="constrained")
-        axes = figure.subplots()
-        image = axes.imshow(mean, cmap="RdBu_r", vmin=-1, vmax=1)  # blue and red keep apart in all colour blindness
-        ticks = range(0, len(names), -(-len(names) // 40))  # more than 40 names would overlap
-        labels = [names[tick] for tick in ticks]
-        axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, labels)
-        axes.grid(False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.tick_params(length=0, labelsize=9 if len(names) <= 20 else 6)
-        if len(names) <= 16:  # beyond that the numbers would not fit their cells
-            for (row, column), value in np.ndenumerate(mean):
-                rounded = round(float(value), 2) + 0.0  # no minus before a zero
-                text = "" if np.isnan(value) else f"{rounded:.2f}".replace("-", "\N{MINUS SIGN}")
-                ink = "white" if abs(value) > 0.6 else "black"
-                axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink)
-        bar = figure.colorbar(image, ax=axes, shrink=0.8)
-        bar.set_label("Cosine of task gradients")
-        bar.ax.spines["outline"].set_visible(False)
-        method = tree.attrs.get("method")
-        axes.set_title(f"{f'{method}: ' if method else ''}mean over {measured} steps", fontweight="bold")
     return figure
 
 

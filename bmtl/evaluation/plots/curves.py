@@ -1,30 +1,29 @@
-"""Training curves: loss and weight of every task over the steps."""
+"""Loss and weight of every task over the steps, a panel a task and a line a method."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, recorded, styled, task_names
+from bmtl.evaluation.history import moving_average, recorded
+from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
 
 MOST_POINTS = 500  # a line as wide as a panel has no more to show
 
 Records = Mapping[str, xr.DataArray | None]
 
 
-def training_curves(
+def loss_curves(
     trees: Trees, *, window: int | None = None, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
-    """Loss and effective weight of every task over the steps, a line a method.
+    """Loss of every task over the steps, a line a method: whose losses fall faster, as in figure 3 of the IGB paper.
 
     Losses are on a log axis where all of a panel's are positive. A method whose loss reaches zero (a log density with
     a learnt scale does) has a linear axis of its own at the right, beside methods whose losses are positive: the two
-    are different quantities, and one axis would flatten both. A method that recorded no weights has no line in the
-    lower half; without any that did, there is no lower half.
+    are different quantities, and one axis would flatten both.
 
     Args:
         trees: A results tree, or method -> tree. Tasks and numbers of steps may differ.
@@ -35,13 +34,37 @@ def training_curves(
     Raises:
         ValueError: If no run recorded losses, or a named task is in none of them.
     """
+    return _curves(named(trees), False, window, tasks, columns)
+
+
+def training_curves(
+    trees: Trees, *, window: int | None = None, tasks: Sequence[str] | None = None, columns: int = 4
+) -> Figure:
+    """Loss and effective weight of every task over the steps, a line a method.
+
+    The upper half is that of `loss_curves`. A method that recorded no weights has no line in the lower half; without any
+    that did, there is no lower half.
+
+    Args:
+        trees: As for `loss_curves`.
+        window: As for `loss_curves`.
+        tasks: As for `loss_curves`.
+        columns: Panels beside each other.
+
+    Raises:
+        ValueError: If no run recorded losses, or a named task is in none of them.
+    """
     runs = named(trees)
+    weighed = any(recorded(tree, "weights") is not None for tree in runs.values())
+    return _curves(runs, weighed, window, tasks, columns)
+
+
+def _curves(
+    runs: Mapping[str, xr.DataTree], weighed: bool, window: int | None, tasks: Sequence[str] | None, columns: int
+) -> Figure:
     losses = {name: recorded(tree, "losses") for name, tree in runs.items()}
-    weights = {name: recorded(tree, "weights") for name, tree in runs.items()}
     shown, left_out = task_names(losses, tasks)
-    weighed = any(record is not None for record in weights.values())
-    steps = "4 % of the steps" if window is None else f"{window} steps"
-    caption = f"Step (moving average over {steps}){left_out}"
+    caption = f"Step ({averaged(window)}){left_out}"
 
     with styled():
         across, down = min(columns, len(shown)), -(-len(shown) // columns)
@@ -59,11 +82,11 @@ def training_curves(
         halves[0].supxlabel(caption, fontsize=9)
 
         if weighed:
-            axes = panels(
-                halves[1], shown, columns, sharey=True
-            )  # shared: weights of tasks are read against each other
+            weights = {name: recorded(tree, "weights") for name, tree in runs.items()}
+            # Shared: weights of tasks are read against each other.
+            axes = panels(halves[1], shown, columns, sharey=True)
             _draw(axes, weights, window, list(runs))
-            _scale_alike(axes)
+            scale_alike(axes)
             halves[1].supylabel("Effective weight", fontsize=10)
             halves[1].supxlabel(caption, fontsize=9)
         method_legend(figure, list(runs), labels={name: f"{name} (right axis)" for name in right})
@@ -91,20 +114,28 @@ def _draw(axes: Mapping[str, Axes], records: Records, window: int | None, method
         record = records[name]
         if record is None:
             continue
-        width = window or max(1, record.sizes["step"] // 25)
-        thin = max(1, record.sizes["step"] // MOST_POINTS)
-        for task, panel in axes.items():
-            if task in record["task"].values:
-                # pandas' window shrinks at the ends and skips steps at which the task was absent
-                smooth = pd.Series(record.sel(task=task).values).rolling(width, center=True, min_periods=1).mean()
-                panel.plot(record["step"].values[::thin], smooth.values[::thin], **styles[name])
+        steps, smooth = smoothed(record, window)
+        for k, task in enumerate(record["task"].values.tolist()):
+            if task in axes:
+                axes[task].plot(steps, smooth[:, k], **styles[name])
 
 
-def _extent(axes: Mapping[str, Axes]) -> tuple[float, float]:
-    """Lowest and highest finite value drawn; nothing drawn: (inf, -inf)."""
+def smoothed(record: xr.DataArray, window: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Steps ``(T,)`` and moving averages ``(T, K)``, no more of them than a line can show."""
+    thin = max(1, record.sizes["step"] // MOST_POINTS)
+    return record["step"].values[::thin], moving_average(record.values, window)[::thin]
+
+
+def averaged(window: int | None) -> str:
+    """How a caption says it."""
+    return f"moving average over {'4 % of the' if window is None else window} steps"
+
+
+def _extent(axes: Mapping[str, Axes], above: float = -np.inf) -> tuple[float, float]:
+    """Lowest and highest finite value drawn above a bound; nothing drawn: (inf, -inf)."""
     drawn = [np.asarray(line.get_ydata(), dtype=float) for panel in axes.values() for line in panel.lines]
     values = np.concatenate([np.zeros(0), *drawn])
-    values = values[np.isfinite(values)]
+    values = values[np.isfinite(values) & (values > above)]
     return (float(values.min()), float(values.max())) if values.size else (np.inf, -np.inf)
 
 
@@ -116,14 +147,20 @@ def _scale(axes: Mapping[str, Axes]) -> None:
             _log(panel, low, high)
 
 
-def _scale_alike(axes: Mapping[str, Axes]) -> None:
-    """The same for all panels; where weights hardly differ, an axis from zero, so that they look so."""
+def scale_alike(axes: Mapping[str, Axes]) -> bool:
+    """One scale for panels that share an axis; where weights hardly differ, one from zero, so that they look so.
+
+    Returns:
+        Whether the axis is a log one that leaves out weights of zero or less.
+    """
     low, high = _extent(axes)
+    positive = _extent(axes, above=0.0)[0]
     for panel in axes.values():
-        if low > 0 and high > 3 * low:
-            _log(panel, low, high)
+        if high > 3 * positive:
+            _log(panel, positive, high)
         elif 0 < low < np.inf:
             panel.set_ylim(0, 1.1 * high)
+    return low <= 0 and high > 3 * positive
 
 
 def _log(panel: Axes, low: float, high: float) -> None:

@@ -3,7 +3,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.plots import cosine_matrix, pit_plot, reliability_curves, save, training_curves
+from bmtl.evaluation.plots import cosine_matrix, pit_plot, reliability_curves, save, training_curves, weights_over_time
 
 
 def titled(figure):
@@ -43,42 +43,6 @@ def test_reliability_of_one_run_and_of_some_tasks(make_tree, run_arrays):
         reliability_curves(make_tree(), tasks=["gap"])
 
 
-def test_the_cosine_matrix_is_the_mean_over_steps_with_names(make_tree, eleven):
-    tree = make_tree(targets=eleven, method="nash-mtl")
-    figure = cosine_matrix(tree, steps=slice(-10, None))
-    axes = figure.axes[0]
-    drawn = axes.images[0].get_array()
-    np.testing.assert_allclose(drawn, tree["training/cosine"].isel(step=slice(-10, None)).mean("step"), rtol=1e-6)
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(eleven)
-    assert axes.get_title(loc="left") == "nash-mtl: mean over 10 steps"
-    assert axes.images[0].get_clim() == (-1, 1)
-    assert len(axes.texts) == 121
-
-
-def test_steps_and_pairs_that_were_not_measured_are_left_out(make_tree, run_arrays):
-    training = run_arrays()["training"]
-    training["cosine"][::2] = np.nan
-    training["cosine"][:, 0, 1] = training["cosine"][:, 1, 0] = np.nan
-    figure = cosine_matrix(make_tree(training=training))
-    assert figure.axes[0].get_title(loc="left") == "ew: mean over 15 steps"
-    assert [text.get_text() for text in figure.axes[0].texts][1] == ""
-    figure.draw_without_rendering()
-
-
-def test_many_tasks_have_fewer_names_and_no_numbers(make_tree):
-    names = tuple(f"school {i}" for i in range(50))
-    axes = cosine_matrix(make_tree(targets=names, rows=2, draws=1, steps=2)).axes[0]
-    assert len(axes.get_xticklabels()) <= 40
-    assert not axes.texts
-
-
-def test_a_run_that_measured_no_gradients_says_so(make_tree):
-    with pytest.raises(ValueError, match="recorded no cosine of task gradients"):
-        cosine_matrix(make_tree(cosine=False))
-    with pytest.raises(ValueError, match="None of the steps"):
-        cosine_matrix(make_tree(), steps=slice(0, 0))
-
-
 @pytest.mark.parametrize("coverage", [False, True])
 def test_arviz_draws_the_pit_of_a_task_as_it_is(make_tree, eleven, coverage):
     figure = pit_plot(make_tree(targets=eleven), "homo", coverage=coverage)
@@ -106,5 +70,6 @@ def test_every_picture_can_be_saved(make_tree, tmp_path):
         "training": training_curves(tree),
         "reliability": reliability_curves(tree),
         "cosine": cosine_matrix(tree),
+        "weights": weights_over_time(tree),
     }.items():
         assert save(figure, tmp_path / f"{name}.png").stat().st_size > 10_000

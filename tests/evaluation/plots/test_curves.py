@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from bmtl.evaluation.curves import training_curves
+from bmtl.evaluation.plots import loss_curves, training_curves
 
 
 def by_title(figure, half):
@@ -89,3 +89,15 @@ def test_tasks_can_be_chosen(make_tree):
 def test_without_losses_there_is_nothing_to_draw(make_tree):
     with pytest.raises(ValueError, match="recorded this"):
         training_curves(make_tree(training=None))
+
+
+def test_losses_alone_are_the_upper_half(make_tree, eleven):
+    runs = {name: make_tree(targets=eleven, variant=i) for i, name in enumerate(("mgda", "igb-v1+mgda"))}
+    figure = loss_curves(runs)
+    assert not figure.subfigs
+    upper = by_title(training_curves(runs), 0)
+    axes = {panel.get_title(loc="left"): panel for panel in figure.axes}
+    assert list(axes) == list(eleven)
+    for name, panel in axes.items():
+        for line, other in zip(panel.lines, upper[name].lines, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), other.get_ydata())

@@ -1,0 +1,211 @@
+"""Methods compared: mean ranks with groups that no test tells apart, paired differences, and scores by task."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.scores import symbol
+from bmtl.evaluation.statistics import mean_and_error
+from bmtl.evaluation.style import COLOURS, panels, styled, task_names
+
+GREY = "#8C8C8C"
+
+
+def critical_difference_diagram(found: xr.Dataset) -> Figure:
+    """Mean ranks on a line, the best to the left; a bar joins methods that the test does not tell apart.
+
+    Args:
+        found: From `ranks.critical_difference`. For Nemenyi's test, the critical difference stands above the line.
+
+    Raises:
+        ValueError: If there is no mean rank to draw.
+
+    Source:
+        Demšar (2006), figure 1.
+    """
+    rank = found["mean_rank"].values
+    if not np.isfinite(rank).all():
+        raise ValueError("There are no mean ranks: no block counts for all methods.")
+    names = [str(name) for name in found["method"].values]
+    k, level = len(names), found.attrs["level"]
+    across = 4.6 / (k - 1)  # inches a rank
+    over = 0.06 / across  # by which a bar sticks out on either side
+    ends = [(rank[group].min() - over, rank[group].max() + over) for group in found["group"].values]
+    bars = _stacked(ends, 2 * over)
+    left = (k + 1) // 2  # methods written to the left, best first; the others to the right, best last
+    below = 0.45 + 0.32 * (1 + max(bars, default=-1))
+    with styled():
+        longest = max(map(len, names))
+        depth = below + 0.5 * max(left, k - left)
+        margin = 0.075 * (longest + 7)
+        figure = Figure(figsize=(4.6 + 2 * margin, 0.36 * depth + 0.95), layout="constrained")
+        axes = figure.subplots()
+        axes.set(ylim=(-depth + 0.2, 0.7))
+        axes.set_axis_off()
+        axes.set_xlim(1 - margin / across, k + margin / across)
+        axes.plot([1, k], [0, 0], color="black", linewidth=1)
+        for tick in range(1, k + 1):
+            axes.plot([tick, tick], [0, 0.14], color="black", linewidth=1)
+            axes.text(tick, 0.22, str(tick), ha="center", va="bottom", fontsize=8)
+        for i, (name, value) in enumerate(zip(names, rank, strict=True)):
+            to_left = i < left
+            height = -below - 0.5 * (i if to_left else k - 1 - i)
+            end = 1 - 0.1 / across if to_left else k + 0.1 / across
+            axes.plot([value, value, end], [0, height, height], color="#555555", linewidth=0.8)
+            text = f"{name}  {value:.2f}" if to_left else f"{value:.2f}  {name}"
+            side = "right" if to_left else "left"
+            axes.text(end + (-0.06 if to_left else 0.06) / across, height, text, ha=side, va="center", fontsize=9)
+        for bar, line in zip(ends, bars, strict=True):
+            axes.plot(bar, [-0.25 - 0.32 * line] * 2, color=COLOURS[1], linewidth=3.2, solid_capstyle="butt")
+        test = "Wilcoxon signed-rank, Holm" if found.attrs["test"] == "signed-rank" else "Nemenyi"
+        critical = float(found["difference"])
+        if np.isfinite(critical):
+            test += f", critical difference {critical:.2f}"
+        p = float(found["friedman_p"])
+        blocks = f"{int(found['blocks'])} {found.attrs['block']}s"
+        said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        axes.set_title(f"Mean rank over {blocks} (Friedman {said})", fontweight="bold", loc="center")
+        figure.supxlabel(f"Joined: not told apart at {level:g} ({test})", fontsize=8, color="#444444")
+    return figure
+
+
+def difference_forest(
+    differences: xr.Dataset, *, name: str = "score", tasks: Sequence[str] | None = None, columns: int = 4
+) -> Figure:
+    """Paired differences to a baseline with their intervals, a row a method, a panel a task.
+
+    Coloured where the interval excludes zero: to the better side in blue, to the worse in orange; grey where it does not,
+    or where there is none (a single split), and then without a bar.
+
+    Args:
+        differences: From `statistics.paired_differences`, with or without the dimension ``task``.
+        name: What was compared, for the axis.
+        tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
+        columns: Panels beside each other.
+
+    Raises:
+        ValueError: If a named task is not there.
+    """
+    by_task, left_out = _by_task(differences, tasks)
+    methods = [str(method) for method in differences["method"].values]
+    baseline, level = differences.attrs["baseline"], differences.attrs["level"]
+    higher = bool(differences.attrs["higher_is_better"])
+    with styled():
+        figure, axes = _rows_of_methods(by_task, methods, columns)
+        for task, panel in axes.items():
+            panel.axvline(0, color="#444444", linewidth=0.8)
+            one = by_task[task]
+            for row, method in enumerate(methods):
+                cell = one.sel({"method": method})
+                middle, low, high = (float(cell[end]) for end in ("difference", "lower", "upper"))
+                colour = GREY
+                if low > 0 or high < 0:
+                    colour = COLOURS[0] if (low > 0) == higher else COLOURS[1]
+                panel.plot([low, high], [row, row], color=colour, linewidth=1.6)
+                panel.plot(middle, row, "o", color=colour, markersize=4.5)
+            panel.margins(x=0.08)
+        splits = int(differences["splits"].max())
+        better = "right" if higher else "left"
+        figure.supxlabel(
+            f"{name} less {baseline}'s, {100 * level:g} % interval over {splits} split{'s' * (splits != 1)}; "
+            f"better to the {better}{left_out}",
+            fontsize=9,
+        )
+    return figure
+
+
+def scores_by_task(
+    comparison: xr.Dataset, metric: str = "mae", *, tasks: Sequence[str] | None = None, columns: int = 4
+) -> Figure:
+    """One score of every method, a panel a task: a dot a split, the mean with its standard error, the baseline's mean.
+
+    Args:
+        comparison: From `compare`.
+        metric: Which score; targets of a kind that does not have it are left out.
+        tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
+        columns: Panels beside each other.
+
+    Raises:
+        ValueError: If the comparison has no such score, or a named task is not there.
+    """
+    if metric not in comparison["metric"].values:
+        raise ValueError(f"The comparison has no score {metric!r}; it has {comparison['metric'].values.tolist()}.")
+    scores = comparison["score"].sel(metric=metric)
+    higher = bool(scores["higher_is_better"])
+    counted = comparison["present"] & (comparison["rows"] > 0)
+    data = mean_and_error(scores, counted=counted).assign(score=scores.where(counted))
+    held = scores.notnull().any(["method", "split"]).values
+    by_task, left_out = _by_task(data.isel(task=held), tasks)
+    methods = [str(method) for method in comparison["method"].values]
+    baseline = decode_attributes(comparison).get("baseline")
+    with styled():
+        figure, axes = _rows_of_methods(by_task, methods, columns)
+        for task, panel in axes.items():
+            one = by_task[task]
+            if baseline is not None:
+                panel.axvline(
+                    float(one["mean"].sel({"method": baseline})), color="#444444", linewidth=0.8, dashes=(4, 2)
+                )
+            for row, method in enumerate(methods):
+                cell = one.sel({"method": method})
+                panel.plot(cell["score"], np.full(cell.sizes["split"], row), "o", color=GREY, markersize=2.5, alpha=0.6)
+                mean, error = float(cell["mean"]), float(cell["error"])
+                panel.plot([mean - error, mean + error], [row, row], color=COLOURS[0], linewidth=1.6)
+                panel.plot(mean, row, "o", color=COLOURS[0], markersize=4.5)
+            panel.margins(x=0.08)
+        best = "right" if higher else "left"
+        dashed = f"; dashed: {baseline}" if baseline is not None else ""
+        figure.supxlabel(
+            f"{symbol(metric)}: mean ± standard error, grey dots are splits{dashed}; better to the {best}{left_out}",
+            fontsize=9,
+        )
+    return figure
+
+
+def _by_task(data: xr.Dataset, tasks: Sequence[str] | None) -> tuple[dict[str, xr.Dataset], str]:
+    """Panel title -> what to draw there, and a note on what was left out."""
+    if "task" not in data.dims:
+        if tasks is not None:
+            raise ValueError(f"Tasks {list(tasks)} were asked for, and these are the scores of one task.")
+        return {"": data}, ""
+    shown, note = task_names({"": data["task"]}, tasks)
+    found = {}
+    for task in shown:
+        one = data.sel(task=task)
+        unit = str(one["unit"].item()) if "unit" in one.coords else ""
+        found[f"{task} [{unit}]" if unit else task] = one
+    return found, note
+
+
+def _rows_of_methods(
+    titles: Mapping[str, Any], methods: Sequence[Hashable], columns: int
+) -> tuple[Figure, dict[str, Axes]]:
+    """Panels whose rows are methods, the first at the top; names stand at the left panels only."""
+    across = min(columns, len(titles))
+    down = -(-len(titles) // across)
+    names = 0.075 * max(len(str(method)) for method in methods) + 0.2
+    width = max(1.9, 3.4 / across)
+    figure = Figure(
+        figsize=(max(width * across + names, 4.5), (0.2 * len(methods) + 0.65) * down + 0.5), layout="constrained"
+    )
+    axes = panels(figure, list(titles), columns, sharex=False)  # each task has its own unit
+    for place, panel in enumerate(axes.values()):
+        panel.set_ylim(len(methods) - 0.5, -0.5)
+        panel.set_yticks(range(len(methods)), [str(method) for method in methods] if place % across == 0 else [])
+        panel.tick_params(axis="y", length=0)
+        panel.locator_params(axis="x", nbins=4)
+    return figure, axes
+
+
+def _stacked(ends: Sequence[tuple[float, float]], apart: float) -> list[int]:
+    """Line of each bar, such that bars on one line are so far apart that nobody takes them for one."""
+    lines: list[int] = []
+    for i, (low, high) in enumerate(ends):
+        taken = {lines[j] for j in range(i) if ends[j][0] - apart < high and low < ends[j][1] + apart}
+        lines.append(next(line for line in range(len(ends)) if line not in taken))
+    return lines

@@ -1,0 +1,213 @@
+"""Fair comparisons: what the scores of methods over splits (or seeds) say, and what they do not.
+
+Functions of one score, a DataArray ``(method, split)`` or ``(method, split, task)``. All compare within splits, since
+methods of one split share its difficulty. A NaN is a run that diverged, and stays one in every result; what is to be left
+out instead, a hole in the grid or a target that a split does not score, is said by `counted`. Ranks over many tasks are in
+`ranks`, the arrays below in `resampling`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from bmtl.evaluation.resampling import bootstrap_interval, holm, sign_flip_p, signed_rank_p
+
+
+def mean_and_error(scores: xr.DataArray, *, counted: xr.DataArray | None = None) -> xr.Dataset:
+    """Mean over splits and its standard error.
+
+    Args:
+        scores: Dimension ``split`` and any others.
+        counted: Booleans that broadcast against `scores`; what is False is left out. All by default.
+
+    Returns:
+        ``mean``, ``deviation`` (divisor: splits less one), ``error`` (deviation over the root of splits) and ``splits``,
+        without the dimension ``split``. The mean of no split is NaN, and so are the other two of a single one.
+    """
+    mask = _mask(scores, counted)
+    splits = mask.sum("split")
+    mean = scores.where(mask, 0.0).sum("split", skipna=False) / splits.where(splits > 0)
+    with np.errstate(invalid="ignore"):  # an infinite score less an infinite mean
+        squares = ((scores - mean) ** 2).where(mask, 0.0).sum("split", skipna=False)
+    deviation = np.sqrt(squares / (splits - 1).where(splits > 1))
+    return xr.Dataset({"mean": mean, "deviation": deviation, "error": deviation / np.sqrt(splits), "splits": splits})
+
+
+def paired_differences(
+    scores: xr.DataArray,
+    baseline: str,
+    *,
+    higher_is_better: bool = False,
+    counted: xr.DataArray | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Differences to one method, split by split: means, intervals and tests.
+
+    Args:
+        scores: ``(method, split)`` or ``(method, split, task)``.
+        baseline: Method that is subtracted.
+        higher_is_better: Which sign counts as a win.
+        counted: As for `mean_and_error`; a split counts where it counts for both methods.
+        level: Nominal coverage of the interval.
+        resamples: Bootstrap draws of the splits.
+        seed: Of these draws, and of patterns of signs beyond 12 splits.
+
+    Returns:
+        For the other methods ``(method)`` or ``(method, task)``: ``difference`` (mean of method less baseline),
+        ``error`` (standard error), ``lower``, ``upper`` (`bootstrap_interval`), ``p_signed_rank``, ``p_sign_flip``,
+        ``p_holm`` (the sign-flip p corrected for all methods and tasks of this call), ``wins`` (splits in which the
+        method is the better one) and ``splits``. With one split there is a difference and nothing else; with fewer than
+        six no p-value reaches 5 %, so read the interval, which is wide then for a reason.
+
+    Raises:
+        ValueError: If the baseline is not among the methods.
+    """
+    differences, mask = _against(scores, baseline, counted)
+    others = [name for name in scores["method"].values if name != baseline]
+    differences, mask = differences.sel({"method": others}), mask.sel({"method": others})
+    summary = mean_and_error(differences, counted=mask)
+    lower, upper = _interval(differences, mask, level, resamples, seed)
+    sign_flip = _by_columns(lambda values: sign_flip_p(values, seed=seed), differences, mask)
+    better = differences > 0 if higher_is_better else differences < 0
+    # One split has a p-value of 1 whatever the difference is: that is no test.
+    tested = summary["splits"] > 1
+    return xr.Dataset(
+        {
+            "difference": summary["mean"],
+            "error": summary["error"],
+            "lower": lower,
+            "upper": upper,
+            "p_signed_rank": _by_columns(lambda values: signed_rank_p(values, seed=seed), differences, mask).where(
+                tested
+            ),
+            "p_sign_flip": sign_flip.where(tested),
+            "p_holm": sign_flip.copy(data=holm(sign_flip.where(tested).values)),
+            "wins": (better & mask).sum("split"),
+            "splits": summary["splits"],
+        },
+        attrs={"baseline": baseline, "level": level, "higher_is_better": int(higher_is_better)},
+    )
+
+
+def not_worse_than_best(
+    scores: xr.DataArray,
+    *,
+    higher_is_better: bool = False,
+    counted: xr.DataArray | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> xr.DataArray:
+    """Which methods cannot be told from the one with the best mean: what a table may mark as best.
+
+    The best method is chosen by the data that it is then compared on, and no correction is made for many methods: an
+    unmarked method is worse as far as its own interval says, and a marked one need not be good.
+
+    Args:
+        scores: ``(method, split)`` or ``(method, split, task)``.
+        higher_is_better: Which end is best.
+        counted: As for `paired_differences`.
+        level: Of the interval of each paired difference to the best.
+        resamples: As for `paired_differences`.
+        seed: As for `paired_differences`.
+
+    Returns:
+        Booleans ``(method)`` or ``(method, task)``: True for the best mean and for those whose interval of differences
+        to it does not exclude zero. Two methods that share one split or none have no interval, so nothing is excluded.
+        A method whose mean is not finite is never marked.
+    """
+    mask = _mask(scores, counted)
+    means = mean_and_error(scores, counted=mask)["mean"]
+    means = means.where(np.isfinite(means))
+    ordered = (-means if higher_is_better else means).fillna(np.inf)
+    best = ordered.argmin("method")  # of each task
+    with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which has no interval
+        differences = (scores - scores.isel({"method": best}).drop_vars("method")).transpose(*scores.dims)
+    shared = (mask & mask.isel({"method": best}).drop_vars("method")).transpose(*scores.dims)
+    lower, upper = _interval(differences, shared, level, resamples, seed)
+    return means.notnull() & ~(upper < 0 if higher_is_better else lower > 0)
+
+
+def share_worse(
+    scores: xr.DataArray,
+    baseline: str,
+    *,
+    higher_is_better: bool | xr.DataArray = False,
+    counted: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Share of the tasks on which a method does worse than a baseline in the mean over splits: negative transfer.
+
+    Args:
+        scores: ``(method, split, task)``.
+        baseline: Such as "stl", a network a task.
+        higher_is_better: Which end is best; a boolean, or one for each task (DataArray).
+        counted: As for `paired_differences`. Tasks that no split counts are left out.
+
+    Returns:
+        ``(method)``, in [0, 1]; a tie is not worse. NaN where a difference is NaN, and for the baseline itself.
+
+    Raises:
+        ValueError: If the baseline is not among the methods, or there is no dimension ``task``.
+    """
+    if "task" not in scores.dims:
+        raise ValueError(f"A share of tasks needs the dimension task; the scores have {scores.dims}.")
+    differences, mask = _against(scores, baseline, counted)
+    summary = mean_and_error(differences, counted=mask)
+    there = summary["splits"] > 0
+    worse = xr.where(higher_is_better, summary["mean"] < 0, summary["mean"] > 0)
+    share = (worse & there).sum("task") / there.sum("task").where(lambda tasks: tasks > 0)
+    diverged = (summary["mean"].isnull() & there).any("task")
+    return share.where(~diverged & (share["method"] != baseline))
+
+
+def _mask(scores: xr.DataArray, counted: xr.DataArray | None) -> xr.DataArray:
+    """`counted` with all dimensions of `scores`, in their order."""
+    if missing := {"split"} - set(scores.dims):
+        raise ValueError(f"The scores have the dimensions {scores.dims}; expected {sorted(missing)} too.")
+    everything = xr.ones_like(scores, dtype=bool)
+    return everything if counted is None else (everything & counted).transpose(*scores.dims)
+
+
+def _against(scores: xr.DataArray, baseline: str, counted: xr.DataArray | None) -> tuple[xr.DataArray, xr.DataArray]:
+    """Differences to the baseline, and which of them count."""
+    methods = scores["method"].values.tolist()
+    if baseline not in methods:
+        raise ValueError(f"The baseline {baseline!r} is not among the methods {methods}.")
+    mask = _mask(scores, counted)
+    with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which stays
+        differences = scores - scores.sel({"method": baseline}, drop=True)
+    return differences, mask & mask.sel({"method": baseline}, drop=True)
+
+
+def _interval(
+    differences: xr.DataArray, mask: xr.DataArray, level: float, resamples: int, seed: int
+) -> tuple[xr.DataArray, xr.DataArray]:
+    def ends(values: np.ndarray) -> np.ndarray:
+        return np.stack(bootstrap_interval(values, level=level, resamples=resamples, seed=seed), axis=-1)
+
+    both = _by_columns(ends, differences, mask, outputs=2)
+    return both.isel(end=0), both.isel(end=1)
+
+
+def _by_columns(
+    function: Callable[[np.ndarray], np.ndarray], differences: xr.DataArray, mask: xr.DataArray, outputs: int = 0
+) -> xr.DataArray:
+    """`function` of the counted splits of each column, for all columns at once that count the same splits."""
+    others = [dim for dim in differences.dims if dim != "split"]
+    values, counts = (a.transpose("split", *others).values for a in (differences, mask))
+    shape = values.shape[1:]
+    values, counts = values.reshape(len(values), -1), counts.reshape(len(counts), -1)
+    found = np.full((values.shape[1], outputs) if outputs else values.shape[1], np.nan)
+    for pattern in np.unique(counts, axis=1).T:
+        if pattern.any():
+            columns = (counts == pattern[:, None]).all(axis=0)
+            found[columns] = function(values[pattern][:, columns])
+    dims = [*others, "end"] if outputs else others
+    return xr.DataArray(
+        found.reshape(*shape, *([outputs] if outputs else [])),
+        dims=dims,
+        coords={name: c for name, c in differences.coords.items() if "split" not in c.dims},
+    )

@@ -1,0 +1,150 @@
+"""Whether a variational posterior is to be trusted: Pareto k of its draws, and leave-one-out densities by task.
+
+A draw's importance ratio is the joint density of latents and training labels over the guide's density. Where the guide has
+the posterior's tails, the ratios can turn its draws into the posterior's; the shape k of a Pareto distribution fitted to the
+largest ratios tells whether they can (Yao et al. 2018, "Yes, but did it work?: evaluating variational inference"; Vehtari et
+al. 2024, "Pareto smoothed importance sampling"). The same with each row's density taken out gives leave-one-out densities of
+the posterior itself, whatever the guide (Magnusson et al. 2019, "Bayesian leave-one-out cross-validation for large data").
+
+Both speak of the rows that the posterior was learnt from: the tree's group ``train``. They take weights of 1: a run whose
+balancer weighs tasks otherwise targets another posterior, and k then tells the distance between the two as well.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bmtl.evaluation.metrics.labelled import group_of, targets_of, task_coords
+
+FEWEST_DRAWS = 100  # the tail has a fifth of them
+SAFE = 0.7  # above it, no feasible number of draws helps (Vehtari et al. 2024)
+SAFE_DRAWS = 2200  # for which 1 - 1 / log10(draws) exceeds it
+
+
+def trust(tree: xr.DataTree) -> xr.Dataset:
+    """Pareto k of the posterior, and leave-one-out log densities by task.
+
+    Args:
+        tree: A results tree with the group ``train``, from ``bmtl.results_tree(..., train=bmtl.draw(model, guide,
+            *data.tensors("train"), num_draws=1000))``.
+
+    Returns:
+        ``pareto_k`` (): of the ratios of all draws; -inf where all are equal. ``efficiency`` (): effective share of the
+        draws under their ratios, 1 where the guide is the posterior. ``threshold`` (): the k up to which this many draws
+        do. By ``task``: ``elpd_loo``, the sum over rows of the log density of a row given all others, per reported unit;
+        its standard error ``se``; ``rows``; ``unreliable``, the number of rows whose own k is above the threshold. Where
+        the run recorded them, ``weight``: each task's mean effective weight over the last tenth of the steps.
+
+    Raises:
+        ValueError: If the tree has no ``train``, the model no latents, or there are fewer than a hundred draws.
+    """
+    if "train" not in tree.children:
+        raise ValueError(
+            "The tree has no group 'train': whether a posterior is right shows on the rows that it was learnt from. Draw "
+            'for them too: bmtl.results_tree(..., train=bmtl.draw(model, guide, *data.tensors("train"), num_draws=1000)).'
+        )
+    learnt = tree.children["train"]
+    if "sample_stats" not in learnt.children:
+        raise ValueError(
+            "The group 'train' has no sample_stats: its model has no latents, or was drawn without labels. A point model "
+            "has no posterior to trust."
+        )
+    densities = group_of(learnt, "sample_stats")
+    log_p, log_q = densities["lp"], densities["log_q"]
+    draws = log_p.size
+    if draws < FEWEST_DRAWS:
+        raise ValueError(f"Pareto k needs {FEWEST_DRAWS} draws at least, better 1,000, and the tree has {draws}.")
+    likelihood = group_of(learnt, "log_likelihood")
+    ratios = (log_p - log_q).values.ravel()
+    ratios = ratios - ratios.max()
+    found = {name: np.full(len(targets_of(learnt)), np.nan) for name in ("elpd_loo", "se", "unreliable")}
+    rows = [likelihood.sizes[f"obs_{name}"] for name in targets_of(learnt)]
+    for i, name in enumerate(targets_of(learnt)):
+        if rows[i]:
+            loo = _loo(likelihood[f"y_{name}"], log_p, log_q)
+            found["elpd_loo"][i], found["se"][i] = loo.elpd, loo.se  # its p is that of the guide's draws as they are
+            found["unreliable"][i] = int((loo.pareto_k > _threshold(draws)).sum())
+    weights = np.exp(ratios)
+    recorded = _last_weights(tree, targets_of(learnt))
+    return xr.Dataset(
+        {
+            "pareto_k": _pareto_k(log_p, log_q) if np.ptp(ratios) > 1e-6 else -np.inf,  # equal up to rounding
+            "efficiency": weights.sum() ** 2 / (weights**2).sum() / draws,
+            "threshold": _threshold(draws),
+            "draws": draws,
+            "rows": ("task", rows),
+            **{name: ("task", values) for name, values in found.items()},
+            **({} if recorded is None else {"weight": ("task", recorded)}),
+        },
+        coords=task_coords(learnt),
+    )
+
+
+def in_words(found: xr.Dataset) -> str:
+    """What `trust` found, a sentence on the posterior and a line a task."""
+    k, draws = float(found["pareto_k"]), int(found["draws"])
+    threshold, share = float(found["threshold"]), float(found["efficiency"])
+    about = f"Pareto k is {k:.2f} with {draws:,} draws" if np.isfinite(k) else f"All {draws:,} draws weigh the same"
+    if k <= threshold:
+        verdict = f"the guide covers the posterior. Its draws are worth {share:.0%} as many of the posterior itself" + (
+            "." if share > 0.5 else ": the two differ, and means and intervals are better taken with weights."
+        )
+    elif k <= SAFE:
+        verdict = f"too few draws to tell. Draw {SAFE_DRAWS:,} or more."
+    else:
+        verdict = (
+            f"the guide does not cover the posterior (k above {SAFE}). Its intervals may be too narrow or off; try a richer "
+            "guide, and judge the predictions by held-out rows."
+        )
+    lines = [f"{about}: {verdict}"]
+    if "weight" in found and bool((abs(found["weight"] - 1) > 0.05).any()):
+        low, high = float(found["weight"].min()), float(found["weight"].max())
+        lines.append(
+            f"The run weighed its tasks by {low:.3g} to {high:.3g} at the end, so the guide was fitted to a posterior in "
+            "which labels count that often; k is measured against weights of 1."
+        )
+    for name in found["task"].values.tolist():
+        task = found.sel(task=name)
+        count = int(task["rows"])
+        if not count:
+            lines.append(f"{name}: no labelled row.")
+            continue
+        bad = int(task["unreliable"])
+        mean, error = float(task["elpd_loo"]) / count, float(task["se"]) / count
+        line = f"{name}: mean log density of a row left out {mean:.3f} ± {error:.3f} ({count:,} rows)"
+        lines.append(line + (f"; not reliable for {bad:,} of them." if bad else "."))
+    return "\n".join(lines)
+
+
+def _last_weights(tree: xr.DataTree, targets: list[str]) -> np.ndarray | None:
+    """Mean weights over the last tenth of the steps ``(K,)``; None where the run's tasks are others than its targets."""
+    if "training" not in tree.children:
+        return None
+    training = group_of(tree, "training")
+    if "weights" not in training or training["task"].values.tolist() != targets:
+        return None
+    return training["weights"].isel(step=slice(-max(1, training.sizes["step"] // 10), None)).mean("step").values
+
+
+def _threshold(draws: int) -> float:
+    """Up to which k so many draws do, after Vehtari et al. (2024)."""
+    return min(1 - 1 / np.log10(draws), SAFE)
+
+
+def _pareto_k(log_p: xr.DataArray, log_q: xr.DataArray) -> float:
+    """Pareto k of the draws' ratios: that of leaving out a row of density 1."""
+    nothing = xr.zeros_like(log_p).expand_dims(obs=1).transpose(..., "obs")
+    return float(_loo(nothing, log_p, log_q).pareto_k.max())
+
+
+def _loo(log_likelihood: xr.DataArray, log_p: xr.DataArray, log_q: xr.DataArray) -> Any:
+    import arviz_stats  # slow to import
+
+    tree = xr.DataTree.from_dict({"log_likelihood": xr.Dataset({"y": log_likelihood.astype(float)})})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a large k, which is told in words
+        return arviz_stats.loo_approximate_posterior(  # type: ignore[attr-defined]
+            tree, log_p=log_p, log_q=log_q, var_name="y", pointwise=True
+        )

@@ -1,0 +1,110 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bmtl.evaluation.comparison import best, caption, compare, standard_error, table
+from bmtl.evaluation.text_tables import entry, to_latex, to_markdown
+
+
+@pytest.fixture
+def grid(make_tree):
+    errors = {"stl": 0.1, "e_w": 0.9, "uw": 0.3}
+    return {
+        (method, split): make_tree(seed=split, variant=number, error=error, rows=100)
+        for number, (method, error) in enumerate(errors.items())
+        for split in range(4)
+    }
+
+
+def rows_of(markdown):
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [
+        (0.12345, 0.0067, "0.1235 ± 0.0067"),
+        (-12.345, 0.67, "−12.35 ± 0.67"),
+        (1234.5, 67.0, "1234 ± 67"),
+        (0.12345, np.nan, "0.123"),
+        (0.12345, 0.0, "0.123"),
+        (12345.6, np.nan, "12346"),
+        (np.nan, np.nan, "–"),
+        (np.inf, np.nan, "∞"),
+        (-np.inf, np.nan, "−∞"),
+        (0.0, np.nan, "0"),
+        (2.0, 0.0996, "2.000 ± 0.100"),
+    ],
+)
+def test_entries(mean, error, text):
+    assert entry(mean, error) == text
+
+
+@settings(deadline=None)
+@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e3))
+def test_an_entry_is_right_to_a_twentieth_of_its_error(mean, error):
+    shown, deviation = (float(part.replace("−", "-")) for part in entry(mean, error).split(" ± "))
+    assert abs(shown - mean) <= max(error / 15, 0.5)
+    assert abs(deviation - error) <= max(error / 15, 0.5)
+
+
+def test_markdown_holds_the_table(grid):
+    data = compare(grid, reference="e_w")
+    text = to_markdown(data)
+    header, rule, *body = rows_of(text)
+    frame, errors, marks = table(data), standard_error(data), best(data)
+    assert header == ["method", "delta_m [%] ↓", "T", *(f"{name} ↓" for name in frame.columns[2:])]
+    assert all(re.fullmatch("-+:?", cell) for cell in rule)
+    assert [row[0] for row in body] == ["stl", "e_w", "uw"]
+    for row in body:
+        for cell, name in zip(row[1:], frame.columns, strict=True):
+            expected = entry(frame.loc[row[0], name], errors.loc[row[0], name])
+            assert cell == (f"**{expected}**" if marks.loc[row[0], name] else expected)
+    assert marks.any(axis=None)
+    assert caption(data) in text
+    assert "standard error" in text
+    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_methods_as_columns_is_the_transpose(grid):
+    data = compare(grid, reference="e_w")
+    rows, columns = rows_of(to_markdown(data)), rows_of(to_markdown(data, methods="columns"))
+    del rows[1], columns[1]
+    assert [row[1:] for row in columns[1:]] == np.array([row[1:] for row in rows[1:]]).T.tolist()
+    assert columns[0] == ["score", "stl", "e_w", "uw"]
+    with pytest.raises(ValueError, match="expected 'rows' or 'columns'"):
+        to_markdown(data, methods="both")
+
+
+def test_latex_is_balanced_and_escaped(grid):
+    data = compare(grid, reference="e_w")
+    text = to_latex(data, label="tab:one")
+    tabular = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert len(tabular) == 3
+    columns = len(table(data).columns)
+    assert all(line.count("&") == columns and line.endswith(r"\\") for line in tabular)
+    assert rf"\begin{{tabular}}{{l{'r' * columns}}}" in text
+    assert r"e\_w" in text
+    assert r"\textbf{" in text
+    assert r"delta\_m [\%] $\downarrow$" in text
+    assert r"\label{tab:one}" in text
+    assert text.isascii()
+    depth = np.cumsum([(sign == "{") - (sign == "}") for sign in text.replace(r"\{", "").replace(r"\}", "")])
+    assert depth.min() == 0
+    assert depth[-1] == 0
+    for name in ("table", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+
+
+def test_units_and_holes_and_one_split(make_tree, eleven):
+    data = compare({("ew", 0): make_tree(targets=eleven)}, baseline=None)
+    latex, markdown = to_latex(data), to_markdown(data)
+    assert "MAE r2 [bohr$^2$]" in latex
+    assert "MAE alpha [bohr³]" in markdown
+    assert "±" not in markdown
+    assert "**" not in markdown
+    assert "–" in rows_of(markdown)[2]  # no baseline, no change

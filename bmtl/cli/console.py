@@ -1,0 +1,98 @@
+"""The application, its two consoles, and what commands print alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bmtl.experiments import Cell, Failure
+
+app = typer.Typer(
+    name="bmtl",
+    help="Bayesian multi-task learning on Pyro and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[Cell | Failure], None]]:
+    """A bar over the runs of a comparison, with the time left; failures are told as they come, and end it with code 1."""
+    from bmtl.experiments import AllFailed, Failure
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=console) as bar:
+        running = bar.add_task("training", total=total)
+
+        def done(outcome: Cell | Failure) -> None:
+            if isinstance(outcome, Failure):
+                bar.console.print(f"[bold red]failed:[/] {escape(str(outcome.cell))}: {escape(outcome.reason)}")
+                outcome = outcome.cell
+            bar.update(running, advance=1, description=f"{escape(str(outcome))} done")
+
+        try:
+            yield done
+        except AllFailed as error:
+            errors.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+def print_scores(scores: xr.Dataset) -> None:
+    """A comparison in tables that fit a terminal: methods by scores, then tasks by methods where there are several."""
+    from bmtl.evaluation.tables import best, caption, standard_error, table
+    from bmtl.evaluation.text_tables import entry
+
+    frame, marks, errors_ = table(scores), best(scores), standard_error(scores)
+
+    def cell(method: object, name: str) -> str:
+        text = entry(frame.at[method, name], errors_.at[method, name])
+        return f"[bold]*{text}[/]" if marks.at[method, name] else text
+
+    by_task = [name for name in frame.columns if name.startswith(("MAE ", "accuracy "))]
+    by_task = by_task if len(by_task) > 1 else []
+    first = [name for name in frame.columns if name not in by_task]
+    tables = [_table("Scores on the test rows (* best)", "method", first)]
+    for method in frame.index:
+        tables[0].add_row(escape(str(method)), *(cell(method, name) for name in first))
+    if by_task:
+        # Without errors and with one word for all: eleven tasks and seven methods fit a terminal just so.
+        one = by_task[0].partition(" ")[0] if len({name.partition(" ")[0] for name in by_task}) == 1 else ""
+        titles = {"MAE": "Mean absolute error (* best)", "accuracy": "Accuracy (* best)", "": "By task (* best)"}
+        tables.append(_table(titles[one], "task", [str(method).replace("+", "\n+") for method in frame.index]))
+        for name in by_task:
+            cells = (_short(frame.at[m, name], marks.at[m, name]) for m in frame.index)
+            tables[1].add_row(escape(name.removeprefix(f"{one} ")), *cells)
+    for shown in tables:
+        console.print()
+        console.print(shown)
+    console.print()
+    console.print(caption(scores), style="dim")
+
+
+def _table(title: str, first: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    return table
+
+
+def _short(value: float, best: bool) -> str:
+    if value != value:
+        return "–"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"[bold]*{text}[/]" if best else text

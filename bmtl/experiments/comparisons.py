@@ -1,0 +1,248 @@
+"""Methods side by side: a grid of runs with one budget, and what it comes to as files, tables and pictures."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from bmtl.datasets import MultiTaskData
+from bmtl.evaluation import comparison, plots, results
+from bmtl.evaluation.style import save
+from bmtl.evaluation.tables import table
+from bmtl.evaluation.text_tables import to_latex, to_markdown
+from bmtl.experiments.grid import Cell, Failure, Splits, run_cells
+from bmtl.experiments.methods import METHODS, Method
+from bmtl.experiments.runs import Budget, check_data, validation_score
+from bmtl.experiments.timing import step_seconds
+from bmtl.inference import balancer
+
+Done = Callable[[Cell | Failure], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        scores: From `bmtl.evaluation.comparison.compare`; a split is a pair of split and seed, numbered in that order.
+        trees: Results by (method, number of the split).
+        failures: Cells that came to nothing, those included that a learning rate was to be chosen by.
+        rates: Learning rate by method, where one was chosen.
+    """
+
+    scores: xr.Dataset
+    trees: Mapping[tuple[str, int], xr.DataTree]
+    failures: Sequence[Failure] = ()
+    rates: Mapping[str, float] | None = None
+
+
+class AllFailed(RuntimeError):
+    """No run of a comparison came to an end; the message names the first reason."""
+
+
+def compare(
+    data: Splits,
+    methods: Sequence[Method],
+    seeds: Iterable[int],
+    budget: Budget,
+    out: str | Path,
+    *,
+    rates: Sequence[float] = (),
+    baseline: str | None = "stl",
+    jobs: int | None = None,
+    dask: str | None = None,
+    timed_steps: int = 40,
+    done: Done = lambda outcome: None,
+) -> Comparison:
+    """Trains every method on every split with every seed and compares them.
+
+    Writes ``<method>/<split and seed>/results.nc`` for each run, ``comparison.nc``, ``table.csv``, ``table.tex``,
+    ``table.md`` and pictures under `out`. What is there of the same comparison is not done again, so that one which was
+    cut off goes on where it stood.
+
+    Args:
+        data: With parts "train", "val" and "test"; a sequence of data sets is one for each split.
+        methods: What to compare; step times are taken over the first of "ew" and the methods given.
+        seeds: Seeds; each split is run with each.
+        budget: What each gets.
+        out: Folder.
+        rates: Learning rates, from which each method gets the one with the best validation score on the first split with
+            the first seed; none: the budget's.
+        baseline: Method that delta_m and paired differences are taken against, if it is among the methods.
+        jobs: As for `run_cells`.
+        dask: As for `run_cells`.
+        timed_steps: Steps of each method that are timed side by side at the end; 0 leaves them out.
+        done: Called with each outcome.
+
+    Raises:
+        OSError: If `out` cannot be written, before anything is trained.
+        ValueError: If there is no method or no seed, one stands twice, or the data, a rate or a balancer will not do;
+            before anything is trained.
+        AllFailed: If no run came to an end.
+        KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does; before that the finished ones are
+            compared and written.
+    """
+    folder = results.check_writable(out)
+    seeds = list(seeds)
+    _check_grid(data, methods, seeds, rates, budget)
+    cells = _cells(data, methods, seeds)
+    finished: list[Cell] = []
+    failures: list[Failure] = []
+    chosen = None
+    if len(rates) > 1:
+        chosen, failures = _choose(data, methods, seeds[0], budget, folder, rates, jobs, dask, done)
+    if rates:
+        lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
+        cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
+    numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
+    try:
+        with closing(run_cells(data, cells, budget, folder, jobs=jobs, dask=dask)) as running:
+            for outcome in running:
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                else:
+                    finished.append(outcome)
+                done(outcome)
+    except BaseException:
+        if finished:
+            _write(finished, methods, numbers, baseline, folder, None)
+        raise
+    if not finished:
+        first = failures[0]
+        raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
+    trained = [method for method in methods if any(cell.method == method for cell in finished)]
+    first_data = data if isinstance(data, MultiTaskData) else data[0]
+    seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
+    scores, trees = _write(finished, methods, numbers, baseline, folder, seconds)
+    return Comparison(scores, trees, failures, chosen)
+
+
+def demo(
+    data: MultiTaskData,
+    out: str | Path,
+    *,
+    quick: bool = False,
+    seeds: int = 2,
+    epochs: int | None = None,
+    jobs: int | None = None,
+    done: Done = lambda outcome: None,
+) -> Comparison:
+    """The comparison that ``bmtl demo`` shows.
+
+    Args:
+        data: `bmtl.datasets.load("qm9-mini")`.
+        out: Folder.
+        quick: A few epochs of one seed: shows that everything runs, not how well.
+        seeds: Number of seeds.
+        epochs: Number of epochs; by default `Budget`'s, or 2 of a quick one.
+        jobs: Processes, as for `compare`; by default 1 for a quick one, where starting another would take longest.
+        done: As for `compare`.
+    """
+    budget = Budget()
+    if quick:
+        budget, seeds, jobs = replace(budget, epochs=2, draws=20), 1, jobs or 1
+    if epochs is not None:
+        budget = replace(budget, epochs=epochs)
+    methods = [METHODS[name] for name in DEMO]
+    return compare(data, methods, range(seeds), budget, out, jobs=jobs, timed_steps=10 if quick else 40, done=done)
+
+
+DEMO = ("stl", "ew", "uw", "igb-v1", "nash-mtl", "igb-v1+nash", "bayesian")
+"""Methods of the demo."""
+
+
+def _check_grid(
+    data: Splits, methods: Sequence[Method], seeds: Sequence[int], rates: Sequence[float], budget: Budget
+) -> None:
+    if not methods or not seeds:
+        raise ValueError("A comparison needs at least one method and one seed.")
+    for what, given in (
+        ("methods", [method.name for method in methods]),
+        ("seeds", list(seeds)),
+        ("learning rates", list(rates)),
+    ):
+        if len(set(given)) < len(given):
+            raise ValueError(f"The {what} of a comparison must differ, and {given} were given.")
+    for rate in rates:
+        replace(budget, lr=rate)
+    for method in methods:
+        balancer(method.balancer)
+    for one in [data] if isinstance(data, MultiTaskData) else data:
+        check_data(one)
+
+
+def _cells(data: Splits, methods: Sequence[Method], seeds: Sequence[int]) -> list[Cell]:
+    splits = [None] if isinstance(data, MultiTaskData) else range(len(data))
+    return [Cell(method, seed, split) for split in splits for seed in seeds for method in methods]
+
+
+def _choose(
+    data: Splits,
+    methods: Sequence[Method],
+    seed: int,
+    budget: Budget,
+    out: Path,
+    rates: Sequence[float],
+    jobs: int | None,
+    dask: str | None,
+    done: Done,
+) -> tuple[dict[str, float], list[Failure]]:
+    """Each method's learning rate by its validation score, and what failed; a method whose runs all did is left out."""
+    found: dict[str, dict[float, float]] = {}
+    failures = []
+    for rate in rates:
+        folder = out / "learning-rates" / f"{rate:g}"
+        cells = [replace(cell, lr=rate) for cell in _cells(data, methods, [seed]) if not cell.split]
+        for outcome in run_cells(data, cells, budget, folder, jobs=jobs, dask=dask):
+            done(outcome)
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                score = validation_score(results.read(outcome.folder(folder) / "results.nc"))
+                found.setdefault(outcome.method.name, {})[rate] = float(np.nan_to_num(score, nan=np.inf))
+    return {name: min(scores, key=lambda rate: scores[rate]) for name, scores in found.items()}, failures
+
+
+def _write(
+    cells: Sequence[Cell],
+    methods: Sequence[Method],
+    numbers: Mapping[tuple[int | None, int], int],
+    baseline: str | None,
+    out: Path,
+    seconds: Mapping[str, float] | None,
+) -> tuple[xr.Dataset, dict[tuple[str, int], xr.DataTree]]:
+    order = {method.name: i for i, method in enumerate(methods)}
+    cells = sorted(cells, key=lambda cell: (order[cell.method.name], numbers[cell.split, cell.seed]))
+    trees = {
+        (cell.method.name, numbers[cell.split, cell.seed]): results.read(cell.folder(out) / "results.nc")
+        for cell in cells
+    }
+    names = list(dict.fromkeys(name for name, _ in trees))
+    scores = comparison.compare(
+        trees,
+        baseline=baseline if baseline in names else None,
+        reference="ew" if "ew" in names else names[0],
+        step_seconds=seconds,
+    )
+    results.write(scores, out / "comparison.nc")
+    table(scores).to_csv(out / "table.csv")
+    (out / "table.md").write_text(to_markdown(scores))
+    (out / "table.tex").write_text(to_latex(scores))
+    first = min(number for _, number in trees)
+    shown = {name: tree for (name, number), tree in trees.items() if number == first}
+    save(plots.training_curves(shown), out / "training.png")
+    if any("pit" in tree.children for tree in shown.values()):
+        save(plots.reliability_curves(shown), out / "reliability.png")
+    measured = next((tree for tree in shown.values() if _measured(tree)), None)
+    if measured is not None:
+        save(plots.cosine_matrix(measured), out / "conflicts.png")
+    return scores, trees
+
+
+def _measured(tree: xr.DataTree) -> bool:
+    """Whether a run measured the cosines of its task gradients."""
+    training = tree["training"].to_dataset()
+    return "cosine" in training and bool(training["cosine"].notnull().any())

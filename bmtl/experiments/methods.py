@@ -1,0 +1,179 @@
+"""What a comparison can train: named methods, each a model with its options and a balancer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from bmtl.models import DropoutGuide, EvidentialRegression, GaussianRegression, Homoscedastic, dropout_mlp, mlp
+
+Kind = Literal["regression"] | int
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a comparison.
+
+    Attributes:
+        name: Its name in tables and folders.
+        balancer: String form of the balancer.
+        model: One of `MODELS`.
+        options: Options of that model.
+        weigh: What the balancer sees, as for `bmtl.TaskELBO`: "data" is the ELBO per datum, "tasks" counts each task
+            alike however many labels it has.
+        single_task: One network a target, each trained by itself (STL).
+        members: Networks, each from a seed of its own, whose predictives are mixed: a deep ensemble.
+        weight_decay: Of Adam, on all parameters.
+    """
+
+    name: str
+    balancer: str = "ew"
+    model: str = "homoscedastic"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weigh: Literal["data", "tasks"] = "tasks"
+    single_task: bool = False
+    members: int = 1
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"There is no model {self.model!r}. The models are: {', '.join(MODELS)}.")
+        if self.members < 1:
+            raise ValueError(f"members is a number of networks, from 1, and {self.members} was given.")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"weight_decay is 0 or more, and {self.weight_decay} was given.")
+
+    @property
+    def fits_noise(self) -> bool:
+        """Whether the program is trained at unit variance, and each regression's noise fitted on validation afterwards."""
+        return self.options.get("noise") == "fixed"
+
+    def balanced_by(self, balancer: str) -> "Method":
+        """The same method with another balancer, and a name that says so."""
+        return replace(self, balancer=balancer, name=f"{self.name} ({balancer})")
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that was set, as plain values."""
+        return {**asdict(self), "options": dict(self.options)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model must know of the data before it sees any.
+
+    Attributes:
+        inputs: Width D of the inputs ``(N, D)``.
+        kinds: Target -> "regression", or its number of classes.
+        n_data: Number of training rows.
+    """
+
+    inputs: int
+    kinds: Mapping[str, Kind]
+    n_data: int
+
+
+def build(method: Method, shape: Shape, widths: tuple[int, ...], seed: int) -> tuple[nn.Module, nn.Module]:
+    """The untrained model of a method on an MLP trunk and its guide, with initial weights that `seed` decides.
+
+    Raises:
+        TypeError: If the model does not know an option.
+        ValueError: If an option will not do, or the model cannot take a target's kind.
+    """
+    return MODELS[method.model](shape, widths, torch.Generator().manual_seed(seed), **method.options)
+
+
+Built = tuple[nn.Module, nn.Module]
+
+
+def _homoscedastic(
+    shape: Shape, widths: tuple[int, ...], generator: torch.Generator, *, dropout: float = 0.0, **options: Any
+) -> Built:
+    """Of `bmtl.models.Homoscedastic`; with ``dropout``, MC dropout before every layer."""
+    if dropout:
+        trunk = dropout_mlp(shape.inputs, widths, rate=dropout, generator=generator)
+    else:
+        trunk = mlp(shape.inputs, widths, generator=generator)
+    model = Homoscedastic(trunk, widths[-1], shape.kinds, shape.n_data, generator=generator, **options)
+    return model, DropoutGuide(trunk, model.guide()) if dropout else model.guide()
+
+
+def _evidential(shape: Shape, widths: tuple[int, ...], generator: torch.Generator, **options: Any) -> Built:
+    trunk = mlp(shape.inputs, widths, generator=generator)
+    model = EvidentialRegression(
+        trunk, widths[-1], _regressions("evidential", shape), shape.n_data, generator=generator, **options
+    )
+    return model, model.guide()
+
+
+def _gaussian(shape: Shape, widths: tuple[int, ...], generator: torch.Generator) -> Built:
+    trunk = mlp(shape.inputs, widths, generator=generator)
+    model = GaussianRegression(trunk, widths[-1], _regressions("gaussian", shape), shape.n_data, generator=generator)
+    return model, model.guide()
+
+
+def _regressions(model: str, shape: Shape) -> list[str]:
+    classes = [name for name, kind in shape.kinds.items() if kind != "regression"]
+    if classes:
+        raise ValueError(
+            f"The model {model!r} is for regressions, and these targets are classes: {', '.join(classes)}. Leave them out "
+            "with data.subset([...])."
+        )
+    return list(shape.kinds)
+
+
+MODELS: Mapping[str, Callable[..., Built]] = {
+    "homoscedastic": _homoscedastic,
+    "evidential": _evidential,
+    "gaussian": _gaussian,
+}
+"""Name -> function of (shape, widths, generator, options) that makes a model and its guide."""
+
+_FIXED = {"noise": "fixed"}
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method("stl", options=_FIXED, single_task=True),
+        *(
+            Method(name, balancer, options=_FIXED)
+            for name, balancer in (
+                ("ew", "ew"),
+                ("uw", "uw"),
+                ("igb-v1", "igb-v1"),
+                ("nash-mtl", "nash-mtl"),
+                ("igb-v1+nash", "igb-v1 >> nash-mtl"),
+            )
+        ),
+        Method("homoscedastic", options={"noise": "parameter"}, weigh="data"),
+        Method("bayesian", options={"noise": "latent", "head": "bayesian"}, weigh="data"),
+        Method("gaussian", model="gaussian"),
+        Method("ensemble", model="gaussian", members=5),
+        Method("mc-dropout", options={**_FIXED, "dropout": 0.05}),
+        Method("enet", model="evidential", options={"objective": "nll"}),
+        Method("mse-enet", model="evidential", options={"objective": "nll+mse"}),
+        Method("mt-enet", model="evidential", options={"objective": "nll+lipschitz"}),
+        Method("mt-enet-sample", model="evidential", options={"objective": "nll+lipschitz", "threshold": "sample"}),
+    )
+}
+"""Methods by name; "stl" to "igb-v1+nash" are the unit-variance program with point-mass parameters."""
+
+
+def method(name: str) -> Method:
+    """A method by its name, or the unit-variance program under a balancer of that string form.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    from bmtl.inference import balancer
+
+    try:
+        balancer(name)
+    except ValueError as error:
+        raise ValueError(
+            f"There is no method {name!r}. The methods are: {', '.join(METHODS)}; a balancer's name is one too ({error})"
+        ) from error
+    return Method(name, name, options=_FIXED)

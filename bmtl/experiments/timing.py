@@ -1,0 +1,47 @@
+"""What a step of each method costs, side by side."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bmtl.datasets import MultiTaskData
+from bmtl.experiments.methods import Method
+from bmtl.experiments.runs import Budget, program
+
+
+def step_seconds(
+    data: MultiTaskData, methods: Sequence[Method], budget: Budget, *, steps: int = 40
+) -> dict[str, float]:
+    """Median time of a step of each method, measured side by side: the methods take turns, a step each, in one thread.
+
+    A drift of the machine's speed then hits all alike, where times that separate runs recorded would differ by it. Methods
+    with a network a target are left out; an ensemble's step is a step of each of its members.
+
+    Args:
+        data: What is trained on.
+        methods: What is timed.
+        budget: Size of network and batch.
+        steps: Timed steps of each; five more come first.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            timed = {m.name: program(data, m, 0, budget)[1:] for m in methods if not m.single_task}
+            times: dict[str, list[float]] = {name: [] for name in timed}
+            batches = {
+                name: itertools.chain.from_iterable(itertools.repeat(train)) for name, (_, train) in timed.items()
+            }
+            for turn in range(steps + 5):
+                for name, (svi, train) in timed.items():
+                    record = svi.step(*next(batches[name]))
+                    if turn >= 5:
+                        times[name].append(record.seconds["step"])
+                    if (turn + 1) % len(train) == 0:
+                        svi.end_epoch()
+    finally:
+        torch.set_num_threads(threads)
+    members = {method.name: method.members for method in methods}
+    return {name: float(np.median(values)) * members[name] for name, values in times.items()}

@@ -82,19 +82,25 @@ class task_plate(pyro.plate):
     Args:
         names: One name a row, ``(K,)``.
         dim: The plate's dimension, counted from the right; by default the next free one.
+        n_data: Number of data of each task, where they differ and rows inside are padded to one length; by default what
+            the plates inside declare.
 
     Raises:
-        ValueError: If a name is empty or stands twice.
+        ValueError: If a name is empty or stands twice, or `n_data` has another length.
     """
 
-    def __init__(self, names: Sequence[str], dim: int | None = None) -> None:
+    def __init__(self, names: Sequence[str], dim: int | None = None, n_data: Sequence[int] | None = None) -> None:
         self.names = check_names(names)
+        self.n_data = None if n_data is None else tuple(n_data)
+        if self.n_data is not None and len(self.n_data) != len(self.names):
+            raise ValueError(f"n_data has {len(self.n_data)} numbers for the {len(self.names)} tasks {self.names}.")
         super().__init__(TASK_PLATE, len(self.names), dim=dim)
 
     def _process_message(self, msg: Message) -> None:
         super()._process_message(msg)
         if msg["type"] == "sample":
             msg["task_names"] = self.names  # type: ignore[typeddict-unknown-key]
+            msg["task_n_data"] = self.n_data  # type: ignore[typeddict-unknown-key]
 
 
 @effectful(type="shared")

@@ -347,3 +347,11 @@ def test_a_global_prediction_serves_all_rows_in_vectorised_particles():
     trace.compute_log_prob()
     assert_close(trace.nodes["y"]["log_prob"][:, [0, 2]], dist.Normal(mean, 1.0).log_prob(y[[0, 2]]))
     assert (trace.nodes["y"]["log_prob"][:, 1] == 0).all()
+
+
+def test_a_task_plate_tells_the_numbers_of_data_of_its_tasks():
+    with bmtl.task_plate(["a", "b"], dim=-1, n_data=[7, 9]):
+        trace = poutine.trace(lambda: pyro.sample("w", dist.Normal(torch.zeros(2), 1.0))).get_trace()
+    assert trace.nodes["w"]["task_n_data"] == (7, 9)
+    with pytest.raises(ValueError, match="n_data has 3 numbers for the 2 tasks"):
+        bmtl.task_plate(["a", "b"], n_data=[7, 9, 8])

@@ -1,9 +1,13 @@
 """How a task model is learnt."""
 
 from bmtl.inference.balancing import balancer
-from bmtl.inference.draws import Draws, draw
+from bmtl.inference.bank import Bank
+from bmtl.inference.draws import draw
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.losses import TaskLosses
+from bmtl.inference.posterior_draws import PosteriorDraws
+from bmtl.inference.predictives import Draws
+from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI, Evaluation
 from bmtl.inference.training import BalancedTraining, FitResult, fit
@@ -11,9 +15,12 @@ from bmtl.inference.training import BalancedTraining, FitResult, fit
 __all__ = [
     "BalancedSVI",
     "BalancedTraining",
+    "Bank",
+    "ConflictProbe",
     "Draws",
     "Evaluation",
     "FitResult",
+    "PosteriorDraws",
     "StepRecord",
     "TaskELBO",
     "TaskLosses",

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from bmtl.inference.svi import BalancedSVI
@@ -61,8 +62,9 @@ def csv_log(folder: Path, resumed: int) -> CSVLogger:
             rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
         kept = [row for row in rows if float(row.get("epoch", "inf")) <= resumed]
     log = CSVLogger(folder.parent, name=folder.name, version="")
-    log.experiment.metrics.extend(kept)
-    log.save()
+    if getattr(rank_zero_only, "rank", 0) == 0:  # of several processes, the first one writes
+        log.experiment.metrics.extend(kept)
+        log.save()
     return log
 
 

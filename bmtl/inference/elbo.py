@@ -85,6 +85,7 @@ class _Walk:
     names: dict[str, None] = field(default_factory=dict)
     plate_names: tuple[str, ...] = ()
     rows: dict[tuple[Owner, Turn], _Rows] = field(default_factory=dict)
+    n_data: dict[str, float] = field(default_factory=dict)  # of each task, where a task plate tells it
     scored: bool = False
 
 
@@ -293,6 +294,8 @@ class TaskELBO(ELBO):
         """Counts a site's labelled rows, and the data that its plates declare."""
         if not owner.names or site["infer"].get("_deterministic"):
             return
+        if owner.dim is not None and site.get("task_n_data"):
+            walk.n_data.update(zip(owner.names, map(float, site["task_n_data"]), strict=True))
         size = 1.0
         turn: Turn = ()
         for frame in site["cond_indep_stack"]:
@@ -413,7 +416,7 @@ class TaskELBO(ELBO):
             shared=shared,
             labelled=labelled / vectorized if vectorized > 1 else labelled,
             scales=_stack([rows.scale for rows in counted], like),
-            sizes=tuple(rows.size for rows in counted),
+            sizes=tuple(walk.n_data.get(name, rows.size) for name, rows in zip(names, counted, strict=True)),
             score=score,
             marks=marks,
             traces=traces,

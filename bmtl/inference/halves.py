@@ -67,6 +67,10 @@ class Halves:
         present = one.present & two.present
         return cls(one.only(present), two.only(present))
 
+    def only(self, present: Tensor) -> Halves:
+        """Both halves with these tasks present ``(K,)`` at most, as `PerDatum.only`."""
+        return Halves(self.one.only(present), self.two.only(present))
+
     @property
     def raw(self) -> TaskLosses:
         """The first half's terms, with the traces of both."""
@@ -84,9 +88,9 @@ class Halves:
     def present(self) -> Tensor:
         return self.one.present
 
-    def objective(self, parameter_names: Mapping[int, str]) -> Objective:
-        """The mean of the halves' objectives, which keeps both."""
-        one, two = self.one.objective(parameter_names), self.two.objective(parameter_names)
+    def objective(self, parameter_names: Mapping[int, str], scale: float = 1.0) -> Objective:
+        """The mean of the halves' objectives, which keeps both; arguments as those of `PerDatum.objective`."""
+        one, two = (half.objective(parameter_names, scale) for half in (self.one, self.two))
         pairs = zip(one.rows, two.rows, one.units.tolist(), two.units.tolist(), strict=True)
         marks = Marks()
         marks.tensors = one.marks.tensors + two.marks.tensors
@@ -99,6 +103,7 @@ class Halves:
             scores=_mean(*(o.scores if o.scores is None else o.scores * o.units.to(o.scores) for o in (one, two))),
             marks=marks,
             parameter_names=parameter_names,
+            scale=scale,
             halves=(one, two),
         )
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
+
 
 def mixed_seed(*numbers: int) -> int:
     """One seed from several numbers."""
@@ -57,10 +59,11 @@ class SeededLoader:
     Args:
         loader: The batches.
         seed: Gives the seed of the next pass.
+        divided: Among processes that train together: each takes one of every so many batches, and a rest is left out.
     """
 
-    def __init__(self, loader: Iterable[Any], seed: Callable[[], int]) -> None:
-        self.loader, self.seed = loader, seed
+    def __init__(self, loader: Iterable[Any], seed: Callable[[], int], divided: bool = True) -> None:
+        self.loader, self.seed, self.divided = loader, seed, divided
         if length_of(loader) is not None:
             self.__class__ = _SizedLoader
 
@@ -73,13 +76,15 @@ class SeededLoader:
             torch.manual_seed(seed)
             batches = iter(loader)
             opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is asked for
-        yield from opening
-        yield from batches
+        world, rank = (ranks.world(), ranks.rank()) if self.divided else (1, 0)
+        batches = itertools.chain(opening, batches)
+        while len(turn := list(itertools.islice(batches, world))) == world:
+            yield turn[rank]
 
 
 class _SizedLoader(SeededLoader):
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        return len(self.loader) // (ranks.world() if self.divided else 1)  # type: ignore[arg-type]
 
 
 def length_of(loader: Any) -> int | None:

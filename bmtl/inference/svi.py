@@ -17,6 +17,7 @@ from pyro.nn import PyroModule
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing import Balancer, Context, Update
 from bmtl.inference.balancing import balancer as as_balancer
 from bmtl.inference.balancing.base import Objective, Slot
@@ -26,7 +27,8 @@ from bmtl.inference.errors import NonFinite, StepError
 from bmtl.inference.halves import Halves, split
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.marks import Again, Marks
-from bmtl.inference.per_datum import PerDatum, numbers_of_data
+from bmtl.inference.per_datum import PerDatum, declared_sizes, numbers_of_data
+from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.record import StepRecord, history_from_state, history_state
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,11 @@ class Evaluation(NamedTuple):
 class BalancedSVI:
     """Trains a task model and its guide by SVI, the tasks weighed by a balancer.
 
+    Under torch.distributed, every process makes one and steps on rows of its own; the step is that of one process on the
+    joined batch, in all of them. The first process's parameters and balancer are everybody's at the first batch. Each draws
+    its own latents: seed the processes differently (``torch.manual_seed(seed + rank)``). A plate's size, or `n_data`, is the
+    number of data of all processes together.
+
     Args:
         model: The task model: a `PyroModule`, any module or a function with Pyro statements, marked with `bmtl.task`.
         guide: Its guide: a module, a function, or an AutoGuide (set up from the first batch).
@@ -63,11 +70,15 @@ class BalancedSVI:
         on_error: What a step does that cannot be taken (a loss or gradient that is not finite, a loss that a transform
             cannot take, a solver that fails): "raise", or "skip" it, with an event in its record. Parameters stay as
             they were in both cases.
+        scaler: For float16: the losses are multiplied by its scale, so that gradients do not vanish, and compared without
+            it. `backward` leaves scaled gradients, as ``scaler.scale(loss).backward()`` would, for ``scaler.unscale_``;
+            `update` steps through it. Where gradients overflow, the step is skipped and the scale lowered, down to 1.
 
     Attributes:
         names: The tasks, known after the first batch.
         history: One `StepRecord` a step.
         skipped: Number of steps skipped.
+        probe: A `ConflictProbe` that watches the steps, or None.
         optimizer: The optimizer, built at the first batch from a factory.
 
     Raises:
@@ -84,6 +95,7 @@ class BalancedSVI:
         elbo: TaskELBO | None = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', and {on_error!r} was given.")
@@ -112,10 +124,12 @@ class BalancedSVI:
                 f"come along. Make a new one: bmtl.balancer({str(self.balancer)!r})."
             )
         self.on_error = on_error
+        self.scaler = scaler
         self.module = self.elbo(model, guide)  # type: ignore[arg-type]
         self.names: tuple[str, ...] = ()
         self.history: list[StepRecord] = []
         self.skipped = 0
+        self.probe: ConflictProbe | None = None
         self.steps = 0
         self.epoch = 1
         self.optimizer: Optimizer | PyroOptim | None = None if not isinstance(optim, Optimizer | PyroOptim) else optim
@@ -147,16 +161,21 @@ class BalancedSVI:
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices=devices), torch.no_grad(), poutine.trace(param_only=True) as capture:
             losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
+        # In the order in which the processes' first batches mention them.
+        names = tuple(dict.fromkeys(name for theirs in ranks.gather(losses.names) for name in theirs))
+        losses = losses.arranged(names)
         self._name_parameters(capture.trace)
-        self.balancer.bind(losses.names)
+        self.balancer.bind(names)
         if self.balancer.cut and not losses.marks.tensors:
             raise ValueError(
                 f"The balancer {str(self.balancer)!r} compares gradients at the shared representation, and the model marks "
                 "none. Wrap the trunk's output: h = bmtl.shared(trunk(x)); or use the geometry 'full'."
             )
         self._make_optimizer()
-        self.names = losses.names
-        self._numbers = numbers_of_data(losses, self.elbo.n_data)
+        tensors = {n: t for part in self.program_state().values() for n, t in part.items() if isinstance(t, Tensor)}
+        ranks.share_state(tensors, self.balancer)
+        self.names = names
+        self._numbers = numbers_of_data(names, declared_sizes(losses), self.elbo.n_data)
         self._epoch_sums = torch.zeros(len(self.names), dtype=torch.float64)
         self._epoch_counts = torch.zeros(len(self.names), dtype=torch.float64)
         if self._pending is not None:
@@ -183,6 +202,8 @@ class BalancedSVI:
                 raise ValueError(
                     f"The balancer {str(self.balancer)!r} has parameters of its own; use a torch optimizer."
                 )
+            if ranks.world() > 1:
+                raise ValueError("Several processes need a torch optimizer, and optim is a PyroOptim. Give a factory.")
             self._lr0 = 1.0
             return
         if isinstance(self.optimizer, Optimizer):
@@ -244,6 +265,9 @@ class BalancedSVI:
         """Lets the optimizer step on the gradients that `backward` left."""
         if isinstance(self.optimizer, PyroOptim):
             self.optimizer(self._parameters)
+        elif self.optimizer is not None and self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         elif self.optimizer is not None:
             self.optimizer.step()
 
@@ -254,7 +278,7 @@ class BalancedSVI:
             return
         with self._validation():
             losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
-        terms = PerDatum.of(losses, self.elbo, self._numbers)
+        terms = self._trained(PerDatum.of(losses, self.elbo, self._numbers))
         ctx = Context(terms.present, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
         self.balancer.after_step(terms.values[terms.present], ctx)
 
@@ -271,27 +295,42 @@ class BalancedSVI:
         else:
             terms = self._terms(args, kwargs, cut=self.balancer.cut)
         elapsed = time.perf_counter() - start
+        everything, terms = terms, self._trained(terms)
         values, rest, active = terms.values, terms.rest, terms.present
+        probed: dict[tuple[str, str], float] = {}
+        scale = self.scale
+        self._scale_own_gradients(1.0 / scale)
         ctx = Context(active, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
         try:
             self._check_losses(terms.raw, values, rest)
-            objective = terms.objective(self._parameter_names)
+            objective = self._objective(terms, scale)
             if objective.marks.cut:
-                objective.again = functools.partial(self._again, objective.marks, args, kwargs)
-            update = self.balancer.backward(objective, ctx)
+                objective.again = functools.partial(self._again, objective.marks, self._autocast(), args, kwargs)
+            with self._autocast(False):  # gradients' products are not for half precision
+                if self.probe is not None and self.steps % self.probe.every == 0:
+                    probed = self.probe.measure(self._objective(everything, scale))
+                update = self.balancer.backward(objective, ctx)
+            ranks.check_weights(torch.cat([update.weights, update.weights_heads]))
+            ranks.average_gradients(self._parameters)
+            self._scale_own_gradients(scale)
             self._check_gradients(objective.names)
         except StepError as error:
             self.zero_grad()
             error.args = (f"At step {self.steps}: {error}", *error.args[1:])
-            if self.on_error == "raise":
+            overflow = isinstance(error, NonFinite) and scale > 1.0 and bool(values.isfinite().all())
+            if overflow:
+                self._lower_scale(scale)
+            elif self.on_error == "raise":
                 raise
             self.skipped += 1
-            logger.warning("A step was skipped. %s", error)
+            logger.log(logging.INFO if overflow else logging.WARNING, "A step was skipped. %s", error)
             record = self._record(values, rest, active, None, (str(error),))
         else:
             record = self._record(values, rest, active, update, tuple(update.events))
             self._epoch_sums += torch.where(active, values, 0.0)
             self._epoch_counts += active
+        record.losses[everything.present] = values[everything.present]  # a probe's shadows too
+        record.probed.update(probed)
         record.seconds["elbo"] = elapsed
         record.seconds["step"] = time.perf_counter() - start
         self.history.append(record)
@@ -299,9 +338,50 @@ class BalancedSVI:
         self._batch += 1
         return record
 
-    def _again(self, marks: Marks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Objective:
+    def _again(
+        self, marks: Marks, autocast: AbstractContextManager[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Objective:
         """Runs guide and model once more from the marked tensors on."""
-        return self._terms(args, kwargs, cut=Again(marks.leaves)).objective(self._parameter_names)
+        with autocast:
+            terms = self._terms(args, kwargs, cut=Again(marks.leaves))
+        return self._objective(self._trained(terms), self.scale)
+
+    def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
+        """Autocast as it is now, to come back to it, or switched off."""
+        device = self._parameters[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return nullcontext()
+        cached = torch.is_autocast_cache_enabled()
+        return torch.autocast(device, torch.get_autocast_dtype(device), enabled, cached)
+
+    def _objective(self, terms: PerDatum | Halves, scale: float) -> Objective:
+        objective = terms.objective(self._parameter_names, scale)
+        objective.parameters = self.parameters
+        return objective
+
+    @property
+    def scale(self) -> float:
+        """What losses and gradients are multiplied by: the scaler's scale, 1 without one."""
+        if self.scaler is None:
+            return 1.0
+        return self.scaler.scale(
+            torch.ones((), device=self._parameters[0].device)
+        ).item()  # its own way to set itself up
+
+    def _lower_scale(self, scale: float) -> None:
+        assert self.scaler is not None
+        self.scaler.update(max(1.0, scale * self.scaler.get_backoff_factor()))
+
+    def _scale_own_gradients(self, factor: float) -> None:
+        """A balancer's own parameters get their gradients without the scale; the optimizer's scaler wants it."""
+        if factor != 1.0:
+            for parameter in self.balancer.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+
+    def _trained(self, terms: PerDatum | Halves) -> PerDatum | Halves:
+        """The terms with a probe's shadows absent."""
+        return terms if self.probe is None else terms.only(self.probe.trained(self.names))
 
     def _terms(self, args: tuple[Any, ...], kwargs: dict[str, Any], cut: bool | Marks = False) -> PerDatum:
         """Runs guide and model on a batch, for a step."""
@@ -312,12 +392,12 @@ class BalancedSVI:
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """The losses of a batch, without a gradient or a step."""
+        """The losses of a batch, without a gradient or a step; each process's are its own."""
         self.initialise(*args, **kwargs)
         losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
         host = torch.stack([losses.nll, losses.counts, losses.labelled]).cpu().double()
         means = torch.where(host[1] > 0, host[0] / host[1], torch.nan)
-        return Evaluation(means, host[2], PerDatum.of(losses, self.elbo, self._numbers).rest)
+        return Evaluation(means, host[2], PerDatum.of(losses, self.elbo, self._numbers, joined=False).rest)
 
     def end_epoch(self) -> Tensor:
         """Tells the balancer that an epoch has ended; returns each task's mean training loss in it ``(K,)``."""
@@ -369,8 +449,9 @@ class BalancedSVI:
                 full[active] = found
             return full
 
-        gram = torch.full((k, k), torch.nan, dtype=torch.float64)
+        gram = None
         if update is not None and update.gram is not None:
+            gram = torch.full((k, k), torch.nan, dtype=torch.float64)
             index = active.nonzero().squeeze(-1)
             gram[index[:, None], index] = update.gram
         solution = None if update is None else update.solution
@@ -385,6 +466,8 @@ class BalancedSVI:
             weights_heads=scatter(None if update is None else update.weights_heads),
             alpha=scatter(None if update is None else update.alpha),
             gram=gram,
+            combination=solution is None or solution.direction is None,
+            lr=self._lr() if isinstance(self.optimizer, Optimizer) else float("nan"),
             residual=float("nan") if solution is None else solution.residual,
             iterations=0 if solution is None else solution.iterations,
             status="skipped" if update is None else "ok" if solution is None else solution.status,
@@ -439,6 +522,7 @@ class BalancedSVI:
             "skipped": self.skipped,
             "lr0": self._lr0,
             "history": history_state(self.history),
+            "scaler": {} if self.scaler is None else self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -474,6 +558,8 @@ class BalancedSVI:
         self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]
         self.skipped, self._lr0 = state["skipped"], state["lr0"]
         self.history = history_from_state(state["history"])
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
 
     def program_state(self) -> dict[str, dict[str, Any]]:
         """The parameters and buffers of model and guide: those of modules, and those of `pyro.param`."""
@@ -549,6 +635,11 @@ def _adopt(module: nn.Module) -> None:
         ValueError: If it has already run in Pyro's global mode, where its values are those of the global store.
     """
     for part in module.modules():
+        if isinstance(part, nn.parallel.DistributedDataParallel):
+            raise ValueError(
+                "The model or the guide is wrapped in DistributedDataParallel, whose hooks know one backward of one loss. "
+                "Give the bare module: BalancedSVI averages over the processes itself."
+            )
         if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
             if part._pyro_context.used:
                 raise ValueError(

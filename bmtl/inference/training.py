@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from bmtl.inference import ranks
 from bmtl.inference.callbacks import KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
 from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
@@ -52,6 +53,9 @@ class BalancedTraining(LightningModule):
     `fit` makes one; under a `Trainer` of your own it gives you Lightning's loggers, callbacks and devices. It logs
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
     ``val/loss`` after each epoch.
+
+    Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
+    share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
 
     Args:
         svi: What is trained. It needs a torch optimizer or a factory of one.
@@ -96,11 +100,7 @@ class BalancedTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer of the SVI, set up from a batch of the training data if need be."""
         plugin = self.trainer.precision_plugin
-        if getattr(plugin, "scaler", None) is not None:
-            raise ValueError(
-                "precision='16-mixed' multiplies losses by a scale, and task gradients must be compared without it. Use "
-                "precision='bf16-mixed'."
-            )
+        self.svi.scaler = getattr(plugin, "scaler", None)  # which steps the optimizer, so it must be the plugin's own
         if not self.svi.initialised:
             _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
             loader: Any = self.trainer.train_dataloader
@@ -134,7 +134,7 @@ class BalancedTraining(LightningModule):
                 gradients = [p.grad for p in self.svi.parameters if p.grad is not None]
                 torch._foreach_mul_(gradients, 1.0 / (batch_idx % self.accumulate + 1))
             if self.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip)
+                torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip * self.svi.scale)
             if record.status != "skipped":
                 optimizer.step()
                 self.svi.after_step(*args, **kwargs)
@@ -144,18 +144,22 @@ class BalancedTraining(LightningModule):
         self._seed_epoch()
 
     def _seed_epoch(self) -> None:
-        torch.manual_seed(mixed_seed(self.seed, self.svi.epoch, 1))
+        torch.manual_seed(mixed_seed(self.seed, self.svi.epoch, 1) + ranks.rank())  # each process draws its own latents
 
     def on_train_epoch_end(self) -> None:
         names = self.svi.names
         means = self.svi.end_epoch()
-        self.log_dict({f"train/{n}": m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)})
+        self._log({f"train/{n}": m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)})
         schedulers: Any = self.lr_schedulers()  # Lightning gives one, a list of several, or None
         for scheduler in schedulers if isinstance(schedulers, list) else [s for s in (schedulers,) if s]:
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 scheduler.step(self.trainer.callback_metrics["val/loss"])
             else:
                 scheduler.step()
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        """Logs values that are the same in all processes."""
+        self.log_dict(values, sync_dist=ranks.world() > 1)
 
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros(len(self.svi.names), dtype=torch.float64)
@@ -176,15 +180,16 @@ class BalancedTraining(LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
-        means = self._sums / self._rows
+        means = ranks.sum_(self._sums) / ranks.sum_(self._rows)
         named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
         if not named:
             raise ValueError("The validation data have no labelled row for any task.")
         if self.trainer.state.fn == "fit":  # and not `Trainer.validate`, which is no epoch
             for name, mean in named.items():
                 self.validation.setdefault(name, []).append(mean)
-        self.log_dict({f"val/{name}": mean for name, mean in named.items()})
-        self.log("val/loss", self._score(named))
+        self._log({f"val/{name}": mean for name, mean in named.items()})
+        shadow = self.svi.probe.shadow if self.svi.probe is not None else ()
+        self._log({"val/loss": self._score({name: mean for name, mean in named.items() if name not in shadow})})
 
     def _score(self, losses: Mapping[str, float]) -> float:
         """What epochs are compared by."""
@@ -223,6 +228,7 @@ def fit(
     resume: str | Path | None = None,
     restore_best: bool = True,
     accelerator: str = "auto",
+    devices: int = 1,
     precision: Any = "32-true",
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
@@ -246,7 +252,10 @@ def fit(
         resume: A checkpoint written by an earlier run, to go on from.
         restore_best: With `val`, end with the parameters of the best epoch.
         accelerator: "auto", "cpu", "gpu", ... as Lightning names them.
-        precision: Lightning's precision, such as "bf16-mixed".
+        devices: Number of processes, each with a device of its own. Above 1, Lightning starts the script once more for each
+            (or takes those that ``torchrun`` has started). Of every so many batches of `train` each process takes one, and
+            what is left at an epoch's end is left out; all of them validate on all of `val`.
+        precision: Lightning's precision, such as "bf16-mixed" or, on a GPU, "16-mixed".
         progress: Show a progress bar with the task losses.
         callbacks: Further Lightning callbacks.
 
@@ -294,7 +303,8 @@ def fit(
         trainer = Trainer(
             max_epochs=max_epochs,
             accelerator=accelerator,
-            devices=1,
+            devices=devices,
+            strategy="auto" if devices == 1 else "ddp",
             precision=precision,
             logger=csv_log(folder, resumed) if folder is not None else False,
             callbacks=used,
@@ -302,13 +312,13 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=progress,
             num_sanity_val_steps=0,
-            log_every_n_steps=max(1, min(50, length_of(train) or 50)),
+            log_every_n_steps=max(1, min(50, (length_of(train) or 50) // devices)),
             inference_mode=False,
         )
         trainer.fit(
             module,
             SeededLoader(train, lambda: mixed_seed(seed, svi.epoch, 0)),
-            None if val is None else SeededLoader(val, lambda: mixed_seed(seed, 3)),
+            None if val is None else SeededLoader(val, lambda: mixed_seed(seed, 3), divided=False),
             ckpt_path=None if resume is None else str(resume),
             weights_only=True,
         )

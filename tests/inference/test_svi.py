@@ -793,8 +793,9 @@ def test_a_history_as_arrays():
     arrays = history_arrays(svi.history)
     assert {name: a.shape for name, a in arrays.items()} == {
         **dict.fromkeys(("step", "epoch", "shared", "residual", "fidelity", "seconds", "skipped"), (4,)),
-        **dict.fromkeys(("losses", "weights", "weights_heads"), (4, 3)),
-        **dict.fromkeys(("gram", "cosine"), (4, 3, 3)),
+        **dict.fromkeys(("lr", "projection"), (4,)),
+        **dict.fromkeys(("losses", "weights", "weights_heads", "effective_lr"), (4, 3)),
+        **dict.fromkeys(("gram", "cosine", "magnitude_similarity"), (4, 3, 3)),
     }
     assert arrays["step"].tolist() == [0, 1, 2, 3]
     assert arrays["epoch"].tolist() == [1, 1, 1, 2]

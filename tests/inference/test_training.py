@@ -1,5 +1,6 @@
 """`fit` and the Lightning module: they take the steps that BalancedSVI takes, end where they should, and lose nothing."""
 
+import contextlib
 import copy
 import csv
 import functools
@@ -16,6 +17,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
 from torch.testing import assert_close
@@ -26,7 +28,7 @@ from bmtl.datasets import Batches
 from bmtl.inference.errors import NonFinite
 from bmtl.inference.svi import BalancedSVI
 from bmtl.inference.training import BalancedTraining, fit, spread
-from tests.inference.programs import NAN, TASKS, Regressions, Sites, assert_same, batch, nothing
+from tests.inference.programs import NAN, TASKS, Regressions, Sites, assert_same, batch, double, nothing
 
 Adam = functools.partial(torch.optim.Adam, lr=0.03)
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -596,12 +598,35 @@ def test_other_precisions(make, precision):
     assert kinds == {torch.float64 if precision == "64-true" else torch.float32}
 
 
-def test_a_gradient_scaler_is_refused():
-    module = BalancedTraining(regressions())
-    own = trainer(max_epochs=1)
-    own.strategy.precision_plugin.scaler = object()
-    with pytest.raises(ValueError, match="bf16-mixed"):
-        own.fit(module, batches(), batches())
+@pytest.mark.parametrize("options", [{"clip": 0.05}, {"accumulate": 2}])
+@pytest.mark.parametrize("balancer", ["uw", "igb-v1 >> full >> nash-mtl", "representation >> upgrad"])
+@pytest.mark.usefixtures("_as_lightning_is")
+def test_a_gradient_scaler_changes_no_step(balancer, options):
+    svi, expected = regressions(balancer), regressions(balancer)
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**20))
+    plugin.autocast_context_manager = contextlib.nullcontext  # the scaler alone, in float32
+    for run, plugins in ((svi, [plugin]), (expected, [])):
+        run.model.double()
+        module = BalancedTraining(run, **options)
+        with double():
+            data = batches(shuffle=False)
+        trainer(max_epochs=3, plugins=plugins).fit(module, data, data)
+    assert svi.scale == 2.0**20
+    for name, value in parameters(svi).items():
+        assert_close(value, parameters(expected)[name], rtol=1e-4, atol=1e-6)  # torch clips to within 1e-6
+
+
+@pytest.mark.parametrize("balancer", ["ew", "igb-v1 >> full >> nash-mtl", "last-layer >> upgrad"])
+@pytest.mark.usefixtures("_as_lightning_is")
+def test_float16_takes_about_the_steps_of_float32(balancer):
+    svi, expected = regressions(balancer, SGD), regressions(balancer, SGD)
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**6))
+    for run, plugins in ((svi, [plugin]), (expected, [])):
+        data = batches(shuffle=False)
+        trainer(max_epochs=3, plugins=plugins).fit(BalancedTraining(run, clip=1.0), data, data)
+    assert not svi.skipped
+    for name, value in parameters(svi).items():
+        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.01)
 
 
 # ---- Under a trainer of one's own ------------------------------------------------------------------------------------

@@ -203,6 +203,8 @@ class Balancer(nn.Module):
         if factors is None:
             factors = torch.ones_like(slopes)
         else:
+            if self.weighting is None or self.weighting.needs not in ("jacobian", "own"):
+                measured.J = None  # not to copy K x P numbers for nobody
             measured = _scaled(measured, factors)
         update.gram = measured.G
         cosine = _cosine(measured.G)
@@ -315,7 +317,7 @@ class Balancer(nn.Module):
         alpha, direction = solution.alpha, solution.direction
         if direction is None:
             return self.length(alpha, gram), None
-        squared = torch.linalg.vector_norm(direction, dtype=torch.float64).item() ** 2
+        squared = self.geometry.squared_length(direction)
         scaled = self.length(alpha, gram, squared)
         k = alpha.abs().argmax()
         return scaled, direction if alpha[k] == 0 else direction * (scaled[k] / alpha[k]).item()

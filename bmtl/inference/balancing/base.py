@@ -58,12 +58,15 @@ class Objective:
     Attributes:
         names: The K tasks.
         losses: Loss values ``(K,)``, float64 on the host.
-        rows: K scalars in the graph, ``losses[k] == units[k] * rows[k]``.
+        rows: K scalars in the graph, ``losses[k] * scale == units[k] * rows[k]``, in the mean over several processes.
         units: Float64 on the host ``(K,)``: one over the number of data.
         rest: Terms of weight 1 (KL divergences), ``()``, or None.
         scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.
         marks: The tensors marked by `bmtl.shared`.
         parameter_names: Names of the model's and guide's parameters by their `id`, for messages.
+        parameters: All of them, in the order that processes which train together share.
+        scale: What `units` and `rest` are multiplied by beside, so that float16 can hold the gradients. A geometry measures
+            gradients without it, and writes them with it.
         halves: The same of either half of the batch, where the geometry asked for two samples; all else is their mean.
         again: Runs guide and model once more on the batch, from the marked tensors on, with new draws of all latents; where
             the graph is cut.
@@ -77,6 +80,8 @@ class Objective:
     scores: Tensor | None = None
     marks: Marks = field(default_factory=Marks)
     parameter_names: Mapping[int, str] = field(default_factory=dict)
+    parameters: Sequence[Tensor] = ()
+    scale: float = 1.0
     halves: tuple[Objective, Objective] | None = None
     again: Callable[[], Objective] | None = None
 
@@ -264,6 +269,8 @@ class Weighting(Slot):
             solution = self._alone(m, ctx)
         else:
             here = (~zero).nonzero().squeeze(-1)
+            if self.needs not in ("jacobian", "own"):
+                m = replace(m, J=None)  # not to copy K x P numbers for nobody
             solution = self._alone(_rows(m, here), _present(ctx, here))
             alpha[here] = solution.alpha
             solution = replace(solution, alpha=alpha)

@@ -56,7 +56,7 @@ def trained(spec, steps, heads="transform"):
 @pytest.mark.parametrize("geometry", ["full", "last-layer", "representation"])
 def test_weights_are_kept_between_comparisons(geometry):
     _, svi = trained(f"{geometry}(every=3) >> nash-mtl", 7)
-    compared = [not record.gram.isnan().any() for record in svi.history]
+    compared = [record.gram is not None for record in svi.history]
     assert compared == [True, False, False, True, False, False, True]
     for step in (1, 2, 4, 5):
         assert_close(svi.history[step].alpha, svi.history[step - 1].alpha, rtol=0, atol=0)
@@ -71,7 +71,7 @@ def test_a_step_without_a_comparison_writes_the_weighted_gradients(geometry, hea
     svi.zero_grad()
     record = svi.backward(*batch(1))
     written = {name: p.grad.clone() for name, p in model.named_parameters()}
-    assert record.gram.isnan().all()
+    assert record.gram is None
     # The same gradient by hand, at the record's weights: the trunk's and each head's own.
     losses = bmtl.TaskELBO().task_losses(before, guide, *batch(1)).nll
     for part, weights in (("trunk", record.weights), ("heads", record.weights_heads)):

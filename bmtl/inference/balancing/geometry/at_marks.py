@@ -1,10 +1,12 @@
 """Geometries that see task gradients at the marked tensors only: K passes through the heads, one through the trunk."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Geometry, gram_matrix
 from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
@@ -29,29 +31,36 @@ class AtMarks(Geometry):
         )
 
     def gram(self, objective: Objective) -> Tensor:
-        """Gram matrix ``(K, K)`` from each task's gradients at the marked tensors (`deltas`), float64 on the host."""
+        """Gram matrix ``(K, K)`` from each task's gradients at the marked tensors (`deltas`), float64 on the host.
+
+        It has the objective's scale still, squared.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say what it compares.")
 
     def full_gram(self, objective: Objective) -> Tensor:
         tensors = [h for h in objective.marks.tensors if h.requires_grad]
-        trunk = list(parameters_reached(*tensors).values())
-        rows = []
-        for deltas in self.deltas:
+        trunk = list(ranks.union(parameters_reached(*tensors), objective.parameters).values())
+        sizes = [p.numel() for p in trunk]
+        dtype = reduce(torch.promote_types, (p.dtype for p in trunk), torch.float32)
+        jacobian = torch.zeros(len(self.deltas), sum(sizes), dtype=dtype, device=tensors[0].device if tensors else None)
+        for deltas, row in zip(self.deltas, jacobian, strict=True):
             pairs = zip(objective.marks.tensors, deltas, strict=True)
             used = [(h, delta) for h, delta in pairs if delta is not None and h.requires_grad]
             found: Sequence[Tensor | None] = [None] * len(trunk)
             if used:
                 roots, gradients = zip(*used, strict=True)
                 found = torch.autograd.grad(roots, trunk, gradients, retain_graph=True, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g.to_dense() for p, g in zip(trunk, found, strict=True)]
-            rows.append(torch.cat([part.reshape(-1) for part in flat]))
-        return gram_matrix(torch.stack(rows).split([p.numel() for p in trunk], dim=1), len(rows))
+            for view, gradient in zip(row.split(sizes), found, strict=True):
+                if gradient is not None:
+                    view.copy_(gradient.to_dense().reshape(-1))
+        ranks.mean_(jacobian)
+        return gram_matrix(jacobian.split(sizes, dim=1), len(jacobian)) / objective.scale**2
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
         own = check_marks(objective)
         self._heads = None if own is None else []
         self.deltas = self.at_leaves(objective, slopes, own)
-        return Measured(self.gram(objective))
+        return Measured(self.gram(objective) / objective.scale**2)
 
     def at_leaves(
         self, objective: Objective, slopes: Tensor, own: Sequence[Sequence[Tensor]] | None = None
@@ -96,7 +105,7 @@ class AtMarks(Geometry):
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
         if direction is not None:  # in place of the tasks' own gradients
-            parts = direction.split([leaf.numel() for leaf in marks.leaves])
+            parts = (direction * objective.scale).split([leaf.numel() for leaf in marks.leaves])
             rows = [[p.view_as(leaf).to(leaf) for p, leaf in zip(parts, marks.leaves, strict=True)]]
         weights = alpha.tolist() if direction is None else [1.0]
         for j, h in enumerate(marks.tensors):
@@ -104,10 +113,11 @@ class AtMarks(Geometry):
             for deltas, a in zip(rows, weights, strict=True):
                 delta = deltas[j]
                 if delta is not None:
+                    delta = delta.to(torch.promote_types(delta.dtype, torch.float32))  # a weight may be beyond float16
                     gradient = delta * a if gradient is None else torch.add(gradient, delta, alpha=a)
             if gradient is not None and h.requires_grad:
                 roots.append(h)
-                gradients.append(gradient)
+                gradients.append(gradient.to(h.dtype))
         heads = None if own is not None else objective.weighted(head_alpha * slopes)
         scalars = [t for t in (heads, rest) if t is not None and t.requires_grad]
         weights = head_alpha.tolist()

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.base import Measured, Objective, Slot
 from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
 
@@ -81,7 +82,7 @@ class Geometry(Slot):
         return not 0 <= int(self.age[0]) < self.every - 1
 
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
-        """The Gram matrix of the scaled losses' gradients; writes no gradient.
+        """The Gram matrix of the scaled losses' gradients, of all processes that train together; writes no gradient.
 
         Args:
             objective: The losses, with their graph.
@@ -102,6 +103,10 @@ class Geometry(Slot):
             direction: What the shared parameters receive in place of their gradients' combination, ``(P,)``, or None.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it writes gradients.")
+
+    def squared_length(self, direction: Tensor) -> float:
+        """Squared length of a direction that replaces the gradients' combination."""
+        return torch.linalg.vector_norm(direction, dtype=torch.float64).item() ** 2
 
     def full_gram(self, objective: Objective) -> Tensor | None:
         """Gram matrix of the gradients of all shared parameters, from what `measure` has; None where that is `measure`'s."""
@@ -151,6 +156,9 @@ class Geometry(Slot):
         return bool((change <= self.moved).all())  # NaN, for a task that was not compared yet, has moved
 
 
+_BLOCK = 1 << 20
+
+
 @dataclass
 class Structure:
     """Which parameters the tasks reach."""
@@ -171,13 +179,15 @@ class Structure:
 def read_structure(objective: Objective) -> Structure:
     """Which parameters the tasks reach, from the autograd graph.
 
-    Shared are those upstream of a marked tensor; without a mark, those that two or more tasks reach.
+    Shared are those upstream of a marked tensor; without a mark, those that two or more tasks reach. What is shared in one
+    of the processes that train together is shared in all.
     """
     own, common = parameters_by_tensor(objective.rows)
     shared = common
     if objective.marks.tensors:
         reached = {*common, *(key for parameters in own for key in parameters)}
         shared = {key: p for key, p in parameters_reached(*objective.marks.tensors).items() if key in reached}
+    shared = ranks.union(shared, objective.parameters)
     return Structure(
         shared=list(shared.values()),
         private=[[p for key, p in (parameters | common).items() if key not in shared] for parameters in own],
@@ -213,7 +223,9 @@ def gram_matrix(parts: Sequence[Tensor], size: int, others: Sequence[Tensor] | N
         size: K.
         others: Where products with other gradients are wanted, ``parts others'``: those, in the same parts.
     """
-    pairs = list(zip(parts, parts if others is None else others, strict=True))
+    # In blocks of columns, whose copies in another precision are small.
+    both = zip(parts, parts if others is None else others, strict=True)
+    pairs = [pair for a, b in both for pair in zip(a.split(_BLOCK, dim=1), b.split(_BLOCK, dim=1), strict=True)]
     gram = torch.zeros(size, size, dtype=torch.float64)
     if pairs:
         gram += torch.stack([exact(a) @ exact(b).T for a, b in pairs]).cpu().double().sum(0)

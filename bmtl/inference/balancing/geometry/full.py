@@ -6,6 +6,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import (
     Geometry,
@@ -97,7 +98,8 @@ class Full(Geometry):
             for parameter, gradient in zip(structure.private[k], gradients[len(views) :], strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
-        return jacobian
+        ranks.mean_(jacobian)  # before any product: the processes' own Gram matrices lack those between processes
+        return jacobian if objective.scale == 1.0 else jacobian.div_(objective.scale)
 
     def _empty(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Memory for a Jacobian ``(K, P)``; under `cross` there are two at a time."""
@@ -118,7 +120,9 @@ class Full(Geometry):
         for parameter, gradient, k in private:
             add_gradient(parameter, gradient * head_alpha[k].item())
         if structure.shared:
-            update = alpha.to(jacobian) @ jacobian if direction is None else direction
+            update = (
+                (alpha * objective.scale).to(jacobian) @ jacobian if direction is None else direction * objective.scale
+            )
             for parameter, part in zip(structure.shared, update.split(structure.sizes), strict=True):
                 add_gradient(parameter, part.view_as(parameter).to(parameter))
         backward(objective.unweighted(alpha * slopes))

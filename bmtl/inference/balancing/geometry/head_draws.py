@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.at_marks import AtMarks, check_marks
 from bmtl.inference.balancing.geometry.base import gram_matrix
@@ -65,7 +66,14 @@ class HeadDraws(AtMarks):
         self.deltas = [
             [part.view_as(leaf).to(leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)] for row in mean
         ]
-        return Measured(gram_matrix([mean], len(mean)), mean, variance=variance)
+        gram = ranks.inner_products(gram_matrix([mean], len(mean)))
+        if objective.scale == 1.0:
+            return Measured(gram, mean, variance=variance)
+        return Measured(gram / objective.scale**2, mean / objective.scale, variance=variance / objective.scale**2)
+
+    def squared_length(self, direction: Tensor) -> float:
+        squared = torch.tensor(super().squared_length(direction), dtype=torch.float64)
+        return ranks.inner_products(squared).item()
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:

@@ -1,7 +1,9 @@
 """The exact gradients of the last shared layer, without a pass through the trunk per task."""
 
+import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.at_marks import AtMarks
 from bmtl.inference.balancing.geometry.layers import layers_gram, own_rows_gram
@@ -41,7 +43,9 @@ class LastLayer(AtMarks):
     def measure(self, objective: Objective, slopes: Tensor) -> Measured:
         measured = super().measure(objective, slopes)
         if self.cross:
-            own, rows = own_rows_gram(objective.marks.tensors, self.deltas)
+            own, here = own_rows_gram(objective.marks.tensors, self.deltas)
+            own = ranks.inner_products(own) / objective.scale**2
+            rows = int(ranks.sum_(torch.tensor(here)))
             if rows < 2:
                 raise ValueError(
                     "'last-layer(cross=True)' compares examples, and the batch has one. Give larger batches."

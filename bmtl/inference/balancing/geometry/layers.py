@@ -1,5 +1,6 @@
 """Finds the last linear maps of an autograd graph, and the Gram matrix of the tasks' gradients of their weights."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.geometry.base import exact, gram_matrix, in_range
 from bmtl.inference.balancing.graph import nodes_upstream
 
@@ -85,6 +87,9 @@ def last_layers(tensors: Sequence[Tensor]) -> list[Layer]:
 def layers_gram(tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
     """Gram matrix ``(K, K)`` of the tasks' gradients of the last layers, float64 on the host.
 
+    Of several processes, the gradients are averaged first, and so are always formed: the kernel formula would need every
+    process's rows.
+
     Args:
         tensors: The marked tensors.
         deltas: Each task's gradients there.
@@ -96,7 +101,8 @@ def layers_gram(tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
     formed = list(common)  # whose gradients are formed: what two layers share is no matter of one
     for layer, found in zip(layers, biases, strict=True):
         own = [edge for edge in found if edge not in common]
-        part = _kernel_gram(layer, found, bool(own), tensors, deltas) if len(found) < 2 else None
+        one_bias = len(found) < 2 and ranks.world() == 1
+        part = _kernel_gram(layer, found, bool(own), tensors, deltas) if one_bias else None
         if part is None:
             formed += [layer.weight, *own]
         else:
@@ -145,7 +151,21 @@ def _gradients_gram(edges: list[Edge], tensors: Sequence[Tensor], deltas: Deltas
             rows.append(torch.autograd.grad(roots, inputs, gradients, retain_graph=True, allow_unused=True))
         else:
             rows.append([None] * len(inputs))
-    return gram_matrix([part for column in zip(*rows, strict=True) if (part := _stack(column)) is not None], len(rows))
+    columns = zip(*rows, strict=True)
+    if ranks.world() > 1:
+        return _averaged_gram([_stack(column, edge) for column, edge in zip(columns, edges, strict=True)], len(rows))
+    return gram_matrix([_stack(column, edge) for column, edge in zip(columns, edges, strict=True)], len(rows))
+
+
+def _averaged_gram(parts: list[Tensor], size: int) -> Tensor:
+    """Gram matrix of the gradients' means over the processes."""
+    ranks.check_same(
+        [len(parts), sum(part.numel() for part in parts)],
+        "The processes that train together have different last shared layers in this step. Let every process mark the "
+        "output of the same layers, bmtl.shared(trunk(x)), in every step; or use the geometry 'full'.",
+    )
+    # What bfloat16 and float16 gradients add up to is more than they can hold.
+    return gram_matrix([ranks.mean_(part.to(torch.promote_types(part.dtype, torch.float32))) for part in parts], size)
 
 
 def _kernel_gram(
@@ -220,11 +240,12 @@ def _join(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
 
 
-def _stack(column: Sequence[Tensor | None]) -> Tensor | None:
-    """The tasks' gradients of one parameter ``(K, P)``, 0 where a task does not reach it; None if no task does."""
+def _stack(column: Sequence[Tensor | None], edge: Edge) -> Tensor:
+    """The tasks' gradients of one weight ``(K, P)``, 0 where a task does not reach it."""
     like = next((gradient for gradient in column if gradient is not None), None)
     if like is None:
-        return None
+        meta = edge[0]._input_metadata[edge[1]]
+        return torch.zeros(len(column), math.prod(meta.shape), dtype=meta.dtype, device=meta.device)
     return torch.stack([(torch.zeros_like(like) if g is None else g).reshape(-1) for g in column])
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from bmtl.inference import ranks
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.balancing.geometry.at_marks import AtMarks
 from bmtl.inference.balancing.geometry.base import gram_matrix
@@ -44,4 +45,4 @@ class Representation(AtMarks):
         for j, leaf in enumerate(objective.marks.leaves):
             rows = [torch.zeros_like(leaf) if deltas[j] is None else deltas[j] for deltas in self.deltas]
             parts.append(torch.stack(rows).flatten(1))  # type: ignore[arg-type]
-        return gram_matrix(parts, len(self.deltas))
+        return ranks.inner_products(gram_matrix(parts, len(self.deltas)))

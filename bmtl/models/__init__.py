@@ -11,9 +11,10 @@ from bmtl.models.gaussian import GaussianRegression
 from bmtl.models.guides import MeanField, PointMass
 from bmtl.models.homoscedastic import Homoscedastic
 from bmtl.models.networks import Dropout, DropoutGuide, dropout_mlp, mlp
-from bmtl.models.vmtl import VMTL, vmtl
+from bmtl.models.vmtl import VMTL, vmtl_preset
 
 __all__ = [
+    "VMTL",
     "CensoredNormalInverseGamma",
     "Dropout",
     "DropoutGuide",
@@ -23,10 +24,9 @@ __all__ = [
     "MeanField",
     "NormalInverseGamma",
     "PointMass",
-    "VMTL",
     "dropout_mlp",
     "evidence_penalty",
     "lipschitz_mse",
     "mlp",
-    "vmtl",
+    "vmtl_preset",
 ]

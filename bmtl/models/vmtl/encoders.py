@@ -1,0 +1,106 @@
+"""From inputs to the latent representation z: its mean, and its variance where it is Gaussian."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmtl.models.networks.mlp import linear, mlp
+
+_RHO = -3.0  # starting value where a softplus makes a scale or variance: 0.049
+
+Moments = tuple[Tensor, Tensor | None]
+
+
+class PointEncoder(nn.Module):
+    """``z = net(x)``.
+
+    Args:
+        net: Maps ``(B, ...)`` to ``(B, H)``.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Moments:
+        return self.net(x), None
+
+
+class GaussianEncoder(nn.Module):
+    """``z ~ Normal(mu(h), s2(h))`` with ``h = trunk(x)``, mu linear and s2 a softplus of a linear layer.
+
+    Args:
+        trunk: Maps ``(B, ...)`` to ``(B, width)``.
+        width: Width of h.
+        latent: Number of latents H.
+        generator: Draws the initial weights; None uses torch's global generator.
+    """
+
+    def __init__(self, trunk: nn.Module, width: int, latent: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.mean = linear(width, latent, generator)
+        self.spread = linear(width, latent, generator)
+        nn.init.constant_(self.spread.bias, _RHO)
+
+    def forward(self, x: Tensor) -> Moments:
+        h = self.trunk(x)
+        return self.mean(h), F.softplus(self.spread(h))
+
+
+class GaussianLayer(nn.Module):
+    """A linear layer with Gaussian weights, ``mu = x M + b`` and ``s2 = x^2 V + v``.
+
+    The encoder of the released VMTL.
+
+    Args:
+        inputs: Number of features.
+        latent: Number of latents H.
+        dropout: Probability of dropping a feature.
+        generator: Draws the initial weights; None uses torch's global generator.
+    """
+
+    def __init__(
+        self, inputs: int, latent: int, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.mean = linear(inputs, latent, generator)
+        # Scales that add up over the features: each starts at its share of the variance 0.05.
+        start = (0.05 / (inputs + 1)) ** 0.5
+        rho = torch.tensor(start).expm1().log()
+        self.rho = nn.Parameter(rho.repeat(latent, inputs))
+        self.rho_bias = nn.Parameter(rho.repeat(latent))
+
+    def forward(self, x: Tensor) -> Moments:
+        x = self.dropout(x)
+        variance = F.linear(x.square(), F.softplus(self.rho).square(), F.softplus(self.rho_bias).square())
+        return self.mean(x), variance
+
+
+def encoder_of(
+    kind: str | nn.Module,
+    inputs: int,
+    widths: tuple[int, ...],
+    latent: int,
+    dropout: float,
+    gaussian: bool,
+    generator: torch.Generator | None,
+) -> nn.Module:
+    """The encoder of that name, "mlp" or "linear"; a module is taken as it is.
+
+    Raises:
+        ValueError: If the name is another.
+    """
+    if isinstance(kind, nn.Module):
+        return kind
+    if kind == "linear":
+        if gaussian:
+            return GaussianLayer(inputs, latent, dropout, generator)
+        return PointEncoder(nn.Sequential(nn.Dropout(dropout), linear(inputs, latent, generator)))
+    if kind != "mlp":
+        raise ValueError(f"encoder is 'mlp', 'linear' or a module, and {kind!r} was given.")
+    trunk = nn.Sequential(nn.Dropout(dropout), mlp(inputs, widths, activation=nn.ELU, generator=generator))
+    if gaussian:
+        return GaussianEncoder(trunk, widths[-1], latent, generator)
+    return PointEncoder(nn.Sequential(trunk, linear(widths[-1], latent, generator)))

@@ -1,0 +1,375 @@
+"""Variational multi-task learning: each task's prior is made of the other tasks' posteriors."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from bmtl.models.homoscedastic import Kind
+from bmtl.models.networks.mlp import mlp
+from bmtl.models.vmtl.checks import Prior, check, classes_of, numbers_of_data
+from bmtl.models.vmtl.classifiers import AmortisedClassifiers, FreeClassifiers
+from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, encoder_of
+from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
+from bmtl.models.vmtl.logits import noisy, product
+from bmtl.models.vmtl.mixing import Temperature, Weights
+from bmtl.models.vmtl.priors import CommonPrior, Level, Rule
+from bmtl.models.vmtl.rows import Inputs, Rows
+from bmtl.models.vmtl.support import Support
+from bmtl.models.vmtl.task_priors import TaskPriors
+from bmtl.tasks import check_names, observe, shared, task, task_plate
+
+_NOISE_PACE = 10.0  # log-variances travel over ten units where weights travel over a tenth
+
+
+class VMTL(nn.Module):
+    """Latent representations z and classifiers w, whose priors are the other tasks' current posteriors.
+
+    For T tasks of one kind and row n of task t:
+
+        w_t ~ p(w_t | others)            w_t ``(C, H)``; C classes, or 1 for a regression
+        z_tn ~ p(z_tn | x_tn, others)    z_tn ``(H,)``
+        y_tn ~ Categorical(logits = w_t z_tn), or Normal(w_t z_tn, sigma_t)
+
+    and in the guide ``w_t ~ Normal(M_t, S_t)``, ``z_tn ~ Normal(mu(x_tn), s2(x_tn))``, all diagonal. Program and guide
+    share their parameters: ``BalancedSVI(model, model.guide(), ...)``. All tasks are one task plate. Use
+    ``TaskELBO("analytic")``; its ``num_particles=L, vectorize_particles=True`` draws L pairs (z, w).
+
+    The prior of w_t combines the posteriors of the other tasks' classifiers; that of z_tn combines the encoder's output at
+    what the other tasks answer to x_tn (`Support.attend`). They are constants in a step: task t's divergence moves its
+    own posterior and its own weights of the others, and no other task's.
+
+    A batch is ``(x, y)``: x one tensor for all tasks or a mapping task -> ``(B_t, D)``, of any lengths; y a mapping task ->
+    ``(B_t,)``, with NaN (regression) or -1 (classes) where a label is missing. A row without a label has no divergence.
+    Each call of the guide with labels, in training and with gradients, counts as a step of the schedules.
+
+    Args:
+        inputs: Number of features D.
+        targets: For each task "regression" or its number of classes, which is the same for all.
+        n_data: Number of data, for all tasks or by task.
+        widths: Widths of the encoder's hidden layers (ELU), for "mlp".
+        latent: Width H of z.
+        dropout: On the encoder's inputs.
+        encoder: "mlp" (hidden layers, then mu and s2), "linear" (one layer with Gaussian weights), or for all tasks a module
+            of your own that gives ``(mean, variance)`` of shape ``(B, H)`` each, None for the variance of a point.
+        encoder_sharing: "shared", or "task" for one encoder each.
+        latent_z: "gaussian", or "point" for ``z = mu(x)``.
+        latent_w: "gaussian", or "point" for free parameters.
+        classifier: "free", or "amortised": a network for all tasks gives q(w_tc) from the mean features of class c in t.
+        prior: Of what is Gaussian: "tasks" (above); "normal", ``Normal(0, scale)``; "common", for w one normal with a learnt
+            mean and covariance for all tasks, for z as "normal"; "flat" where nothing is.
+        scale_w: Standard deviation of w's "normal" and anchor; ``1 / sqrt(H)`` by default, so that logits are of order 1.
+        scale_z: Standard deviation of z's.
+        combine: How the others' posteriors make a prior, see `bmtl.models.vmtl.priors.combine`.
+        anchor: Share of one more component ``Normal(0, scale)``. With 0 there is no fixed point: posteriors that are each
+            other's priors grow narrower for ever.
+        mixture_kl: Of "mixture": "mc" draws the divergence, "tight" bounds it in closed form.
+        level: Of "mixture": what one choice of a component covers, see `Mixture`.
+        weights: Of the others: "mean", "learned", "gumbel", or with a prior and a posterior "dirichlet",
+            "logistic_normal", "concrete".
+        tie_weights: The same weights for w and z.
+        temperature: Of "gumbel" and "concrete".
+        components: "current" (constants in each step), "attached" (the others' posteriors get gradients too), or a fitted
+            `VMTL` whose posteriors are the components (put it in ``eval()`` if it has dropout).
+        attention: Which rows answer for z's prior: those of the row's "class", or "all"; by default "class" for classes.
+        support: ``(x, y)`` of the training rows; needed for z's prior under "tasks" and for "amortised".
+        sampling: "logits" draws ``w_t z`` for each row from its own normal law, given z: less noise, and nothing of size
+            rows x C x H; "weights" uses the drawn w. Predictions always do.
+        kl_weights: What the divergences are multiplied by.
+        predict: "draws", or "mean" for predictions at the posterior means.
+        generator: Draws initial weights; None uses torch's global generator.
+
+    Raises:
+        ValueError: For unknown options and contradictions among them.
+
+    Source:
+        Shen, Zhen, Worring & Shao (2021), Variational Multi-Task Learning with Gumbel-Softmax Priors. "bound", "moment",
+        "tight", the anchor and the weights with a posterior are not in the paper. "common" is Bakker & Heskes (2003), Task
+        Clustering and Gating for Bayesian Multitask Learning, with one cluster.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        targets: Mapping[str, Kind],
+        n_data: int | Mapping[str, int],
+        *,
+        widths: tuple[int, ...] = (512, 512),
+        latent: int = 512,
+        dropout: float = 0.7,
+        encoder: Literal["mlp", "linear"] | nn.Module = "mlp",
+        encoder_sharing: Literal["shared", "task"] = "shared",
+        latent_z: Literal["point", "gaussian"] = "gaussian",
+        latent_w: Literal["point", "gaussian"] = "gaussian",
+        classifier: Literal["free", "amortised"] = "free",
+        prior: Prior = "tasks",
+        scale_w: float | None = None,
+        scale_z: float = 1.0,
+        combine: Rule = "bound",
+        anchor: float = 0.5,
+        mixture_kl: Literal["mc", "tight"] = "mc",
+        level: Level = "coordinate",
+        weights: Weights = "gumbel",
+        tie_weights: bool = False,
+        temperature: float | Temperature = 1.0,
+        components: "Literal['current', 'attached'] | VMTL" = "current",
+        attention: Literal["class", "all"] | None = None,
+        support: tuple[Inputs, Mapping[str, Tensor]] | None = None,
+        sampling: Literal["logits", "weights"] = "logits",
+        kl_weights: KLWeights | ReleasedKLWeights | None = None,
+        predict: Literal["draws", "mean"] = "draws",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.names = check_names(tuple(targets))
+        self.classes = classes_of(targets)
+        self.n_data = numbers_of_data(n_data, self.names)
+        self.scales = {"w": latent**-0.5 if scale_w is None else scale_w, "z": scale_z}
+        for name, scale in self.scales.items():
+            if not 0 < scale < math.inf:
+                raise ValueError(f"scale_{name} is a standard deviation, above 0, and {scale} was given.")
+        check(
+            classes=self.classes,
+            encoder_sharing=encoder_sharing,
+            latent_z=latent_z,
+            latent_w=latent_w,
+            classifier=classifier,
+            prior=prior,
+            combine=combine,
+            mixture_kl=mixture_kl,
+            level=level,
+            weights=weights,
+            attention=attention,
+            sampling=sampling,
+            predict=predict,
+            own_encoder=isinstance(encoder, nn.Module),
+        )
+        self.gaussian = {"w": latent_w == "gaussian", "z": latent_z == "gaussian"}
+        self.sampling, self.predict = sampling, predict
+        self.kl_weights = kl_weights or KLWeights()
+        self.step = 0
+        each = self.names if encoder_sharing == "task" else ("shared",)
+        self.encoders = nn.ModuleList(
+            [encoder_of(encoder, inputs, widths, latent, dropout, self.gaussian["z"], generator) for _ in each]
+        )
+        self.support = None if support is None else Support(*support, self.names)
+        shape = (len(self.names), self.classes or 1, latent)
+        if classifier == "free":
+            self.classifiers: nn.Module = FreeClassifiers(shape, self.gaussian["w"], generator)
+        else:
+            trunk = mlp(inputs, widths, activation=nn.ELU, generator=generator)
+            means = self._support().class_means(self.classes)
+            network = GaussianEncoder(trunk, widths[-1], latent, generator)
+            self.classifiers = AmortisedClassifiers(network, *means, self.scales["w"])
+        if not self.classes:
+            self.slow_log_variance = nn.Parameter(torch.zeros(len(self.names), 1))
+        self.common = CommonPrior(*shape[1:], self.scales["w"]) if prior == "common" else None
+        self.priors: TaskPriors | None = None
+        if prior == "tasks":
+            self.priors = TaskPriors(
+                self.names,
+                {name: self.scales[name] for name, latent_is_gaussian in self.gaussian.items() if latent_is_gaussian},
+                rule=combine,
+                anchor=anchor,
+                tight=mixture_kl == "tight",
+                level=level,
+                weights=weights,
+                tie_weights=tie_weights,
+                temperature=temperature,
+            )
+            self._take_components(components)
+            self.by_class = self.classes > 0 and attention != "all"
+            if self.gaussian["z"]:
+                lacking = self._support().without(self.classes) if self.by_class else {}
+                if lacking:
+                    raise ValueError(
+                        f"Tasks lack rows of some classes, and cannot answer for them: {lacking}. Use attention='all', or "
+                        "leave the classes out."
+                    )
+
+    def _take_components(self, components: "str | VMTL") -> None:
+        self.attached = components == "attached"
+        # In a tuple, which hides its parameters: they are another model's.
+        self._source = (components,) if isinstance(components, VMTL) else ()
+        if isinstance(components, VMTL):
+            if components.names != self.names or any(
+                self.gaussian[name] and not components.gaussian[name] for name in self.gaussian
+            ):
+                raise ValueError(
+                    f"The components' model has the tasks {components.names} and Gaussian latents {components.gaussian}; "
+                    f"this one has {self.names} and {self.gaussian}."
+                )
+        elif components not in ("current", "attached"):
+            raise ValueError(f"components is 'current', 'attached' or a VMTL, and {components!r} was given.")
+
+    def _support(self) -> Support:
+        if self.support is None:
+            raise ValueError(
+                "support=(x, y), the training rows, is needed for amortised classifiers and for z's prior from other tasks."
+            )
+        return self.support
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The count of steps, for checkpoints."""
+        return {"step": self.step}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `get_extra_state`."""
+        self.step = state["step"]
+
+    # ---- Posteriors and priors -----------------------------------------------------------------------------------
+
+    def encode(self, rows: Rows) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+        """Mean and variance of z by task, ``(B_t, H)`` each; None for the variance of points."""
+        if len(self.encoders) > 1:
+            each = [net(x) for net, x in zip(self.encoders, rows.inputs.values(), strict=True)]
+            mean = tuple(m for m, _ in each)
+            return mean, tuple(v for _, v in each) if self.gaussian["z"] else None
+        loc, variance = _marked(self.encoders[0](rows.packed))
+        return rows.split(loc), None if variance is None else rows.split(variance)
+
+    def classifier(self) -> Moments:
+        """Mean and variance of w, ``(T, C, H)``; None for the variance of points."""
+        moments = self.classifiers()
+        return _marked(moments) if isinstance(self.classifiers, AmortisedClassifiers) else moments
+
+    def relatedness(self, draws: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """See `TaskPriors.relatedness`; empty where priors do not come from other tasks."""
+        return {} if self.priors is None else self.priors.relatedness(draws)
+
+    def _prior_w(self, weights: dict[str, Tensor], like: Tensor) -> TorchDistribution:
+        if self.common is not None:
+            return self.common(len(self.names))
+        if self.priors is None:
+            return self._normal("w", like, (len(self.names), 1, *like.shape[1:]), 2)
+        if self.attached:
+            loc, variance = self.classifier()
+        else:
+            loc, variance = (part.detach() for part in (self._source[0] if self._source else self).classifiers())
+        return self.priors.w(weights[self.priors.site["w"]], (loc, variance))
+
+    def _prior_z(self, weights: dict[str, Tensor], rows: Rows, labels: Tensor, like: Tensor) -> TorchDistribution:
+        if self.priors is None:
+            return self._normal("z", like, (*labels.shape, like.shape[-1]), 1)
+        encoder = (self._source[0] if self._source else self).encoders[0]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.attached):
+            answers = self.priors.answers(rows, labels, self._support(), self.by_class)
+            moments = encoder(answers.flatten(0, 1))
+            moments = _marked(moments) if self.attached else moments
+        loc, variance = (part.unflatten(0, answers.shape[:2]) for part in moments if part is not None)
+        return self.priors.z(weights[self.priors.site["z"]], (loc, variance), rows)
+
+    def _normal(self, name: str, like: Tensor, shape: tuple[int, ...], event_dim: int) -> TorchDistribution:
+        return dist.Normal(like.new_zeros(()), like.new_tensor(self.scales[name])).expand(shape).to_event(event_dim)
+
+    def _posterior(self, loc: Tensor, variance: Tensor, event_dim: int, predicting: bool) -> TorchDistribution:
+        if predicting and self.predict == "mean":
+            return dist.Delta(loc, event_dim=event_dim)
+        return dist.Normal(loc, variance.clamp_min(1e-12).sqrt()).to_event(event_dim)
+
+    # ---- Guide and program ---------------------------------------------------------------------------------------
+
+    def guide(self) -> Callable[..., None]:
+        """The guide, which has this program's parameters."""
+        return self._guide
+
+    def _guide(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
+        predicting = y is None
+        if not predicting and self.training and torch.is_grad_enabled():
+            self.step += 1
+        rows = Rows(x, self.names)
+        with self._tasks():
+            if self.priors is not None:
+                for site, mixing in self.priors.sites():
+                    mixing.propose(site, self._steps_before)
+            if self.gaussian["w"]:
+                loc, variance = self.classifier()
+                assert variance is not None
+                with poutine.scale(scale=self._kl_weight_w(loc)):
+                    pyro.sample("w", self._posterior(loc.unsqueeze(1), variance.unsqueeze(1), 2, predicting))
+            means, variances = self.encode(rows) if self.gaussian["z"] else ((), None)
+            if y is not None and variances is not None:
+                with self._rows(rows, rows.labels(y)), poutine.scale(scale=self.kl_weights.z):
+                    pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1, False))
+        if y is None and variances is not None:
+            for name, mean, variance in zip(self.names, means, variances, strict=True):
+                with pyro.plate(f"{name}_rows", len(mean)):
+                    pyro.sample(f"z_{name}", self._posterior(mean, variance, 1, True))
+
+    def forward(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
+        """The program.
+
+        Args:
+            x: Inputs, ``(B, D)`` for all tasks, or each task's own.
+            y: Labels ``(B_t,)`` by task, NaN (regression) or -1 (classes) where missing; None predicts ``y_<task>``.
+        """
+        rows = Rows(x, self.names)
+        moments = self.classifier()
+        with self._tasks():
+            weights = {}
+            if self.priors is not None:
+                weights = {site: mixing.weights(site, self._steps_before) for site, mixing in self.priors.sites()}
+            w = moments[0]
+            if self.gaussian["w"]:
+                with poutine.scale(scale=self._kl_weight_w(w)):
+                    w = pyro.sample("w", self._prior_w(weights, w)).squeeze(-3)
+            if y is not None:
+                labels = rows.labels(y)
+                with self._rows(rows, labels):
+                    if self.gaussian["z"]:
+                        with poutine.scale(scale=self.kl_weights.z):
+                            z = pyro.sample("z", self._prior_z(weights, rows, labels, w))
+                    else:
+                        z = rows.pad(self.encode(rows)[0])
+                    f = noisy(z, *moments, w.shape[:-2]) if self.sampling == "logits" else product(z, w)
+                    observe("y", self._likelihood(f, slice(None)), labels)
+        if y is None:
+            self._predict(rows, w)
+
+    def _predict(self, rows: Rows, w: Tensor) -> None:
+        """Draws ``y_<task>``, task by task. The prior of z is normal here: rows without labels have no answers."""
+        points = None if self.gaussian["z"] else self.encode(rows)[0]
+        for t, (name, size) in enumerate(zip(self.names, rows.sizes, strict=True)):
+            with task(name), pyro.plate(f"{name}_rows", size):
+                if points is None:
+                    z = pyro.sample(f"z_{name}", self._normal("z", w, (size, w.shape[-1]), 1))
+                else:
+                    z = points[t]
+                observe(f"y_{name}", self._likelihood(product(z, w[..., t, :, :]), t), None)
+
+    def _likelihood(self, f: Tensor, which: int | slice) -> TorchDistribution:
+        """Of rows ``(..., B)`` with f ``(..., B, C)``."""
+        if self.classes:
+            return dist.Categorical(logits=f)
+        return dist.Normal(f.squeeze(-1), torch.exp(0.5 * _NOISE_PACE * self.slow_log_variance[which]))
+
+    def _tasks(self) -> task_plate:
+        return task_plate(self.names, dim=-2, n_data=self.n_data)
+
+    @contextmanager
+    def _rows(self, rows: Rows, labels: Tensor) -> Iterator[None]:
+        """The plate of the rows, scaled up to each task's number of data; rows whose label is missing are masked."""
+        up = torch.tensor([n / size for n, size in zip(self.n_data, rows.sizes, strict=True)], device=labels.device)
+        seen = ~labels.isnan() if labels.is_floating_point() else labels != -1
+        with pyro.plate("rows", max(rows.sizes), dim=-1), poutine.scale(scale=up[:, None]), poutine.mask(mask=seen):  # type: ignore[call-overload]
+            yield
+
+    def _kl_weight_w(self, like: Tensor) -> float | Tensor:
+        weight = self.kl_weights.w_at(self._steps_before, self.n_data)
+        return weight.to(like) if isinstance(weight, Tensor) else weight
+
+    @property
+    def _steps_before(self) -> int:
+        return max(self.step - 1, 0)
+
+
+def _marked(moments: Moments) -> Moments:
+    mean, variance = moments
+    return shared(mean), None if variance is None else shared(variance)

@@ -1,0 +1,67 @@
+"""Rows of T tasks, with inputs in common or of their own, side by side in one tensor."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class Rows:
+    """One batch: how many rows each task has, and where they stand once padded to the longest.
+
+    Args:
+        x: Inputs ``(B, ...)`` for all tasks, or each task's own.
+        names: The tasks.
+
+    Raises:
+        ValueError: If a task has no inputs.
+    """
+
+    def __init__(self, x: Inputs, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.common = isinstance(x, Tensor)
+        if isinstance(x, Tensor):
+            self.inputs = dict.fromkeys(names, x)
+            self.packed = x
+        else:
+            missing = [name for name in names if name not in x]
+            if missing:
+                raise ValueError(f"x has inputs for {sorted(x)}, and the program also has the tasks {missing}.")
+            self.inputs = {name: x[name] for name in names}
+            self.packed = torch.cat(list(self.inputs.values()))
+        self.sizes = [len(part) for part in self.inputs.values()]
+
+    def split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """What was computed from `packed`, by task."""
+        return (values,) * len(self.names) if self.common else values.split(self.sizes)
+
+    def pad(self, parts: tuple[Tensor, ...], fill: float = 0.0) -> Tensor:
+        """Values of each task as one tensor ``(T, B, ...)``, B the largest number of rows."""
+        if self.common and all(part is parts[0] for part in parts):
+            return parts[0].expand(len(parts), *parts[0].shape)
+        if len(set(self.sizes)) == 1:
+            return torch.stack(parts)
+        return pad_sequence(list(parts), batch_first=True, padding_value=fill)
+
+    def labels(self, y: Mapping[str, Tensor]) -> Tensor:
+        """Labels as one tensor ``(T, B)``; what is missing, padding included, is NaN or -1.
+
+        Raises:
+            TypeError: If some are floats and others integers.
+            ValueError: If a task has no labels, or another number of them than of inputs.
+        """
+        missing = [name for name in self.names if name not in y]
+        if missing:
+            raise ValueError(f"The batch has targets {sorted(y)}, and the program also has {missing}.")
+        parts = tuple(y[name] for name in self.names)
+        for name, part, size in zip(self.names, parts, self.sizes, strict=True):
+            if part.shape != (size,):
+                raise ValueError(
+                    f"{name!r} has {size} rows of inputs, and labels of shape {tuple(part.shape)}; (B,) is expected."
+                )
+        if len({part.is_floating_point() for part in parts}) > 1:
+            raise TypeError("Some labels are floats and others integers; give all tasks' labels as one kind.")
+        return self.pad(parts, torch.nan if parts[0].is_floating_point() else -1)

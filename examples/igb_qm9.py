@@ -27,26 +27,26 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from bmtl.datasets import MultiTaskData
-from bmtl.datasets.qm9_mini import MEV_PER_HARTREE, UNITS
+from bmtl.datasets import load
+from bmtl.datasets.qm9_12k import FILE, SPLIT, SPLIT_SEED
+from bmtl.datasets.qm9_mini import UNITS
 from bmtl.evaluation import comparison, results
-from bmtl.experiments import Budget, Cell, Method, run_cells, step_seconds, validation_mae
+from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_errors
 
-FILE = "qm9/qm9_12k.npz"
-SPLIT = {"train": 10_000, "val": 1_000, "test": 1_000}
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
-SPLIT_SEED = 2023
 RATES = (1e-3, 5e-4, 1e-4)
 BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), draws=20, score="log", plateau=True)
 
+FIXED = {"noise": "fixed"}  # trained at unit variance
+
 METHODS = [
-    Method("stl", single_task=True),
-    *(Method(name, name) for name in ("ew", "rlw", "dwa", "uw", "si", "igb-v1", "igb-v2")),
-    *(Method(name, name) for name in ("mgda", "pcgrad")),
-    Method("cagrad", "cagrad(c=0.4)"),
-    *(Method(name, name) for name in ("imtl-g", "nash-mtl")),
-    Method("igb-v1+nash", "igb-v1 >> nash-mtl"),
-    Method("igb-v2+nash", "igb-v2(sac_lr=1e-4) >> nash-mtl"),
+    Method("stl", options=FIXED, single_task=True),
+    *(Method(name, name, options=FIXED) for name in ("ew", "rlw", "dwa", "uw", "si", "igb-v1", "igb-v2")),
+    *(Method(name, name, options=FIXED) for name in ("mgda", "pcgrad")),
+    Method("cagrad", "cagrad(c=0.4)", options=FIXED),
+    *(Method(name, name, options=FIXED) for name in ("imtl-g", "nash-mtl")),
+    Method("igb-v1+nash", "igb-v1 >> nash-mtl", options=FIXED),
+    Method("igb-v2+nash", "igb-v2(sac_lr=1e-4) >> nash-mtl", options=FIXED),
 ]
 QUICK = ("stl", "ew", "igb-v1", "igb-v2", "nash-mtl")
 
@@ -85,7 +85,7 @@ def main():
         print("igb-v2 is left out: it needs stable-baselines3 (pip install 'bmtl[rl]').")
         methods = [method for method in methods if "igb-v2" not in method.balancer]
     try:
-        data = read(options.root, QUICK_SPLIT if options.quick else SPLIT)
+        data = load("qm9-12k", root=options.root, sizes=QUICK_SPLIT if options.quick else SPLIT)
     except FileNotFoundError as error:
         sys.exit(f"Error: {error}")
 
@@ -108,26 +108,6 @@ def main():
     )
 
 
-def read(root, split):
-    file = root / FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no {file}. Give the folder that holds {FILE} as --root.")
-    with np.load(file, allow_pickle=False) as archive:
-        names, x, y = archive["y_names"].tolist(), archive["X"], archive["y"]
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(x))
-    ends = np.cumsum(list(split.values()))
-    return MultiTaskData.from_arrays(
-        "qm9-12k",
-        x=x,
-        # The gap is left out, being lumo - homo.
-        y={task: y[:, names.index(task)] * (MEV_PER_HARTREE if unit == "meV" else 1.0) for task, unit in UNITS.items()},
-        rows={part: order[end - split[part] : end] for part, end in zip(split, ends, strict=True)},
-        units=UNITS,
-        clip=5.0,  # two columns hardly vary and standardise to 80 on a few rows
-        citation="Ramakrishnan, Dral, Rupp & von Lilienfeld, Scientific Data 1, 140022 (2014)",
-    )
-
-
 class Grid:
     """Runs by method, seed and learning rate, each in a folder of its own."""
 
@@ -139,9 +119,14 @@ class Grid:
 
     def run(self, cells, rate):
         if cells:
-            budget = replace(self.budget, lr=rate)
-            for n, cell in enumerate(run_cells(self.data, cells, budget, self.folder(rate), jobs=self.jobs), 1):
-                print(f"lr {rate:g}: {cell.method.name}, seed {cell.seed} ({n} of {len(cells)})", flush=True)
+            budget, failed = replace(self.budget, lr=rate), []
+            for n, done in enumerate(run_cells(self.data, cells, budget, self.folder(rate), jobs=self.jobs), 1):
+                if isinstance(done, Failure):
+                    failed.append(f"{done.cell}: {done.reason}")
+                    continue
+                print(f"lr {rate:g}: {done.method.name}, seed {done.seed} ({n} of {len(cells)})", flush=True)
+            if failed:
+                sys.exit(f"Error: these runs failed at lr {rate:g}, and the table needs them: {'; '.join(failed)}")
 
     def read(self, cell, rate):
         return results.read(cell.folder(self.folder(rate)) / "results.nc")
@@ -150,7 +135,7 @@ class Grid:
 def choose(methods, rates, trained):
     """Each method's learning rate by its delta_m on validation, in percent, which is given too."""
     errors = {
-        (m.name, rate): np.array(list(validation_mae(trained.read(Cell(m, 0), rate)).values()))  # (K,)
+        (m.name, rate): np.array(list(validation_errors(trained.read(Cell(m, 0), rate)).values()))  # (K,)
         for m in methods
         for rate in rates
     }

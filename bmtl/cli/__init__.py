@@ -1,4 +1,4 @@
-"""The command line: ``bmtl demo | compare | train | predict | list``."""
+"""The command line: ``bmtl demo | compare | report | train | predict | list``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 from rich.markup import escape
 
 from bmtl import __version__
-from bmtl.cli import comparing, fitting, listing  # each adds its commands
+from bmtl.cli import comparing, fitting, listing, reporting  # each adds its commands
 from bmtl.cli.console import app, console, errors
 
-__all__ = ["app", "comparing", "fitting", "listing", "main"]
+__all__ = ["app", "comparing", "fitting", "listing", "main", "reporting"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -1,5 +1,6 @@
 """``bmtl demo`` and ``bmtl compare``: methods side by side."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console, print_scores, progress
-from bmtl.cli.options import DataOption, Root, items, numbers, read
+from bmtl.cli.options import DataOption, Root, items, numbers, read, whole_numbers
 
 FILES = ("comparison.nc", "table.csv")
 
@@ -79,7 +80,7 @@ def compare(
         epochs=epochs,
         batch_size=batch_size,
         lr=rates[0],
-        widths=tuple(int(width) for width in numbers(widths, "widths")),
+        widths=whole_numbers(widths, "widths"),
         draws=draws,
         select=select,  # type: ignore[arg-type]
     )
@@ -120,5 +121,6 @@ def _tell(found: "object", out: Path, start: float) -> None:
     files = sorted(path.name for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
     seconds = time.perf_counter() - start
     console.print(f"Wrote {escape(str(out))}/: <method>/<split>/results.nc, {', '.join(files)} ({seconds:.0f} s).")
+    console.print(f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}")
     for failure in found.failures:
         console.print(f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}")

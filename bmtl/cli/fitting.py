@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console
-from bmtl.cli.options import DataOption, Root, numbers, read
+from bmtl.cli.options import DataOption, Root, read, whole_numbers
 
 
 @app.command()
@@ -40,7 +40,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
-        widths=tuple(int(width) for width in numbers(widths, "widths")),
+        widths=whole_numbers(widths, "widths"),
         draws=draws,
         select=select,  # type: ignore[arg-type]
     )

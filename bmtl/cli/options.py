@@ -46,6 +46,18 @@ def numbers(text: str, name: str) -> list[float]:
     return found
 
 
+def whole_numbers(text: str, name: str) -> tuple[int, ...]:
+    """As `numbers`, of whole ones.
+
+    Raises:
+        ValueError: If one is not; names the option.
+    """
+    found = numbers(text, name)
+    if not all(number.is_integer() for number in found):
+        raise ValueError(f"--{name} is a whole number or several with commas between, and {text!r} was given.")
+    return tuple(map(int, found))
+
+
 def reader_options(dataset: str, given: list[str] | None) -> dict[str, Any]:
     """``name=value`` texts as options of a data set's reader, of the types that its parameters are annotated with.
 
@@ -55,6 +67,8 @@ def reader_options(dataset: str, given: list[str] | None) -> dict[str, Any]:
     Raises:
         ValueError: If there is no such data set, an option has no equals sign, or one is given twice.
     """
+    from bmtl.datasets.registry import reader_of
+
     types = get_type_hints(reader_of(dataset)[0].read)
     options: dict[str, Any] = {}
     for text in given or []:

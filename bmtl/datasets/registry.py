@@ -80,7 +80,7 @@ def load(name: str, *, root: str | Path | None = None, **options: Any) -> MultiT
         TypeError: If the reader has no such option.
         FileNotFoundError: If `root` does not hold the files.
     """
-    reader, arguments = _reader(name)
+    reader, arguments = reader_of(name)
     known = [option for option in inspect.signature(reader.read).parameters if option != "root"][len(arguments) :]
     unknown = [option for option in options if option not in known]
     if unknown:
@@ -89,7 +89,12 @@ def load(name: str, *, root: str | Path | None = None, **options: Any) -> MultiT
     return reader.read(*arguments, root, **options)
 
 
-def _reader(name: str) -> tuple[Reader, tuple[str, ...]]:
+def reader_of(name: str) -> tuple[Reader, tuple[str, ...]]:
+    """Who reads a data set, and what of its name the reader is told.
+
+    Raises:
+        ValueError: If there is no data set of that name.
+    """
     if name in READERS:
         return READERS[name], ()
     for prefix, reader in PREFIXES.items():

@@ -124,7 +124,8 @@ class ScoredRows:
                 f"{argument}[{key!r}] has shape {values.shape}; expected (draws, {count}), at least one draw of "
                 f"each row of observed[{name!r}], unlabelled ones included."
             )
-        return values[:, self.kept[name]]
+        kept = self.kept[name]
+        return values if len(kept) == count else values[:, kept]  # a copy of all of them would be for nothing
 
     def _dataset(self, variables: Mapping[str, Any]) -> xr.Dataset:
         used = {dim for dims, _ in variables.values() for dim in dims}

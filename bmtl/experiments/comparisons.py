@@ -1,5 +1,6 @@
 """Methods side by side: a grid of runs with one budget, and what it comes to as files, tables and pictures."""
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import xarray as xr
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import comparison, plots, results
+from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import save
 from bmtl.evaluation.tables import table
 from bmtl.evaluation.text_tables import to_latex, to_markdown
@@ -97,6 +99,8 @@ def compare(
     if rates:
         lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
         cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
+    if chosen:
+        _take_over(cells, seeds[0], folder)
     numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
     try:
         with closing(run_cells(data, cells, budget, folder, jobs=jobs, dask=dask)) as running:
@@ -194,7 +198,7 @@ def _choose(
     found: dict[str, dict[float, float]] = {}
     failures = []
     for rate in rates:
-        folder = out / "learning-rates" / f"{rate:g}"
+        folder = _of_rate(out, rate)
         cells = [replace(cell, lr=rate) for cell in _cells(data, methods, [seed]) if not cell.split]
         for outcome in run_cells(data, cells, budget, folder, jobs=jobs, dask=dask):
             done(outcome)
@@ -204,6 +208,19 @@ def _choose(
                 score = validation_score(results.read(outcome.folder(folder) / "results.nc"))
                 found.setdefault(outcome.method.name, {})[rate] = float(np.nan_to_num(score, nan=np.inf))
     return {name: min(scores, key=lambda rate: scores[rate]) for name, scores in found.items()}, failures
+
+
+def _take_over(cells: Sequence[Cell], seed: int, out: Path) -> None:
+    """The runs that learning rates were chosen by are runs of the comparison too."""
+    for cell in cells:
+        file = cell.folder(out) / "results.nc"
+        if cell.seed == seed and not cell.split and not file.exists():
+            with atomic(file) as temporary:
+                shutil.copyfile(cell.folder(_of_rate(out, cell.lr)) / "results.nc", temporary)
+
+
+def _of_rate(out: Path, rate: float | None) -> Path:
+    return out / "learning-rates" / f"{rate:g}"
 
 
 def _write(

@@ -75,7 +75,7 @@ class Fitted:
         Raises:
             ValueError: If `x` is not ``(N, D)`` with finite entries.
         """
-        drawn = self._draw(self._scaled(x), num_draws or self.draws, seed)
+        drawn = self._draw(scaled_inputs(x, self.x_scaler, self.inputs), num_draws or self.draws, seed)
         in_units = {t: self.y_scalers[t].inverse(v) if t in self.y_scalers else v for t, v in drawn.predictive.items()}
         square = {t: self.y_scalers[t].std ** 2 if t in self.y_scalers else 1.0 for t in drawn.targets}
         tree = results.to_datatree(
@@ -114,20 +114,6 @@ class Fitted:
                     columns[f"{target} {what.replace('_', ' ')} [nats]"] = summary[f"{target}_{what}"].values
         return pd.DataFrame(columns)
 
-    def _scaled(self, x: ArrayLike) -> Tensor:
-        try:
-            values = np.asarray(x, dtype=float)
-        except ValueError as error:
-            raise ValueError(f"Inputs are numbers, and these are not: {error}.") from error
-        if values.ndim != 2 or values.shape[1] != self.inputs or not len(values):
-            raise ValueError(
-                f"Inputs have shape {values.shape}; the model was trained on {self.inputs} columns: (N, {self.inputs})."
-            )
-        if not np.isfinite(values).all():
-            rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-            raise ValueError(f"Inputs hold {len(rows)} rows with NaN or infinite entries, the first is row {rows[0]}.")
-        return torch.as_tensor(self.x_scaler.transform(values), dtype=torch.float32)
-
     def _draw(self, x: Tensor, num_draws: int, seed: int) -> Draws:
         def of_members(part: Sequence[tuple[nn.Module, nn.Module]]) -> list[Draws]:
             seeds = [seed * len(part) + i for i in range(len(part))]  # as the run was drawn from
@@ -161,6 +147,29 @@ class Fitted:
         return xr.Dataset(variables, coords=coords)
 
 
+def scaled_inputs(x: ArrayLike, scaler: Scaler, width: int) -> Tensor:
+    """Inputs of one's own, as a model sees them.
+
+    Args:
+        x: Raw inputs ``(N, D)``, as the data set had them before scaling.
+        scaler: Of the data that the model is trained on.
+        width: D.
+
+    Raises:
+        ValueError: If `x` is not ``(N, D)`` with finite entries.
+    """
+    try:
+        values = np.asarray(x, dtype=float)
+    except ValueError as error:
+        raise ValueError(f"Inputs are numbers, and these are not: {error}.") from error
+    if values.ndim != 2 or values.shape[1] != width or not len(values):
+        raise ValueError(f"Inputs have shape {values.shape}; the model was trained on {width} columns: (N, {width}).")
+    if not np.isfinite(values).all():
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        raise ValueError(f"Inputs hold {len(rows)} rows with NaN or infinite entries, the first is row {rows[0]}.")
+    return torch.as_tensor(scaler.transform(values), dtype=torch.float32)
+
+
 def save(
     path: Path, data: MultiTaskData, method: Method, budget: "Budget", states: Sequence[Sequence[dict[str, Tensor]]]
 ) -> None:
@@ -190,7 +199,8 @@ def save(
         "about": json.dumps(about),
         "states": [list(members) for members in states],
         "scalers": {
-            name: {"mean": torch.as_tensor(s.mean), "std": torch.as_tensor(s.std), "clip": s.clip}
+            # Copies: a tensor cannot say that it must not be written to.
+            name: {"mean": torch.from_numpy(np.array(s.mean)), "std": torch.from_numpy(np.array(s.std)), "clip": s.clip}
             for name, s in scalers.items()
         },
     }

@@ -107,13 +107,13 @@ def run_cells(
         if other is not cell:
             raise ValueError(f"{other} and {cell} would both lie in {cell.folder(folder)}. Rename one of the methods.")
     jobs_ = [_Job(_data_of(data, cell), cell, _budget_of(budget, cell), folder) for cell in cells]
+    for job in jobs_:
+        (job.folder / _RUNNING).unlink(missing_ok=True)  # of a comparison that was killed
+        (job.folder / "error.txt").unlink(missing_ok=True)
     there = [job for job in jobs_ if _finished(job)]
     yield from (job.cell for job in there)
     # The longest first, so that no process ends up alone with it.
     missing = sorted((job for job in jobs_ if job not in there), key=lambda job: not job.cell.method.single_task)
-    for job in missing:
-        (job.folder / _RUNNING).unlink(missing_ok=True)  # of a comparison that was killed
-        (job.folder / "error.txt").unlink(missing_ok=True)
     if not missing:
         return
     if dask is not None:

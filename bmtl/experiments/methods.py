@@ -7,7 +7,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from bmtl.models import DropoutGuide, EvidentialRegression, GaussianRegression, Homoscedastic, dropout_mlp, mlp
+from bmtl.models import (
+    BakkerHeskes,
+    DropoutGuide,
+    EvidentialRegression,
+    GaussianRegression,
+    Homoscedastic,
+    MultilinearRelationship,
+    VariationalBottleneck,
+    dropout_mlp,
+    mlp,
+)
 
 Kind = Literal["regression"] | int
 
@@ -113,6 +123,36 @@ def _gaussian(shape: Shape, widths: tuple[int, ...], generator: torch.Generator)
     return model, model.guide()
 
 
+def _bakker_heskes(shape: Shape, widths: tuple[int, ...], generator: torch.Generator, **options: Any) -> Built:
+    trunk = mlp(shape.inputs, widths, generator=generator)
+    model = BakkerHeskes(trunk, widths[-1], shape.kinds, shape.n_data, generator=generator, **options)
+    return model, model.guide()
+
+
+def _multilinear(shape: Shape, widths: tuple[int, ...], generator: torch.Generator, **options: Any) -> Built:
+    trunk = mlp(shape.inputs, widths, generator=generator)
+    model = MultilinearRelationship(trunk, widths[-1], shape.kinds, shape.n_data, generator=generator, **options)
+    return model, model.guide()
+
+
+def _bottleneck(shape: Shape, widths: tuple[int, ...], generator: torch.Generator, **options: Any) -> Built:
+    trunk = mlp(shape.inputs, widths, generator=generator)
+    model = VariationalBottleneck(trunk, widths[-1], shape.kinds, shape.n_data, generator=generator, **options)
+    return model, model.guide()
+
+
+def _gaussian_process(
+    shape: Shape, widths: tuple[int, ...], generator: torch.Generator, *, inducing: int = 64, **options: Any
+) -> Built:
+    """Of `bmtl.models.gaussian_process.MultitaskGP`, on the inputs themselves: there is no trunk, and no widths."""
+    from bmtl.models.gaussian_process import MultitaskGP  # needs the extra gp
+
+    inducing = min(inducing, shape.n_data)
+    targets = _regressions("gaussian-process", shape)
+    model = MultitaskGP(shape.inputs, targets, shape.n_data, inducing=inducing, generator=generator, **options)
+    return model, model.guide()
+
+
 def _regressions(model: str, shape: Shape) -> list[str]:
     classes = [name for name, kind in shape.kinds.items() if kind != "regression"]
     if classes:
@@ -127,6 +167,10 @@ MODELS: Mapping[str, Callable[..., Built]] = {
     "homoscedastic": _homoscedastic,
     "evidential": _evidential,
     "gaussian": _gaussian,
+    "bakker-heskes": _bakker_heskes,
+    "multilinear": _multilinear,
+    "bottleneck": _bottleneck,
+    "gaussian-process": _gaussian_process,
 }
 """Name -> function of (shape, widths, generator, options) that makes a model and its guide."""
 
@@ -155,6 +199,11 @@ METHODS: Mapping[str, Method] = {
         Method("mse-enet", model="evidential", options={"objective": "nll+mse"}),
         Method("mt-enet", model="evidential", options={"objective": "nll+lipschitz"}),
         Method("mt-enet-sample", model="evidential", options={"objective": "nll+lipschitz", "threshold": "sample"}),
+        Method("bakker-heskes", model="bakker-heskes", weigh="data"),
+        Method("mrn", model="multilinear", weigh="data"),
+        Method("mtvib", model="bottleneck", options={"beta": 0.01}, weigh="data"),
+        Method("gp-icm", model="gaussian-process", options={"kernel": "icm"}, weigh="data"),
+        Method("gp-lmc", model="gaussian-process", options={"kernel": "lmc"}, weigh="data"),
     )
 }
 """Methods by name; "stl" to "igb-v1+nash" are the unit-variance program with point-mass parameters."""

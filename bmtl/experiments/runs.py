@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from lightning.pytorch import Callback
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from bmtl.datasets import Batches, MultiTaskData
@@ -83,6 +84,7 @@ def run(
     folder: str | Path | None = None,
     *,
     keep_model: bool = False,
+    outside: ArrayLike | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> xr.DataTree:
     """Trains one method and returns its results tree, scored on the test rows.
@@ -100,14 +102,18 @@ def run(
         keep_model: Write ``model.pt`` beside the results, which `bmtl.experiments.load_fitted` reads; and draw for the
             training rows too where there are latents, into the tree's ``train``, which tells whether the guide is to be
             trusted.
+        outside: Raw inputs ``(M, D)`` without labels, such as out-of-distribution ones, to be drawn for too: the tree's
+            ``predictions`` and ``predictions_uncertainty``.
         callbacks: Further Lightning callbacks for the training.
 
     Raises:
         OSError: If `folder` cannot be written, before anything is trained.
-        ValueError: If the data lack a part or a label, or the model cannot take them, before anything is trained.
+        ValueError: If the data lack a part or a label, `outside` does not have their columns, or the model cannot take
+            them, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
     check_data(data)
+    unlabelled = None if outside is None else fitted.scaled_inputs(outside, data.x_scaler, data.x.shape[1])
     out = None if folder is None else results.check_writable(folder)
     if out is not None:
         for name in ("last.ckpt", "partial.nc"):  # of an earlier run that was interrupted
@@ -120,7 +126,7 @@ def run(
             members = []
             for member in range(method.members):
                 own = seed * method.members + member
-                members.append(_train(part, method, own, budget, out, keep_model, callbacks))
+                members.append(_train(part, method, own, budget, out, keep_model, unlabelled, callbacks))
             learnt.append(_mixed(members))
     except KeyboardInterrupt as stop:
         if not learnt and isinstance(stop, _Stopped):
@@ -203,6 +209,7 @@ class _Learnt:
     test: Draws
     val: Draws
     train: Draws | None  # if the guide is to be judged
+    outside: Draws | None  # of inputs without labels, if there are any
     history: dict[str, np.ndarray]
     tasks: tuple[str, ...]  # of the history
     errors: dict[str, float]  # in scaled units
@@ -225,6 +232,7 @@ def _train(
     budget: Budget,
     folder: Path | None,
     trust: bool,
+    outside: Tensor | None,
     callbacks: Sequence[Callback],
 ) -> _Learnt:
     labelled = data.labelled()  # rows that teach nothing would only lengthen the epochs
@@ -252,8 +260,8 @@ def _train(
             raise
         if folder is not None:
             save_checkpoint(svi, folder / "last.ckpt")
-        raise _Stopped(_read_off(data, model, svi, method, seed, budget, float("nan"))) from stop
-    return _read_off(data, model, svi, method, seed, budget, _kept_score(result, score), trust)
+        raise _Stopped(_read_off(data, model, svi, method, seed, budget, outside, float("nan"))) from stop
+    return _read_off(data, model, svi, method, seed, budget, outside, _kept_score(result, score), trust)
 
 
 def _kept_score(result: FitResult, score: str) -> float:
@@ -275,12 +283,16 @@ def _read_off(
     method: Method,
     seed: int,
     budget: Budget,
+    outside: Tensor | None,
     score: float,
     trust: bool = False,
 ) -> _Learnt:
+    def predict(x: Tensor, y: dict[str, Tensor] | None = None) -> Draws:
+        return draw(model, svi.guide, x, y, num_draws=budget.draws, seed=seed)
+
     def drawn(part: str) -> tuple[Draws, dict[str, Tensor]]:
         x, y = data.tensors(part)
-        return draw(model, svi.guide, x, y, num_draws=budget.draws, seed=seed), y
+        return predict(x, y), y
 
     val, y = drawn("val")
     errors = {}
@@ -297,7 +309,9 @@ def _read_off(
         val, _ = drawn("val")
     state = {name: value.clone() for name, value in svi.module.state_dict().items()}
     train = drawn("train")[0] if trust and val.log_q is not None and method.members == 1 else None
-    return _Learnt(drawn("test")[0], val, train, history_arrays(svi.history), svi.names, errors, score, [state])
+    elsewhere = None if outside is None else predict(outside)
+    history = history_arrays(svi.history)
+    return _Learnt(drawn("test")[0], val, train, elsewhere, history, svi.names, errors, score, [state])
 
 
 def _mixed(members: Sequence[_Learnt]) -> _Learnt:
@@ -305,10 +319,12 @@ def _mixed(members: Sequence[_Learnt]) -> _Learnt:
     first = members[0]
     if len(members) == 1:
         return first
+    outside = [member.outside for member in members if member.outside is not None]
     return _Learnt(
         test=mixture([member.test for member in members]),
         val=mixture([member.val for member in members]),
         train=None,
+        outside=mixture(outside) if outside else None,
         history={**first.history, "seconds": np.sum([member.history["seconds"] for member in members], axis=0)},
         tasks=first.tasks,
         errors={task: float(np.mean([member.errors[task] for member in members])) for task in first.errors},
@@ -330,10 +346,12 @@ def _joined(parts: Sequence[_Learnt]) -> _Learnt:
         **{name: np.concatenate([arrays[name] for arrays in histories], axis=1) for name in by_task},
         "seconds": np.sum([arrays["seconds"] for arrays in histories], axis=0),
     }
+    outside = [part.outside for part in parts if part.outside is not None]
     return _Learnt(
         test=side_by_side([part.test for part in parts]),
         val=side_by_side([part.val for part in parts]),
         train=None,
+        outside=side_by_side(outside) if outside else None,
         history=history,
         tasks=tuple(task for part in parts for task in part.tasks),
         errors={task: error for part in parts for task, error in part.errors.items()},
@@ -358,6 +376,7 @@ def _run_tree(
         tasks=learnt.tasks,
         validation=learnt.val,
         train=learnt.train,
+        outside=learnt.outside,
         method=method.name,
         balancer=method.balancer,
         seed=seed,

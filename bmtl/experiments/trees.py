@@ -4,13 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from bmtl.datasets import MultiTaskData
 from bmtl.datasets.scaler import Scaler
 from bmtl.evaluation import results
+from bmtl.evaluation.groups import posterior_group
+from bmtl.evaluation.relatedness import ANCHOR
 from bmtl.inference.predictives import Draws
 from bmtl.inference.record import StepRecord, history_arrays
+from bmtl.models.vmtl import VMTL
+
+MOST_OFFSET = 10.0  # of a target's mean from zero, in its standard deviations, for draws in units to stay in float32
 
 
 def results_tree(
@@ -33,7 +39,8 @@ def results_tree(
 
     Args:
         data: What was learnt from, or ``data.subset(...)``. Those targets that were drawn too are in the tree.
-        drawn: From `bmtl.draw` for the rows of `part`.
+        drawn: From `bmtl.draw` for the rows of `part`: all of them for every target, or each target's own, those of
+            ``data.tensors_by_task(part)``. The same holds for what is drawn for other parts.
         history: ``svi.history``, or its arrays.
         tasks: What the arrays of a history call its tasks; the targets by default.
         part: The part of the data that was drawn for.
@@ -56,14 +63,18 @@ def results_tree(
         tasks = history[-1].names  # a model may have its tasks in another order, or several for one target
     arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
     unlabelled = _in_units(data, targets, outside) if outside is not None else {}
+    names = tuple(targets if tasks is None else tasks)
+    related = "task_correlation" in drawn.posterior
     tree = results.to_datatree(
         **_scored(data, targets, drawn, part),
         posterior=drawn.posterior or None,
+        dims={"task_correlation": ("task", "task_bis")} if related else None,
+        coords={"task": names, "task_bis": names} if related else None,
         predictions=unlabelled.get("predictive"),
         predictions_aleatoric=unlabelled.get("aleatoric"),
         predictions_epistemic=unlabelled.get("epistemic"),
         training=arrays,
-        tasks=targets if tasks is None else tasks,
+        tasks=names,
         method=method,
         balancer=balancer,
         seed=seed,
@@ -80,18 +91,48 @@ def results_tree(
     return tree
 
 
+def add_relatedness(tree: xr.DataTree, model: VMTL, drawn: Draws) -> None:
+    """Writes what share each source has in each task's prior into the tree's ``posterior``.
+
+    ``relatedness_w`` and ``relatedness_z``, as far as the model has them, ``(chain, draw, task, source)``: the diagonal is
+    0, rows sum to 1, and the last source is the anchor. Where weights are not drawn, all draws are equal.
+
+    Args:
+        tree: From `results_tree` for the same draws; changed in place.
+        model: The fitted model.
+        drawn: With the weights' sites, ``alpha...``, where the model draws them.
+
+    Raises:
+        ValueError: If the model's priors do not come from other tasks.
+    """
+    if model.priors is None:
+        raise ValueError("The priors of this model do not come from other tasks: prior='tasks' relates them.")
+    sites = [site for site, _ in model.priors.sites() if site in drawn.posterior]
+    count = max((len(values) for values in drawn.posterior.values()), default=1)
+    draws = {site: torch.as_tensor(drawn.posterior[site]) for site in sites}
+    shares = {
+        f"relatedness_{latent}": share.numpy() if draws else share.expand(count, *share.shape).numpy()
+        for latent, share in model.relatedness(draws or None).items()
+    }
+    group = posterior_group(
+        shares,
+        {"task": model.names, "source": [*model.names, ANCHOR]},
+        dict.fromkeys(shares, ("task", "source")),
+    )
+    before = tree["posterior"].to_dataset() if "posterior" in tree.children else xr.Dataset()
+    tree["posterior"] = xr.DataTree(before.merge(group))
+
+
 def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str) -> dict[str, Any]:
     """Arguments of `to_datatree` for the rows of a part."""
-    rows = data.rows[part]
     scalers = {task: data.y_scalers[task] for task in targets if data.kinds[task] == "regression"}
     # Without labels there are no densities; sample_stats go with densities of the same draws.
     scored = set(targets) <= set(drawn.log_likelihood)
     together = drawn.log_p is not None and drawn.log_q is not None
     return {
-        "observed": {task: data.y[task][rows] for task in targets},
+        "observed": {task: data.y[task][_rows_drawn(data, drawn, task, part)] for task in targets},
         **_in_units(data, targets, drawn),
-        # A density per unit is that of the scaled target over the unit's scale.
-        "log_likelihood": {t: drawn.log_likelihood[t] - _log_scale(scalers, t) for t in targets} if scored else None,
+        "log_likelihood": {t: _per_unit(drawn.log_likelihood[t], scalers.get(t)) for t in targets} if scored else None,
         "pit": {task: values for task, values in drawn.pit.items() if task in scalers} or None,
         "sample_stats": {"lp": drawn.log_p, "log_q": drawn.log_q} if together else None,
         "target_location": {task: float(scaler.mean) for task, scaler in scalers.items()},
@@ -101,13 +142,19 @@ def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str
     }
 
 
+def _rows_drawn(data: MultiTaskData, drawn: Draws, task: str, part: str) -> np.ndarray:
+    """The rows of a part that there are draws for: those with a label for the target, or all of them."""
+    own = data.rows_by_task(part).get(task, data.rows[part][:0])
+    return own if drawn.predictive[task].shape[1] == len(own) else data.rows[part]
+
+
 def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict[str, dict[str, Any]]:
     """What was drawn of the targets; regressions in reported units."""
     scalers = {task: data.y_scalers[task] for task in targets if data.kinds[task] == "regression"}
 
     def values(field: str) -> dict[str, np.ndarray]:
         given = getattr(drawn, field)
-        return {t: scalers[t].inverse(given[t]) if t in scalers else given[t] for t in targets if t in given}
+        return {t: _inverse(scalers[t], given[t]) if t in scalers else given[t] for t in targets if t in given}
 
     def variances(field: str) -> dict[str, np.ndarray]:
         given = getattr(drawn, field)
@@ -121,8 +168,8 @@ def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict
         "epistemic": variances("epistemic"),
         "distribution": {
             task: {
-                "loc": scalers[task].inverse(drawn.distribution[task]["loc"]),
-                "scale": drawn.distribution[task]["scale"] * scalers[task].std,
+                "loc": _inverse(scalers[task], drawn.distribution[task]["loc"]),
+                "scale": _rounded_once(np.multiply, drawn.distribution[task]["scale"], float(scalers[task].std)),
                 "df": drawn.distribution[task]["df"],
             }
             for task in scalers
@@ -131,5 +178,27 @@ def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict
     }
 
 
-def _log_scale(scalers: Mapping[str, Scaler], target: str) -> float:
-    return float(np.log(scalers[target].std)) if target in scalers else 0.0
+def _inverse(scaler: Scaler, scaled: np.ndarray) -> np.ndarray:
+    """Scaled values in reported units, in the precision of the model where the units allow it, else in float64.
+
+    float32 is exact to 6e-8 of a value: where the mean is up to ten standard deviations from zero, that is less than a
+    millionth of a standard deviation, and the array takes half the memory. A total energy would lose what is learnt of it.
+    """
+    mean, std = float(scaler.mean), float(scaler.std)
+    if abs(mean) > MOST_OFFSET * std:
+        return scaler.inverse(scaled)
+    values = _rounded_once(np.multiply, scaled, std)
+    return np.add(values, mean, out=values, dtype=np.float64, casting="same_kind")
+
+
+def _per_unit(log_density: np.ndarray, scaler: Scaler | None) -> np.ndarray:
+    """A density per unit: that of the scaled target over the unit's scale."""
+    return log_density if scaler is None else _rounded_once(np.subtract, log_density, float(np.log(scaler.std)))
+
+
+def _rounded_once(operation: np.ufunc, values: np.ndarray, number: float) -> np.ndarray:
+    """`operation` in float64, its result in the dtype of `values`, without a float64 copy of them.
+
+    In float32 throughout, the number's own rounding would be the same error in every entry, which no mean removes.
+    """
+    return operation(values, number, out=np.empty_like(values), dtype=np.float64, casting="same_kind")

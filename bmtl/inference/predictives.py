@@ -25,7 +25,8 @@ class Draws:
         mean: Mean of the predictive ``(N,)``; not of classifications.
         probability: Class probabilities of the predictive ``(N, C)``; of classifications only.
         distribution: ``loc``, ``scale`` and ``df`` of each draw's predictive, ``(S, N)``, where that is a Student t or,
-            with infinite df, a normal: the predictive is their mixture. One row where there are no latents.
+            with infinite df, a normal: the predictive is their mixture. One row where there are no latents. A normal's df
+            is one number seen ``(S, N)`` times, and cannot be written to.
         aleatoric: What stays uncertain if the draw is known, ``(N,)``: the mean variance of the draws' predictives; for a
             classification their mean entropy, in nats.
         epistemic: The rest, ``(N,)``: the variance of the draws' means (with what a distribution holds to be epistemic
@@ -116,33 +117,41 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 class Target:
     """Gathers one target's rows over chunks and passes; a chunk is known by its first row.
 
+    What is as large as the draws is written to its place at once, in the precision of the model, and handed out once only
+    (`draws`, `densities`, `components`): a second copy of it would double the memory that drawing takes.
+
     Args:
         name: The target.
         labels: ``(N,)``, or None.
+        passes: How often all rows are seen, each time under other latents.
+        samples: Draws of y in each pass.
     """
 
-    def __init__(self, name: str, labels: Tensor | None) -> None:
+    def __init__(self, name: str, labels: Tensor | None, passes: int, samples: int) -> None:
         self.name = name
         self.labels = labels
+        self.passes = passes
+        self.samples = samples
         self.classes = False
-        self.row = 0  # where this pass stands
-        self.sampled: dict[int, list[np.ndarray]] = {}
+        self.turn = 0  # which pass this is
+        self.row = 0  # where it stands
+        self.sampled: dict[int, np.ndarray] = {}
         self.first: dict[int, np.ndarray] = {}  # the first pass's means: sums are of differences to them
         self.shift: dict[int, np.ndarray] = {}
         self.square: dict[int, np.ndarray] = {}
         self.spread: dict[int, np.ndarray] = {}
         self.within: dict[int, np.ndarray] = {}
-        self.parameters: dict[int, list[dict[str, np.ndarray]]] = {}
-        self.density: dict[int, list[np.ndarray]] = {}
+        self.parameters: dict[str, dict[int, np.ndarray]] = {}
+        self.density: dict[int, np.ndarray] = {}
         self.pit: dict[int, np.ndarray] = {}
 
-    def add(self, fn: Any, value: Tensor, samples: int) -> float:
+    def add(self, fn: Any, value: Tensor) -> float:
         """Adds the next chunk of a pass, its distribution and a draw of it; returns the log density of its labels."""
         if not value.dim():
             raise ValueError(f"The model predicts one number for {self.name!r}, and one a row is expected.")
         start, self.row = self.row, self.row + len(value)
-        drawn = value[None] if samples == 1 else fn.sample((samples,))
-        self.sampled.setdefault(start, []).append(to_numpy(drawn))
+        drawn = value[None] if self.samples == 1 else fn.sample((self.samples,))
+        self._keep(self.sampled, start, drawn)
         self._moments(start, fn, value, drawn)
         if self.labels is None:
             return 0.0
@@ -154,54 +163,65 @@ class Target:
         if not filled.is_floating_point():
             filled = filled.to(value.dtype)  # torch's Bernoulli takes floats only
         try:
-            density = fn.log_prob(filled).double()
+            density = fn.log_prob(filled)
         except ValueError as error:
             raise ValueError(f"At site {PREFIX + self.name!r}: {error}") from error
         if missing.dim() > density.dim():  # one missing entry leaves its whole event out
             missing = missing.flatten(density.dim()).any(-1)
-        self.density.setdefault(start, []).append(to_numpy(density.masked_fill(missing, torch.nan)))
+        density = density.to(torch.promote_types(density.dtype, torch.float32))  # a half is too coarse
+        self._keep(self.density, start, density.masked_fill(missing, torch.nan)[None])
         if not fn.support.is_discrete and not fn.event_shape:
             try:
                 below = fn.cdf(filled).double()
             except NotImplementedError:
-                below = (drawn <= filled).double().mean(0)
+                below = (drawn <= filled).sum(0).double() / self.samples
             self.pit[start] = self.pit.get(start, 0.0) + to_numpy(below.masked_fill(missing, torch.nan))
-        return float(density.masked_fill(missing, 0.0).sum())
+        return float(density.masked_fill(missing, 0.0).sum(dtype=torch.float64))
 
     def end_pass(self) -> None:
         """Goes back to the first row."""
         if self.labels is not None and len(self.labels) != self.row:
             raise ValueError(f"{len(self.labels)} labels were given for {self.name!r}, and it has {self.row} rows.")
         self.row = 0
+        self.turn += 1
 
     def draws(self) -> np.ndarray:
-        return np.concatenate([np.concatenate(parts) for parts in self.sampled.values()], axis=1)
+        return _taken(self.sampled)
 
     def densities(self) -> np.ndarray:
-        return np.concatenate([np.stack(parts) for parts in self.density.values()], axis=1)
+        return _taken(self.density)
 
-    def means(self, passes: int) -> np.ndarray:
-        return np.concatenate([self.first[start] + self.shift[start] / passes for start in self.first])
+    def means(self) -> np.ndarray:
+        return np.concatenate([self.first[start] + self.shift[start] / self.passes for start in self.first])
 
-    def pits(self, passes: int) -> np.ndarray:
-        return np.clip(np.concatenate(list(self.pit.values())) / passes, 0.0, 1.0)
+    def pits(self) -> np.ndarray:
+        return np.clip(np.concatenate(list(self.pit.values())) / self.passes, 0.0, 1.0)
 
-    def aleatoric(self, passes: int) -> np.ndarray:
-        return np.concatenate(list(self.spread.values())) / passes
+    def aleatoric(self) -> np.ndarray:
+        return np.concatenate(list(self.spread.values())) / self.passes
 
-    def epistemic(self, passes: int) -> np.ndarray:
+    def epistemic(self) -> np.ndarray:
         if self.classes:
-            return np.maximum(entropy(self.means(passes)) - self.aleatoric(passes), 0.0)
-        between = [self.square[start] / passes - np.square(self.shift[start] / passes) for start in self.first]
-        within = [self.within[start] / passes for start in self.first]
+            return np.maximum(entropy(self.means()) - self.aleatoric(), 0.0)
+        n = self.passes
+        between = [self.square[start] / n - np.square(self.shift[start] / n) for start in self.first]
+        within = [self.within[start] / n for start in self.first]
         return np.maximum(np.concatenate(between), 0.0) + np.concatenate(within)
 
     def components(self) -> dict[str, np.ndarray]:
-        names = next(iter(self.parameters.values()))[0]
-        return {
-            name: np.concatenate([np.stack([p[name] for p in parts]) for parts in self.parameters.values()], axis=1)
-            for name in names
-        }
+        found = {name: _taken(parts) for name, parts in self.parameters.items()}
+        loc = found["loc"]
+        return {**found, "df": found.get("df", np.broadcast_to(np.full((), np.inf, loc.dtype), loc.shape))}
+
+    def _keep(self, parts: dict[int, np.ndarray], start: int, values: Tensor) -> None:
+        """Writes this pass's values ``(samples, B)`` of the chunk at `start` to their rows."""
+        array = to_numpy(values)
+        if self.passes == 1:
+            parts[start] = array
+            return
+        if start not in parts:
+            parts[start] = np.empty((self.passes * len(array), *array.shape[1:]), array.dtype)
+        parts[start][self.turn * len(array) : (self.turn + 1) * len(array)] = array
 
     def _moments(self, start: int, fn: Any, value: Tensor, drawn: Tensor) -> None:
         centre, spread, within = _split(fn, drawn)
@@ -215,8 +235,9 @@ class Target:
             self.within[start] = self.within.get(start, 0.0) + to_numpy(within.expand(value.shape).double())
         parameters = _location_scale(fn)
         if parameters is not None:
-            arrays = {name: to_numpy(tensor.expand(value.shape)) for name, tensor in parameters.items()}
-            self.parameters.setdefault(start, []).append(arrays)
+            for name, tensor in parameters.items():
+                own = tensor.expand(value.shape)[None].clone()  # and not a parameter of the model, which may go on
+                self._keep(self.parameters.setdefault(name, {}), start, own)
 
     def _check(self, fn: Any, value: Tensor, label: Tensor) -> None:
         if label.shape != value.shape:
@@ -249,14 +270,27 @@ def _split(fn: Any, drawn: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
 
 
 def _location_scale(fn: Any) -> dict[str, Tensor] | None:
-    """Location, scale and degrees of freedom of a normal or a Student t; None for anything else."""
+    """Location and scale of a normal, with the degrees of freedom of a Student t; None for anything else."""
     if fn.event_shape:
         return None
     if isinstance(fn, Normal):
-        return {"loc": fn.loc, "scale": fn.scale, "df": torch.full_like(fn.scale, torch.inf)}
+        return {"loc": fn.loc, "scale": fn.scale}
     if all(hasattr(fn, name) for name in ("loc", "scale", "df")):
         return {"loc": fn.loc, "scale": fn.scale, "df": fn.df}
     return None
+
+
+def _taken(parts: dict[int, np.ndarray]) -> np.ndarray:
+    """Arrays ``(S, B, ...)`` of the chunks as one ``(S, N, ...)``; each chunk is forgotten when it has been copied."""
+    if len(parts) == 1:
+        return parts.popitem()[1]
+    first = next(iter(parts.values()))
+    rows = sum(part.shape[1] for part in parts.values())
+    whole = np.empty((len(first), rows, *first.shape[2:]), first.dtype)
+    for start in sorted(parts):
+        part = parts.pop(start)
+        whole[:, start : start + part.shape[1]] = part
+    return whole
 
 
 def to_numpy(value: Tensor) -> np.ndarray:

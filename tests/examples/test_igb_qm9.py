@@ -44,13 +44,13 @@ def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys
 
 
 def test_missing_data_are_told(example, monkeypatch, tmp_path):
-    with pytest.raises(SystemExit, match=r"qm9_12k\.npz.*--root"):
+    with pytest.raises(SystemExit, match=r"qm9_12k\.npz"):
         start(example, monkeypatch, "--root", tmp_path)
 
 
 @pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
 def test_data_are_in_the_units_of_the_table(example):
-    data = example.read(DATA, example.SPLIT)
+    data = example.load("qm9-12k", root=DATA, sizes=example.SPLIT)
     assert data.tasks == tuple(example.UNITS)
     assert {part: len(rows) for part, rows in data.rows.items()} == example.SPLIT
     assert data.y["mu"].mean() == pytest.approx(2.6773, abs=1e-4)  # the file's README, in D

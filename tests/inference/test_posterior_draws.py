@@ -32,7 +32,7 @@ def test_every_draw_is_used_once():
 
 
 def test_mcmc_gives_the_conjugate_predictive():
-    """Posterior of a normal mean: N(sum y / (n + 1), 1 / (n + 1)). Four standard errors, were a fifth of them independent."""
+    """Posterior of a normal mean: N(sum y / (n + 1), 1 / (n + 1)). Four standard errors of 30 draws."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         mcmc = MCMC(NUTS(model, max_tree_depth=3), num_samples=150, warmup_steps=40, disable_progbar=True)

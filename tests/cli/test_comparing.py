@@ -1,0 +1,186 @@
+"""``bmtl demo`` and ``bmtl compare``."""
+
+import io
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import xarray as xr
+from rich.console import Console
+
+from bmtl import cli
+from bmtl.cli import comparing
+from bmtl.evaluation import results
+from bmtl.experiments import DEMO, METHODS
+
+TINY = ("--epochs", 2, "--batch-size", 32, "--widths", 6, "--draws", 8, "--jobs", 1)
+TABLES = {"comparison.nc", "table.csv", "table.md", "table.tex", "training.png", "reliability.png"}
+
+
+def names(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- The demo --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """``bmtl demo --quick`` in this process: its folder and what it printed, styles included."""
+    out, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        terminal = Console(file=printed, force_terminal=True, width=120, legacy_windows=False)
+        for module in (sys.modules["bmtl.cli.console"], comparing):  # bmtl.cli.console is the console itself
+            patch.setattr(module, "console", terminal)
+        patch.setattr(sys, "argv", ["bmtl", "demo", "--quick", "--out", str(out)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert not stop.value.code
+    return out, printed.getvalue()
+
+
+def test_the_demo_writes_its_files(demo):
+    out, _ = demo
+    assert names(out) == {f"{name}/seed-0/results.nc" for name in DEMO} | TABLES | {"conflicts.png"}
+    assert set(results.read(out / "bayesian/seed-0/results.nc").children) >= {"posterior", "posterior_predictive"}
+    frame = pd.read_csv(out / "table.csv", index_col="method")
+    assert frame.index.tolist() == list(DEMO)
+    assert frame.notna().drop(columns=["T", "delta_m [%]"]).all(axis=None)
+    assert frame.drop(index="stl")["T"].notna().all()
+
+
+def test_the_demo_prints_its_tables(demo):
+    out, printed = demo
+    frame = pd.read_csv(out / "table.csv", index_col="method")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", printed)
+    assert "qm9-mini: 11 tasks; molecules: 1,400 train, 300 val, 300 test. 7 runs." in plain
+    assert all(f"{name} (seed 0) done" in plain for name in DEMO)
+    assert "delta_m: mean relative change of MAE against stl" in plain
+    assert f"Wrote {out}/" in plain.replace("\n", "")
+    for task in ("mu [D]", "alpha [bohr^3]", "homo [meV]", "r2 [bohr^2]", "cv [cal/(mol K)]"):
+        assert task in plain
+    lines = plain[plain.index("Scores on") : plain.index("Mean absolute error")].splitlines()
+    rows = {words[0]: words for line in lines if (words := line.split())}
+    for name in DEMO:
+        assert float(rows[name][3]) == pytest.approx(frame.loc[name, "mean NLL"], rel=0.01)
+    assert rows["stl"].count("–") == 2  # no delta_m and no step time of its own
+
+
+# ---- A comparison ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(archive, tmp_path_factory):
+    """A comparison that nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bmtl", *map(str, given(archive, out))])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert not stop.value.code
+    return out
+
+
+def given(archive, out, **changes):
+    options = {"--methods": "stl,ew,bayesian", "--seeds": 2, "--out": out} | changes
+    return ["compare", f"npz:{archive}", *TINY, *(word for pair in options.items() for word in pair)]
+
+
+def same(one, other):
+    """Whether two runs or comparisons are the same bit for bit, up to times."""
+    for node in one.subtree:
+        times = ("seconds", "step_seconds", "T")
+        a, b = (n.to_dataset(inherit=False).drop_attrs() for n in (node, other[node.path]))
+        xr.testing.assert_identical(*(d.drop_vars(times, errors="ignore") for d in (a, b)))
+
+
+def test_a_comparison(whole):
+    runs = {f"{name}/seed-{seed}/results.nc" for name in ("stl", "ew", "bayesian") for seed in (0, 1)}
+    assert names(whole) == runs | TABLES
+    scores = results.read(whole / "comparison.nc").to_dataset()
+    assert scores["task"].values.tolist() == ["mass", "25400"]
+    assert scores.sizes["split"] == 2
+
+
+def test_a_comparison_killed_in_the_middle_goes_on_where_it_stood(run, archive, whole, tmp_path):
+    """`kill -9` leaves no file half: the same command finishes, and all is as if nothing had happened."""
+    command = [sys.executable, "-c", "from bmtl.cli import main; main()", *map(str, given(archive, tmp_path))]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/*/results.nc"))) < 2 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/results.nc")}
+    assert 2 <= len(before) < 6
+    code, _, err = run(*given(archive, tmp_path))
+    assert (code, err) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {name for name in names(tmp_path) if not name.endswith(".tmp")} == names(whole)
+    for name in names(whole):
+        if name.endswith(".nc"):
+            same(results.read(whole / name), results.read(tmp_path / name))
+
+
+def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
+    out = tmp_path / "out"
+    changes = {"--methods": "ew", "--balancers": "ew,cagrad(c=0.4)", "--lr": "1e-5,0.05", "--seeds": 1}
+    code, printed, err = run(*given(archive, out, **changes), "-d", "drop=25400", "-d", "units=kg")
+    assert (code, err) == (0, "")
+    assert "Learning rates chosen on validation: ew (ew) 0.05, ew (cagrad(c=0.4)) 0.05." in printed
+    frame = pd.read_csv(out / "table.csv", index_col="method")
+    assert frame.index.tolist() == ["ew (ew)", "ew (cagrad(c=0.4))"]
+    assert "MAE mass [kg]" in frame.columns
+    assert not any("25400" in column for column in frame.columns)
+
+
+def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypatch):
+    from bmtl.experiments import Method, methods
+
+    monkeypatch.setattr(methods, "METHODS", METHODS | {"broken": Method("broken", options={"noise": "none"})})
+    code, out, _ = run(*given(archive, tmp_path / "a", **{"--methods": "ew,broken", "--seeds": 1}))
+    assert code == 1
+    assert "failed: broken (seed 0" in out
+    assert "noise is one of" in out
+    assert results.read(tmp_path / "a/comparison.nc")["method"].values.tolist() == ["ew"]
+    code, out, err = run(*given(archive, tmp_path / "b", **{"--methods": "broken", "--seeds": 1}))
+    assert code == 1
+    assert err.startswith("Error: No run came to an end. The first, broken (seed 0")
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--methods": "ew,nonsense"}, "There is no method 'nonsense'"),
+        ({"--methods": ""}, "at least one method"),
+        ({"--methods": "ew,ew"}, "methods of a comparison must differ"),
+        ({"--balancers": "nonsense"}, "No balancer is called 'nonsense'"),
+        ({"--select": "test"}, "select is one of val, last, best-on-test"),
+        ({"--lr": "fast"}, "--lr is a number or several"),
+        ({"--lr": "1e-3,-1"}, "numbers are positive"),
+        ({"--widths": "0"}, "numbers are positive"),
+        ({"--widths": "8.5"}, "--widths"),
+        ({"--splits": "3"}, "no fixed splits"),
+        ({"-d": "split"}, "is name=value"),
+        ({"-d": "fold=1"}, "does not know the option 'fold'"),
+        ({"-d": "drop=mass,25400"}, "No target is left"),
+    ],
+)
+def test_wrong_input_is_told_before_training(run, archive, tmp_path, never_trains, changes, message):
+    code, _, err = run(*given(archive, tmp_path, **changes))
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_data_set_is_told(run, tmp_path, never_trains):
+    for name in ("npz:none.npz", "uci/none", "nothing"):
+        code, _, err = run("compare", name, "--root", tmp_path, "--out", tmp_path / "out")
+        assert code == 2
+        assert err.startswith("Error: ")

@@ -1,0 +1,173 @@
+"""``bmtl train`` and ``bmtl predict``."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bmtl import cli
+from bmtl.datasets import load
+from bmtl.evaluation import results
+
+TINY = ("--epochs", 2, "--batch-size", 32, "--widths", 6, "--draws", 8, "--seed", 3)
+
+
+@pytest.fixture(scope="module")
+def trained(archive, tmp_path_factory):
+    """The folder of ``bmtl train``, and its data."""
+    out = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ["train", f"npz:{archive}", "-d", "units=25400:mm,mass:kg", "--out", out, *TINY]
+        patch.setattr(sys, "argv", ["bmtl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert not stop.value.code
+    return out, load(f"npz:{archive}", units={"mass": "kg", "25400": "mm"})
+
+
+def write(path, x, names=("a", "b", "c")):
+    if path.suffix == ".npz":
+        np.savez(path, X=x)
+    else:
+        pd.DataFrame(x, columns=names).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("given", ["x.csv", "x.npz"])
+def test_predictions_are_those_of_the_run_on_the_test_rows(run, trained, tmp_path, given):
+    folder, data = trained
+    rows = data.rows["test"]
+    inputs = write(tmp_path / given, data.x[rows])
+    tree = results.read(folder / "results.nc")
+
+    code, out, err = run("predict", folder, "--data", inputs, "--out", tmp_path / "p.nc", "--seed", 3)
+    assert (code, err) == (0, "")
+    assert "p.nc: 20 rows, targets mass, 25400." in out
+    found = results.read(tmp_path / "p.nc")
+    summary = found["predictions_summary"].to_dataset()
+
+    run("predict", folder, "--data", inputs, "--out", tmp_path / "p.csv", "--seed", 3)
+    frame = pd.read_csv(tmp_path / "p.csv", index_col="row")
+    assert frame.index.tolist() == list(range(20))
+    for name, unit in (("mass", "kg"), ("25400", "mm")):
+        seen = tree[f"observed_data/obs_{name}"].values
+        draws = found[f"predictions/y_{name}"].values[0][:, seen]
+        np.testing.assert_allclose(draws, tree[f"posterior_predictive/y_{name}"].values[0], rtol=1e-6)
+        mean = tree[f"predictive_mean/y_{name}"].values
+        np.testing.assert_allclose(summary[f"{name}_mean"].values[seen], mean, rtol=1e-6)
+        np.testing.assert_allclose(frame[f"{name} mean [{unit}]"].values[seen], mean, rtol=1e-6)
+        for what in ("aleatoric", "epistemic"):
+            deviation = np.sqrt(tree[f"uncertainty/{what}_{name}"].values)
+            np.testing.assert_allclose(frame[f"{name} {what} sd [{unit}]"].values[seen], deviation, rtol=1e-5)
+        quantiles = summary[f"{name}_quantile"]
+        for level in quantiles["quantile"].values:
+            column = frame[f"{name} {100 * level:g} % [{unit}]"]
+            np.testing.assert_allclose(column, quantiles.sel(quantile=level), rtol=1e-6)
+
+
+def test_training_tells_its_errors_in_units(run, archive, tmp_path):
+    arguments = ("--method", "stl", "--balancer", "ew", "-d", "units=kg", "-d", "drop=25400", "--out", tmp_path)
+    code, out, err = run("train", f"npz:{archive}", *TINY, *arguments)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("mass: mean absolute error on validation ")
+    assert out.splitlines()[0].endswith(" kg")
+    assert f"Next: bmtl predict {tmp_path} --data FILE" in out.replace("\n", " ")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "results.nc"}
+
+
+def test_classes_are_told_as_shares_of_wrong_ones(run, tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(80, 2))
+    np.savez(tmp_path / "kinds.npz", X=x, y=(x[:, 0] > 0).astype(int), classes=np.array(["low", "high"]))
+    code, out, _ = run("train", f"npz:{tmp_path}/kinds.npz", *TINY, "--out", tmp_path / "m")
+    assert code == 0
+    assert out.startswith("task_0: share of wrong classes on validation 0.")
+    inputs = write(tmp_path / "x.csv", x[:4], ("a", "b"))
+    run("predict", tmp_path / "m", "--data", inputs, "--out", tmp_path / "p.csv")
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert set(frame["task_0"]) <= {"low", "high"}
+    np.testing.assert_allclose(frame["task_0 p(low)"] + frame["task_0 p(high)"], 1, rtol=1e-5)
+
+
+def test_a_csv_may_have_a_mark_at_its_start_and_blank_lines(run, trained, tmp_path):
+    (tmp_path / "x.csv").write_bytes("\ufeffa,b,c\r\n1,2,3\r\n\r\n4,5,6\r\n\r\n".encode())
+    code, out, _ = run("predict", trained[0], "--data", tmp_path / "x.csv", "--out", tmp_path / "p.csv", "--draws", 3)
+    assert code == 0
+    assert "2 rows" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "There is no "),
+        ("x.csv", b"", "shape (0, 0); the model was trained on 3 columns"),
+        ("x.csv", b"a,b,c\n", "shape (0, 3)"),
+        ("x.csv", b"a,b\n1,2\n", "shape (1, 2); the model was trained on 3 columns"),
+        ("x.csv", b"a,b,c\n1,2,3\n1,2\n", "line 3: 2 fields, and the header has 3"),
+        ("x.csv", b"a,b,c\n1,2,3\n1,,3\n", "line 3: b='' is not a number"),
+        ("x.csv", b"a,b,c\n1,2,high\n", "line 2: c='high' is not a number"),
+        ("x.csv", b"1,2,3\n4,5,6\n", "begins with numbers"),
+        ("x.csv", b"a,b,c\n1,nan,3\n", "1 rows with NaN or infinite entries, the first is row 0"),
+        ("x.csv", b"PK\x03\x04\xff\xfe\x00", "is not a CSV file"),
+        ("x.npz", b"a,b,c\n1,2,3\n", "is not an .npz file"),
+        ("x.npz", b"", "is not an .npz file"),
+    ],
+)
+def test_inputs_that_will_not_do_are_told(run, trained, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    code, _, err = run("predict", trained[0], "--data", tmp_path / name, "--out", tmp_path / "p.csv")
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_an_archive_without_inputs_is_told(run, trained, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 3)))
+    code, _, err = run("predict", trained[0], "--data", tmp_path / "x.npz", "--out", tmp_path / "p.csv")
+    assert code == 2
+    assert "has no array 'X'; its arrays are: x" in err
+
+
+def test_a_file_of_another_kind_is_refused(run, trained, tmp_path):
+    code, _, err = run("predict", trained[0], "--data", tmp_path / "x.csv", "--out", tmp_path / "p.xlsx")
+    assert code == 2
+    assert "written as .csv or .nc" in err
+
+
+def test_a_folder_that_cannot_be_written_is_told(run, trained, tmp_path):
+    (tmp_path / "file").touch()
+    inputs = write(tmp_path / "x.csv", np.zeros((2, 3)))
+    code, _, err = run("predict", trained[0], "--data", inputs, "--out", tmp_path / "file" / "p.csv")
+    assert code == 2
+    assert "cannot be written to" in err
+
+
+def test_a_missing_or_damaged_model_is_told(run, trained, tmp_path):
+    inputs = write(tmp_path / "x.csv", np.zeros((2, 3)))
+    code, _, err = run("predict", tmp_path, "--data", inputs, "--out", tmp_path / "p.csv")
+    assert code == 2
+    assert "a comparison keeps no models" in err
+    (tmp_path / "model.pt").write_bytes((trained[0] / "model.pt").read_bytes()[:-100])
+    code, _, err = run("predict", tmp_path, "--data", inputs, "--out", tmp_path / "p.csv")
+    assert code == 2
+    assert "not the intact file of a fitted run" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "nonsense"], "There is no method 'nonsense'"),
+        (["--balancer", "nonsense"], "No balancer is called 'nonsense'"),
+        (["--lr", "0"], "numbers are positive"),
+        (["--select", "none"], "select is one of"),
+        (["--widths", "wide"], "--widths is a number or several"),
+        (["-d", "drop=other"], "Cannot drop 'other': the targets are mass, 25400"),
+    ],
+)
+def test_wrong_options_are_told_before_training(run, archive, tmp_path, never_trains, arguments, message):
+    code, _, err = run("train", f"npz:{archive}", *arguments, "--out", tmp_path)
+    assert code == 2
+    assert message in err

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from bmtl.cli.options import items, numbers, read, reader_options
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("ew", ["ew"]),
+        ("ew, uw,", ["ew", "uw"]),
+        ("cagrad(c=0.4,tol=1),ew", ["cagrad(c=0.4,tol=1)", "ew"]),
+        ("igb-v1 >> nash-mtl,ew", ["igb-v1 >> nash-mtl", "ew"]),
+    ],
+)
+def test_lists_are_comma_separated_outside_brackets(text, expected):
+    assert items(text) == expected
+
+
+def test_numbers():
+    assert numbers("1e-3, 2", "lr") == [1e-3, 2.0]
+    for wrong in ("", ",", "fast", "1;2"):
+        with pytest.raises(ValueError, match="--lr is a number or several with commas between"):
+            numbers(wrong, "lr")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text", "expected"),
+    [
+        # A name of digits is a name where the reader wants names, and a number where it wants numbers.
+        ("npz:f", "drop=25400", {"drop": "25400"}),
+        ("npz:f", "drop=25400,25401", {"drop": ["25400", "25401"]}),
+        ("npz:f", "units=1", {"units": "1"}),
+        ("npz:f", "units=mass:kg,25400:m", {"units": {"mass": "kg", "25400": "m"}}),
+        ("npz:f", "names=true", {"names": "true"}),
+        ("npz:f", "seed=7", {"seed": 7}),
+        ("npz:f", "clip=5", {"clip": 5.0}),
+        ("npz:f", "unpack=TRUE", {"unpack": True}),
+        ("npz:f", "kind=3", {"kind": 3}),
+        ("npz:f", "kind=regression", {"kind": "regression"}),
+        ("npz:f", "validation-from = test", {"validation_from": "test"}),
+        ("uci/energy", "split=2", {"split": 2}),
+        ("uci/energy", "split=two", {"split": "two"}),  # the reader's affair
+        ("csv:f", "split=2", {"split": "2"}),  # a column
+        ("qm9-12k", "sizes=train:400,val:100,test:90", {"sizes": {"train": 400, "val": 100, "test": 90}}),
+        ("qm9-mini", "unknown=1", {"unknown": "1"}),  # for `load` to tell
+    ],
+)
+def test_options_are_of_the_types_that_the_reader_wants(dataset, text, expected):
+    found = reader_options(dataset, [text])
+    assert found == expected
+    assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(["seed"], "is name=value, and 'seed' was given"), (["seed=1", "seed=2"], "'seed' .* is given twice")],
+)
+def test_options_that_will_not_do_are_told(given, message):
+    with pytest.raises(ValueError, match=message):
+        reader_options("npz:f", given)
+
+
+@pytest.fixture
+def splits(tmp_path):
+    """A UCI set of 40 rows with three splits."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "toy" / "data"
+    folder.mkdir(parents=True)
+    np.savetxt(folder / "data.txt", random.normal(size=(40, 4)))
+    np.savetxt(folder / "index_features.txt", np.arange(3), fmt="%d")
+    np.savetxt(folder / "index_target.txt", [3], fmt="%d")
+    (folder / "n_splits.txt").write_text("3")
+    for split in range(3):
+        order = random.permutation(40)
+        np.savetxt(folder / f"index_train_{split}.txt", order[:36], fmt="%d")
+        np.savetxt(folder / f"index_test_{split}.txt", order[36:], fmt="%d")
+    return tmp_path
+
+
+def test_splits(splits):
+    every, count = read("uci/toy", splits, None, 0)
+    assert count == len(every) == 3
+    assert len({data.fingerprint for data in every}) == 3
+    some, count = read("uci/toy", splits, None, 2)
+    assert [data.fingerprint for data in some] == [data.fingerprint for data in every[:2]]
+    one, count = read("uci/toy", splits, ["split=1"], 0)
+    assert (one.fingerprint, count) == (every[1].fingerprint, 1)
+
+
+def test_splits_that_there_are_not_are_told(splits, archive):
+    with pytest.raises(ValueError, match="uci/toy has 3 splits, and 4 were asked for"):
+        read("uci/toy", splits, None, 4)
+    with pytest.raises(ValueError, match="split=1 names one split, and --splits asks for 2"):
+        read("uci/toy", splits, ["split=1"], 2)
+    with pytest.raises(ValueError, match="no fixed splits; use --seeds"):
+        read(f"npz:{archive}", None, None, 2)
+    one, count = read(f"npz:{archive}", None, ["drop=25400"], 0)
+    assert (one.tasks, count) == (("mass",), 1)

@@ -1,0 +1,189 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bmtl.experiments import load_fitted, run
+from tests.experiments.toys import BUDGET, EW, METHODS, STL, mixed, ragged, toy
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A mixed run in three ways, each with its tree and folder."""
+    made = {}
+    for method in (STL, METHODS["bayesian"], replace(EW, name="both", members=2)):
+        folder = tmp_path_factory.mktemp(method.name)
+        made[method.name] = (run(mixed(), method, 3, BUDGET, folder, keep_model=True), folder)
+    return made
+
+
+def agree(tree, fitted, data, seed):
+    """Predictions for the test rows are those of the run, up to the rows without a label, which the run leaves out."""
+    rows = data.rows["test"]
+    found = fitted.predict(data.x[rows], seed=seed)
+    summary = found["predictions_summary"].to_dataset()
+    for name in data.tasks:
+        seen = tree[f"observed_data/obs_{name}"].values
+        draws = found[f"predictions/y_{name}"].values[0][:, seen]
+        np.testing.assert_allclose(draws, tree[f"posterior_predictive/y_{name}"].values[0], rtol=1e-6)
+        for what in ("total", "aleatoric", "epistemic"):
+            np.testing.assert_allclose(
+                found[f"predictions_uncertainty/{what}_{name}"].values[seen],
+                tree[f"uncertainty/{what}_{name}"],
+                rtol=1e-5,
+                atol=1e-9,
+            )
+        if data.kinds[name] == "regression":
+            mean = summary[f"{name}_mean"].values[seen]
+            np.testing.assert_allclose(mean, tree[f"predictive_mean/y_{name}"], rtol=1e-6)
+        else:
+            p = summary[f"{name}_probability"].values[seen]
+            np.testing.assert_allclose(p, tree[f"probability/y_{name}"], rtol=1e-5)
+            entropy = summary[f"{name}_entropy"].values[seen]
+            np.testing.assert_allclose(entropy, tree[f"uncertainty/total_{name}"], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["stl", "bayesian", "both"])
+def test_predictions_are_those_of_the_run(kept, method):
+    tree, folder = kept[method]
+    fitted = load_fitted(folder)
+    assert fitted.kinds == {"length": "regression", "kind": 3, "sign": 2}
+    agree(tree, fitted, mixed(), 3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_kept(name, data, tmp_path):
+    tree = run(data, METHODS[name], 1, replace(BUDGET, epochs=1), tmp_path, keep_model=True)
+    agree(tree, load_fitted(tmp_path), data, 1)
+
+
+def test_targets_trained_by_themselves_on_rows_of_their_own(tmp_path):
+    tree = run(ragged(), STL, 0, BUDGET, tmp_path, keep_model=True)
+    agree(tree, load_fitted(tmp_path), ragged(), 0)
+
+
+def test_a_run_for_a_comparison_keeps_no_model(data, tmp_path):
+    run(data, EW, 0, BUDGET, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"results.nc"}
+
+
+def test_predictions_scale_with_the_units(tmp_path):
+    """In millimetres all is a thousand times of what it is in metres."""
+    data = toy()
+    y = {"mass": data.y["mass"], "length": data.y["length"] * 1000}
+    tables = []
+    for given, folder in ((data, "m"), (toy(y=y, units={"mass": "g", "length": "mm"}), "mm")):
+        run(given, METHODS["bayesian"], 0, BUDGET, tmp_path / folder, keep_model=True)
+        tables.append(load_fitted(tmp_path / folder).table(data.x[:5]))
+    assert [name for name in tables[1] if name.startswith("length")] == [
+        f"length {what} [mm]"
+        for what in ("mean", "aleatoric sd", "epistemic sd", "5 %", "25 %", "50 %", "75 %", "95 %")
+    ]
+    for name in tables[0]:
+        factor = 1000 if name.startswith("length") else 1
+        np.testing.assert_allclose(tables[1][name.replace("[m]", "[mm]")], factor * tables[0][name], rtol=2e-3)
+
+
+def test_quantiles_are_those_of_the_draws(kept):
+    fitted = load_fitted(kept["bayesian"][1])
+    tree = fitted.predict(mixed().x[:4], num_draws=400)
+    draws = tree["predictions/y_length"].values[0]
+    exact = tree["predictions_summary/length_quantile"]
+    assert (exact.diff("quantile") > 0).all()
+    # Binomial: the share of 400 draws below a quantile is within 0.1 of its level at four standard deviations.
+    below = (draws[None] < exact.values[:, None]).mean(axis=1)
+    np.testing.assert_allclose(below, np.broadcast_to(exact["quantile"].values[:, None], below.shape), atol=0.1)
+
+
+def test_the_table_of_a_classification_names_its_classes(kept):
+    frame = load_fitted(kept["stl"][1]).table(mixed().x[:6])
+    p = frame[[f"kind p({name})" for name in ("low", "mid", "high")]].to_numpy()
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert frame["kind"].tolist() == [["low", "mid", "high"][i] for i in p.argmax(axis=1)]
+    assert set(frame["sign"]) <= {"0", "1"}
+    assert (frame["kind entropy [nats]"] <= np.log(3) + 1e-6).all()
+    np.testing.assert_allclose(frame["kind mutual information [nats]"], 0, atol=1e-6)  # no posterior
+
+
+def test_the_seed_and_the_number_of_draws(kept):
+    fitted = load_fitted(kept["both"][1])
+    x = mixed().x[:3]
+    one, same, other = (fitted.predict(x, seed=seed)["predictions/y_length"].values for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+    assert one.shape == (1, 2 * BUDGET.draws, 3)  # of each member
+    assert fitted.predict(x, num_draws=5)["predictions/y_length"].shape == (1, 10, 3)
+    # Members have noise of their own.
+    assert not np.allclose(one[0, :8] - one[0, :8].mean(0), one[0, 8:] - one[0, 8:].mean(0))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((4, 2)), r"shape \(4, 2\); the model was trained on 3 columns"),
+        (np.zeros(3), r"shape \(3,\)"),
+        (np.zeros((0, 3)), r"shape \(0, 3\)"),
+        ([["a", "b", "c"]], "Inputs are numbers"),
+        ([[1, 2, 3], [1, np.nan, 3], [np.inf, 2, 3]], "2 rows with NaN or infinite entries, the first is row 1"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_told(kept, x, message):
+    with pytest.raises(ValueError, match=message):
+        load_fitted(kept["stl"][1]).predict(x)
+
+
+# ---- Damaged files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_model_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a comparison keeps no models"):
+        load_fitted(tmp_path)
+
+
+def test_a_truncated_file_is_told(kept, tmp_path):
+    whole = (kept["both"][1] / "model.pt").read_bytes()
+    for length in np.linspace(0, len(whole) - 1, 9).astype(int):
+        (tmp_path / "model.pt").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"model.pt is not the intact file of a fitted run"):
+            load_fitted(tmp_path)
+
+
+def test_a_changed_parameter_is_told(kept, tmp_path):
+    """torch reads a file with a flipped bit as if nothing were wrong."""
+    whole = bytearray((kept["both"][1] / "model.pt").read_bytes())
+    state = torch.load(kept["both"][1] / "model.pt", weights_only=True)["states"][0][0]
+    inside = whole.find(next(iter(state.values())).numpy().tobytes())
+    assert inside > 0
+    whole[inside] ^= 1
+    (tmp_path / "model.pt").write_bytes(whole)
+    with pytest.raises(ValueError, match="check sum"):
+        load_fitted(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: kept.pop("about"),
+        lambda kept: kept.update(about="{}"),
+        lambda kept: kept.update(about=kept["about"].replace('"widths": [6]', '"widths": [7]')),
+        lambda kept: kept.update(about=kept["about"].replace('"members"', '"networks"')),
+        lambda kept: kept["states"].pop(),
+        lambda kept: kept["states"][0][0].popitem(),
+        lambda kept: kept["scalers"].pop("x"),
+    ],
+)
+def test_a_file_of_something_else_is_told(kept, tmp_path, change):
+    found = torch.load(kept["both"][1] / "model.pt", weights_only=True)
+    change(found)
+    torch.save(found, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="is not the intact file of a fitted run"):
+        load_fitted(tmp_path)
+
+
+def test_a_model_that_another_version_has_is_told(kept, tmp_path):
+    found = torch.load(kept["both"][1] / "model.pt", weights_only=True)
+    found["about"] = found["about"].replace('"model": "homoscedastic"', '"model": "forest"')
+    torch.save(found, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="There is no model 'forest'"):
+        load_fitted(tmp_path)

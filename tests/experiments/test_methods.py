@@ -1,0 +1,82 @@
+import json
+
+import pytest
+import torch
+
+from bmtl.experiments import METHODS, MODELS, Method, method
+from bmtl.experiments.methods import Shape, build
+from bmtl.experiments.runs import configuration, program
+from tests.experiments.toys import BUDGET, mixed
+
+
+def test_methods_are_named_as_they_are_keyed():
+    assert {name: method.name for name, method in METHODS.items()} == {name: name for name in METHODS}
+    assert {method.model for method in METHODS.values()} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_a_step(data, name):
+    _, svi, batches = program(data, METHODS[name], 0, BUDGET)
+    svi.step(*next(iter(batches)))
+    names = [objective.partition("/")[0] for objective in svi.history[0].names]  # some have several for a target
+    assert tuple(dict.fromkeys(names)) == data.tasks
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_seed_decides_the_initial_weights(data, name):
+    shape = Shape(3, dict(data.kinds), 48)
+
+    def weights(seed):
+        torch.manual_seed(torch.seed())  # of another state every time
+        model, _ = build(METHODS[name], shape, (6,), seed)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    torch.testing.assert_close(weights(1), weights(1), rtol=0, atol=0)
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_plain_values_that_make_the_method_again(name):
+    settings = json.loads(json.dumps(METHODS[name].settings()))
+    assert Method(**settings) == METHODS[name]
+    json.dumps(configuration(METHODS[name], BUDGET))
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m != "homoscedastic"])
+def test_models_for_regressions_refuse_classes(model):
+    with pytest.raises(ValueError, match="these targets are classes: kind, sign"):
+        program(mixed(), Method("m", model=model), 0, BUDGET)
+
+
+def test_a_method_is_found_by_its_name_or_its_balancer():
+    assert method("bayesian") is METHODS["bayesian"]
+    assert method("cagrad(c=0.4)") == Method("cagrad(c=0.4)", "cagrad(c=0.4)", options={"noise": "fixed"})
+    with pytest.raises(
+        ValueError, match="no method 'nonsense'. The methods are: stl, ew.*a balancer's name is one too"
+    ):
+        method("nonsense")
+
+
+def test_a_method_under_another_balancer_says_so():
+    changed = METHODS["bayesian"].balanced_by("si")
+    assert (changed.name, changed.balancer) == ("bayesian (si)", "si")
+    assert changed.options == METHODS["bayesian"].options
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": "forest"}, "no model 'forest'. The models are: homoscedastic"),
+        ({"members": 0}, "members is a number of networks, from 1"),
+        ({"weight_decay": -1.0}, "weight_decay is 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay is 0 or more"),
+    ],
+)
+def test_a_method_that_there_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Method("m", **wrong)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(TypeError, match="depth"):
+        program(mixed(), Method("m", options={"depth": 3}), 0, BUDGET)

@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+import torch
+
+from bmtl.experiments import step_seconds
+from bmtl.inference.svi import BalancedSVI
+from tests.experiments.toys import BAYESIAN, BUDGET, EW, NASH, STL, mixed
+
+
+def test_methods_take_turns(data, monkeypatch):
+    """A step each, in one thread, five more of each before it counts."""
+    taken = []
+    step = BalancedSVI.step
+
+    def counting(self, *args):
+        taken.append((id(self), torch.get_num_threads()))
+        return step(self, *args)
+
+    monkeypatch.setattr(BalancedSVI, "step", counting)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    seconds = step_seconds(data, [STL, EW, BAYESIAN], BUDGET, steps=4)
+    assert list(seconds) == ["ew", "bayesian"]  # single-task learning has no step of all tasks
+    assert all(value > 0 for value in seconds.values())
+    assert [who for who, _ in taken] == [who for who, _ in taken[:2]] * 9
+    assert {count for _, count in taken} == {1}
+    assert torch.get_num_threads() == threads
+    torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+def test_a_step_of_an_ensemble_is_one_of_each_member(data, monkeypatch):
+    monkeypatch.setattr("bmtl.experiments.timing.np.median", lambda values: 1.0)
+    assert step_seconds(data, [NASH, replace(NASH, name="five", members=5)], BUDGET, steps=1) == {
+        "nash-mtl": 1.0,
+        "five": 5.0,
+    }
+
+
+def test_nothing_to_time_is_no_error(data):
+    assert step_seconds(data, [STL], BUDGET, steps=1) == {}
+
+
+def test_missing_labels_are_no_trouble():
+    assert step_seconds(mixed(), [EW], BUDGET, steps=2)["ew"] > 0

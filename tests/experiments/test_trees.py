@@ -1,0 +1,152 @@
+import functools
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import bmtl
+from bmtl.datasets import MultiTaskData
+from bmtl.evaluation import metrics
+from bmtl.experiments import results_tree
+from bmtl.inference.svi import BalancedSVI
+from bmtl.models import Homoscedastic, mlp
+from tests.experiments.toys import mixed, toy
+
+
+def drawn(kinds, x, y=None, **options):
+    model = Homoscedastic(mlp(3, (4,)), 4, kinds, 48)
+    return bmtl.draw(model, model.guide(), x, y, num_draws=3, **options)
+
+
+def test_a_tree_of_draws_for_another_part_and_some_targets(data):
+    model = Homoscedastic(mlp(3, (4,)), 4, {"length": "regression", "mass": "regression"}, 48)
+    svi = BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=1e-3))
+    svi.step(*data.tensors("train"))
+    x, y = data.tensors("val")
+    found = bmtl.draw(model, model.guide(), x, y, num_draws=3)
+    tree = results_tree(data, found, svi.history, part="val")
+    assert tree["training/task"].values.tolist() == ["length", "mass"]  # the model's order, and not the data's
+    np.testing.assert_array_equal(tree["training/losses"][0], svi.history[0].losses)
+    assert tree["observed_data/y_mass"].values == pytest.approx(data.y["mass"][48:64])
+    unlabelled = results_tree(data, bmtl.draw(model, model.guide(), x, num_draws=3), part="val")
+    assert {"log_likelihood", "pit", "training"}.isdisjoint(unlabelled.children)
+    some = results_tree(data.subset(["mass"]), found, part="val")
+    assert list(some["observed_data"].data_vars) == ["y_mass"]
+    xr.testing.assert_equal(some["log_likelihood/y_mass"], tree["log_likelihood/y_mass"])
+
+
+def test_other_parts_have_trees_of_their_own(data):
+    kinds = data.kinds
+    model = Homoscedastic(mlp(3, (4,)), 4, kinds, 48)
+    parts = {part: bmtl.draw(model, model.guide(), *data.tensors(part), num_draws=3) for part in data.rows}
+    tree = results_tree(data, parts["test"], validation=parts["val"], train=parts["train"])
+    for name, part in (("validation", "val"), ("train", "train")):
+        expected = results_tree(data, parts[part], part=part)
+        for group in expected.children:
+            xr.testing.assert_equal(tree[f"{name}/{group}"].to_dataset(), expected[group].to_dataset())
+        assert tree[name].attrs == {}
+
+
+def test_inputs_without_labels_are_predicted_in_units():
+    data = mixed()
+    x, _ = data.tensors("test")
+    model = Homoscedastic(mlp(3, (4,)), 4, data.kinds, 48)
+    found = bmtl.draw(model, model.guide(), x, num_draws=3)
+    tree = results_tree(data, found, part="test", outside=found)
+    scaler = data.y_scalers["length"]
+    in_units = scaler.inverse(found.predictive["length"])
+    np.testing.assert_allclose(tree["predictions/y_length"][0], in_units, rtol=1e-6, atol=1e-6 * scaler.std)
+    np.testing.assert_array_equal(tree["predictions/y_kind"][0], found.predictive["kind"])
+    total = (found.aleatoric["length"] + found.epistemic["length"]) * scaler.std**2
+    np.testing.assert_allclose(tree["predictions_uncertainty/total_length"], total)
+
+
+def test_arviz_takes_the_predictions_of_a_task_as_they_are(runs):
+    import arviz_plots
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own
+        plot = arviz_plots.plot_ppc_pit(runs[0]["bayesian"], var_names=["y_length"], backend="none")
+    assert "y_length" in plot.viz.children or "y_length" in plot.viz["ecdf_lines"]
+
+
+def test_scores_do_not_depend_on_the_unit(runs, data):
+    """Standardised densities and the pit are the same whether a length is told in metres or in millimetres."""
+    tree = runs[0]["bayesian"]
+    x, y = data.tensors("test")
+    ((_, model, svi),) = runs[1]["bayesian"]
+    found = bmtl.draw(model, svi.guide, x, y, num_draws=8, seed=3)
+    again = results_tree(data, found)
+    expected = metrics.nll(tree, standardised=True)["nll"]
+    np.testing.assert_allclose(metrics.nll(again, standardised=True)["nll"], expected)
+    per_datum = np.log(np.exp(found.log_likelihood["mass"].astype(float)).mean(0)).mean()
+    assert expected.sel(task="mass").item() == pytest.approx(-per_datum, rel=1e-5)
+
+
+def test_draws_stay_in_float32_where_the_unit_allows_it():
+    """A mass of 1e5 +- 700 g would lose more than a millionth of its deviation; a length is -0.02 +- 0.01 m."""
+    y = toy().y
+    data = toy(y={**y, "mass": y["mass"] + 1e5})
+    x, y = data.tensors("test")
+    found = drawn(data.kinds, x, y)
+    tree = results_tree(data, found)
+    for name, dtype, error in (("mass", np.float64, 1e-12), ("length", np.float32, 1e-6)):
+        seen = tree[f"posterior_predictive/obs_{name}"].values
+        scaler = data.y_scalers[name]
+        for values, scaled in (
+            (tree[f"posterior_predictive/y_{name}"][0], found.predictive[name]),
+            (tree[f"predictive_distribution/loc_{name}"], found.distribution[name]["loc"]),
+        ):
+            assert values.dtype == dtype
+            exact = scaler.inverse(scaled)[:, seen]
+            np.testing.assert_allclose((values - exact) / scaler.std, 0, atol=error)
+        assert tree[f"predictive_distribution/scale_{name}"].dtype == np.float32
+
+
+@pytest.mark.parametrize("unit", [1e-6, 0.3, 1.0, 2e4])
+def test_densities_in_float32_give_the_nll_of_those_in_float64(unit):
+    """To a millionth, in any unit: also where the unit moves the NLL close to zero, as 0.3 does."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2000, 3))
+    y = {"a": unit * random.normal(size=2000)}
+    rows = {"train": np.arange(100), "val": np.arange(100, 200), "test": np.arange(200, 2000)}
+    data = MultiTaskData.from_arrays("normal", x, y, rows)
+    model = Homoscedastic(mlp(3, (4,)), 4, data.kinds, 100, head="bayesian")
+    found = bmtl.draw(model, model.guide(scale=0.3), *data.tensors("test"), num_draws=20)
+    assert found.log_likelihood["a"].dtype == np.float32
+    tree = results_tree(data, found)
+    assert tree["log_likelihood/y_a"].dtype == np.float32
+    exact = metrics.nll_of_draws(found.log_likelihood["a"].astype(float) - np.log(data.y_scalers["a"].std))
+    assert float(metrics.nll(tree)["nll"][0]) == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_tree_takes_no_more_than_its_draws():
+    """16 bytes for each draw of a row, beside the draws' own, where every row has a label: df is one number."""
+    rows, draws = 20_000, 30
+    random = np.random.default_rng(0)
+    given = {"train": np.arange(50), "val": np.arange(50, 60), "test": np.arange(60, rows + 60)}
+    of = MultiTaskData.from_arrays(
+        "normal", random.normal(size=(rows + 60, 3)), {"a": random.normal(size=rows + 60)}, given
+    )
+    model = Homoscedastic(torch.nn.Identity(), 3, of.kinds, 50, head="bayesian")
+    found = bmtl.draw(model, model.guide(), *of.tensors("test"), num_draws=draws)
+    tracemalloc.start()
+    results_tree(of, found)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / rows < 16 * draws + 30 * 8  # and rows' own numbers, of 8 bytes each
+
+
+def test_a_tree_of_other_targets_is_refused(data):
+    found = drawn({"other": "regression"}, data.tensors("test")[0])
+    with pytest.raises(ValueError, match=r"targets \['other'\], and the data have \['mass', 'length'\]"):
+        results_tree(data, found)
+
+
+def test_draws_of_other_rows_are_refused(data):
+    found = drawn(dict(data.kinds), data.tensors("train")[0])
+    with pytest.raises(ValueError, match="48"):
+        results_tree(data, found, part="test")

@@ -1,0 +1,328 @@
+"""A bank against its networks one by one, and what it refuses."""
+
+import functools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+import bmtl
+from bmtl.datasets import Batches
+from bmtl.inference import Bank
+from bmtl.inference.errors import NonFinite
+from bmtl.models import EvidentialRegression, GaussianRegression, mlp
+
+ROWS = (70, 96, 33, 20)  # whole and broken batches, other numbers of batches, one smaller than a batch
+BATCH = 32
+RATES = (0.01, 0.008, 0.003, 0.02)
+SEEDS = (3, 4, 3, 5)
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+def data(rows=ROWS, targets=("a",), dtype=torch.float64, missing=0.0):
+    random = torch.Generator().manual_seed(0)
+
+    def labels(n):
+        y = torch.randn(n, generator=random, dtype=dtype)
+        return torch.where(torch.rand(n, generator=random) < missing, torch.nan, y)
+
+    return [(torch.randn(n, 3, generator=random, dtype=dtype), {t: labels(n) for t in targets}) for n in rows]
+
+
+def evidential(seed, rows=70, targets=("a",), dtype=torch.float64, width=8, **options):
+    random = torch.Generator().manual_seed(seed)
+    trunk = mlp(3, (width,), generator=random)
+    return EvidentialRegression(trunk, width, targets, rows, generator=random, **options).to(dtype)
+
+
+def gaussian(seed, rows=70, targets=("a",), dtype=torch.float64):
+    random = torch.Generator().manual_seed(seed)
+    return GaussianRegression(mlp(3, (8,), generator=random), 8, targets, rows, generator=random).to(dtype)
+
+
+def one_by_one(programs, rows, epochs, elbo=None):
+    """The networks trained alone; their mean losses ``(epochs, networks, tasks)``."""
+    losses = []
+    for program, (x, y), lr, seed in zip(programs, rows, RATES, SEEDS, strict=False):
+        optim = functools.partial(torch.optim.Adam, lr=lr)
+        svi = bmtl.BalancedSVI(program, program.guide(), optim, "ew", elbo)
+        batches = Batches(x, y, BATCH, seed=seed)
+        curve = []
+        for _ in range(epochs):
+            records = [svi.step(*batch) for batch in batches]
+            curve.append(torch.stack([record.losses for record in records]).mean(0))
+        losses.append(torch.stack(curve))
+    return torch.stack(losses, dim=1)
+
+
+def bank(programs, rows, **options):
+    many = len(programs)
+    return Bank(programs, rows, **{"batch_size": BATCH, "lr": RATES[:many], "seeds": SEEDS[:many], **options})
+
+
+def assert_alike(programs, others, tolerance):
+    for program, other in zip(programs, others, strict=True):
+        for (name, one), two in zip(program.named_parameters(), other.parameters(), strict=True):
+            assert_close(one, two, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "nll"},
+        {"objective": "nll+mse"},
+        {"objective": "nll+lipschitz"},
+        {"objective": "nll+lipschitz", "threshold": "sample"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_evidential_networks_end_as_they_would_alone(options, dtype):
+    """Each with its own rows, seed, learning rate, regulariser and weight."""
+    rows = data(dtype=dtype)
+
+    def programs():
+        return [
+            evidential(k, n, dtype=dtype, regulariser=10.0**-k, weight=1.0 + k, **options)
+            for k, n in enumerate(ROWS, 1)
+        ]
+
+    together, alone = programs(), programs()
+    losses = bank(together, rows).fit(4)
+    assert_close(losses, one_by_one(alone, rows, 4), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert_alike(together, alone, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("make", [evidential, gaussian])
+def test_two_targets_with_missing_labels_end_as_they_would_alone(make):
+    targets, lengths = ("a", "b"), (70, 96, 44, 20)  # no batch lacks all labels of a target
+    rows = data(lengths, targets, missing=0.3)
+    together, alone = ([make(k, n, targets) for k, n in enumerate(lengths)] for _ in range(2))
+    bank(together, rows).fit(3)
+    one_by_one(alone, rows, 3, bmtl.TaskELBO(weigh="tasks"))
+    assert_alike(together, alone, 1e-10)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.permutations(range(4)), st.integers(1, 4), st.integers(8, 40))
+def test_a_network_does_not_depend_on_its_company(order, many, batch_size):
+    rows, some = data(), order[:many]
+    everybody = [evidential(k, n) for k, n in enumerate(ROWS)]
+    chosen = [evidential(k, ROWS[k]) for k in some]
+    bank(everybody, rows, batch_size=batch_size).fit(1)
+    options = {"lr": [RATES[k] for k in some], "seeds": [SEEDS[k] for k in some]}
+    bank(chosen, [rows[k] for k in some], batch_size=batch_size, **options).fit(1)
+    assert_alike(chosen, [everybody[k] for k in some], 1e-10)
+
+
+def test_programs_and_random_state_stay_until_parameters_are_written():
+    rows = data()
+    programs, start = ([evidential(k, n) for k, n in enumerate(ROWS)] for _ in range(2))
+    state = torch.random.get_rng_state()
+    many = bank(programs, rows)
+    many.epoch()
+    assert_alike(programs, start, 0.0)
+    many.write_back()
+    assert torch.equal(state, torch.random.get_rng_state())
+    with pytest.raises(AssertionError):
+        assert_alike(programs, start, 1e-3)
+
+
+def test_fit_goes_on_where_it_was_and_calls_after_each_epoch():
+    rows = data()
+    once, twice = ([evidential(k, n) for k, n in enumerate(ROWS)] for _ in range(2))
+    epochs = []
+    whole = bank(once, rows).fit(3, epochs.append)
+    halves = bank(twice, rows)
+    parts = torch.cat([halves.fit(1), halves.fit(0), halves.fit(2)])
+    assert epochs == [1, 2, 3]
+    assert whole.shape == (3, 4, 2)
+    assert_close(parts, whole, rtol=0, atol=0)
+    assert_alike(twice, once, 0.0)
+
+
+def test_what_is_read_is_what_each_program_says():
+    rows, others = data(), data(rows=(5, 2, 9, 1))
+    programs = [evidential(k, n) for k, n in enumerate(ROWS)]
+    many = bank(programs, rows)
+    many.fit(1)
+
+    def read(trace):
+        p = trace.nodes["y_a"]["fn"]
+        return {"mean": p.mean, "parameters": torch.stack([p.nu, p.alpha], -1)}
+
+    found = many.read(read, others)
+    assert found["mean"].shape == (4, 9)
+    assert found["parameters"].shape == (4, 9, 2)
+    for k, (program, (x, y)) in enumerate(zip(programs, others, strict=True)):
+        expected = read(pyro.poutine.trace(program).get_trace(x, y))
+        for name, tensor in expected.items():
+            assert_close(found[name][k, : len(x)], tensor.detach(), rtol=1e-12, atol=1e-12)
+            assert found[name][k, len(x) :].isnan().all()
+
+
+def test_frozen_parameters_and_buffers_are_each_networks_own():
+    rows = data()
+
+    def programs():
+        made = []
+        for k, n in enumerate(ROWS):
+            program = gaussian(k, n)
+            program.trunk[0].weight.requires_grad_(False)
+            program.trunk.append(Shift(k))
+            made.append(program)
+        return made
+
+    together, alone = programs(), programs()
+    bank(together, rows).fit(2)
+    one_by_one(alone, rows, 2)
+    assert_alike(together, alone, 1e-10)
+    assert_alike(together, programs(), math.inf)  # of one architecture
+    assert torch.equal(together[1].trunk[0].weight, programs()[1].trunk[0].weight)
+    assert [program.trunk[-1].shift.item() for program in together] == [0, 1, 2, 3]
+
+
+class Shift(nn.Module):
+    def __init__(self, k):
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(float(k), dtype=torch.float64))
+
+    def forward(self, h):
+        return h + 0.1 * self.shift
+
+
+def test_a_classification_with_rows_of_different_number():
+    rows = [(x, {"c": (y["a"] > 0).long()}) for x, y in data()]
+    rows[0][1]["c"][:10] = -1
+    together, alone = ([Classes(k, n) for k, n in enumerate(ROWS)] for _ in range(2))
+    bank(together, rows).fit(2)
+    one_by_one(alone, rows, 2, bmtl.TaskELBO(weigh="tasks"))
+    assert_alike(together, alone, 1e-10)
+
+
+class Classes(nn.Module):
+    def __init__(self, seed, n_data):
+        super().__init__()
+        self.n_data = n_data
+        self.head = mlp(3, (2,), activation=nn.Identity, generator=torch.Generator().manual_seed(seed)).double()
+
+    def guide(self):
+        return lambda *batch: None
+
+    def forward(self, x, y):
+        with pyro.plate("rows", self.n_data, subsample=x), bmtl.task("c"):
+            bmtl.observe("y_c", dist.Categorical(logits=self.head(x)), y["c"])
+
+
+# ---- What is refused ---------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_network():
+    rows = data()
+    rows[2][0][5] = torch.inf
+    programs, start = ([evidential(k, n) for k, n in enumerate(ROWS)] for _ in range(2))
+    with pytest.raises(NonFinite, match="Network 2 of the bank"):
+        bank(programs, rows).fit(2)
+    assert_alike(programs, start, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ({}, {"objective": "nll"}, "'objective' is 'nll.lipschitz' in network 0 and 'nll' in network 1"),
+        ({}, {"threshold": "sample"}, "'threshold' is 'batch_min' in network 0"),
+        ({}, {"regulariser": 0.0}, "'penalised' is True in network 0 and False"),
+        ({}, {"tie": True}, "'tie' is False"),
+        ({}, {"width": 9}, "'trunk.0.out_features' is 8 in network 0 and 9"),
+        ({}, {"dtype": torch.float32}, "float64"),
+    ],
+)
+def test_programs_that_differ_in_more_than_numbers(one, other, what):
+    with pytest.raises(ValueError, match=what):
+        bank([evidential(0, **one), evidential(1, **other)], data()[:2])
+
+
+def test_a_number_that_a_program_branches_on_must_be_the_same():
+    programs = [evidential(k, min_scale=0.1 * (k + 1)) for k in range(2)]
+    with pytest.raises(RuntimeError, match="data-dependent"):
+        bank(programs, data()[:2]).epoch()
+
+
+def test_random_programs():
+    programs = [gaussian(k) for k in range(2)]
+    for program in programs:
+        program.trunk.append(nn.Dropout(0.5))
+    with pytest.raises(RuntimeError, match="random"):
+        bank(programs, data()[:2]).epoch()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"lr": 0.0}, "lr is above 0"),
+        ({"lr": [0.1, math.nan]}, "lr is above 0"),
+        ({"lr": [0.1]}, "'lr': 1"),
+        ({"seeds": [1, 2, 3]}, "'seeds': 3"),
+        ({"batch_size": 0}, "batch_size is a number of rows"),
+    ],
+)
+def test_options_out_of_range(options, what):
+    with pytest.raises(ValueError, match=what):
+        bank([evidential(k) for k in range(2)], data()[:2], **options)
+
+
+def test_data_that_do_not_fit():
+    programs = [evidential(k) for k in range(2)]
+    x, y = data()[0]
+    with pytest.raises(ValueError, match="Network 1 has 70 rows of inputs and labels of {'b': 70}"):
+        bank(programs, [(x, y), (x, {"b": y["a"]})])
+    with pytest.raises(ValueError, match="labels of {'a': 69}"):
+        bank(programs, [(x, {"a": y["a"][1:]}), (x, y)])
+    with pytest.raises(ValueError, match="data of 1 were given"):
+        bank(programs, [(x, y), (x, y)]).read(lambda trace: {}, [(x, y)])
+    with pytest.raises(ValueError, match="a row each"):
+        bank(programs, [(x, y), (x, y)]).read(lambda trace: {"n": trace.nodes["y_a"]["value"].sum()}, [(x, y)] * 2)
+
+
+class Latent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.head = kind, nn.Linear(3, 1).double()
+
+    def forward(self, x, y):
+        if self.kind == "latent":
+            pyro.sample("w", dist.Normal(0.0, 1.0))
+        elif self.kind == "param":
+            pyro.param("w", torch.zeros(()))
+        elif self.kind == "prior":
+            pyro.factor("prior", -self.head.weight.square().sum())
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("latent", "'w' is one: use BalancedSVI"),
+        ("param", "'w' is a pyro.param: use BalancedSVI"),
+        ("prior", "'prior' belongs to no task"),
+        ("nothing", "no observed site"),
+    ],
+)
+def test_programs_that_a_bank_does_not_train(kind, what):
+    with pytest.raises(ValueError, match=what):
+        bank([Latent(kind)], data()[:1])
+
+
+def test_programs_are_modules_with_parameters():
+    with pytest.raises(TypeError, match="modules, and function was given"):
+        bank([lambda x, y: None], data()[:1])
+    frozen = evidential(0).requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter to train"):
+        bank([frozen], data()[:1])
+    with pytest.raises(ValueError, match="a network at least"):
+        bank([], [])

@@ -10,7 +10,9 @@ from bmtl.evaluation.plots.conflicts import conflict_matrix, cosine_curves, cosi
 from bmtl.evaluation.plots.curves import loss_curves, training_curves
 from bmtl.evaluation.plots.ood import ood_densities
 from bmtl.evaluation.plots.predictives import interval_widths, pit_deviations
+from bmtl.evaluation.plots.relatedness import relatedness_matrix
 from bmtl.evaluation.plots.selective import risk_coverage_curves
+from bmtl.evaluation.plots.simulation import rank_deviations
 from bmtl.evaluation.plots.updates import fidelity_curves, projection_curves
 from bmtl.evaluation.plots.weights import weights_over_time
 from bmtl.evaluation.style import save
@@ -30,6 +32,8 @@ __all__ = [
     "pit_deviations",
     "pit_plot",
     "projection_curves",
+    "rank_deviations",
+    "relatedness_matrix",
     "reliability_curves",
     "reliability_diagrams",
     "risk_coverage_curves",

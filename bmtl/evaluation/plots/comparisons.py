@@ -191,7 +191,7 @@ def _rows_of_methods(
     names = 0.075 * max(len(str(method)) for method in methods) + 0.2
     width = max(1.9, 3.4 / across)
     figure = Figure(
-        figsize=(max(width * across + names, 4.5), (0.2 * len(methods) + 0.65) * down + 0.5), layout="constrained"
+        figsize=(max(width * across + names, 6.4), (0.2 * len(methods) + 0.65) * down + 0.5), layout="constrained"
     )
     axes = panels(figure, list(titles), columns, sharex=False)  # each task has its own unit
     for place, panel in enumerate(axes.values()):

@@ -1,0 +1,48 @@
+"""How well uncertainty tells rows from elsewhere, as a table."""
+
+from bmtl.evaluation.ood import detection
+from bmtl.evaluation.report.markup import Markup, number, table
+from bmtl.evaluation.report.score_tables import count
+from bmtl.evaluation.report.shown import Trees, with_group
+
+RESAMPLES = 200  # for an interval to be read, not published
+
+
+def detected(trees: Trees) -> Markup:
+    """AUROC and false alarms of the epistemic uncertainty, by method and target; nothing without rows from elsewhere."""
+    rows = []
+    for method, tree in with_group(trees, "observed_data", "uncertainty", "predictions_uncertainty").items():
+        found = detection(tree, scores=["epistemic"], resamples=RESAMPLES).isel(score=0)
+        for task in found["task"].values.tolist():
+            one = found.sel(task=task)
+            low, high = number(float(one["auroc_low"])), number(float(one["auroc_high"]))
+            rows.append(
+                [
+                    method,
+                    task,
+                    count(int(one["rows_in"])),
+                    count(int(one["rows_out"])),
+                    number(float(one["auroc"])),
+                    f"{low.text} to {high.text}",
+                    number(float(one["aupr_out"])),
+                    number(float(one["fpr95"])),
+                ]
+            )
+    if not rows:
+        return Markup()
+    return table(
+        [
+            "method",
+            "target",
+            "rows inside",
+            "rows outside",
+            "AUROC ↑",
+            "95 % interval",
+            "average precision ↑",
+            "FPR95 ↓",
+        ],
+        rows,
+        "How well the epistemic uncertainty tells rows out of distribution from test rows. FPR95: share of test rows "
+        "that are taken for outsiders where 95 % of the outsiders are caught. Interval: bootstrap over rows, "
+        f"{RESAMPLES} resamples.",
+    )

@@ -1,0 +1,131 @@
+"""Text becomes HTML: whatever is not markup already is escaped, so that no name of a task or a file can break a page."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from bmtl.evaluation.text_tables import entry
+
+VOID = ("br", "img", "link", "meta")  # elements that have no end
+
+
+class Markup(str):
+    """Text that is HTML. Any other text is escaped where it becomes part of some."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An entry of a table.
+
+    Attributes:
+        text: What is shown.
+        key: What the column is sorted by, where that is a number; NaN comes last.
+        marked: Shown as one of the best of its column.
+    """
+
+    text: str
+    key: float | None = None
+    marked: bool = False
+
+
+def fragment(*children: str) -> Markup:
+    """Markup and other text, joined."""
+    return Markup("".join(child if isinstance(child, Markup) else escape(child) for child in children))
+
+
+def element(name: str, /, *children: str, **attributes: str | float | bool | None) -> Markup:
+    """An element with its children.
+
+    Args:
+        name: Of the tag.
+        children: Markup, or text to be escaped.
+        attributes: ``class_`` is ``class``, ``data_key`` is ``data-key``. None and False are left out, True has no value.
+    """
+    given = [
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    ]
+    opening = f"<{name}{''.join(given)}>"
+    return Markup(opening if name in VOID else f"{opening}{fragment(*children)}</{name}>")
+
+
+def paragraph(*children: str, class_: str | None = None) -> Markup:
+    """A paragraph."""
+    return element("p", *children, class_=class_)
+
+
+def bullets(items: Sequence[str]) -> Markup:
+    """A list; nothing for none."""
+    return element("ul", *(element("li", item) for item in items)) if items else Markup()
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> Markup:
+    """Names and what belongs to them, one below the other."""
+    rows = [element("div", element("dt", name), element("dd", value)) for name, value in pairs]
+    return element("dl", *rows, class_="facts")
+
+
+def code(text: str) -> Markup:
+    """A line of code."""
+    return element("code", text)
+
+
+def details(title: str, *children: str) -> Markup:
+    """What is folded away until it is asked for. A printed page shows it."""
+    return element("details", element("summary", title), *children)
+
+
+def number(value: float, error: float = math.nan, *, marked: bool = False) -> Cell:
+    """A cell for a value, and its standard error if there is one; a dash for NaN."""
+    return Cell(entry(value, error), float(value), marked)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> Markup:
+    """A table that sorts by a click on a column's name and scrolls inside its own box.
+
+    Args:
+        header: Names of the columns.
+        rows: Their entries, a row's name first: cells, or text. A `Cell` with a key stands to the right, as numbers do.
+        caption: What it holds and how to read it.
+
+    Raises:
+        ValueError: If a row is longer or shorter than the header.
+    """
+    body = []
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"A row of the table has {len(row)} entries and its header {len(header)}: {row}.")
+        body.append(element("tr", *(_cell(entry, i) for i, entry in enumerate(row))))
+    # Numbers' names stand above them.
+    right = [any(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    names = [
+        element("th", name, scope="col", class_="number" if to_right else None)
+        for name, to_right in zip(header, right, strict=True)
+    ]
+    inside = element(
+        "table",
+        element("thead", element("tr", *names)),
+        element("tbody", *body),
+        class_="sortable",
+    )
+    box = element("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return element("figure", element("figcaption", caption), box, class_="table")
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, Cell) and given.key is not None
+
+
+def _cell(given: object, place: int) -> Markup:
+    cell = given if isinstance(given, Cell) else Cell(str(given))
+    numeric = cell.key is not None
+    classes = " ".join(name for name, holds in (("number", numeric), ("best", cell.marked)) if holds) or None
+    key = None if cell.key is None else "" if math.isnan(cell.key) else repr(float(cell.key))
+    if place == 0:
+        return element("th", cell.text, scope="row", class_=classes, data_key=key)
+    text = element("strong", cell.text) if cell.marked else cell.text
+    return element("td", text, class_=classes, data_key=key)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from bmtl.evaluation import results
+from bmtl.evaluation.comparison import compare
+
+METHODS = {"stl": 0.3, "ew": 0.5, "nash-mtl": 0.1}
+
+
+def with_validation(tree, validation):
+    validation.attrs = {}
+    tree["validation"] = validation
+    return tree
+
+
+def mixture(run):
+    """Components of the Gaussian predictive that the fixtures draw from."""
+    found = {}
+    for name, mean in run["predictive_mean"].items():
+        scale = np.full((1, len(mean)), np.std(run["observed"][name] - mean))
+        found[name] = {"loc": mean[None], "scale": scale, "df": np.full((1, len(mean)), np.inf)}
+    return found
+
+
+@pytest.fixture
+def full_tree(run_arrays):
+    """A regression run with every group that a page has a section for."""
+
+    def make(**options):
+        run, other = run_arrays(**options), run_arrays(**{**options, "seed": 77})
+        names, rows = run["observed"], np.random.default_rng(5)
+        spread = {name: rows.uniform(0.5, 1, size=len(y)) for name, y in names.items()}
+        tree = results.to_datatree(
+            **{
+                **run,
+                "distribution": mixture(run),
+                "aleatoric": spread,
+                "epistemic": {name: value / 3 for name, value in spread.items()},
+                "predictions_aleatoric": {name: value + 1 for name, value in spread.items()},
+                "predictions_epistemic": {name: value + 0.2 for name, value in spread.items()},
+            }
+        )
+        below = results.to_datatree(
+            **{name: other[name] for name in ("observed", "log_likelihood", "predictive_mean", "pit", "target_scale")},
+            target_location=other["target_location"],
+            distribution=mixture(other),
+            units=other["units"],
+        )
+        return with_validation(tree, below)
+
+    return make
+
+
+@pytest.fixture
+def lean_tree(make_tree):
+    """A regression run with what most scores need, quickly written."""
+    without = dict.fromkeys(["predictive", "log_likelihood", "posterior", "coords", "dims"])
+    return lambda **options: make_tree(**{"draws": 2, "steps": 3, "cosine": False, **without, **options})
+
+
+@pytest.fixture
+def folder(tmp_path, full_tree, lean_tree):
+    """Writes a grid of runs as a comparison does: three methods, some splits; in full, or quickly."""
+
+    def make(methods=METHODS, splits=3, *, stored=True, full=False, attributes=None, **options):
+        make_tree = full_tree if full else lean_tree
+        trees = {}
+        for variant, (method, error) in enumerate(methods.items()):
+            for split in range(splits):
+                tree = make_tree(method=method, seed=split, variant=variant, error=error, **options)
+                tree.attrs.update(attributes or {})
+                trees[method, split] = tree
+                results.write(tree, tmp_path / "runs" / method / f"split-{split}-seed-0" / "results.nc")
+        if stored:
+            scores = compare(trees, baseline="stl" if "stl" in methods else None, reference=None)
+            results.write(scores.assign_attrs(attributes or {}), tmp_path / "runs" / "comparison.nc")
+        return tmp_path / "runs"
+
+    return make

@@ -1,0 +1,379 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bmtl.evaluation import metrics, results, tables
+from bmtl.evaluation.comparison import compare
+from bmtl.evaluation.recalibration import recalibrate
+from bmtl.evaluation.report import report
+from bmtl.evaluation.report.ranking import by_target, headline
+from bmtl.evaluation.report.runs import read_source
+from bmtl.evaluation.scores import primary
+from bmtl.evaluation.statistics import paired_differences
+from bmtl.evaluation.text_tables import entry
+from tests.evaluation.report.conftest import METHODS
+from tests.evaluation.report.pages import check
+
+
+def page_of(source, **options):
+    return check(report(source, **options).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """For tests of words and tables: pictures take most of the time."""
+    monkeypatch.setattr("bmtl.evaluation.report.figures._image", lambda draw, title: "")
+
+
+# ---- A whole comparison ----------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_has_every_section_and_every_picture(folder):
+    page = page_of(
+        folder(
+            splits=2,
+            full=True,
+            rows=30,
+            attributes={"command": "bmtl compare x", "data_citation": "Someone (2020), Somewhere."},
+        )
+    )
+    assert page.ids == [
+        *("summary", "scores", "targets", "differences", "ranks", "training", "conflicts", "calibration"),
+        *("recalibration", "trust", "outsiders", "runs", "data"),
+    ]
+    # By target, differences, ranks; losses, weights; two matrices a method, cosines; coverage, three ranks, risk; three
+    # densities.
+    assert page.tags.count("img") == 3 + 2 + 2 * 3 + 1 + 1 + 3 + 1 + 3
+    assert "Not drawn" not in page.text
+    for words in ("3 methods, 3 targets, 2 runs of each method", "bmtl compare x", "Someone (2020), Somewhere."):
+        assert words in page.text
+
+
+def test_equal_results_make_equal_pages(folder, tmp_path):
+    source = folder({"stl": 0.3}, splits=1)
+    assert report(source, tmp_path / "a.html").read_bytes() == report(source, tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.usefixtures("without_pictures")
+class TestTables:
+    def test_scores_by_method_are_those_of_the_comparison(self, folder):
+        source = folder()
+        scores = results.read(source / "comparison.nc").to_dataset()
+        means, errors, marks = tables.table(scores), tables.standard_error(scores), tables.best(scores)
+        shown = page_of(source).table("method", "delta_m [%] ↓")
+        assert list(shown) == list(METHODS)
+        for method, row in shown.items():
+            for name, (text, key, classes) in list(row.items())[1:]:
+                name = name.removesuffix(" ↓")
+                assert text == entry(means.at[method, name], errors.at[method, name])
+                assert key == ("" if np.isnan(means.at[method, name]) else repr(float(means.at[method, name])))
+                assert ("best" in classes) == marks.at[method, name]
+
+    def test_scores_by_target(self, folder):
+        source = folder()
+        scores = results.read(source / "comparison.nc").to_dataset()
+        shown = page_of(source).table("target", "unit", "test rows", *METHODS)
+        _, marks = by_target(scores)
+        assert list(shown) == ["mu", "homo", "cv"]
+        for task, row in shown.items():
+            assert row["unit"][0] == str(scores["unit"].sel(task=task).item())
+            assert row["test rows"][0] == "60"
+            for method in METHODS:
+                mean = float(scores["score"].sel({"method": method, "task": task, "metric": "mae"}).mean())
+                assert float(row[method][1]) == pytest.approx(mean, rel=1e-12)
+                assert ("best" in row[method][2]) == bool(marks.sel({"method": method, "task": task}))
+
+    def test_paired_differences(self, folder):
+        source = folder(splits=6)
+        scores = results.read(source / "comparison.nc").to_dataset()
+        found = paired_differences(scores["score"].sel(metric="mae"), "stl")
+        (shown,) = (
+            t for t in page_of(source).tables if [c[0] for c in t[0]][:2] == ["method", "target"] and len(t[0]) == 6
+        )
+        assert len(shown) == 1 + found["difference"].size
+        for (method, *_), (task, *_), (_, difference, classes), (_, lower, _), (_, p, _), (wins, *_) in shown[1:]:
+            one = found.sel({"method": method, "task": task})
+            assert float(difference) == float(one["difference"])
+            assert float(lower) == float(one["lower"])
+            assert float(p) == float(one["p_holm"])
+            assert wins == f"{int(one['wins'])} of 6"
+            assert ("best" in classes) == (float(one["upper"]) < 0)
+
+    def test_mean_ranks_and_the_critical_difference(self, folder):
+        page = page_of(folder())
+        shown = page.table("method", "mean rank ↓", "joined with")
+        ranks = {method: float(row["mean rank ↓"][1]) for method, row in shown.items()}
+        assert ranks == {"nash-mtl": 1, "stl": 2, "ew": 3}  # their errors are far apart
+        assert "Critical difference at 0.05 (Nemenyi): 1.91" in page.text  # 2.343 sqrt(3 * 4 / 18), Demšar's table 5a
+
+    def test_recalibration_is_fitted_on_validation(self, folder):
+        source = folder({"stl": 0.3}, splits=1, full=True, width=0.5, rows=30)
+        shown = page_of(source).table("method", "factor", "NLL before")
+        tree = results.read(source / "stl" / "split-0-seed-0" / "results.nc")
+        after = float(metrics.ece(recalibrate(tree))["ece"].mean())
+        assert float(shown["stl"]["ECE before"][1]) == float(metrics.ece(tree)["ece"].mean())
+        assert float(shown["stl"]["ECE after"][1]) == pytest.approx(after, rel=1e-9)
+
+    def test_every_run_has_a_row(self, folder):
+        page = page_of(folder(splits=2))
+        (runs,) = (t for t in page.tables if [c[0] for c in t[0]][:3] == ["method", "run", "balancer"])
+        places = [(row[0][0], row[1][0]) for row in runs[1:]]
+        assert places == [(method, f"split-{k}-seed-0") for method in METHODS for k in (0, 1)]
+
+    def test_many_targets_stay_readable(self, folder):
+        names = tuple(f"t{i}" for i in range(30))
+        page = page_of(folder({"ew": 0.5}, splits=1, targets=names, rows=8))
+        assert list(page.table("target", "test rows")) == list(names)
+        assert "Drawn are the first 12 of 30 targets." in page.text
+        assert "t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11 and 18 others" in page.text
+
+    def test_one_target_one_split_one_method(self, folder):
+        page = page_of(folder({"ew": 0.3}, splits=1, targets=("mu",)))
+        assert "ranks" not in page.ids
+        assert "differences" not in page.ids
+        assert "There is one method, ew" in page.text
+
+    def test_classifications(self, mixed_grid, tmp_path):
+        for (method, split), tree in mixed_grid.items():
+            tree.attrs["method"] = method
+            results.write(tree, tmp_path / method / f"seed-{split}" / "results.nc")
+        page = page_of(tmp_path)
+        scores = compare(mixed_grid, baseline="stl", reference="stl")
+        for kind, symbol, task in (("regression", "MAE", "mu"), ("classification", "accuracy", "kind")):
+            (caption,) = (words for words in page.captions if words.startswith(f"{symbol} on the test rows"))
+            assert ("higher" in caption) == (kind == "classification")
+            values = scores["score"].sel(metric=primary(kind).name, task=task)
+            means = values.mean("split").sel({"method": ["nash-mtl", "stl"]}).values.tolist()
+            tables_of_task = [table for table in page.tables if [row[0][0] for row in table[1:]] == [task]]
+            found = [[float(key or "nan") for _, key, _ in table[1][-2:]] for table in tables_of_task]
+            assert any(pair == pytest.approx(means, rel=1e-12) for pair in found)
+
+
+# ---- In words --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_pictures")
+class TestWords:
+    def test_the_best_is_told_by_the_interval(self, folder):
+        source = folder(splits=6)
+        found = headline(results.read(source / "comparison.nc").to_dataset())
+        assert (found.leader, found.best) == ("nash-mtl", ["nash-mtl"])
+        value = entry(found.mean["nash-mtl"], found.error["nash-mtl"])
+        text = page_of(source).text
+        assert f"nash-mtl has the lowest mean relative change against stl: {value} %" in text
+        assert "stl and ew are worse by that interval." in text
+
+    def test_alike_methods_are_not_called_best(self, folder):
+        text = page_of(folder({"stl": 0.3, "ew": 0.3}, splits=3)).text
+        assert "none is called best" in text
+
+    def test_one_split_has_no_interval(self, folder):
+        assert (
+            "on one split: no interval tells methods apart, so none is called best." in page_of(folder(splits=1)).text
+        )
+
+    def test_without_a_baseline_ranks_tell(self, folder):
+        assert "lowest mean rank over the targets: 1" in page_of(folder({"ew": 0.5, "uw": 0.1}, splits=6)).text
+
+    def test_a_diverged_method_is_named(self, folder, lean_tree):
+        source = folder(splits=3, stored=False)
+        tree = lean_tree(method="ew", seed=1, variant=1)
+        tree["predictive_mean"]["y_mu"][:] = np.nan
+        results.write(tree, source / "ew" / "split-1-seed-0" / "results.nc")
+        assert "ew diverged on a split at least." in page_of(source).text
+
+    def test_what_failed_or_was_interrupted_or_is_missing_is_named(self, folder):
+        source = folder(splits=3)
+        place = source / "ew" / "split-1-seed-0"
+        (place / "results.nc").rename(place / "partial.nc")
+        scores = results.read(source / "comparison.nc").to_dataset()
+        scores["present"].loc[{"method": "ew", "split": 1}] = False
+        results.write(scores, source / "comparison.nc")
+        (source / "uw" / "seed-0").mkdir(parents=True)
+        (source / "uw" / "seed-0" / "error.txt").write_text("Traceback\n  File x\nNonFinite: loss of <mu> at step 3\n")
+        text = page_of(source).text
+        assert "uw/seed-0: NonFinite: loss of <mu> at step 3" in text
+        assert "Interrupted, and not compared: ew/split-1-seed-0." in text
+        assert "Without a result: ew on split 1." in text
+
+    def test_results_of_another_comparison_are_named_and_not_mixed_in(self, folder, lean_tree):
+        source = folder(splits=1)
+        results.write(lean_tree(method="old"), source / "old" / "split-0-seed-0" / "results.nc")
+        page = page_of(source)
+        assert "Results that the comparison does not hold: old/split-0-seed-0." in page.text
+        assert list(page.table("method", "delta_m [%] ↓")) == list(METHODS)
+
+
+# ---- Hostile names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_names_are_shown_and_never_obeyed(folder, tmp_path):
+    evil = '<img src=x onerror="alert(1)">&amp;'.replace("/", "")
+    source = folder(
+        {"stl": 0.3, "b": 0.5},
+        splits=2,
+        targets=(evil, "mu"),
+        configuration={evil: {"x": evil}},
+        attributes={"command": f"bmtl compare '{evil}' </code>", "data_citation": "<script>alert(2)</script>"},
+        data_name=evil,
+    )
+    page = page_of(source)
+    assert evil in page.table("target", "unit")
+    assert f"Comparison on {evil}" in page.text
+    assert "<script>alert(2)</script>" in page.text
+    assert "</code>" in page.text
+
+
+def test_hostile_names_in_pictures(folder):
+    page = page_of(folder({"<i>a": 0.3}, splits=1, targets=("$x_", "a & <b>")))
+    assert "There is one method, <i>a;" in page.text
+    assert "Not drawn" not in page.text
+
+
+# ---- What there may not be -------------------------------------------------------------------------------------------
+
+
+def test_a_run_by_itself(full_tree, tmp_path):
+    tree = full_tree()
+    results.write(tree, tmp_path / "results.nc")
+    page = page_of(tmp_path)
+    assert (tmp_path / "report.html").is_file()
+    assert "ew (balancer ew, seed 0) predicts 3 regressions: mu, homo and cv." in page.text
+    scores = compare({("ew", 0): tree}, baseline=None, reference=None)["score"].isel(method=0, split=0)
+    for task, row in page.table("target", "unit", "test rows").items():
+        for name, metric in (("MAE ↓", "mae"), ("R² ↑", "r2"), ("ECE ↓", "ece"), ("CRPS ↓", "crps")):
+            assert float(row[name][1]) == float(scores.sel(task=task, metric=metric))
+    assert not {"ranks", "differences", "targets"} & set(page.ids)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_interrupted_run_says_so(lean_tree, tmp_path):
+    results.write(lean_tree(attributes={"interrupted": True}), tmp_path / "partial.nc")
+    assert "This run was interrupted" in page_of(tmp_path).text
+
+
+OPTIONAL = ("training", "pit", "posterior", "uncertainty", "predictions_uncertainty", "log_likelihood", "validation")
+
+
+@pytest.mark.parametrize("group", [*OPTIONAL, "posterior_predictive", "predictive_distribution"])
+@pytest.mark.usefixtures("without_pictures")
+def test_a_group_may_be_missing(full_tree, tmp_path, group):
+    results.write(full_tree(rows=20, targets=("mu",)).drop_nodes([group]), tmp_path / "results.nc")
+    page_of(tmp_path / "results.nc")
+
+
+def test_the_least_that_a_run_can_hold(run_arrays, tmp_path):
+    run = run_arrays()
+    tree = results.to_datatree(observed=run["observed"], predictive_mean=run["predictive_mean"])
+    results.write(tree, tmp_path / "results.nc")
+    page = page_of(tmp_path)
+    assert page.ids == ["summary", "scores", "runs", "data"]
+    assert "run on unnamed data" in page.text
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no"):
+        report(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="has no finished run"):
+        report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_failures(tmp_path):
+    (tmp_path / "ew" / "seed-0").mkdir(parents=True)
+    (tmp_path / "ew" / "seed-0" / "error.txt").write_text("x")
+    with pytest.raises(FileNotFoundError, match="failed: ew/seed-0"):
+        report(tmp_path)
+
+
+def test_a_run_without_scored_rows(tmp_path, run_arrays):
+    run = run_arrays()
+    results.write(results.to_datatree(training=run["training"], tasks=list(run["observed"])), tmp_path / "results.nc")
+    with pytest.raises(ValueError, match="no scored rows"):
+        report(tmp_path)
+
+
+def test_two_folders_of_one_method(lean_tree, tmp_path):
+    for name in ("a", "b"):
+        results.write(lean_tree(method="ew"), tmp_path / name / "seed-0" / "results.nc")
+    with pytest.raises(ValueError, match="b/seed-0 and a/seed-0 both hold 'ew'"):
+        report(tmp_path)
+
+
+def test_a_damaged_file_is_named(folder):
+    source = folder(splits=1)
+    (source / "ew" / "split-0-seed-0" / "results.nc").write_bytes(b"no")
+    with pytest.raises(results.ResultsFileError, match="ew/split-0-seed-0/results.nc"):
+        report(source)
+
+
+def test_another_suffix(tmp_path):
+    with pytest.raises(ValueError, match=r"\.html, and .*x\.pdf was given"):
+        report(tmp_path, tmp_path / "x.pdf")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_splits_are_in_the_order_of_their_numbers(lean_tree, tmp_path):
+    for k in (0, 2, 10):
+        results.write(lean_tree(method="ew", seed=k), tmp_path / "ew" / f"seed-{k}" / "results.nc")
+    reading = read_source(tmp_path)
+    assert [(run.place, run.split) for run in reading.runs] == [("seed-0", 0), ("seed-2", 1), ("seed-10", 2)]
+
+
+# ---- Where it runs ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_runs_without_torch(folder, tmp_path):
+    source = folder({"stl": 0.3}, splits=1)
+    # Not None in sys.modules: scipy looks there for a torch that others have imported.
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in {'torch', 'pyro', 'lightning', 'torchmetrics', 'gpytorch', 'arviz'}:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        f"sys.argv = ['bmtl', 'report', {str(source)!r}]\n"
+        "from bmtl.cli import main\n"
+        "main()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "report.html" in "".join(ran.stdout.split())  # a narrow terminal breaks the line
+    check((source / "report.html").read_text(encoding="utf-8"))
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to open the page in")
+def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
+    file = report(folder({"stl": 0.3, "ew": 0.5, "nash-mtl": 0.1}, splits=1), tmp_path / "page.html")
+    # A click on the second column of the first table, twice: descending. Then the page says what it sees.
+    script = (
+        "<script>addEventListener('load', () => { const t = document.querySelector('table.sortable');"
+        "const b = t.tHead.rows[0].cells[1].querySelector('button'); b.click(); b.click();"
+        "const d = document.createElement('div'); d.id = 'seen';"
+        "d.textContent = [...t.tBodies[0].rows].map(r => r.cells[0].textContent).join() + ';' +"
+        "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length + ';' +"
+        "[...document.images].every(i => i.complete && i.naturalWidth > 0) + ';' +"
+        "(document.documentElement.scrollWidth <= innerWidth); document.body.append(d); });</script></body>"
+    )
+    file.write_text(file.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    chrome = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", profile]
+    for width in (1280, 500):
+        ran = subprocess.run(
+            [*chrome, f"--window-size={width},900", "--dump-dom", file.as_uri()],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        seen = ran.stdout.partition('id="seen">')[2].partition("<")[0]
+        # stl has no change against itself: last in either direction. 0 requests, all pictures there, no sideways scroll.
+        assert seen == "ew,nash-mtl,stl;0;true;true"

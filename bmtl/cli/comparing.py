@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console, print_scores, progress
-from bmtl.cli.options import DataOption, Root, items, numbers, read, whole_numbers
+from bmtl.cli.options import DataOption, Root, command, items, numbers, read, whole_numbers
 
 FILES = ("comparison.nc", "table.csv")
 
@@ -35,7 +35,7 @@ def demo(
     start = time.perf_counter()
     with progress(total) as done:
         found = experiments.demo(
-            data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, done=done
+            data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, command=command(), done=done
         )
     _tell(found, out, start)
 
@@ -103,6 +103,7 @@ def compare(
             baseline=baseline,
             jobs=jobs or None,
             dask=dask or None,
+            command=command(),
             done=done,
         )
     if found.rates:

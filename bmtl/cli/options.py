@@ -1,5 +1,7 @@
 """Options that commands share, and how their text is read."""
 
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,11 @@ DataOption = Annotated[
     list[str] | None,
     typer.Option("--data-option", "-d", help="Option of the data's reader, as name=value; may stand several times."),
 ]
+
+
+def command() -> str:
+    """The command that is being run, as one would type it again."""
+    return shlex.join(["bmtl", *sys.argv[1:]])
 
 
 def items(text: str) -> list[str]:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.ranks import ranks
-from bmtl.evaluation.scores import Kind, primary, primary_scores, symbol
+from bmtl.evaluation.scores import SCORES, Kind, primary, primary_scores, symbol
 from bmtl.evaluation.statistics import share_worse
 
 MOST_TASKS = 12  # beyond that a column a task fits no page, and the table holds summaries over tasks
@@ -33,6 +33,8 @@ class Column:
 def columns(comparison: xr.Dataset) -> list[Column]:
     """The columns of a comparison: change and cost, means over the targets of a kind, then the primary score by target.
 
+    A single target has a column for each of its scores instead.
+
     Beyond twelve targets, the last are replaced by the mean rank over targets, the share of targets that are worse than
     with the baseline, and the mean of the primary score (per kind, where all targets of the kind have one unit).
     """
@@ -47,6 +49,8 @@ def columns(comparison: xr.Dataset) -> list[Column]:
     ]
     names = comparison["metric"].values.tolist()
     kinds: list[Kind] = list(dict.fromkeys(comparison["kind"].values.tolist()))
+    if comparison.sizes["task"] == 1:
+        return [column for column in [*found, *_all_scores(comparison)] if column.counted.any()]
     many = comparison.sizes["task"] > MOST_TASKS
     for name in ("nll", "ece"):
         for kind in kinds if name in names else ():
@@ -62,6 +66,23 @@ def columns(comparison: xr.Dataset) -> list[Column]:
         title = _with_unit(f"{score.symbol} {task}", _unit(comparison.sel(task=[task])))
         found.append(Column(title, values, counted, score.higher_is_better))
     return found
+
+
+def _all_scores(comparison: xr.Dataset) -> list[Column]:
+    """Every score of the one target, in the order of `SCORES`."""
+    kind, unit = comparison["kind"].values[0], _unit(comparison)
+    one = comparison.isel(task=0, drop=True)
+    counted = one["present"] & (one["rows"] > 0)
+    return [
+        Column(
+            _with_unit(score.symbol, unit if score.in_units else None),
+            one["score"].sel(metric=score.name, drop=True),
+            counted,
+            score.higher_is_better,
+        )
+        for score in SCORES
+        if score.kind == kind and score.name in one["metric"].values
+    ]
 
 
 def _summaries(comparison: xr.Dataset, kinds: list[Kind], baseline: str | None) -> list[Column]:
@@ -112,4 +133,4 @@ def _unit(comparison: xr.Dataset) -> str | None:
 
 
 def _with_unit(name: str, unit: str | None) -> str:
-    return f"{name} [{unit}]" if unit else name
+    return f"{name} [{unit}]" if unit and unit != "1" else name

@@ -25,6 +25,7 @@ class Score:
         symbol: Its name in tables.
         higher_is_better: The same for both kinds of one name.
         primary: The one of its kind that ``delta_m``, ranks and columns by task are made of.
+        in_units: It has the target's unit.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Score:
     one_of: tuple[str, ...] = ()
     higher_is_better: bool = False
     primary: bool = False
+    in_units: bool = False
 
 
 PROBABILITY = ("observed_data", "probability")
@@ -46,8 +48,16 @@ SCORES: tuple[Score, ...] = (
         ("observed_data", "predictive_mean"),
         "MAE",
         primary=True,
+        in_units=True,
     ),
-    Score("rmse", "regression", lambda tree: metrics.rmse(tree)["rmse"], ("observed_data", "predictive_mean"), "RMSE"),
+    Score(
+        "rmse",
+        "regression",
+        lambda tree: metrics.rmse(tree)["rmse"],
+        ("observed_data", "predictive_mean"),
+        "RMSE",
+        in_units=True,
+    ),
     Score(
         "r2",
         "regression",
@@ -66,6 +76,7 @@ SCORES: tuple[Score, ...] = (
         ("observed_data",),
         "CRPS",
         one_of=("predictive_distribution", "posterior_predictive"),
+        in_units=True,
     ),
     Score(
         "accuracy",

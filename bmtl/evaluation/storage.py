@@ -7,10 +7,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import netCDF4
 import xarray as xr
 
 # One engine for both directions: where h5netcdf is installed too, xarray's own choice would depend on the machine.
 ENGINE: Final = "netcdf4"
+CACHE = 4 * 2**20  # bytes a variable, while a file is written
 OWN = "bmtl_version"  # the root attribute that every file of ours carries
 # What damaged bytes surface as, depending on where the damage is.
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError)
@@ -106,7 +108,8 @@ def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Pa
     encoding = {node.path: _compression(node.to_dataset(inherit=False)) for node in tree.subtree}
     with atomic(path) as temporary:
         try:
-            tree.to_netcdf(temporary, engine=ENGINE, encoding=encoding)
+            with _small_cache():
+                tree.to_netcdf(temporary, engine=ENGINE, encoding=encoding)
         except RuntimeError as error:  # the library's word for a full or vanished disk
             raise OSError(str(error)) from error
     return Path(path)
@@ -153,6 +156,17 @@ def _compression(group: xr.Dataset) -> dict[str, dict[str, object]]:
         for name, variable in group.variables.items()
         if variable.dtype.kind in "biuf" and variable.size and variable.ndim
     }
+
+
+@contextmanager
+def _small_cache() -> Iterator[None]:
+    """Chunks are written once and never read back: the library would keep up to 64 MB of each variable until the end."""
+    before = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(CACHE, *before[1:])
+    try:
+        yield
+    finally:
+        netCDF4.set_chunk_cache(*before)
 
 
 def _flush(path: Path) -> None:

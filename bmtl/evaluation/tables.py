@@ -25,8 +25,9 @@ def table(comparison: xr.Dataset) -> pd.DataFrame:
     Returns:
         Index ``method``; columns ``delta_m [%]`` and ``T`` (lower is better), ``mean NLL`` (nats, standardised targets) and
         ``mean ECE``, for each kind of target if there are two, and ``MAE <task> [<unit>]`` or ``accuracy <task>`` (higher
-        is better) for each task. Beyond twelve tasks the last are replaced by ``mean rank`` over tasks, ``tasks worse than
-        <baseline> [%]`` and the mean over tasks of MAE, if they have one unit, and of accuracy.
+        is better) for each task; a single task has a column for each of its scores. Beyond twelve tasks the last are
+        replaced by ``mean rank`` over tasks, ``tasks worse than <baseline> [%]`` and the mean over tasks of MAE, if they
+        have one unit, and of accuracy.
     """
     return _frame(comparison, lambda column: _summary(column, "mean"))
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import comparison, plots, results
+from bmtl.evaluation.attributes import decode_attributes, encode_attributes
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import save
 from bmtl.evaluation.tables import table
@@ -57,6 +58,7 @@ def compare(
     jobs: int | None = None,
     dask: str | None = None,
     timed_steps: int = 40,
+    command: str | None = None,
     done: Done = lambda outcome: None,
 ) -> Comparison:
     """Trains every method on every split with every seed and compares them.
@@ -77,6 +79,7 @@ def compare(
         jobs: As for `run_cells`.
         dask: As for `run_cells`.
         timed_steps: Steps of each method that are timed side by side at the end; 0 leaves them out.
+        command: What made the comparison, to be kept in ``comparison.nc``.
         done: Called with each outcome.
 
     Raises:
@@ -112,7 +115,7 @@ def compare(
                 done(outcome)
     except BaseException:
         if finished:
-            _write(finished, methods, numbers, baseline, folder, None)
+            _write(finished, methods, numbers, baseline, folder, None, command)
         raise
     if not finished:
         first = failures[0]
@@ -120,7 +123,7 @@ def compare(
     trained = [method for method in methods if any(cell.method == method for cell in finished)]
     first_data = data if isinstance(data, MultiTaskData) else data[0]
     seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
-    scores, trees = _write(finished, methods, numbers, baseline, folder, seconds)
+    scores, trees = _write(finished, methods, numbers, baseline, folder, seconds, command)
     return Comparison(scores, trees, failures, chosen)
 
 
@@ -132,6 +135,7 @@ def demo(
     seeds: int = 2,
     epochs: int | None = None,
     jobs: int | None = None,
+    command: str | None = None,
     done: Done = lambda outcome: None,
 ) -> Comparison:
     """The comparison that ``bmtl demo`` shows.
@@ -143,6 +147,7 @@ def demo(
         seeds: Number of seeds.
         epochs: Number of epochs; by default `Budget`'s, or 2 of a quick one.
         jobs: Processes, as for `compare`; by default 1 for a quick one, where starting another would take longest.
+        command: As for `compare`.
         done: As for `compare`.
     """
     budget = Budget()
@@ -151,7 +156,8 @@ def demo(
     if epochs is not None:
         budget = replace(budget, epochs=epochs)
     methods = [METHODS[name] for name in DEMO]
-    return compare(data, methods, range(seeds), budget, out, jobs=jobs, timed_steps=10 if quick else 40, done=done)
+    steps = 10 if quick else 40
+    return compare(data, methods, range(seeds), budget, out, jobs=jobs, timed_steps=steps, command=command, done=done)
 
 
 DEMO = ("stl", "ew", "uw", "igb-v1", "nash-mtl", "igb-v1+nash", "bayesian")
@@ -230,6 +236,7 @@ def _write(
     baseline: str | None,
     out: Path,
     seconds: Mapping[str, float] | None,
+    command: str | None,
 ) -> tuple[xr.Dataset, dict[tuple[str, int], xr.DataTree]]:
     order = {method.name: i for i, method in enumerate(methods)}
     cells = sorted(cells, key=lambda cell: (order[cell.method.name], numbers[cell.split, cell.seed]))
@@ -244,6 +251,8 @@ def _write(
         reference="ew" if "ew" in names else names[0],
         step_seconds=seconds,
     )
+    if command is not None:
+        scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})
     results.write(scores, out / "comparison.nc")
     table(scores).to_csv(out / "table.csv")
     (out / "table.md").write_text(to_markdown(scores))

@@ -81,7 +81,7 @@ def results_tree(
         configuration=configuration,
         data_name=data.name,
         data_fingerprint=data.fingerprint,
-        attributes=attributes,
+        attributes={"data_citation": data.citation, "data_licence": data.licence, **(attributes or {})},
     )
     for name, of, rows in (("validation", validation, "val"), ("train", train, "train")):
         if of is not None:

@@ -9,6 +9,7 @@ from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predictives import Draws
 from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.record import StepRecord
+from bmtl.inference.simulation import SimulatedRanks, simulated_ranks
 from bmtl.inference.svi import BalancedSVI, Evaluation
 from bmtl.inference.training import BalancedTraining, FitResult, fit
 
@@ -21,10 +22,12 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "PosteriorDraws",
+    "SimulatedRanks",
     "StepRecord",
     "TaskELBO",
     "TaskLosses",
     "balancer",
     "draw",
     "fit",
+    "simulated_ranks",
 ]

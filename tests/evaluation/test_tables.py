@@ -38,6 +38,18 @@ def test_columns_and_means(grid):
     assert frame.loc["uw", "MAE homo [meV]"] == pytest.approx(float(uw["score"].sel(metric="mae", task="homo").mean()))
 
 
+def test_one_task_has_a_column_a_score(make_tree):
+    trees = {
+        (method, seed): make_tree(seed=seed, variant=number, error=error, targets=("mu",))
+        for number, (method, error) in enumerate({"stl": 0.2, "ew": 0.4}.items())
+        for seed in (0, 1)
+    }
+    data = compare(trees)
+    frame = table(data)
+    assert frame.columns.tolist() == ["delta_m [%]", "T", "MAE [D]", "RMSE [D]", "R²", "NLL", "ECE", "CRPS [D]"]
+    assert frame.loc["ew", "RMSE [D]"] == pytest.approx(float(data["score"].sel({"method": "ew", "metric": "rmse"}).mean()))
+
+
 def test_the_baseline_is_blank_where_it_is_its_own_measure(grid):
     frame = table(compare(grid))
     assert np.isnan(frame.loc["stl", "delta_m [%]"])

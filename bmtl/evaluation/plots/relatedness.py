@@ -51,6 +51,6 @@ def relatedness_matrix(tree: xr.DataTree, *, latent: str = "w", level: float = 0
                         color="white" if share > 0.6 else "black",
                     )
         method = tree.attrs.get("method", "run")
-        axes.set_title(f"{method}: prior of {latent}, mean and {level:.0%} of the draws", loc="left")
+        axes.set_title(f"{method}: prior of {latent}, mean and {100 * level:g} % of the draws", loc="left")
         figure.colorbar(image, label="Share of the prior", shrink=0.8)
     return figure

@@ -1,0 +1,201 @@
+"""Simulation-based calibration of a guide: where known latents fall in what is learnt from data made with them.
+
+Latents drawn from the prior and labels drawn from the likelihood make a data set whose posterior the latents are a draw of.
+A guide that is the posterior therefore has them anywhere among its own draws with equal probability. Sources: Talts et al.
+(2018), "Validating Bayesian inference algorithms with simulation-based calibration"; for guides Yao, Vehtari, Simpson &
+Gelman (2018), "Yes, but did it work?: evaluating variational inference", section 3.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from scipy.special import ndtr
+from torch import Tensor
+
+from bmtl.inference.loaders import forked
+from bmtl.inference.predictives import PREFIX, to_numpy
+
+Inputs = Tensor | Mapping[str, Tensor]
+Fit = Callable[[int, Inputs, dict[str, Tensor]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class SimulatedRanks:
+    """Where the true latents of R simulated data sets fell among S draws of the guides fitted to them.
+
+    All are arrays ``(R,)``, by entry: a site's name for a scalar, ``"head_a[0,3]"`` for an entry of a larger one.
+
+    Attributes:
+        truth: The latents that made the data.
+        mean: The guide's mean, over its draws.
+        sd: The guide's standard deviation, over its draws.
+        ranks: Number of the guide's draws below the truth, from 0 to S; uniform where the guide is the posterior. A draw
+            that equals the truth counts by a coin.
+        num_draws: S.
+    """
+
+    truth: dict[str, np.ndarray]
+    mean: dict[str, np.ndarray]
+    sd: dict[str, np.ndarray]
+    ranks: dict[str, np.ndarray]
+    num_draws: int
+
+    @property
+    def errors(self) -> dict[str, np.ndarray]:
+        """Guide's mean less truth, in the guide's standard deviations; infinite where the guide is a point."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: (self.mean[name] - self.truth[name]) / self.sd[name] for name in self.truth}
+
+    @property
+    def probability(self) -> dict[str, np.ndarray]:
+        """The cdf at the truth of a normal with the guide's mean and standard deviation: the guide's own, if it is normal.
+
+        Finer in the tails than ranks, which know S + 1 values.
+        """
+        return {name: ndtr(-errors) for name, errors in self.errors.items()}
+
+
+@torch.no_grad()
+def simulated_ranks(
+    model: Callable[..., Any],
+    fit: Fit,
+    x: Inputs,
+    *,
+    datasets: int = 100,
+    num_draws: int = 99,
+    sites: Collection[str] | Mapping[str, Collection[int]] | None = None,
+    seed: int = 0,
+) -> SimulatedRanks:
+    """Ranks of known latents in guides fitted to data that were made with them.
+
+    Each data set costs a fit. What is tested is guide, optimizer and training together, for data sets such as the prior
+    makes at these inputs. Parameters of the model are held as they are: `fit` must learn with the same ones (of the trunk,
+    say), or the latents above them mean something else.
+
+    Args:
+        model: The task model; ``model(x)`` samples its latents from their priors and a site ``y_<target>`` for each target.
+        fit: ``fit(seed, x, y)`` makes a new guide, trains it on labels `y` by target, and returns it. For an AutoGuide,
+            a new one of `model`.
+        x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)``: of every data set.
+        datasets: How many data sets R are simulated.
+        num_draws: Draws S of each guide.
+        sites: Latents to rank, all by default: names, or a mapping name -> numbers of entries, counted along the flattened
+            site.
+        seed: Seeds everything, `fit` included; torch's global generator is left as it was.
+
+    Raises:
+        ValueError: If `datasets` or `num_draws` is below 1 or 2, the model has no latent or no site ``y_<target>``, a site
+            of `sites` is no latent, an entry is not there, or a guide does not draw a latent.
+    """
+    if datasets < 1 or num_draws < 2:
+        raise ValueError(f"datasets is {datasets} and num_draws {num_draws}; expected 1 data set and 2 draws or more.")
+    generator = torch.Generator().manual_seed(seed)
+    coins = np.random.default_rng(seed)
+    names: list[str] = []
+    truths, means, sds, ranks = [], [], [], []
+    for own in torch.randint(2**62, (datasets,), generator=generator).tolist():
+        with forked(None):
+            torch.manual_seed(own)
+            with _predicting(model):
+                trace = poutine.trace(model).get_trace(x)
+            latents, y = _latents(trace), _labels(trace)
+            chosen = _chosen(latents, sites)
+            with torch.enable_grad():
+                guide = fit(own, x, y)
+            with _predicting(guide):
+                traces = (poutine.trace(guide).get_trace(x) for _ in range(num_draws))
+                drawn = np.stack([_entries(_sampled(each), chosen, latents) for each in traces])  # (S, entries)
+        truth = _entries(latents, chosen, latents)
+        names = names or [_called(name, index, latents) for name, indices in chosen.items() for index in indices]
+        truths.append(truth)
+        means.append(drawn.mean(axis=0))
+        sds.append(drawn.std(axis=0, ddof=1))
+        ranks.append((drawn < truth).sum(axis=0) + coins.binomial((drawn == truth).sum(axis=0), 0.5))
+
+    def by_entry(rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, np.stack(rows, axis=1), strict=True))
+
+    return SimulatedRanks(by_entry(truths), by_entry(means), by_entry(sds), by_entry(ranks), num_draws)
+
+
+@contextmanager
+def _predicting(program: Callable[..., Any]) -> Iterator[None]:
+    """Modules as in prediction, without dropout; part by part as before afterwards."""
+    parts = list(program.modules()) if isinstance(program, torch.nn.Module) else []
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def _sampled(trace: Trace) -> dict[str, Tensor]:
+    """Values of all sites that are neither observed nor a plate."""
+    sites: dict[str, Any] = dict(trace.nodes)
+    return {
+        name: site["value"]
+        for name, site in sites.items()
+        if site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]
+    }
+
+
+def _latents(trace: Trace) -> dict[str, Tensor]:
+    found = _sampled(trace)
+    latents = {name: value for name, value in found.items() if not name.startswith(PREFIX)}
+    if not latents or len(latents) == len(found):
+        raise ValueError(
+            f"The model samples {list(found) or 'nothing'} when it is called with inputs alone; expected latents, and a "
+            f"site {PREFIX}<target> for each target."
+        )
+    return latents
+
+
+def _labels(trace: Trace) -> dict[str, Tensor]:
+    return {name.removeprefix(PREFIX): v for name, v in _sampled(trace).items() if name.startswith(PREFIX)}
+
+
+def _chosen(
+    latents: Mapping[str, Tensor], sites: Collection[str] | Mapping[str, Collection[int]] | None
+) -> dict[str, list[int]]:
+    """Numbers of the entries to rank, by site."""
+    unknown = sorted(set(sites or ()) - set(latents))
+    if unknown:
+        raise ValueError(f"There is no latent {', '.join(map(repr, unknown))}; there are {list(latents)}.")
+    every = {name: range(value.numel()) for name, value in latents.items() if sites is None or name in sites}
+    chosen = {name: list(sites[name]) if isinstance(sites, Mapping) else list(all_) for name, all_ in every.items()}
+    if not any(chosen.values()):
+        raise ValueError(f"sites names no entry to rank; the latents are {list(latents)}.")
+    for name, indices in chosen.items():
+        if any(index not in every[name] for index in indices):
+            raise ValueError(
+                f"The latent {name!r} has entries 0 to {len(every[name]) - 1}, and {indices} were asked for."
+            )
+    return chosen
+
+
+def _entries(
+    values: Mapping[str, Tensor], chosen: Mapping[str, list[int]], latents: Mapping[str, Tensor]
+) -> np.ndarray:
+    """The chosen entries of all sites in a row, float64."""
+    for name in chosen:
+        if name not in values or values[name].shape != latents[name].shape:
+            found = {site: tuple(value.shape) for site, value in values.items()}
+            raise ValueError(
+                f"The model has a latent {name!r} of shape {tuple(latents[name].shape)}, and the guide draws {found}."
+            )
+    return np.concatenate([to_numpy(values[name]).astype(float).reshape(-1)[of] for name, of in chosen.items()])
+
+
+def _called(name: str, index: int, latents: Mapping[str, Tensor]) -> str:
+    shape = tuple(latents[name].shape)
+    return f"{name}[{','.join(map(str, np.unravel_index(index, shape)))}]" if shape else name

@@ -100,6 +100,7 @@ class EvidentialRegression(nn.Module):
         self.objective = objective
         self.threshold: Threshold = threshold if objective == "nll+lipschitz" else "inf"
         self.weight, self.regulariser, self.min_scale, self.tie = weight, regulariser, min_scale, tie
+        self.penalised = regulariser > 0  # apart from the number, which differs between the networks of a `Bank`
         # A Student-t's density is below 1 / (scale sqrt(2 pi)); a censored label's probability is below 1.
         self.offset = max(-math.log(min_scale) - 0.5 * math.log(2 * math.pi), 0.0) if nonnegative else 0.0
         self.bounds = {name: _bounds(name, *pair) for name, pair in (bounds or {}).items()}
@@ -123,7 +124,7 @@ class EvidentialRegression(nn.Module):
             with plate:
                 with task(f"{name}/nll"):
                     observe(f"y_{name}", p, labels)
-                    if labels is not None and self.regulariser:
+                    if labels is not None and self.penalised:
                         _factor(f"{name}_evidence", self.regulariser * evidence_penalty(labels, p), labels)
                     if labels is not None and self.offset:
                         _factor(f"{name}_offset", labels.new_full(labels.shape, self.offset), labels)

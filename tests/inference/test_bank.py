@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyro.nn import PyroModule
 from torch import nn
 from torch.testing import assert_close
 
@@ -321,6 +322,8 @@ def test_programs_that_a_bank_does_not_train(kind, what):
 def test_programs_are_modules_with_parameters():
     with pytest.raises(TypeError, match="modules, and function was given"):
         bank([lambda x, y: None], data()[:1])
+    with pytest.raises(TypeError, match="PyroModule. Derive it from torch.nn.Module"):
+        bank([nn.Sequential(PyroModule())], data()[:1])
     frozen = evidential(0).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter to train"):
         bank([frozen], data()[:1])

@@ -1,0 +1,308 @@
+"""Table 1 of the MT-ENet paper (Oh & Shin 2022): evidential networks on UCI regressions, read three ways.
+
+Run: python examples/mt_enet_uci.py --root ../shared/data [--sets boston energy] [--out runs/mt_enet_uci] [--quick]
+
+ENet (likelihood alone), MSE-ENet (squared error beside it), MT-ENet (a squared error of bounded slope, with the batch's
+least threshold or each row's own), a Gaussian network, and the ensemble of five of those. One layer of 50 ReLU units, 20
+standard splits, Adam, 40 epochs of batches of 32. Every score is read three ways:
+
+    last    after the last epoch
+    val     at the epoch that is best on validation, by RMSE for RMSE and by NLL for NLL: the epoch is chosen by a network
+            trained on 80 % of the training rows, and read off the one trained on all of them
+    best    at the epoch that is best on the test rows: no estimate of anything, but what the paper's column shows
+
+As in the paper: network, batch size, epochs. Not as in the paper: the splits are the standard ones, inputs and targets are
+standardised on training rows only, learning rate (0.008) and regulariser (0.001) are the same everywhere and not searched,
+and a split's score is the mean over several sets of initial weights (3; 1 for the evidential networks beyond 2,000 rows).
+
+All networks of a method train as one bank. A set that is finished is not done again: start the script once more with the
+same options after an interruption. Writes <set>.nc (scores of every split), table.md, summary.csv and differences.csv.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from bmtl.datasets import load
+from bmtl.evaluation.statistics import mean_and_error, paired_differences
+from bmtl.evaluation.storage import ENGINE, atomic
+from bmtl.evaluation.text_tables import entry
+from bmtl.inference import Bank
+from bmtl.models import EvidentialRegression, GaussianRegression, mlp
+
+EVIDENTIAL = {
+    "ENet": {"objective": "nll"},
+    "MSE-ENet": {"objective": "nll+mse"},
+    "MT-ENet": {"objective": "nll+lipschitz"},
+    "MT-ENet/sample": {"objective": "nll+lipschitz", "threshold": "sample"},
+}
+METHODS = (*EVIDENTIAL, "Gaussian", "Ensemble")
+READINGS, METRICS = ("last", "val", "best"), ("RMSE", "NLL")
+WIDTH, BATCH, RATE, REGULARISER = 50, 32, 0.008, 1e-3
+MEMBERS, LARGE = 5, 2000
+SETS = ("boston", "concrete", "energy", "kin8nm", "power", "wine")
+
+# Oh & Shin (2022), Table 1: mean and standard error of RMSE, then of NLL. MC-Dropout has no row of ours: its networks are
+# random, and tau and rate are searched.
+PAPER = {
+    "boston": {
+        "ENet": ((3.06, 0.16), (2.35, 0.06)),
+        "MT-ENet": ((3.04, 0.21), (2.31, 0.04)),
+        "Ensemble": ((3.28, 1.00), (2.41, 0.25)),
+        "MC-Dropout": ((2.97, 0.19), (2.46, 0.06)),
+    },
+    "concrete": {
+        "ENet": ((5.85, 0.15), (3.01, 0.02)),
+        "MT-ENet": ((5.60, 0.17), (2.97, 0.02)),
+        "Ensemble": ((6.03, 0.58), (3.06, 0.18)),
+        "MC-Dropout": ((5.23, 0.12), (3.04, 0.02)),
+    },
+    "energy": {
+        "ENet": ((2.06, 0.10), (1.39, 0.06)),
+        "MT-ENet": ((2.04, 0.07), (1.17, 0.05)),
+        "Ensemble": ((2.09, 0.29), (1.38, 0.22)),
+        "MC-Dropout": ((1.66, 0.04), (1.99, 0.02)),
+    },
+    "kin8nm": {
+        "ENet": ((0.09, 0.00), (-1.24, 0.01)),
+        "MT-ENet": ((0.08, 0.00), (-1.19, 0.01)),
+        "Ensemble": ((0.09, 0.00), (-1.20, 0.02)),
+        "MC-Dropout": ((0.10, 0.00), (-0.95, 0.01)),
+    },
+    "power": {
+        "ENet": ((4.23, 0.09), (2.81, 0.07)),
+        "MT-ENet": ((4.03, 0.04), (2.75, 0.01)),
+        "Ensemble": ((4.11, 0.17), (2.79, 0.04)),
+        "MC-Dropout": ((4.02, 0.04), (2.80, 0.01)),
+    },
+    "wine": {
+        "ENet": ((0.61, 0.02), (0.89, 0.05)),
+        "MT-ENet": ((0.63, 0.01), (0.86, 0.02)),
+        "Ensemble": ((0.64, 0.04), (0.94, 0.12)),
+        "MC-Dropout": ((0.62, 0.01), (0.93, 0.01)),
+    },
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=os.environ.get("BMTL_DATA"), help="holds uci/<set>.npz")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET", help=", ".join(SETS))
+    parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_uci"))
+    parser.add_argument("--splits", type=int, help="the first so many (default 20)")
+    parser.add_argument("--seeds", type=int, help=f"sets of initial weights (default 3, 1 beyond {LARGE} rows)")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--quick", action="store_true", help="2 splits, 2 seeds, 2 epochs: shows that everything runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    splits = options.splits or (2 if options.quick else 20)
+    epochs = options.epochs or (2 if options.quick else 40)
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name in options.sets:
+        data = [halves(name, options.root, split) for split in range(splits)]
+        rows = sum(len(part) for part in data[0]["all"].rows.values())
+        seeds = options.seeds or (2 if options.quick else 3 if rows <= LARGE else 1)
+        settings = {"splits": splits, "seeds": seeds, "members": min(MEMBERS, 2) if options.quick else MEMBERS}
+        settings |= {"epochs": epochs, "learning rate": RATE, "regulariser": REGULARISER}
+        found.append(scores_of(name, data, settings, options.out / f"{name}.nc"))
+    scores = xr.concat(found, "task")
+    summary = summarise(scores)
+    differences = differ(scores)
+    summary.to_csv(options.out / "summary.csv", index=False)
+    differences.to_csv(options.out / "differences.csv", index=False)
+    text = markdown(summary, differences, splits)
+    (options.out / "table.md").write_text(text)
+    print(f"\n{text}\nWrote {options.out}/table.md, summary.csv, differences.csv and a file a set.")
+
+
+def halves(name, root, split):
+    """A split as it is tested, and with a fifth of its training rows held out to choose an epoch by."""
+    return {
+        "all": load(f"uci/{name}", root=root, split=split, validation=0),
+        "held out": load(f"uci/{name}", root=root, split=split, validation=0.2),
+    }
+
+
+def scores_of(name, data, settings, file):
+    """Scores ``(reading, metric, method, split)`` of a set, computed or read from its file."""
+    if file.is_file():
+        done = xr.load_dataarray(file, engine=ENGINE)
+        if all(done.attrs.get(key) == value for key, value in settings.items()):
+            print(f"{name}: read from {file}", flush=True)
+            return done
+    parts = []
+    for method in METHODS[:-1]:
+        curves = train(name, data, method, settings)
+        parts.append(readings(*(single(curves[half]) for half in ("all", "held out"))))
+        if method == "Gaussian":
+            parts.append(readings(*(ensemble(curves[half]) for half in ("all", "held out"))))
+        last = parts[-1][0].mean(-1)
+        print(f"{name}: {method} done, last RMSE {last[0]:.3f}, NLL {last[1]:.3f}", flush=True)
+    scores = xr.DataArray(
+        np.stack(parts, axis=2),
+        dims=("reading", "metric", "method", "split"),
+        coords={"reading": list(READINGS), "metric": list(METRICS), "method": list(METHODS), "task": name},
+        attrs=settings,
+        name="score",
+    )
+    with atomic(file) as temporary:
+        scores.to_netcdf(temporary, engine=ENGINE)
+    return scores
+
+
+def train(name, data, method, settings):
+    """Trains a method's networks of all splits, and reads them after every epoch.
+
+    Returns:
+        Half -> label, mean, variance and log density ``(epochs, splits, seeds, rows)``, in reported units. Those of "all"
+        are of the test rows, those of "held out" of the held-out ones; NaN where a half has fewer rows.
+    """
+    seeds = settings["members"] if method == "Gaussian" else settings["seeds"]
+    nets = [(half, split, seed) for half in data[0] for split in range(len(data)) for seed in range(seeds)]
+    tensors = {
+        (half, split, part): data[split][half].tensors(part)
+        for half, of_test in (("all", "test"), ("held out", "val"))
+        for split in range(len(data))
+        for part in ("train", of_test)
+    }
+    training = [tensors[half, split, "train"] for half, split, _ in nets]
+    judged = [tensors[half, split, "test" if half == "all" else "val"] for half, split, _ in nets]
+    seed_of = [1000 * seed + split for _, split, seed in nets]
+    programs = [program(method, name, x, seed) for (x, _), seed in zip(training, seed_of, strict=True)]
+    bank = Bank(programs, training, batch_size=BATCH, lr=RATE, seeds=seed_of)
+    epochs = []
+    bank.fit(settings["epochs"], lambda epoch: epochs.append(bank.read(lambda trace: read(trace, name), judged)))
+    scalers = [data[split][half].y_scalers[name] for half, split, _ in nets]
+    sd, mean = (np.array([getattr(scaler, of) for scaler in scalers]).reshape(-1, 1) for of in ("std", "mean"))
+    # (epochs, nets, rows)
+    found = {of: np.stack([epoch[of].double().numpy() for epoch in epochs]) for of in epochs[0]}
+    units = {
+        "label": found["label"] * sd + mean,
+        "mean": found["mean"] * sd + mean,
+        "variance": found["variance"] * sd**2,
+        "log_density": found["log_density"] - np.log(sd),
+    }
+    shape = (len(epochs), len(data[0]), len(data), seeds, -1)  # halves stand first among the networks
+    return {half: {of: v.reshape(shape)[:, k] for of, v in units.items()} for k, half in enumerate(data[0])}
+
+
+def program(method, name, x, seed):
+    generator = torch.Generator().manual_seed(seed)
+    trunk = mlp(x.shape[1], (WIDTH,), generator=generator)
+    if method == "Gaussian":
+        return GaussianRegression(trunk, WIDTH, (name,), len(x), generator=generator)
+    options = {"regulariser": REGULARISER, **EVIDENTIAL[method]}
+    return EvidentialRegression(trunk, WIDTH, (name,), len(x), generator=generator, **options)
+
+
+def read(trace, name):
+    """What one network predicts for each row."""
+    site = trace.nodes[f"y_{name}"]
+    p, y = site["fn"], site["value"]
+    return {"label": y, "mean": p.mean, "variance": p.variance, "log_density": p.log_prob(y)}
+
+
+def single(curves):
+    """RMSE and NLL of each network ``(metric, epochs, splits, seeds)``."""
+    rmse = np.sqrt(np.nanmean((curves["label"] - curves["mean"]) ** 2, axis=-1))
+    return np.stack([rmse, -np.nanmean(curves["log_density"], axis=-1)])
+
+
+def ensemble(curves):
+    """RMSE and NLL of the members together ``(metric, epochs, splits, 1)``, by the normal of the mixture's moments."""
+    mean = curves["mean"].mean(2)
+    variance = curves["variance"].mean(2) + curves["mean"].var(2)
+    square = (curves["label"][:, :, 0] - mean) ** 2
+    nll = 0.5 * (np.log(2 * np.pi * variance) + square / variance)
+    return np.stack([np.sqrt(np.nanmean(square, axis=-1)), np.nanmean(nll, axis=-1)])[..., None]
+
+
+def readings(test, val):
+    """Scores ``(reading, metric, splits)``, means over seeds, of every epoch's ``(metric, epochs, splits, seeds)``."""
+    chosen = np.take_along_axis(test, val.argmin(axis=1, keepdims=True), axis=1)[:, 0]
+    return np.stack([test[:, -1], chosen, test.min(axis=1)]).mean(axis=-1)
+
+
+def summarise(scores):
+    """Mean and standard error over splits, and the paper's, one row a set, method, metric and reading."""
+    found = mean_and_error(scores)
+    rows = []
+    for name in scores["task"].values:
+        for method in (*METHODS, "MC-Dropout"):
+            for k, metric in enumerate(METRICS):
+                paper = PAPER[name].get(method, ((np.nan, np.nan),) * 2)[k]
+                for reading in READINGS:
+                    row = {"set": name, "method": method, "metric": metric, "reading": reading}
+                    if method in METHODS:
+                        of = found.sel({"task": name, "method": method, "metric": metric, "reading": reading})
+                        row |= {"mean": of["mean"].item(), "error": of["error"].item()}
+                    rows.append({**row, "paper": paper[0], "paper_error": paper[1]})
+    return pd.DataFrame(rows)
+
+
+def differ(scores):
+    """Paired differences to ENet over the splits, by set, metric and reading."""
+    parts = []
+    for metric in METRICS:
+        for reading in READINGS:
+            of = scores.sel(metric=metric, reading=reading, drop=True).transpose("method", "split", "task")
+            table = paired_differences(of, "ENet").to_dataframe(dim_order=["task", "method"])
+            table = table.reset_index().rename(columns={"task": "set"})
+            parts.append(table.assign(metric=metric, reading=reading))
+    return pd.concat(parts)[[*("set", "method", "metric", "reading"), *_DIFFERENCE]]
+
+
+_DIFFERENCE = ("difference", "error", "lower", "upper", "p_signed_rank", "p_sign_flip", "p_holm", "wins", "splits")
+
+
+def markdown(summary, differences, splits):
+    """The tables of a page."""
+    columns = [f"{metric} {reading}" for metric in METRICS for reading in (*READINGS, "paper")]
+    lines = [
+        f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch chosen",
+        "on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
+        "",
+        *header("set", "method", *columns),
+    ]
+    for (name, method), rows in summary.groupby(["set", "method"], sort=False):
+        cells = []
+        for _, of in rows.groupby("metric", sort=False):
+            cells += [entry(mean, error) for mean, error in zip(of["mean"], of["error"], strict=True)]
+            paper, error = of[["paper", "paper_error"]].iloc[0]
+            cells.append("–" if np.isnan(paper) else f"{paper:.2f} ± {error:.2f}".replace("-", "−"))
+        lines.append(line(name, method, *cells))
+    lines += [
+        "",
+        "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of Wilcoxon's",
+        "signed-rank test (not corrected for the number of tests), splits in which the method is better.",
+        "",
+        *header("set", "method", *(f"{metric} {what}" for metric in METRICS for what in ("difference", "p", "wins"))),
+    ]
+    last = differences[differences["reading"] == "last"]
+    for (name, method), rows in last.groupby(["set", "method"], sort=False):
+        cells = []
+        for row in rows.itertuples():
+            mean = entry(row.difference, row.error)
+            low, high = (entry(end, row.error).split(" ± ")[0] for end in (row.lower, row.upper))
+            p = f"{row.p_signed_rank:.3f}" if row.p_signed_rank >= 0.001 else "<0.001"
+            cells += [f"{mean} [{low}, {high}]", p, f"{row.wins}/{row.splits}"]
+        lines.append(line(name, method, *cells))
+    return "\n".join([*lines, ""])
+
+
+def header(*names):
+    return line(*names), line(*["---"] * len(names))
+
+
+def line(*cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

@@ -121,7 +121,9 @@ def _tell(found: "object", out: Path, start: float) -> None:
     print_scores(found.scores)
     files = sorted(path.name for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
     seconds = time.perf_counter() - start
-    console.print(f"Wrote {escape(str(out))}/: <method>/<split>/results.nc, {', '.join(files)} ({seconds:.0f} s).")
-    console.print(f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}")
+    console.print(
+        f"Wrote {escape(str(out))}/: <method>/<split>/results.nc, {', '.join(files)} ({seconds:.0f} s).", soft_wrap=True
+    )
+    console.print(f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}", soft_wrap=True)
     for failure in found.failures:
         console.print(f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}")

@@ -55,7 +55,10 @@ def train(
         console.print(
             f"{escape(task)}: {what} on validation {error:.4g} {'' if unit == '1' else escape(unit)}".rstrip()
         )
-    console.print(f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(str(out))} --data FILE")
+    console.print(
+        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(str(out))} --data FILE",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -84,7 +87,9 @@ def predict(
         frame = fitted.table(x, num_draws=draws or None, seed=seed)
         with atomic(out) as temporary:
             frame.to_csv(temporary, index_label="row")
-    console.print(f"Wrote {escape(str(out))}: {len(x):,} rows, targets {escape(', '.join(fitted.kinds))}.")
+    console.print(
+        f"Wrote {escape(str(out))}: {len(x):,} rows, targets {escape(', '.join(fitted.kinds))}.", soft_wrap=True
+    )
 
 
 def _inputs(path: Path) -> np.ndarray:

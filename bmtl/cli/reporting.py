@@ -19,4 +19,4 @@ def report(
 
     with console.status(f"reading {escape(str(source))}"):
         file = write(source, out)
-    console.print(f"Wrote {escape(str(file))} ({file.stat().st_size / 1e6:.1f} MB).")
+    console.print(f"Wrote {escape(str(file))} ({file.stat().st_size / 1e6:.1f} MB).", soft_wrap=True)

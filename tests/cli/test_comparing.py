@@ -135,7 +135,7 @@ def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
     assert "Learning rates chosen on validation: ew (ew) 0.05, ew (cagrad(c=0.4)) 0.05." in printed
     frame = pd.read_csv(out / "table.csv", index_col="method")
     assert frame.index.tolist() == ["ew (ew)", "ew (cagrad(c=0.4))"]
-    assert "MAE mass [kg]" in frame.columns
+    assert "MAE [kg]" in frame.columns
     assert not any("25400" in column for column in frame.columns)
 
 

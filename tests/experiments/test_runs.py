@@ -174,7 +174,7 @@ def test_a_run_leaves_the_global_generator_as_it_was(data):
 @pytest.mark.parametrize("method", [STL, EW, BAYESIAN, Method("learnt", options={"noise": "parameter"}, weigh="data")])
 def test_classes_beside_regressions(method, tmp_path):
     data = mixed()
-    run(data, method, 0, replace(BUDGET, epochs=12, lr=0.1), tmp_path)
+    run(data, method, 0, replace(BUDGET, epochs=40, lr=0.02), tmp_path)
     tree = results.read(tmp_path / "results.nc")
     for name in ("kind", "sign"):
         labels = data.y[name][data.rows["test"]]

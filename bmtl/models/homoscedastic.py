@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from bmtl.models.guides import MeanField, PointMass
@@ -172,13 +173,12 @@ class Homoscedastic(nn.Module):
         if self.head == "linear":
             f = self.heads[i](h)
         else:
-            shape = self._head_start[name].shape
-            prior = dist.Normal(h.new_zeros(()), h.new_tensor(self.prior_scale)).expand(shape).to_event(2)
-            weight = pyro.sample(f"head_{name}", prior)
-            if weight.dim() > 2:
-                weight = weight.squeeze(-3)  # (S, 1, C, D + 1): the particles' plate leaves room for that of the rows
-            f = h @ weight[..., :-1].mT + weight[..., None, :, -1]
+            f = affine(h, pyro.sample(f"head_{name}", self._head_prior(name, h)))
         return f.squeeze(-1) if kind == "regression" else f
+
+    def _head_prior(self, name: str, h: Tensor) -> TorchDistribution:
+        shape = self._head_start[name].shape
+        return dist.Normal(h.new_zeros(()), h.new_tensor(self.prior_scale)).expand(shape).to_event(2)
 
     def _log_variance(self, i: int, name: str) -> Tensor:
         if self.noise == "parameter":
@@ -209,6 +209,16 @@ class Homoscedastic(nn.Module):
             observe(site, (dist.Normal if self.likelihood == "gaussian" else dist.Laplace)(f, scale), y)
         else:
             observe(site, dist.Categorical(logits=f * torch.exp(-s)[..., None]), y)
+
+
+def affine(h: Tensor, weight: Tensor) -> Tensor:
+    """``(..., B, C)`` from a representation ``(B, D)`` and a latent head ``(..., C, D + 1)`` whose last column is the bias.
+
+    Vectorised particles of the head are ``(S, 1, C, D + 1)``: their plate leaves room for that of the rows.
+    """
+    if weight.dim() > 2:
+        weight = weight.squeeze(-3)
+    return h @ weight[..., :-1].mT + weight[..., None, :, -1]
 
 
 def _factor(site: str, loss: Tensor, seen: Tensor) -> None:

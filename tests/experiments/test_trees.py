@@ -12,13 +12,24 @@ from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import metrics
 from bmtl.experiments import results_tree
 from bmtl.inference.svi import BalancedSVI
-from bmtl.models import Homoscedastic, mlp
+from bmtl.models import Homoscedastic, MultilinearRelationship, mlp
 from tests.experiments.toys import mixed, toy
 
 
 def drawn(kinds, x, y=None, **options):
     model = Homoscedastic(mlp(3, (4,)), 4, kinds, 48)
     return bmtl.draw(model, model.guide(), x, y, num_draws=3, **options)
+
+
+def test_a_correlation_of_the_tasks_is_labelled_by_them(data):
+    model = MultilinearRelationship(mlp(3, (4,)), 4, data.kinds, 48)
+    svi = BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=1e-3))
+    svi.step(*data.tensors("train"))
+    tree = results_tree(data, bmtl.draw(model, svi.guide, *data.tensors("test"), num_draws=3), svi.history)
+    found = tree["posterior/task_correlation"]
+    assert found.dims == ("chain", "draw", "task", "task_bis")
+    assert tuple(found["task"].values) == tuple(found["task_bis"].values) == data.tasks
+    np.testing.assert_allclose(found.sel(task="mass", task_bis="mass"), 1, rtol=1e-5)
 
 
 def test_a_tree_of_draws_for_another_part_and_some_targets(data):

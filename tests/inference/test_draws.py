@@ -55,6 +55,32 @@ def one_target(distribution, name="y_a"):
     return model, lambda x: None
 
 
+def test_deterministic_sites_outside_plates_are_kept_with_the_latents():
+    """Functions of a draw follow it; those of parameters alone have one value where there are no latents."""
+
+    def model(x, y=None):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0)) if latent else torch.tensor(2.0)
+        pyro.deterministic("square", mean**2)
+        with pyro.plate("rows", 100, subsample=x), bmtl.task("a"):
+            pyro.deterministic("fitted", mean * x[:, 0])
+            bmtl.observe("y_a", dist.Normal(mean * x[:, 0], 1.0), None)
+
+    def guide(x):
+        if latent:
+            pyro.sample("mean", dist.Normal(1.0, 1.0))
+
+    x = torch.ones(4, 1)
+    latent = True
+    found = draw(model, guide, x, num_draws=6).posterior
+    assert set(found) == {"mean", "square"}
+    np.testing.assert_allclose(found["square"], found["mean"] ** 2, rtol=1e-6)
+    assert set(draw(model, guide, x, num_draws=6, sites=["square"]).posterior) == {"square"}
+    latent = False
+    alone = draw(model, guide, x, num_draws=6)
+    assert alone.posterior["square"].tolist() == [4.0]
+    assert alone.predictive["a"].shape == (6, 4)
+
+
 # ---- Latents ---------------------------------------------------------------------------------------------------------
 
 

@@ -170,7 +170,8 @@ def test_the_common_prior_rests_at_the_moments_of_the_posteriors():
     factor = torch.linalg.cholesky(covariance)
     prior.loc.data = m.mean(0)
     prior.rho.data = factor.diagonal().expm1().log()
-    prior.below.data = factor.tril(-1)
+    prior.below.data = factor.tril(-1) / factor.diagonal()[:, None] * 3**0.5
+    torch.testing.assert_close(prior.scale_tril, factor)
     kl_divergence(q, prior(6)).sum().backward()
     for parameter in prior.parameters():
         torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter), atol=1e-9, rtol=0)

@@ -69,5 +69,12 @@ class CommonPrior(nn.Module):
 
     def forward(self, tasks: int) -> CorrelatedRows:
         """The prior of the classifiers, batch ``(T, 1)``."""
-        scale_tril = self.below.tril(-1) + F.softplus(self.rho).diag_embed()
-        return CorrelatedRows(self.loc.expand(tasks, 1, *self.loc.shape), scale_tril)
+        return CorrelatedRows(self.loc.expand(tasks, 1, *self.loc.shape), self.scale_tril)
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """Cholesky factor of the rows' covariance, ``(H, H)``."""
+        # Relative to the diagonal and over sqrt(H): steps of one size on H entries a row must not swamp its variance.
+        h = len(self.rho)
+        unit = torch.eye(h, dtype=self.rho.dtype, device=self.rho.device)
+        return F.softplus(self.rho)[:, None] * (unit + self.below.tril(-1) / h**0.5)

@@ -1,0 +1,290 @@
+import functools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pyro import poutine
+
+gpytorch = pytest.importorskip("gpytorch")
+
+import bmtl  # noqa: E402
+from bmtl.models import mlp  # noqa: E402
+from bmtl.models.gaussian_process import MultitaskGP  # noqa: E402
+
+TARGETS = ("a", "b.1", "c")
+ADAM = functools.partial(torch.optim.Adam, lr=3e-2)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def program(inputs=2, targets=TARGETS, n_data=40, seed=0, inducing=8, **options):
+    return MultitaskGP(inputs, targets, n_data, inducing=inducing, generator=seeded(seed), **options)
+
+
+def batch(rows=20, seed=0, missing=0):
+    generator = seeded(seed)
+    x = torch.randn(rows, 2, generator=generator)
+    y = {name: torch.randn(rows, generator=generator) for name in TARGETS}
+    for labels in y.values():
+        labels[:missing] = math.nan
+    return x, y
+
+
+def losses(model, x, y, estimator="analytic", **options):
+    return bmtl.TaskELBO(estimator, **options).task_losses(model, model.guide(), x, y)
+
+
+def shaken(model, seed=0):
+    """The program with random parameters, of no rows' place."""
+    model.placed.fill_(True)
+    with torch.no_grad():
+        for i, parameter in enumerate(model.parameters()):
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=seeded(seed + i)).to(parameter))
+    return model
+
+
+class Reference(gpytorch.models.ApproximateGP):
+    """The same model in GPyTorch's own classes, at the parameters of a program."""
+
+    def __init__(self, model, latents):
+        ours = model.processes.variational_strategy
+        values = gpytorch.variational.CholeskyVariationalDistribution(
+            len(model.processes.places), batch_shape=torch.Size([latents])
+        )
+        inner = gpytorch.variational.VariationalStrategy(self, model.processes.places.detach(), values)
+        inner.variational_params_initialized.fill_(1)
+        strategy = gpytorch.variational.LMCVariationalStrategy(
+            inner, num_tasks=len(model.targets), num_latents=latents, latent_dim=-1, jitter_val=0.0
+        )
+        super().__init__(strategy)
+        self.mean_module = gpytorch.means.ZeroMean(batch_shape=torch.Size([latents]))
+        self.covar_module = model.processes.covar_module
+        self.double()
+        values.load_state_dict(ours._variational_distribution.state_dict())
+        strategy.lmc_coefficients.data = torch.stack(list(model.coefficients)).detach().mT.clone()
+
+    def forward(self, x):
+        return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+
+# ---- Against GPyTorch ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [5, 30])
+@pytest.mark.parametrize(("kernel", "latents"), [("icm", 2), ("lmc", 2), ("lmc", 4)])
+def test_it_is_gpytorchs_variational_elbo(kernel, latents, rows):
+    n = 100
+    x, y = batch(rows)
+    x, y = x.double(), {name: value.double() for name, value in y.items()}
+    model = shaken(program(n_data=n, kernel=kernel, latents=latents).double())
+    reference = Reference(model, latents)
+    likelihood = gpytorch.likelihoods.MultitaskGaussianLikelihood(len(TARGETS), has_global_noise=False).double()
+    likelihood.task_noises = torch.stack([torch.exp(10 * s) for s in model.slow_log_variance]).detach()
+    elbo = gpytorch.mlls.VariationalELBO(likelihood, reference, num_data=n)
+    offsets = torch.stack(list(model.offsets)).detach()
+    expected = elbo(reference(x), torch.stack(list(y.values()), -1) - offsets).sum() * n
+    found = losses(model, x, y)
+    assert -found.total.item() == pytest.approx(expected.item(), rel=1e-8)
+    assert found.shared.item() == pytest.approx(reference.variational_strategy.kl_divergence().item(), rel=1e-8)
+    assert not found.kl.any(), "all latents are everybody's"
+
+
+def test_drawn_kl_agrees_with_the_closed_form_and_losses_have_no_noise():
+    x, y = batch()
+    model = shaken(program(latents=2))
+    exact = losses(model, x, y)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        drawn = [losses(model, x, y, "mc", num_particles=50, vectorize_particles=True) for _ in range(20)]
+    kl = torch.stack([terms.shared for terms in drawn])
+    assert (kl.mean() - exact.shared).abs() < 4 * kl.std() / math.sqrt(len(kl))
+    torch.testing.assert_close(drawn[0].nll, exact.nll)
+
+
+@pytest.mark.parametrize("missing", [0, 6, 20])
+def test_losses_are_expected_densities_of_the_labelled_rows(missing):
+    """By Gauss-Hermite quadrature over each function's marginal; with N / B."""
+    x, y = batch(missing=missing)
+    model = shaken(program(n_data={"a": 40, "b.1": 60, "c": 100}))
+    found = losses(model, x, y)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(12)
+    with torch.no_grad():
+        mean, variance = (part.double().numpy() for part in model.processes.moments(x))
+    for i, name in enumerate(TARGETS):
+        c = model.coefficients[i].detach().double().numpy()
+        f, v = c @ mean + model.offsets[i].item(), c**2 @ variance
+        values = f[:, None] + np.sqrt(v)[:, None] * nodes
+        s2 = math.exp(10 * model.slow_log_variance[i].item())
+        log_p = -0.5 * (y[name].numpy()[:, None] - values) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2)
+        expected = -(log_p @ weights / weights.sum())[missing:].sum() * model.n_data[name] / 20
+        assert found.nll[i].item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert found.labelled.tolist() == [20 - missing] * 3
+
+
+# ---- Training and predictions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["icm", "lmc"])
+@pytest.mark.parametrize("balancer", ["ew", "full >> pcgrad", "last-layer >> nash-mtl", "representation >> imtl-g"])
+def test_balancers_run_on_it_and_every_parameter_moves(balancer, kernel):
+    x, y = batch(missing=3)
+    model = program(kernel=kernel)
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer, bmtl.TaskELBO("analytic"))
+    before = None
+    for i in range(3):
+        record = svi.step(x if i else dict.fromkeys(TARGETS, x), y)
+        assert record.losses.isfinite().all()
+        if not i:
+            before = {name: value.clone() for name, value in model.named_parameters()}
+    assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+    assert record.names == TARGETS
+
+
+def test_own_inputs_that_are_equal_give_what_common_inputs_give():
+    x, y = batch(missing=3)
+    model = shaken(program(n_data={"a": 40, "b.1": 50, "c": 60}))
+    common, own = losses(model, x, y), losses(model, dict.fromkeys(TARGETS, x), y)
+    torch.testing.assert_close(common.nll, own.nll)
+    torch.testing.assert_close(common.counts, own.counts)
+    assert len(common.marks.tensors) == 2
+    assert len(own.marks.tensors) == 6
+
+
+def test_vectorised_particles_are_the_looped_ones():
+    x, y = batch(missing=4)
+    model = shaken(program())
+    one, many = (losses(model, x, y, **o) for o in ({}, {"num_particles": 3, "vectorize_particles": True}))
+    for field in ("nll", "shared", "counts"):
+        torch.testing.assert_close(getattr(many, field), getattr(one, field))
+
+
+def test_a_deep_kernel_trains_its_trunk():
+    x, y = batch()
+    trunk = mlp(2, (4,), generator=seeded())
+    model = program(4, trunk=trunk)
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, "last-layer >> nash-mtl", bmtl.TaskELBO("analytic"))
+    for _ in range(2):  # at the prior, where the guide starts, a place says nothing
+        svi.step(x, y)
+    assert all(p.grad is not None and p.grad.any() for p in trunk.parameters())
+
+
+def test_inducing_points_start_on_rows_of_the_first_batch_and_are_part_of_the_state():
+    x, y = batch()
+    model = program()
+    given = torch.randn(5, 2, generator=seeded(9))
+    fixed = program(inducing=given)
+    for m in (model, fixed):
+        with torch.no_grad():
+            losses(m, x, y)
+    assert all((place == x).all(-1).any() for place in model.processes.places)
+    torch.testing.assert_close(fixed.processes.places, given)
+    again = program(seed=1)
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        losses(again, x + 1, y)
+    torch.testing.assert_close(again.processes.places, model.processes.places)
+
+
+def test_predictions_follow_the_parameters_and_split_their_variance():
+    """Nothing remembered from an earlier step, and one component without latents."""
+    x, y = batch()
+    model = program()
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, elbo=bmtl.TaskELBO("analytic"))
+    svi.step(x, y)
+    first = bmtl.draw(model, svi.guide, x, y, num_draws=5)
+    for _ in range(3):
+        svi.step(x, y)
+    second = bmtl.draw(model, svi.guide, x, y, num_draws=5, batch_size=7)
+    fresh = program(seed=3)
+    fresh.load_state_dict(model.state_dict())
+    third = bmtl.draw(fresh, fresh.guide(), x, y, num_draws=5)
+    for name in TARGETS:
+        assert np.abs(first.mean[name] - second.mean[name]).max() > 1e-4
+        np.testing.assert_allclose(second.mean[name], third.mean[name], atol=1e-5)
+        noise = math.exp(10 * model.slow_log_variance[TARGETS.index(name)].item())
+        np.testing.assert_allclose(second.aleatoric[name], noise, rtol=1e-5)
+        scale = second.distribution[name]["scale"]
+        assert scale.shape == (1, 20)
+        np.testing.assert_allclose(scale[0] ** 2, second.aleatoric[name] + second.epistemic[name], rtol=1e-4)
+    far = bmtl.draw(model, svi.guide, x + 100)
+    c = model.task_covariance().diagonal().detach().numpy()
+    np.testing.assert_allclose([far.epistemic[name][0] for name in TARGETS], c, rtol=1e-3)
+
+
+def test_related_tasks_are_found_and_help_each_other():
+    """Task b is task a with the sign turned, c is by itself; b's labels stop where a's go on."""
+    n = 60
+    x = 3 * torch.rand(n, 1, generator=seeded(0)) - 1.5
+    noise = 0.1 * torch.randn(3, n, generator=seeded(1))
+    a = torch.sin(3 * x[:, 0])
+    y = {"a": a + noise[0], "b": -a + noise[1], "c": torch.cos(5 * x[:, 0]) + noise[2]}
+    right = x[:, 0] > 0.5
+    hidden = y["b"][right].clone()
+    y["b"] = torch.where(right, torch.nan, y["b"])
+    model = MultitaskGP(1, tuple(y), n, inducing=16, lengthscale=0.5, generator=seeded(2))
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, elbo=bmtl.TaskELBO("analytic"))
+    for _ in range(120):
+        svi.step(x, y)
+    drawn = bmtl.draw(model, svi.guide, x, y)
+    correlation = drawn.posterior["task_correlation"][0]
+    np.testing.assert_allclose(correlation.diagonal(), 1, rtol=1e-5)
+    assert correlation[0, 1] < -0.8
+    error = np.abs(drawn.mean["b"][right.numpy()] - hidden.numpy()).mean()
+    assert error < 0.35, "their mean absolute value is 0.6"
+
+
+# ---- Bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "rbf"}, "kernel is one of 'icm', 'lmc', and 'rbf'"),
+        ({"latents": 0}, "latents is above 0, and 0 was given"),
+        ({"inducing": 0}, "inducing is above 0"),
+        ({"lengthscale": -1.0}, "lengthscale is above 0, and -1.0"),
+        ({"inducing": torch.zeros(4, 3)}, r"Inducing points are \(M, 2\), and \(4, 3\)"),
+        ({"n_data": {"a": 3}}, "n_data lacks the targets"),
+        ({"targets": ("a", "a")}, "Task names must differ"),
+    ],
+)
+def test_a_wrong_option_is_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        program(**options)
+
+
+def test_a_wrong_batch_is_told():
+    x, y = batch()
+    model = program()
+    for inputs, labels, error, message in (
+        ({"a": x}, y, ValueError, r"x has inputs for \['a'\], and the program also has 'b.1'"),
+        (x, {"a": y["a"]}, ValueError, r"The batch has targets \['a'\], and the program also has 'b.1'"),
+        (x, y | {"c": y["c"][:, None]}, ValueError, r"'y_c' was given targets of shape \(20, 1\)"),
+        (x, y | {"c": y["c"].long()}, TypeError, "'y_c' has a continuous distribution"),
+    ):
+        with pytest.raises(error, match=message):
+            losses(model, inputs, labels)
+
+
+def test_a_generator_gives_the_same_program_and_leaves_the_global_one_alone():
+    before = torch.get_rng_state()
+    x, y = batch()
+    one, other, another = (losses(program(seed=s), x, y).nll for s in (3, 3, 4))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert not torch.equal(one, another)
+    trace = poutine.trace(program()).get_trace(x)
+    assert not trace.nodes["y_a"]["is_observed"]
+    assert not list(poutine.trace(program().guide()).get_trace(x).stochastic_nodes)
+    torch.set_rng_state(before)
+
+
+def test_the_models_import_without_gpytorch():
+    code = "import sys; sys.modules['gpytorch'] = None; import bmtl.models\ntry:\n    import bmtl.models.gaussian_process\n"
+    code += "except ImportError as error:\n    assert 'bmtl[gp]' in str(error)\nelse:\n    raise AssertionError"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,100 @@
+import contextlib
+import importlib.util
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bmtl.evaluation import results
+
+REPOSITORY = Path(__file__).parents[2]
+DATA = REPOSITORY.parent / "shared" / "data"
+NEEDED = DATA / "uci" / "concrete.npz"
+needs_data = pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("mt_enet_conflict", REPOSITORY / "examples" / "mt_enet_conflict.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def start(example, *arguments):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", ["mt_enet_conflict.py", *map(str, arguments)])
+        example.main()
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def quick(example, tmp_path_factory):
+    """Folder, conflicts, training records by method, and what was printed."""
+    out = tmp_path_factory.mktemp("conflict")
+    printed = start(example, "--root", DATA, "--out", out, "--quick")
+    trees = {name: results.read(out / name / "seed-0" / "results.nc") for name in example.METHODS}
+    return (
+        out,
+        pd.read_csv(out / "conflicts.csv"),
+        {n: tree["training"].to_dataset() for n, tree in trees.items()},
+        printed,
+    )
+
+
+@needs_data
+def test_a_loss_has_one_cosine_whether_it_is_trained_or_watched(example, quick):
+    _, found, _, _ = quick
+    assert found.groupby("method").size().to_dict() == {n: 4 - (n == "enet") for n in example.METHODS}
+    assert found["mean_cosine"].between(-1, 1).all()
+    assert found["conflict_share"].between(0, 1).all()
+    cosine = found.set_index(["method", "loss"])["mean_cosine"]
+    for method, twin in (("mt-enet", "batch-min"), ("mse-enet", "plain"), ("mse-enet-0.1", "plain")):
+        assert cosine[method, "trained"] == pytest.approx(cosine[method, twin], abs=1e-5)
+        assert cosine[method, "trained"] != pytest.approx(cosine[method, "sample"], abs=1e-5)
+
+
+@needs_data
+def test_what_is_watched_is_what_it_says(quick):
+    """Values of losses: bounding a slope lowers them, the lower the bound the more; a weight multiplies."""
+    _, _, training, _ = quick
+    for method, record in training.items():
+        losses = {
+            str(task).rpartition("/")[2]: record["losses"].sel(task=task).values for task in record["task"].values
+        }
+        assert (losses["batch-min"] <= losses["sample"]).all()
+        assert (losses["sample"] <= losses["plain"]).all()
+        expected = {"mt-enet": losses["batch-min"], "mse-enet": losses["plain"], "mse-enet-0.1": 0.1 * losses["plain"]}
+        if method in expected:
+            np.testing.assert_allclose(losses["mse"], expected[method], rtol=1e-5)
+        weights = record["weights"].sel(
+            task=[task for task in record["task"].values if "/mse" not in task and "/nll" not in task]
+        )
+        assert weights.isnull().all()  # shadows train nothing
+
+
+@needs_data
+def test_a_cosine_is_measured_every_other_step(example, quick):
+    _, found, training, _ = quick
+    for record in training.values():
+        cosine = record["cosine"].sel(task="concrete/nll", task_bis="concrete/plain")
+        assert np.flatnonzero(cosine.notnull()).tolist() == list(range(0, record.sizes["step"], example.EVERY))
+        assert (found["measured"] == cosine.notnull().sum().item()).all()
+
+
+@needs_data
+def test_the_files(example, quick):
+    out, _, _, printed = quick
+    table = (out / "table.md").read_text()
+    assert table in printed
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert rows[2:] == list(example.METHODS)
+    assert (out / "cosines.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_missing_data_are_told(example, tmp_path):
+    with pytest.raises(SystemExit, match="concrete"):
+        start(example, "--root", tmp_path)

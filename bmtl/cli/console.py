@@ -25,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+_MOST_COLUMNS = 5  # of means with errors, on a terminal of 80
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -65,9 +67,15 @@ def print_scores(scores: xr.Dataset) -> None:
     by_task = [name for name in frame.columns if name.startswith(("MAE ", "accuracy "))]
     by_task = by_task if len(by_task) > 1 else []
     first = [name for name in frame.columns if name not in by_task]
-    tables = [_table("Scores on the test rows (* best)", "method", first)]
-    for method in frame.index:
-        tables[0].add_row(escape(str(method)), *(cell(method, name) for name in first))
+    title = "Scores on the test rows (* best)"
+    if len(first) > _MOST_COLUMNS and len(frame) <= len(first):
+        tables = [_table(title, "score", [str(method).replace("+", "\n+") for method in frame.index])]
+        for name in first:
+            tables[0].add_row(escape(name), *(cell(method, name) for method in frame.index))
+    else:
+        tables = [_table(title, "method", first)]
+        for method in frame.index:
+            tables[0].add_row(escape(str(method)), *(cell(method, name) for name in first))
     if by_task:
         # Without errors and with one word for all: eleven tasks and seven methods fit a terminal just so.
         one = by_task[0].partition(" ")[0] if len({name.partition(" ")[0] for name in by_task}) == 1 else ""

@@ -78,12 +78,15 @@ def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | N
 
 
 def entry(mean: float, error: float) -> str:
-    """A mean with its standard error, both to the error's second digit; three digits of the mean where there is none."""
+    """A mean with its standard error, both to the error's second digit; three digits of the mean where there is none.
+
+    An error that is rounding beside its mean is none: what is the same in every split does not vary.
+    """
     if np.isnan(mean):
         return "–"
     if np.isinf(mean):
         return "∞" if mean > 0 else "−∞"
-    if not (np.isfinite(error) and error > 0):
+    if not (np.isfinite(error) and error > 1e-9 * abs(mean)):
         text = np.format_float_positional(mean, precision=3, fractional=False, trim="-")
         text = f"{mean:.0f}" if abs(mean) >= 100 else text
     else:

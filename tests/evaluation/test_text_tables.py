@@ -38,6 +38,7 @@ def rows_of(markdown):
         (-np.inf, np.nan, "−∞"),
         (0.0, np.nan, "0"),
         (2.0, 0.0996, "2.000 ± 0.100"),
+        (1.07254824819, 5e-17, "1.07"),
     ],
 )
 def test_entries(mean, error, text):

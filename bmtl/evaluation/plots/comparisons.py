@@ -178,7 +178,7 @@ def _by_task(data: xr.Dataset, tasks: Sequence[str] | None) -> tuple[dict[str, x
     for task in shown:
         one = data.sel(task=task)
         unit = str(one["unit"].item()) if "unit" in one.coords else ""
-        found[f"{task} [{unit}]" if unit else task] = one
+        found[f"{task} [{unit}]" if unit and unit != "1" else task] = one
     return found, note
 
 

@@ -1,0 +1,125 @@
+"""What samples cost in variational multi-task learning: the paper's table C.17, as ratios within one run.
+
+A training iteration of VMTL with 1, 10, 50 and 100 samples of (z, w) over one of BMTL, its deterministic baseline; and
+predictions of the test rows by 10 samples over BMTL's, and over those of VMTL's posterior means. All take turns in one
+process with one thread; the table gives medians of one run. Four tasks, by default of Office-Caltech10's sizes. 100 samples
+at the paper's (4,096 inputs, 512 latents, 65 classes, 260 rows a task) would take more than 10 GB. Run:
+
+    python benchmarks/vmtl_time.py [--rounds 10] [--inputs 800] [--latent 64] [--classes 10] [--rows 40] [--json FILE]
+"""
+
+import argparse
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import bmtl
+from bmtl.inference.attack import log_probabilities
+from bmtl.models.vmtl import VMTL, vmtl_preset
+
+TASKS, SAMPLES = 4, (1, 10, 50, 100)
+# Shen et al. (2021), table C.17: seconds of an iteration, and of predicting 1,000 rows.
+PAPER_TRAINING = {"BMTL": 0.040, "VMTL, 1": 0.098, "VMTL, 10": 0.122, "VMTL, 50": 0.197, "VMTL, 100": 0.320}
+PAPER_INFERENCE = {"BMTL": 0.325, "VMTL, 10": 0.357}
+
+
+def medians(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, taking turns; the first two turns do not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def measure(
+    rounds: int, inputs: int, latent: int, classes: int, rows: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of a training iteration and of predictions, by contestant."""
+    generator = torch.Generator().manual_seed(0)
+    names = [f"t{t}" for t in range(TASKS)]
+    x = {name: torch.randn(rows, inputs, generator=generator) for name in names}
+    y = {name: torch.arange(rows) % classes for name in names}
+    test = {name: torch.randn(250, inputs, generator=generator) for name in names}
+
+    def model(preset: str, **switches: str) -> VMTL:
+        return vmtl_preset(
+            preset,
+            inputs,
+            dict.fromkeys(names, classes),
+            rows,
+            encoder="linear",
+            latent=latent,
+            support=(x, y),
+            generator=torch.Generator().manual_seed(0),
+            **switches,
+        )
+
+    def training(preset: str, samples: int) -> Callable[[], object]:
+        program = model(preset)
+        elbo = bmtl.TaskELBO(
+            "analytic", num_particles=samples, vectorize_particles=samples > 1, max_plate_nesting=2, weigh="tasks"
+        )
+        svi = bmtl.BalancedSVI(program, program.guide(), functools.partial(torch.optim.Adam, lr=1e-4), elbo=elbo)
+
+        def step() -> None:
+            svi.step(x, y)
+            svi.history.clear()
+
+        return step
+
+    def inference(preset: str, samples: int, **switches: str) -> Callable[[], object]:
+        program = model(preset, **switches)
+
+        def predict() -> object:
+            with torch.no_grad():
+                return log_probabilities(program, program.guide(), test, num_draws=samples)
+
+        return predict
+
+    trained = {"BMTL": training("BMTL", 1), **{f"VMTL, {count}": training("VMTL", count) for count in SAMPLES}}
+    predicted = {
+        "BMTL": inference("BMTL", 1),
+        "VMTL, means": inference("VMTL", 1, predict="mean"),
+        "VMTL, 10": inference("VMTL", 10),
+    }
+    return medians(trained, rounds), medians(predicted, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--inputs", type=int, default=800)
+    parser.add_argument("--latent", type=int, default=64)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=40, help="of each task's batch")
+    parser.add_argument("--json", help="file for the seconds")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    training, inference = measure(options.rounds, options.inputs, options.latent, options.classes, options.rows)
+    for title, found, paper in (
+        (f"Training iteration, {TASKS} x {options.rows} rows", training, PAPER_TRAINING),
+        ("Predicting 1,000 rows", inference, PAPER_INFERENCE),
+    ):
+        print(f"{title}\n{'':14}{'ms':>8}{'over BMTL':>11}{'paper':>8}")
+        for name, seconds in found.items():
+            ratio = f"{paper[name] / paper['BMTL']:8.2f}" if name in paper else ""
+            print(f"{name:14}{1e3 * seconds:8.1f}{seconds / found['BMTL']:11.2f}{ratio}")
+        print()
+    print(
+        f"10 samples take {inference['VMTL, 10'] / inference['VMTL, means']:.2f} times as long as the posterior means."
+    )
+    if options.json:
+        Path(options.json).write_text(json.dumps({"training": training, "inference": inference}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.nn import functional as F
+
+import bmtl
+from bmtl.inference.attack import fgsm, log_probabilities, robustness
+from bmtl.models import Homoscedastic, mlp
+from bmtl.models.vmtl import vmtl_preset
+
+ROWS, CLASSES = 15, 3
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Each task's own rows and labels, and training rows of the same law."""
+    x = {"a": torch.randn(ROWS, 4, generator=seeded(1)), "b": torch.randn(ROWS - 4, 4, generator=seeded(2))}
+    y = {task: torch.randint(CLASSES, (len(part),), generator=seeded(3)) for task, part in x.items()}
+    train = {task: torch.randn(40, 4, generator=seeded(4 + i)) for i, task in enumerate(x)}
+    return x, y, train
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    model = vmtl_preset(
+        "VBMTL", 4, {"a": CLASSES, "b": CLASSES}, 20, widths=(8,), latent=5, scale_w=1.0, generator=seeded()
+    )
+    with torch.no_grad():
+        model.classifiers.loc.mul_(6.0)
+    return model, model.guide()
+
+
+def linear(weight):
+    """A classifier without latents, ``logits = x weight``, and its guide."""
+
+    def model(x, y=None):
+        with bmtl.task("a"), pyro.plate("a_rows", len(x)):
+            bmtl.observe("y_a", dist.Categorical(logits=x @ weight), None if y is None else y["a"])
+
+    return model, lambda x: None
+
+
+def cross_entropy(program, x, y, **options):
+    log_p = log_probabilities(*program, x, **options)
+    return sum(F.nll_loss(log_p[task], y[task], reduction="sum") for task in y).item()
+
+
+def test_log_probabilities_are_those_of_the_drawn_predictive(fitted, inputs):
+    x, _, _ = inputs
+    log_p = log_probabilities(*fitted, x, num_draws=7, seed=3)
+    drawn = bmtl.draw(*fitted, x, num_draws=7, seed=3)
+    for task in x:
+        np.testing.assert_allclose(log_p[task].exp().detach(), drawn.probability[task], rtol=1e-5)
+
+
+def test_two_classes_may_be_a_bernoulli():
+    def model(x, y=None):
+        with bmtl.task("a"), pyro.plate("a_rows", len(x)):
+            bmtl.observe("y_a", dist.Bernoulli(logits=x[:, 0]), None)
+
+    x = torch.tensor([[2.0], [-90.0]])
+    log_p = log_probabilities(model, lambda x: None, x, num_draws=2)["a"]
+    torch.testing.assert_close(log_p[:, 1], F.logsigmoid(x[:, 0]))
+    torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(2))
+
+
+def test_no_size_is_no_attack(fitted, inputs):
+    """Even for rows outside the range of training, which clipping would move."""
+    x, y, train = inputs
+    far = {task: 10 * part for task, part in x.items()}
+    moved = fgsm(*fitted, far, y, 0.0, train)
+    assert all(torch.equal(moved[task], far[task]) for task in far)
+    curve = robustness(*fitted, x, y, train, eps=(0.0,), num_draws=5, seed=1)
+    drawn = bmtl.draw(*fitted, x, num_draws=5, seed=1)
+    for task in x:
+        assert curve.accuracy[task] == pytest.approx((drawn.probability[task].argmax(-1) == y[task].numpy()).mean())
+
+
+def test_a_linear_classifier_is_moved_by_the_sign_of_its_gradient():
+    """With two classes the gradient in x is (p - 1) times the difference of the classes' weights."""
+    weight = torch.tensor([[1.0, -2.0], [0.0, 3.0], [0.5, 0.2]])
+    x, y = torch.randn(6, 3, generator=seeded()), torch.tensor([0, 1, 0, 1, 1, 0])
+    train = torch.tensor([[-50.0, -50.0, -50.0], [50.0, 50.0, 50.0], [0.0, 10.0, 20.0]])
+    scale = train.std(0, correction=0)
+    other = (weight[:, 1] - weight[:, 0])[None] * torch.where(y == 0, 1.0, -1.0)[:, None]
+    moved = fgsm(*linear(weight), x, {"a": y}, 0.3, train)
+    torch.testing.assert_close(moved, x + 0.3 * scale * other.sign())
+
+
+def test_attacks_raise_the_loss_and_stay_in_range(fitted, inputs):
+    x, y, train = inputs
+    low = torch.cat(list(train.values())).amin(0)
+    high = torch.cat(list(train.values())).amax(0)
+    losses = []
+    for eps in (0.0, 0.05, 0.1):
+        moved = fgsm(*fitted, x, y, eps, train, num_draws=4, seed=2)
+        losses.append(cross_entropy(fitted, moved, y, num_draws=4, seed=2))
+        for task, part in moved.items():
+            inside = (x[task] >= low) & (x[task] <= high)
+            assert ((part >= low) & (part <= high))[inside].all()
+    assert losses[0] < losses[1] < losses[2]
+    huge = fgsm(*fitted, x, y, 1e6, train)
+    for task, part in huge.items():
+        ends = torch.minimum((part - torch.minimum(low, x[task])).abs(), (part - torch.maximum(high, x[task])).abs())
+        assert (ends == 0).logical_or(part == x[task]).all()
+
+
+def test_the_curve_is_that_of_the_attacks_one_by_one(fitted, inputs):
+    x, y, train = inputs
+    curve = robustness(*fitted, x, y, train, eps=(0.0, 0.2), num_draws=4, seed=2)
+    moved = fgsm(*fitted, x, y, 0.2, train, num_draws=4, seed=2)
+    log_p = log_probabilities(*fitted, moved, num_draws=4, seed=2)
+    for task in x:
+        assert curve.nll[task][1] == pytest.approx(F.nll_loss(log_p[task], y[task]).item(), rel=1e-5)
+    np.testing.assert_allclose(curve.scale, torch.cat(list(train.values())).numpy().std(0), rtol=1e-5)
+    assert (curve.num_draws, curve.seed, curve.eps.tolist()) == (4, 2, [0.0, 0.2])
+
+
+def test_a_seed_repeats_and_nothing_else_changes(fitted, inputs):
+    x, y, train = inputs
+    model, guide = fitted
+    model.train()
+    before = torch.random.get_rng_state()
+    first, again, other = (fgsm(model, guide, x, y, 0.1, train, num_draws=2, seed=s) for s in (0, 0, 1))
+    assert all(torch.equal(first[task], again[task]) for task in x)
+    assert any(not torch.equal(first[task], other[task]) for task in x)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(part.training for part in model.modules())
+    assert model.step == 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_rows_without_a_label_stay_and_do_not_count(inputs):
+    x, train = inputs[0]["a"], inputs[2]["a"]
+    model = Homoscedastic(mlp(4, (6,), generator=seeded()), 6, {"a": 3, "b": 3}, ROWS, generator=seeded())
+    y = {task: torch.randint(3, (ROWS,), generator=seeded(9)) for task in "ab"}
+    y["a"][:5] = y["b"][:3] = -1
+    moved = fgsm(model, model.guide(), x, y, 0.1, train)
+    assert torch.equal(moved[:3], x[:3])
+    assert (moved[3:] != x[3:]).any(1).all()
+    curve = robustness(model, model.guide(), x, y, train, eps=(0.0,))
+    log_p = log_probabilities(model, model.guide(), x)["a"][5:]
+    assert curve.accuracy["a"] == pytest.approx((log_p.argmax(-1) == y["a"][5:]).double().mean().item())
+
+
+def test_what_cannot_be_attacked_is_told(fitted, inputs):
+    x, y, train = inputs
+    for eps in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="eps is a size"):
+            fgsm(*fitted, x, y, eps, train)
+    with pytest.raises(ValueError, match="eps is empty"):
+        robustness(*fitted, x, y, train, eps=())
+    with pytest.raises(ValueError, match="num_draws"):
+        log_probabilities(*fitted, x, num_draws=0)
+    with pytest.raises(ValueError, match=r"\['c'\]"):
+        fgsm(*fitted, x, {"c": y["a"]}, 0.1, train)
+    with pytest.raises(ValueError, match=r"without a labelled row.*\['a'\]"):
+        robustness(*fitted, x, {"a": torch.full((ROWS,), -1)}, train)
+    model = Homoscedastic(mlp(4, (6,)), 6, {"a": "regression"}, ROWS)
+    with pytest.raises(ValueError, match="Normal; classes are expected"):
+        log_probabilities(model, model.guide(), x["a"])
+    with pytest.raises(ValueError, match="predicts nothing"):
+        log_probabilities(lambda x: None, lambda x: None, x)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,7 +68,8 @@ def print_scores(scores: xr.Dataset) -> None:
     by_task = [name for name in frame.columns if name.startswith(("MAE ", "accuracy "))]
     by_task = by_task if len(by_task) > 1 else []
     first = [name for name in frame.columns if name not in by_task]
-    title = "Scores on the test rows (* best)"
+    star = " (* best)" if marks.to_numpy().any() else ""
+    title = f"Scores on the test rows{star}"
     if len(first) > _MOST_COLUMNS and len(frame) <= len(first):
         tables = [_table(title, "score", [str(method).replace("+", "\n+") for method in frame.index])]
         for name in first:
@@ -79,8 +81,8 @@ def print_scores(scores: xr.Dataset) -> None:
     if by_task:
         # Without errors and with one word for all: eleven tasks and seven methods fit a terminal just so.
         one = by_task[0].partition(" ")[0] if len({name.partition(" ")[0] for name in by_task}) == 1 else ""
-        titles = {"MAE": "Mean absolute error (* best)", "accuracy": "Accuracy (* best)", "": "By task (* best)"}
-        tables.append(_table(titles[one], "task", [str(method).replace("+", "\n+") for method in frame.index]))
+        titles = {"MAE": "Mean absolute error", "accuracy": "Accuracy", "": "By task"}
+        tables.append(_table(titles[one] + star, "task", [str(method).replace("+", "\n+") for method in frame.index]))
         for name in by_task:
             cells = (_short(frame.at[m, name], marks.at[m, name]) for m in frame.index)
             tables[1].add_row(escape(name.removeprefix(f"{one} ")), *cells)
@@ -92,7 +94,8 @@ def print_scores(scores: xr.Dataset) -> None:
 
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
+    heading = Text(title, "table.title", no_wrap=True, overflow="ignore")  # a narrow table would break it otherwise
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
     table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(escape(name), justify="right", overflow="fold")

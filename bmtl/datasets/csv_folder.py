@@ -71,7 +71,10 @@ def read(
             raise ValueError(f"{file} and {files[0]} differ in the columns {', '.join(odd)}. Give all files the same.")
     for what, name in (("target", target), ("split", split), ("groups", groups)):
         if name is not None and name not in columns:
-            raise ValueError(f"{path} has no column {name!r} for `{what}`; its columns are: {', '.join(columns)}.")
+            raise ValueError(
+                f"{files[0]} has no column {name!r} for `{what}`; its columns are: {', '.join(columns)}. Give the name of "
+                f"one as `{what}`."
+            )
     features = [name for name in columns if name not in (target, split, groups)]
     if not features:
         raise ValueError(f"{path} has no column of features; its columns are: {', '.join(columns)}.")

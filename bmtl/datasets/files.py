@@ -35,7 +35,8 @@ def find(what: str, candidates: Sequence[str | Path], root: str | Path | None, s
         path = Path(folder) / candidate
         if path.exists():
             return path
-    raise FileNotFoundError(f"{what} needs the file {' or '.join(map(str, candidates))} in {folder}. {source}")
+    names = " or ".join(map(str, candidates))
+    raise FileNotFoundError(f"{what} needs the file {names} in {Path(folder).absolute()}. {source}")
 
 
 def own_path(path: str, root: str | Path | None, source: str) -> Path:

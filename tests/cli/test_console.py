@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import bmtl
 from bmtl import cli, experiments
+from bmtl.cli.console import _table
 from bmtl.evaluation import results
 from bmtl.evaluation.results import decode_attributes
 from bmtl.experiments import METHODS
@@ -62,6 +64,15 @@ def test_a_list_shows_its_names_and_no_others(run, what):
 
 def test_the_list_of_all_is_the_lists(run):
     assert run("list") == run("list", "all") == (0, "".join(run("list", what)[1] for what in SHOWN), "")
+
+
+def test_a_title_longer_than_its_table_stays_on_one_line():
+    table = _table("Mean absolute error (* best)", "task", ["ew"])
+    table.add_row("a", "1")
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table)
+    assert shown.get().splitlines()[0].rstrip() == "Mean absolute error (* best)"
 
 
 # ---- Wrong input -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """``bmtl train`` and ``bmtl predict``: one fitted model, and what it says of new rows."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def train(
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder that bmtl train wrote.")],
     data: Annotated[
-        Path, typer.Option(help="Inputs: a CSV with a header and a column an input, or .npz with X (N, D).")
+        Path, typer.Option(help="Inputs: a CSV with a header, columns by name or in order, or .npz with X (N, D).")
     ],
     out: Annotated[Path, typer.Option(help="Predictions: .csv (a row an input) or .nc (with draws).")],
     draws: Annotated[int, typer.Option(min=0, help="Number of draws; 0 is the run's own.")] = 0,
@@ -78,9 +79,9 @@ def predict(
 
     if out.suffix not in (".csv", ".nc"):
         raise ValueError(f"Predictions are written as .csv or .nc, and {out} was given.")
-    x = _inputs(data)
     results.check_writable(out.parent)
     fitted = load_fitted(run)
+    x = _inputs(data, fitted.features)
     if out.suffix == ".nc":
         results.write(fitted.predict(x, num_draws=draws or None, seed=seed), out)
     else:
@@ -92,8 +93,8 @@ def predict(
     )
 
 
-def _inputs(path: Path) -> np.ndarray:
-    """Inputs ``(N, D)`` of a file."""
+def _inputs(path: Path, features: Sequence[str]) -> np.ndarray:
+    """Inputs ``(N, D)`` of a file; columns of a CSV by name, where the model's have names, in any order and among others."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}.")
     if path.suffix == ".npz":
@@ -109,13 +110,20 @@ def _inputs(path: Path) -> np.ndarray:
     (_, header), *rows = numbered or [(1, [])]
     if header and all(map(_is_number, header)):
         raise ValueError(f"{path} begins with numbers, and its first line is expected to name the columns.")
+    names = list(features) or header
+    lacking = [name for name in names if header.count(name) != 1]
+    if features and lacking:
+        raise ValueError(
+            f"{path} has no one column for {', '.join(lacking)}; the model was trained on {', '.join(features)}."
+        )
+    places = [header.index(name) for name in features] or range(len(header))
     for number, row in rows:
         if len(row) != len(header):
             raise ValueError(f"{path}, line {number}: {len(row)} fields, and the header has {len(header)}.")
-        wrong = [f"{name}={field!r}" for name, field in zip(header, row, strict=True) if not _is_number(field)]
+        wrong = [f"{header[i]}={row[i]!r}" for i in places if not _is_number(row[i])]
         if wrong:
             raise ValueError(f"{path}, line {number}: {wrong[0]} is not a number.")
-    return np.array([row for _, row in rows], dtype=float).reshape(len(rows), len(header))
+    return np.array([[row[i] for i in places] for _, row in rows], dtype=float).reshape(len(rows), len(places))
 
 
 def _is_number(text: str) -> bool:

@@ -40,6 +40,7 @@ class MultiTaskData:
         citation: Where the data come from.
         licence: Under which terms.
         classes: Target name -> names of its classes, where they have any.
+        features: Names of the D columns of `x`, where they have any: by them new rows are put in order.
         scaling: Rows that the scalers were fitted on.
         num_splits: Number of fixed splits that the set comes with, of which `rows` is one; None if `rows` was drawn or
             is the only one.
@@ -59,6 +60,7 @@ class MultiTaskData:
     citation: str = field(default="", repr=False)
     licence: str = field(default="", repr=False)
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    features: Sequence[str] = field(default=(), repr=False)
     scaling: Scaling = "train"
     num_splits: int | None = None
 
@@ -75,11 +77,13 @@ class MultiTaskData:
         )
         checks.scaler_shape(self.x_scaler, x)
         checks.class_names(self.classes, self.kinds)
+        checks.feature_names(self.features, x)
         # Read-only copies: the fingerprint stays true of what is held.
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
         object.__setattr__(self, "rows", checks.partition(self.rows, len(x)))
         object.__setattr__(self, "classes", {task: tuple(names) for task, names in self.classes.items()})
+        object.__setattr__(self, "features", tuple(self.features))
         for mapping in ("kinds", "units", "y_scalers"):
             object.__setattr__(self, mapping, dict(getattr(self, mapping)))
 
@@ -97,6 +101,7 @@ class MultiTaskData:
         citation: str = "",
         licence: str = "",
         classes: Mapping[str, Sequence[str]] | None = None,
+        features: Sequence[str] = (),
         scaling: Scaling = "train",
         num_splits: int | None = None,
     ) -> Self:
@@ -113,24 +118,25 @@ class MultiTaskData:
             citation: Where the data come from.
             licence: Under which terms.
             classes: Target name -> names of its classes.
+            features: Names of the columns of `x`.
             scaling: Rows to fit the scalers on.
             num_splits: Number of fixed splits, of which `rows` is one.
 
         Raises:
             ValueError: If the pieces do not fit together, or a target has no label in the training rows.
         """
-        features = checks.inputs(x)
-        parts = checks.partition(rows, len(features))
+        inputs = checks.inputs(x)
+        parts = checks.partition(rows, len(inputs))
         every_kind: dict[str, Kind] = {**dict.fromkeys(y, "regression"), **(kinds or {})}
         checks.same_keys("kinds", every_kind, y)
-        targets = {task: checks.target(task, values, every_kind[task], len(features)) for task, values in y.items()}
+        targets = {task: checks.target(task, values, every_kind[task], len(inputs)) for task, values in y.items()}
         if scaling not in get_args(Scaling):
             raise ValueError(f"Scalers are fitted on {', '.join(map(repr, get_args(Scaling)))}; got {scaling!r}.")
         fitted = np.concatenate(list(parts.values())) if scaling == "all" else parts["train"]
         if scaling == "none":
             x_scaler = Scaler(np.zeros(()), np.ones(()), clip)
         else:
-            x_scaler = Scaler.fit(features[fitted], clip=clip)
+            x_scaler = Scaler.fit(inputs[fitted], clip=clip)
         scalers = {}
         for task, values in targets.items():
             labels = values[parts["train"]]
@@ -140,7 +146,7 @@ class MultiTaskData:
                 scalers[task] = Scaler.fit(values[fitted])
         return cls(
             name=name,
-            x=features,
+            x=inputs,
             y=targets,
             kinds=every_kind,
             units={**dict.fromkeys(scalers, "1"), **(units or {})},
@@ -150,6 +156,7 @@ class MultiTaskData:
             citation=citation,
             licence=licence,
             classes=classes or {},
+            features=features,
             scaling=scaling,
             num_splits=num_splits,
         )

@@ -143,3 +143,18 @@ def class_names(classes: Mapping[str, Sequence[str]], kinds: Mapping[str, Litera
             raise ValueError(
                 f"Target {task!r} has {kind} classes, but `classes` gives {names!r}. Give one name a class."
             )
+
+
+def feature_names(features: Sequence[str], x: np.ndarray) -> None:
+    """Refuse names of columns that do not name each column of ``x (N, D)`` once."""
+    if not features:
+        return
+    if x.ndim != 2 or len(features) != x.shape[1]:
+        raise ValueError(
+            f"`features` names {len(features)} columns, and x has shape {x.shape}. Give one name a column."
+        )
+    twice = sorted({name for name in features if list(features).count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"`features` names {', '.join(map(repr, twice))} more than once. Give each column its own name."
+        )

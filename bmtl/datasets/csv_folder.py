@@ -91,6 +91,7 @@ def read(
         task=np.repeat(np.arange(len(tables)), sizes),
         task_names=list(tables),
         classes=classes,
+        features=features,
         drop=drop,
         split=None if split is None else _numbers(joined(split), split),
         groups=None if groups is None else np.array(joined(groups)),

@@ -17,6 +17,7 @@ def assemble(
     task: np.ndarray | None = None,
     task_names: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    features: Sequence[str] = (),
     kind: Kind | None = None,
     drop: str | Sequence[str] = (),
     split: np.ndarray | None = None,
@@ -41,6 +42,7 @@ def assemble(
         task: Numbers from 0, or names, ``(N,)``.
         task_names: Of the targets, by number; the default is task_0, task_1 and so on.
         classes: Names of the classes, the same for all targets.
+        features: Names of the columns of x.
         kind: ``"regression"`` makes a regression of integers, in which -1 is then a value; a number of classes makes
             classes of floats. The default goes by the type of y.
         drop: Targets to leave out.
@@ -107,6 +109,7 @@ def assemble(
         units=dict.fromkeys(regressions, units) if isinstance(units, str) else units,
         clip=clip,
         classes=dict.fromkeys(targets, classes) if classes is not None and kind != "regression" else None,
+        features=features,
         scaling=scale,
         citation=citation,
         licence=licence,

@@ -81,6 +81,7 @@ def read(root: str | Path | None = None) -> MultiTaskData:
         y=in_units(y),
         rows={name: np.flatnonzero(np.array(parts["part"]) == name) for name in SPLIT},
         units=UNITS,
+        features=FEATURES,
         clip=CLIP,
         citation=CITATION,
         licence=LICENCE,

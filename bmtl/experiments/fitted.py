@@ -45,6 +45,7 @@ class Fitted:
         x_scaler: For inputs ``(N, D)``.
         y_scalers: Regression -> scaler.
         inputs: Width D of the inputs.
+        features: Names of its columns, where the data had them.
         draws: Draws of a prediction.
     """
 
@@ -57,6 +58,7 @@ class Fitted:
     x_scaler: Scaler
     y_scalers: Mapping[str, Scaler]
     inputs: int
+    features: Sequence[str]
     draws: int
 
     def predict(self, x: ArrayLike, *, num_draws: int | None = None, seed: int = 0) -> xr.DataTree:
@@ -190,6 +192,7 @@ def save(
         "classes": {task: list(names) for task, names in data.classes.items()},
         "budget": asdict(budget),
         "inputs": data.x.shape[1],
+        "features": list(data.features),
         "n_data": [len(data.subset([t]).labelled().rows["train"]) for t in data.tasks]
         if method.single_task
         else [len(data.labelled().rows["train"])],
@@ -258,6 +261,7 @@ def _rebuilt(kept: Mapping[str, Any]) -> Fitted:
         x_scaler=scalers["x"],
         y_scalers={name.removeprefix("y/"): s for name, s in scalers.items() if name != "x"},
         inputs=about["inputs"],
+        features=about["features"],
         draws=about["budget"]["draws"],
     )
 

@@ -171,3 +171,30 @@ def test_wrong_options_are_told_before_training(run, archive, tmp_path, never_tr
     code, _, err = run("train", f"npz:{archive}", *arguments, "--out", tmp_path)
     assert code == 2
     assert message in err
+
+
+def test_columns_are_taken_by_name(run, tmp_path):
+    """A CSV whose columns stand in another order, among others, gives the same predictions; one that lacks a column none."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "plants"
+    folder.mkdir()
+    x = random.normal(size=(60, 3))
+    table = np.column_stack([x, x @ [1.0, -2.0, 0.5]])
+    np.savetxt(folder / "a.csv", table, delimiter=",", header="light,water,heat,y", comments="")
+    model = tmp_path / "model"
+    options = ("--method", "ew", "--epochs", 2, "--widths", 4, "--batch-size", 16, "--draws", 4)
+    assert run("train", f"csv:{folder}", *options, "--out", model)[0] == 0
+    files = {"straight": ("light,water,heat", [0, 1, 2]), "mixed": ("heat,note,light,water", [2, 0, 0, 1])}
+    made = {}
+    for name, (header, order) in files.items():
+        rows = [[f"{value:.17g}" for value in row] for row in x[:5, order]]
+        if name == "mixed":
+            rows = [[row[0], "text", *row[2:]] for row in rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *map(",".join, rows)]) + "\n")
+        assert run("predict", model, "--data", tmp_path / f"{name}.csv", "--out", tmp_path / f"{name}.out.csv")[0] == 0
+        made[name] = (tmp_path / f"{name}.out.csv").read_text()
+    assert made["straight"] == made["mixed"]
+    (tmp_path / "lacking.csv").write_text("light,water\n1,2\n")
+    code, _, told = run("predict", model, "--data", tmp_path / "lacking.csv", "--out", tmp_path / "p.csv")
+    assert code == 2
+    assert "no one column for heat; the model was trained on light, water, heat" in told

@@ -224,3 +224,12 @@ def test_scalers_that_do_not_fit_are_refused():
         replace(data, x_scaler=Scaler(np.zeros(3), np.ones(3)))
     with pytest.raises(ValueError, match="`y_scalers`.*lacks"):
         replace(data, y_scalers={})
+
+
+@pytest.mark.parametrize(
+    ("features", "message"), [(["a"], "names 1 columns, and x has shape"), (["a", "a"], "'a' more than once")]
+)
+def test_names_that_do_not_fit_the_columns_are_told(features, message):
+    assert small(features=["a", "b"]).features == ("a", "b")
+    with pytest.raises(ValueError, match=message):
+        small(features=features)

@@ -12,11 +12,11 @@ import functools
 import json
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 import pyro
 import torch
-import torchjd
 from torch import Tensor, nn
 from torchjd import aggregation
 from torchjd.autojac import jac_to_grad, mtl_backward
@@ -154,9 +154,7 @@ def main() -> None:
     parser.add_argument("--json", help="file for the medians in milliseconds")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"torch {torch.__version__}, torchjd {torchjd.__version__ if hasattr(torchjd, '__version__') else ''}, one thread"
-    )
+    print(f"torch {torch.__version__}, torchjd {version('torchjd')}, one thread")
     columns = [(kind, tasks) for kind in options.networks for tasks in options.tasks]
     results = {f"{kind} K={tasks}": measure(kind, tasks, options.rounds) for kind, tasks in columns}
     width = max(len(name) for column in results.values() for name in column) + 2

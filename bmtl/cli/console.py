@@ -95,7 +95,8 @@ def print_scores(scores: xr.Dataset) -> None:
 
 def _table(title: str, first: str, columns: Sequence[str]) -> Table:
     heading = Text(title, "table.title", no_wrap=True, overflow="ignore")  # a narrow table would break it otherwise
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
+    left = 1 if len(columns) <= _MOST_COLUMNS else 0  # beside the space that divides columns anyway
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, left), show_edge=False)
     table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(escape(name), justify="right", overflow="fold")

@@ -47,7 +47,9 @@ def test_one_task_has_a_column_a_score(make_tree):
     data = compare(trees)
     frame = table(data)
     assert frame.columns.tolist() == ["delta_m [%]", "T", "MAE [D]", "RMSE [D]", "R²", "NLL", "ECE", "CRPS [D]"]
-    assert frame.loc["ew", "RMSE [D]"] == pytest.approx(float(data["score"].sel({"method": "ew", "metric": "rmse"}).mean()))
+    assert frame.loc["ew", "RMSE [D]"] == pytest.approx(
+        float(data["score"].sel({"method": "ew", "metric": "rmse"}).mean())
+    )
 
 
 def test_the_baseline_is_blank_where_it_is_its_own_measure(grid):

@@ -166,6 +166,8 @@ def _outcome(job: _Job, callbacks: Sequence[Callback] = ()) -> Cell | Failure:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     running = results.check_writable(job.folder) / _RUNNING
+    for half in job.folder.glob(".*.tmp"):  # a process was killed while it wrote
+        half.unlink()
     running.touch()
     try:
         run(job.data, job.cell.method, job.cell.seed, job.budget, job.folder, callbacks=callbacks)

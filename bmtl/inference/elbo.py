@@ -18,8 +18,8 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from bmtl.inference.divergence import divergence
 from bmtl.inference.losses import Rows, ScoreTerms, TaskLosses
 from bmtl.inference.marks import Marks
 from bmtl.inference.owners import Owner, Site, auxiliary_owner, labelled_rows, owner_of
@@ -271,7 +271,7 @@ class TaskELBO(ELBO):
             if not getattr(guide_site["fn"], "has_rsample", False):
                 self._check_reparameterised(guide_trace, name, guide_site)
             try:
-                kl = kl_divergence(guide_site["fn"], site["fn"])
+                kl = divergence(guide_site["fn"], site["fn"])
             except NotImplementedError:
                 pass  # no closed form is registered for this pair: drawn below
             else:

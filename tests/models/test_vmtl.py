@@ -301,18 +301,20 @@ def test_tied_weights_are_drawn_once():
 # ---- Look-ups in the support -----------------------------------------------------------------------------------------
 
 
-def test_answers_are_weighted_rows_of_the_same_class():
-    x, y = batch()
+@pytest.mark.parametrize("label", [[0, 1, 2, 1, 3], None])
+def test_answers_are_weighted_rows_of_the_same_class(label):
+    x, y = batch((8, 9, 15))
     support = Support(x, y, TASKS)
-    given, label = torch.randn(4, 6), torch.tensor([0, 1, 2, -1])
-    found = support.attend(given, label)
-    for r, c in enumerate(label.tolist()):
-        for t, name in enumerate(TASKS):
-            rows = x[name] if c == -1 else x[name][y[name] == c]
+    given, sources = torch.randn(5, 6), torch.tensor([[1, 2], [0, 2], [0, 1], [2, 0], [2, 1]])
+    found = support.attend(given, sources, None if label is None else torch.tensor(label))
+    for r in range(5):
+        for s, t in enumerate(sources[r].tolist()):
+            name = TASKS[t]
+            rows = x[name] if label is None else x[name][y[name] == label[r]]
             scores = rows @ given[r]
             expected = (scores / (scores.max() - scores.min() + 1e-9)).double()
             expected = (expected - expected.max()).softmax(0) @ rows.double()
-            torch.testing.assert_close(found[r, t].double(), expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(found[r, s].double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_class_means_are_exact_and_missing_classes_are_told():

@@ -77,7 +77,7 @@ class VMTL(nn.Module):
         tie_weights: The same weights for w and z.
         temperature: Of "gumbel" and "concrete".
         components: "current" (constants in each step), "attached" (the others' posteriors get gradients too), or a fitted
-            `VMTL` whose posteriors are the components (put it in ``eval()`` if it has dropout).
+            `VMTL` whose posteriors are the components. In all three cases they are taken without dropout.
         attention: Which rows answer for z's prior: those of the row's "class", or "all"; by default "class" for classes.
         support: ``(x, y)`` of the training rows; needed for z's prior under "tasks" and for "amortised".
         sampling: "logits" draws ``w_t z`` for each row from its own normal law, given z: less noise, and nothing of size
@@ -261,7 +261,8 @@ class VMTL(nn.Module):
         encoder = (self._source[0] if self._source else self).encoders[0]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.attached):
             answers = self.priors.answers(rows, labels, self._support(), self.by_class)
-            moments = encoder(answers.flatten(0, 1))
+            with _predicting(encoder):
+                moments = encoder(answers.flatten(0, 1))
             moments = _marked(moments) if self.attached else moments
         loc, variance = (part.unflatten(0, answers.shape[:2]) for part in moments if part is not None)
         return self.priors.z(weights[self.priors.site["z"]], (loc, variance), rows)
@@ -368,6 +369,17 @@ class VMTL(nn.Module):
     @property
     def _steps_before(self) -> int:
         return max(self.step - 1, 0)
+
+
+@contextmanager
+def _predicting(encoder: nn.Module) -> Iterator[None]:
+    """Evaluation mode: the others' posteriors are those that they predict with, without dropout."""
+    training = encoder.training
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.train(training)
 
 
 def _marked(moments: Moments) -> Moments:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 _NO_ROW = -2
@@ -23,6 +24,8 @@ class Support(nn.Module):
 
     x: Tensor
     label: Tensor
+    members: Tensor
+    is_member: Tensor
 
     def __init__(
         self,
@@ -48,6 +51,17 @@ class Support(nn.Module):
         self.register_buffer("x", pad_sequence([inputs[n][kept[n]] for n in names], True), persistent=False)
         padded = pad_sequence([label.long() for label in labels], True, _NO_ROW)
         self.register_buffer("label", padded, persistent=False)
+        if self.discrete:
+            self._take_members()
+
+    def _take_members(self) -> None:
+        """Which rows have each class, ``(C, T, m)``, padded to the most that one has."""
+        classes = torch.arange(int(self.label.max()) + 1)
+        member = self.label == classes[:, None, None]
+        most = int(member.sum(-1).max())
+        found = member.int().topk(most, sorted=True)  # rows of the class first
+        self.register_buffer("members", found.indices, persistent=False)
+        self.register_buffer("is_member", found.values.bool(), persistent=False)
 
     def without(self, classes: int) -> dict[str, list[int]]:
         """The classes of which tasks have no row, by task."""
@@ -65,23 +79,37 @@ class Support(nn.Module):
         means = torch.einsum("tnc,tnd->tcd", member, self.x) / counts.clamp_min(1)[..., None]
         return means, counts > 0
 
-    def attend(self, x: Tensor, label: Tensor | None) -> Tensor:
-        """What each task answers to inputs: its rows weighed by their inner products with the input, ``(R, T, D)``.
+    def attend(self, x: Tensor, sources: Tensor, label: Tensor | None) -> Tensor:
+        """What tasks answer to inputs: their rows weighed by inner products with the input, ``(R, S, D)``.
 
         The products are divided by their range over the rows, and then a softmax taken; there is no parameter.
 
         Args:
             x: ``(R, D)``.
-            label: ``(R,)``: look at rows with that label only; a missing label (-1), or None, looks at all.
+            sources: Which tasks answer to each, ``(R, S)``.
+            label: ``(R,)``: rows of that class answer only; to a missing label (-1), those of class 0. None asks all rows.
         """
-        rows = self.label != _NO_ROW
-        allowed = rows.expand(len(x), *rows.shape)
-        if label is not None:
-            same = self.label == label[:, None, None]
-            allowed = allowed & (same | (label == -1)[:, None, None])
-        scores = torch.einsum("rd,tnd->rtn", x, self.x)
+        tasks = torch.arange(len(self.names), device=x.device)
+        if label is None:
+            group, members = torch.zeros_like(sources[:, 0]), torch.arange(self.x.shape[1], device=x.device)
+            members, there = members.expand(1, len(tasks), -1), (self.label != _NO_ROW).unsqueeze(0)
+        else:
+            group, members, there = label.clamp_min(0), self.members, self.is_member
+        # Inputs to which the same rows answer stand together, so that each class has its own products only.
+        order, counts = group.argsort(), group.bincount(minlength=len(members))
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts)[group[order]]
+        queries = x.new_zeros(len(members), int(counts.max()), x.shape[1])
+        queries[group, place] = x
+        keys = self.x[tasks[:, None], members]
+        every = torch.einsum("grd,gtnd->grtn", queries, keys)
+        where = group[:, None], sources
+        scores, allowed = every[group[:, None], place[:, None], sources], there[where]
         highest = scores.masked_fill(~allowed, -torch.inf).amax(-1, keepdim=True)
         lowest = scores.masked_fill(~allowed, torch.inf).amin(-1, keepdim=True)
         # Less the largest before the division: the quotient alone overflows where a class has equal rows.
         scores = ((scores - highest) / (highest - lowest + 1e-9)).masked_fill(~allowed, -torch.inf)
-        return torch.einsum("rtn,tnd->rtd", scores.softmax(-1), self.x)
+        rows = members[where] + self.x.shape[1] * sources[..., None]
+        weights = scores.softmax(-1).flatten(0, 1)
+        answers = F.embedding_bag(rows.flatten(0, 1), self.x.flatten(0, 1), per_sample_weights=weights, mode="sum")
+        return answers.unflatten(0, sources.shape)

@@ -98,8 +98,7 @@ class TaskPriors(nn.Module):
         sizes = torch.tensor(rows.sizes, device=x.device)
         task = torch.arange(len(sizes), device=x.device).repeat_interleave(sizes)
         label = torch.cat([row[:n] for row, n in zip(labels, rows.sizes, strict=True)]) if by_class else None
-        found = support.attend(x, label)
-        return found[torch.arange(len(x), device=x.device)[:, None], self.others[task]]
+        return support.attend(x, self.others[task], label)
 
     def _combined(self, name: str, weights: Tensor, loc: Tensor, variance: Tensor, event_dim: int) -> TorchDistribution:
         components = Components(weights, loc, variance, event_dim).with_anchor(self.anchor, self.scales[name])

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 from torch.nn import functional as F
 
+from bmtl.inference.draws import few_rows
 from bmtl.inference.predictives import PREFIX, to_numpy
+from bmtl.tasks import PARTICLE_PLATE
 
 Inputs = Tensor | Mapping[str, Tensor]
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -44,11 +49,17 @@ class Robustness:
 
 
 def log_probabilities(
-    model: Callable[..., Any], guide: Callable[..., Any], x: Inputs, *, num_draws: int = 20, seed: int = 0
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Inputs,
+    *,
+    num_draws: int = 20,
+    seed: int = 0,
+    parallel: bool = False,
 ) -> dict[str, Tensor]:
     """Logarithm of the class probabilities of the predictive, which averages draws; differentiable in `x`.
 
-    The draws are those of `bmtl.draw` with this number, this seed and all rows at once. Dropout is off.
+    Dropout is off. One after the other, the draws are those of `bmtl.draw` with this number, this seed and all rows at once.
 
     Args:
         model: A program that predicts when it is called with inputs alone, as for `bmtl.draw`.
@@ -56,33 +67,37 @@ def log_probabilities(
         x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)``.
         num_draws: Number of draws S.
         seed: Of the draws; torch's global generator is left as it was.
+        parallel: Take all draws at once, in one more plate left of all others: other draws of the same law, in a fraction
+            of the time, and with the memory of all. Model and guide must broadcast, as they must for vectorised particles.
 
     Returns:
         Target -> ``(N, C)``.
 
     Raises:
-        ValueError: If the model predicts nothing, or a target that is no classification; or `num_draws` is below 1.
+        ValueError: If the model predicts nothing, or a target that is no classification; if `num_draws` is below 1.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")
     seeds = torch.randint(2**62, (num_draws,), generator=torch.Generator().manual_seed(seed)).tolist()
+    evaluating = _evaluating(model, guide)
+    if parallel:
+        plate = pyro.plate(PARTICLE_PLATE, num_draws, dim=-1 - _nesting(model, guide, few_rows(x)))
+        model, guide, seeds = plate(model), plate(guide), seeds[:1]
     found: dict[str, list[Tensor]] = {}
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with _evaluating(model, guide), torch.random.fork_rng(devices=cuda):
+    with evaluating, torch.random.fork_rng(devices=cuda):
         for own in seeds:
             torch.manual_seed(own)
             proposal = poutine.trace(guide).get_trace(x)
-            trace = poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)
-            for name, site in trace.nodes.items():
-                latent = name in proposal.nodes or site["type"] != "sample" or site["is_observed"]
-                if name.startswith(PREFIX) and not latent:
-                    target = name.removeprefix(PREFIX)
-                    found.setdefault(target, []).append(_log_p(site["fn"], target))
+            with _Predicted() as predicted:
+                poutine.replay(model, trace=proposal)(x)
+            for target, log_p in predicted.log_p.items():
+                found.setdefault(target, []).append(log_p)
     if not found:
         raise ValueError(
             f"The model predicts nothing: called with inputs alone it must sample a site {PREFIX}<target> for each target."
         )
-    return {target: torch.stack(parts).logsumexp(0) - np.log(num_draws) for target, parts in found.items()}
+    return {target: _averaged(torch.stack(parts)) for target, parts in found.items()}
 
 
 def fgsm(
@@ -227,6 +242,40 @@ def _checked_eps(eps: float) -> float:
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps is a size in standard deviations, from 0, and {eps} was given.")
     return float(eps)
+
+
+class _Predicted(Messenger):
+    """Gathers the targets' log probabilities in place of drawing them.
+
+    Attributes:
+        log_p: By target.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_p: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        latent = msg["value"] is not None or site_is_subsample(msg)  # a target "y" has the plate "y_rows"
+        if msg["name"].startswith(PREFIX) and not latent:
+            target = msg["name"].removeprefix(PREFIX)
+            self.log_p[target] = log_p = _log_p(msg["fn"], target)
+            msg["value"], msg["done"] = log_p.new_zeros(log_p.shape[:-1]), True
+
+
+def _averaged(log_p: Tensor) -> Tensor:
+    """Over all but rows and classes."""
+    each = log_p.flatten(0, -3)
+    return each.logsumexp(0) - np.log(len(each))
+
+
+def _nesting(model: Callable[..., Any], guide: Callable[..., Any], x: Inputs) -> int:
+    """How many plates stand in each other at most."""
+    with torch.no_grad(), _evaluating(model, guide):
+        proposal = poutine.trace(guide).get_trace(x)
+        trace = poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)
+    frames = [f for t in (proposal, trace) for site in t.nodes.values() for f in site.get("cond_indep_stack", ())]
+    return -min((frame.dim for frame in frames if frame.vectorized), default=0)
 
 
 def _log_p(fn: Any, target: str) -> Tensor:

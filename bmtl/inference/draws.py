@@ -91,7 +91,7 @@ def _draw(
     generator: torch.Generator,
 ) -> Draws:
     chunks = _chunks(x, batch_size)
-    probe = poutine.trace(guide).get_trace(_few_rows(chunks[0]))
+    probe = poutine.trace(guide).get_trace(few_rows(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
     passes, samples = (1, num_draws) if fixed else (num_draws, 1)
@@ -210,8 +210,8 @@ def _chunks(x: Inputs, batch_size: int | None) -> list[Inputs]:
     return [{task: parts[i] for task, parts in split.items()} for i in range(count)]
 
 
-def _few_rows(x: Inputs) -> Inputs:
+def few_rows(x: Inputs) -> Inputs:
     """One row of a chunk, or two copies of it where it is the only one: another number of rows than the chunk's."""
     if isinstance(x, Tensor):
         return x[:1] if len(x) > 1 else x.repeat(2, *[1] * (x.dim() - 1))
-    return {task: _few_rows(part) for task, part in x.items()}  # type: ignore[misc]
+    return {task: few_rows(part) for task, part in x.items()}  # type: ignore[misc]

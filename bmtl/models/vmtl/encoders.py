@@ -1,4 +1,7 @@
-"""From inputs to the latent representation z: its mean, and its variance where it is Gaussian."""
+"""From inputs to the latent representation z: its mean, and its variance where it is Gaussian.
+
+`forward` gives both. An encoder that can give the mean alone for less has a method `location`.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +50,9 @@ class GaussianEncoder(nn.Module):
         h = self.trunk(x)
         return self.mean(h), F.softplus(self.spread(h))
 
+    def location(self, x: Tensor) -> Tensor:
+        return self.mean(self.trunk(x))
+
 
 class GaussianLayer(nn.Module):
     """A linear layer with Gaussian weights, ``mu = x M + b`` and ``s2 = x^2 V + v``.
@@ -76,6 +82,14 @@ class GaussianLayer(nn.Module):
         x = self.dropout(x)
         variance = F.linear(x.square(), F.softplus(self.rho).square(), F.softplus(self.rho_bias).square())
         return self.mean(x), variance
+
+    def location(self, x: Tensor) -> Tensor:
+        return self.mean(self.dropout(x))
+
+
+def location(encoder: nn.Module, x: Tensor) -> Tensor:
+    """The mean of z alone."""
+    return encoder.location(x) if hasattr(encoder, "location") else encoder(x)[0]  # type: ignore[operator]
 
 
 def encoder_of(

@@ -16,7 +16,7 @@ from bmtl.models.homoscedastic import Kind
 from bmtl.models.networks.mlp import mlp
 from bmtl.models.vmtl.checks import Prior, check, classes_of, numbers_of_data
 from bmtl.models.vmtl.classifiers import AmortisedClassifiers, FreeClassifiers
-from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, encoder_of
+from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, encoder_of, location
 from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
@@ -226,13 +226,17 @@ class VMTL(nn.Module):
 
     # ---- Posteriors and priors -----------------------------------------------------------------------------------
 
-    def encode(self, rows: Rows) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-        """Mean and variance of z by task, ``(B_t, H)`` each; None for the variance of points."""
+    def encode(self, rows: Rows, mean_only: bool = False) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+        """Mean and variance of z by task, ``(B_t, H)`` each; None for the variance of points, and where it is not asked."""
+
+        def moments(encoder: nn.Module, x: Tensor) -> Moments:
+            return (location(encoder, x), None) if mean_only else encoder(x)
+
         if len(self.encoders) > 1:
-            each = [net(x) for net, x in zip(self.encoders, rows.inputs.values(), strict=True)]
-            mean = tuple(m for m, _ in each)
-            return mean, tuple(v for _, v in each) if self.gaussian["z"] else None
-        loc, variance = _marked(self.encoders[0](rows.packed))
+            each = [moments(encoder, x) for encoder, x in zip(self.encoders, rows.inputs.values(), strict=True)]
+            variances = tuple(v for _, v in each if v is not None)
+            return tuple(m for m, _ in each), variances or None
+        loc, variance = _marked(moments(self.encoders[0], rows.packed))
         return rows.split(loc), None if variance is None else rows.split(variance)
 
     def classifier(self) -> Moments:
@@ -270,8 +274,8 @@ class VMTL(nn.Module):
     def _normal(self, name: str, like: Tensor, shape: tuple[int, ...], event_dim: int) -> TorchDistribution:
         return dist.Normal(like.new_zeros(()), like.new_tensor(self.scales[name])).expand(shape).to_event(event_dim)
 
-    def _posterior(self, loc: Tensor, variance: Tensor, event_dim: int, predicting: bool) -> TorchDistribution:
-        if predicting and self.predict == "mean":
+    def _posterior(self, loc: Tensor, variance: Tensor | None, event_dim: int) -> TorchDistribution:
+        if variance is None:
             return dist.Delta(loc, event_dim=event_dim)
         return dist.Normal(loc, variance.clamp_min(1e-12).sqrt()).to_event(event_dim)
 
@@ -282,8 +286,8 @@ class VMTL(nn.Module):
         return self._guide
 
     def _guide(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
-        predicting = y is None
-        if not predicting and self.training and torch.is_grad_enabled():
+        at_means = y is None and self.predict == "mean"
+        if y is not None and self.training and torch.is_grad_enabled():
             self.step += 1
         rows = Rows(x, self.names)
         with self._tasks():
@@ -294,15 +298,15 @@ class VMTL(nn.Module):
                 loc, variance = self.classifier()
                 assert variance is not None
                 with poutine.scale(scale=self._kl_weight_w(loc)):
-                    pyro.sample("w", self._posterior(loc.unsqueeze(1), variance.unsqueeze(1), 2, predicting))
-            means, variances = self.encode(rows) if self.gaussian["z"] else ((), None)
+                    pyro.sample("w", self._posterior(loc.unsqueeze(1), None if at_means else variance.unsqueeze(1), 2))
+            means, variances = self.encode(rows, at_means) if self.gaussian["z"] else ((), None)
             if y is not None and variances is not None:
                 with self._rows(rows, rows.labels(y)), poutine.scale(scale=self.kl_weights.z):
-                    pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1, False))
-        if y is None and variances is not None:
-            for name, mean, variance in zip(self.names, means, variances, strict=True):
+                    pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1))
+        if y is None:
+            for name, mean, variance in zip(self.names, means, variances or [None] * len(means), strict=False):
                 with pyro.plate(f"{name}_rows", len(mean)):
-                    pyro.sample(f"z_{name}", self._posterior(mean, variance, 1, True))
+                    pyro.sample(f"z_{name}", self._posterior(mean, variance, 1))
 
     def forward(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
         """The program.
@@ -343,7 +347,9 @@ class VMTL(nn.Module):
                     z = pyro.sample(f"z_{name}", self._normal("z", w, (size, w.shape[-1]), 1))
                 else:
                     z = points[t]
-                observe(f"y_{name}", self._likelihood(product(z, w[..., t, :, :]), t), None)
+                # One more dimension where particles have one, left of the rows.
+                own = w[..., t, :, :] if w.dim() == 3 else w[..., t : t + 1, :, :]
+                observe(f"y_{name}", self._likelihood(product(z, own), t), None)
 
     def _likelihood(self, f: Tensor, which: int | slice) -> TorchDistribution:
         """Of rows ``(..., B)`` with f ``(..., B, C)``."""

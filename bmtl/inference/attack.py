@@ -275,7 +275,7 @@ def _nesting(model: Callable[..., Any], guide: Callable[..., Any], x: Inputs) ->
         proposal = poutine.trace(guide).get_trace(x)
         trace = poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)
     frames = [f for t in (proposal, trace) for site in t.nodes.values() for f in site.get("cond_indep_stack", ())]
-    return -min((frame.dim for frame in frames if frame.vectorized), default=0)
+    return -min((frame.dim for frame in frames if frame.dim is not None), default=0)
 
 
 def _log_p(fn: Any, target: str) -> Tensor:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from bmtl.models.guides import MeanField, PointMass
 from bmtl.models.homoscedastic import Homoscedastic, Kind
-from bmtl.models.vmtl.priors.common import CommonPrior
 
 
 class BakkerHeskes(Homoscedastic):
@@ -67,7 +66,7 @@ class BakkerHeskes(Homoscedastic):
             **likelihood,
         )
         outputs = sorted({len(start) for start in self._head_start.values()})
-        self.priors = nn.ModuleDict({str(n): CommonPrior(n, width + 1, self.prior_scale) for n in outputs})
+        self.priors = nn.ModuleDict({str(n): _CommonPrior(n, width + 1, self.prior_scale) for n in outputs})
 
     def guide(
         self, kind: Literal["correlated", "normal", "point"] = "correlated", scale: float = 0.005
@@ -98,14 +97,38 @@ class BakkerHeskes(Homoscedastic):
         common = self._common(outputs)
         return common.loc, common.scale_tril @ common.scale_tril.mT
 
-    def _common(self, outputs: int) -> CommonPrior:
+    def _common(self, outputs: int) -> "_CommonPrior":
         common = self.priors[str(outputs)]
-        assert isinstance(common, CommonPrior)
+        assert isinstance(common, _CommonPrior)
         return common
 
     def _head_prior(self, name: str, h: Tensor) -> TorchDistribution:
         common = self._common(len(self._head_start[name]))
         return dist.MultivariateNormal(common.loc, scale_tril=common.scale_tril).to_event(1)
+
+
+class _CommonPrior(nn.Module):
+    """The mean ``(C, H)`` of the heads and the covariance ``(H, H)`` of their rows, as parameters.
+
+    Args:
+        outputs: C.
+        width: H, the bias included.
+        scale: Standard deviation at the start; the mean starts at 0.
+    """
+
+    def __init__(self, outputs: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(outputs, width))
+        self.rho = nn.Parameter(torch.full((width,), scale).expm1().log())
+        self.below = nn.Parameter(torch.zeros(width, width))
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """Cholesky factor of the rows' covariance."""
+        # Relative to the diagonal and over sqrt(H): steps of one size on H entries a row must not swamp its variance.
+        h = len(self.rho)
+        unit = torch.eye(h, dtype=self.rho.dtype, device=self.rho.device)
+        return F.softplus(self.rho)[:, None] * (unit + self.below.tril(-1) / h**0.5)
 
 
 class _NormalRows(MeanField):

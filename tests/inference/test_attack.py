@@ -59,6 +59,44 @@ def test_log_probabilities_are_those_of_the_drawn_predictive(fitted, inputs):
         np.testing.assert_allclose(log_p[task].exp().detach(), drawn.probability[task], rtol=1e-5)
 
 
+@pytest.mark.parametrize("preset", ["VBMTL", "VMTL-mean", "BMTL"])
+@pytest.mark.parametrize("common", [False, True])
+def test_draws_at_once_are_of_the_same_law(preset, common, inputs):
+    """Averages of 300 draws; a probability's draws spread by less than 1/2, so a difference's error is below 0.041."""
+    x, y, _ = inputs
+    options = {"widths": (8,), "latent": 5, "dropout": 0.5, "support": (x, y), "attention": "all", "generator": seeded()}
+    model = vmtl_preset(preset, 4, {"a": CLASSES, "b": CLASSES}, 20, scale_w=1.0, **options)
+    with torch.no_grad():
+        model.classifiers.loc.mul_(6.0)
+    given = x["a"] if common else x
+    one, all_ = (
+        log_probabilities(model, model.guide(), given, num_draws=300, seed=seed, parallel=bool(seed)) for seed in (0, 1)
+    )
+    assert model.training
+    for task, size in (("a", ROWS), ("b", ROWS if common else ROWS - 4)):
+        assert all_[task].shape == (size, CLASSES)
+        torch.testing.assert_close(all_[task].exp().sum(-1), torch.ones(size))
+        assert (one[task].exp() - all_[task].exp()).abs().max() < 4 * 0.041
+    again = log_probabilities(model, model.guide(), given, num_draws=300, seed=1, parallel=True)
+    assert torch.equal(again["a"], all_["a"])
+
+
+def test_a_latent_of_its_own_dimension_is_drawn_for_each_parallel_draw():
+    """Draws at once differ from each other: their mean is no single draw's."""
+
+    def model(x, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 30.0))
+        with bmtl.task("a"), pyro.plate("a_rows", len(x)):
+            bmtl.observe("y_a", dist.Bernoulli(logits=w * x[:, 0]), None)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(0.0, 30.0))
+
+    p = log_probabilities(model, guide, torch.ones(2, 1), num_draws=400, parallel=True)["a"].exp()
+    assert 0.4 < p[0, 1] < 0.6  # of one draw it is near 0 or 1
+    torch.testing.assert_close(p[0], p[1])
+
+
 def test_two_classes_may_be_a_bernoulli():
     def model(x, y=None):
         with bmtl.task("a"), pyro.plate("a_rows", len(x)):

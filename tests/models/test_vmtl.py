@@ -102,7 +102,7 @@ def test_padding_and_missing_labels_change_nothing(preset, regression):
     if regression and preset == "VMTL-AC":
         pytest.skip("amortised classifiers need classes")
     x, y = batch((9, 9, 9), regression=regression)
-    same = {} if preset in ("STL", "VSTL", "BMTL", "VBMTL", "Bakker-Heskes") else {"weights": "mean"}
+    same = {} if preset in ("STL", "VSTL", "BMTL", "VBMTL") else {"weights": "mean"}
     model = program(x, y, preset, n_data=9, **same)
     long = losses(model, x, y)
     short = losses(model, {**x, "a": x["a"][:4]}, {**y, "a": y["a"][:4]})
@@ -470,7 +470,6 @@ def test_the_released_weight_of_w_grows_by_a_millionth_a_task_every_ten_steps():
         ({"latent_z": "point", "latent_w": "point"}, "'flat' belongs to points"),
         ({"encoder_sharing": "task"}, "z's prior comes from the one encoder"),
         ({"encoder_sharing": "task", "prior": "normal", "encoder": PointEncoder(nn.Identity())}, "one module"),
-        ({"prior": "common", "latent_w": "point"}, "Gaussian classifiers"),
         ({"classifier": "amortised", "latent_w": "point"}, "Amortised classifiers are Gaussian"),
         ({"support": None}, r"support=\(x, y\), the training rows"),
         ({"anchor": 1.0}, "anchor is the share"),

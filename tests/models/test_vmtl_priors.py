@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import kl_divergence
 
-from bmtl.models.vmtl.priors import Bound, CommonPrior, Components, CorrelatedRows, Mixture, combine
+from bmtl.models.vmtl.priors import Bound, Components, Mixture, combine
 
 RULES = ["sum", "moment", "bound", "mixture"]
 
@@ -145,33 +145,3 @@ def test_a_narrow_pool_far_from_zero_keeps_its_divergence_in_single_precision():
     exact = kl_divergence(q, Bound(few))
     found = kl_divergence(dist.Normal(single.loc[:, 0], 1e-3).to_event(1), Bound(single))
     torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=1e-2)
-
-
-def test_the_divergence_from_correlated_rows_is_torchs():
-    q, g = posterior(batch=(3, 1), event=(2, 4)), torch.Generator().manual_seed(5)
-    below = torch.randn(4, 4, generator=g, dtype=torch.float64).tril(-1)
-    p = CorrelatedRows(torch.randn(3, 1, 2, 4, generator=g, dtype=torch.float64), below + 0.7 * torch.eye(4))
-    rows = dist.MultivariateNormal(p.loc, scale_tril=p.scale_tril.double())
-    diagonal = dist.MultivariateNormal(q.base_dist.loc, scale_tril=q.base_dist.scale.diag_embed())
-    torch.testing.assert_close(kl_divergence(q, p), kl_divergence(diagonal, rows).sum(-1))
-    torch.testing.assert_close(kl_divergence(q, p.expand((5, 3, 1))), kl_divergence(q, p).expand(5, 3, 1))
-    mean, error = drawn_kl(q, p)
-    assert ((kl_divergence(q, p) - mean).abs() < 4 * error).all()
-    assert p.sample().shape == (3, 1, 2, 4)
-
-
-def test_the_common_prior_rests_at_the_moments_of_the_posteriors():
-    """Empirical Bayes: the mean of the means, and the mean of their scatter and of the posterior variances."""
-    q = posterior(batch=(6, 1), event=(2, 3))
-    m, v = q.base_dist.loc[:, 0], q.base_dist.scale.square()[:, 0]
-    prior = CommonPrior(2, 3, 1.0).double()
-    deviation = m - m.mean(0)
-    covariance = (torch.einsum("tci,tcj->ij", deviation, deviation) + v.sum((0, 1)).diag()) / 12
-    factor = torch.linalg.cholesky(covariance)
-    prior.loc.data = m.mean(0)
-    prior.rho.data = factor.diagonal().expm1().log()
-    prior.below.data = factor.tril(-1) / factor.diagonal()[:, None] * 3**0.5
-    torch.testing.assert_close(prior.scale_tril, factor)
-    kl_divergence(q, prior(6)).sum().backward()
-    for parameter in prior.parameters():
-        torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter), atol=1e-9, rtol=0)

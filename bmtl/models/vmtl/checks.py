@@ -7,7 +7,7 @@ from bmtl.models.homoscedastic import Kind
 from bmtl.models.vmtl.mixing import WEIGHTS
 from bmtl.models.vmtl.priors import Level, Rule
 
-Prior = Literal["flat", "normal", "common", "tasks"]
+Prior = Literal["flat", "normal", "tasks"]
 
 _OPTIONS: dict[str, tuple[Any, ...]] = {
     "encoder_sharing": ("shared", "task"),
@@ -43,10 +43,8 @@ def check(*, classes: int, own_encoder: bool, **given: Any) -> None:
     if (given["prior"] == "flat") == bool(gaussian):
         raise ValueError(
             f"prior={given['prior']!r} where {' and '.join(gaussian) or 'nothing'} is Gaussian: 'flat' belongs to points "
-            "alone, 'normal', 'common' and 'tasks' to Gaussians."
+            "alone, 'normal' and 'tasks' to Gaussians."
         )
-    if given["prior"] == "common" and "latent_w" not in gaussian:
-        raise ValueError("prior='common' is the prior of Gaussian classifiers: latent_w='gaussian'.")
     if given["encoder_sharing"] == "task" and own_encoder:
         raise ValueError("An encoder of your own is one module, for all tasks: encoder_sharing='shared'.")
     if given["encoder_sharing"] == "task" and given["prior"] == "tasks" and "latent_z" in gaussian:

@@ -1,4 +1,4 @@
-"""The models of Shen et al. (2021) by name, and that of Bakker & Heskes (2003)."""
+"""The models of Shen et al. (2021) by name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "VSTL": {"encoder_sharing": "task", "prior": "normal"},
     "BMTL": _POINT,
     "VBMTL": {"prior": "normal"},
-    "Bakker-Heskes": {"latent_z": "point", "prior": "common"},
     "VMTL-mean": {"weights": "mean"},
     "VMTL-learned": {"weights": "learned"},
     "VMTL": {"weights": "gumbel"},

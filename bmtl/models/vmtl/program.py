@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import pyro
@@ -20,7 +20,7 @@ from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, encoder_of, loca
 from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
-from bmtl.models.vmtl.priors import CommonPrior, Level, Rule
+from bmtl.models.vmtl.priors import Level, Rule
 from bmtl.models.vmtl.rows import Inputs, Rows
 from bmtl.models.vmtl.support import Support
 from bmtl.models.vmtl.task_priors import TaskPriors
@@ -63,8 +63,7 @@ class VMTL(nn.Module):
         latent_z: "gaussian", or "point" for ``z = mu(x)``.
         latent_w: "gaussian", or "point" for free parameters.
         classifier: "free", or "amortised": a network for all tasks gives q(w_tc) from the mean features of class c in t.
-        prior: Of what is Gaussian: "tasks" (above); "normal", ``Normal(0, scale)``; "common", for w one normal with a learnt
-            mean and covariance for all tasks, for z as "normal"; "flat" where nothing is.
+        prior: Of what is Gaussian: "tasks" (above), or "normal", ``Normal(0, scale)``; "flat" where nothing is.
         scale_w: Standard deviation of w's "normal" and anchor; ``1 / sqrt(H)`` by default, so that logits are of order 1.
         scale_z: Standard deviation of z's.
         combine: How the others' posteriors make a prior, see `bmtl.models.vmtl.priors.combine`.
@@ -91,8 +90,7 @@ class VMTL(nn.Module):
 
     Source:
         Shen, Zhen, Worring & Shao (2021), Variational Multi-Task Learning with Gumbel-Softmax Priors. "bound", "moment",
-        "tight", the anchor and the weights with a posterior are not in the paper. "common" is Bakker & Heskes (2003), Task
-        Clustering and Gating for Bayesian Multitask Learning, with one cluster.
+        "tight", the anchor and the weights with a posterior are not in the paper.
     """
 
     def __init__(
@@ -170,7 +168,6 @@ class VMTL(nn.Module):
             self.classifiers = AmortisedClassifiers(network, *means, self.scales["w"])
         if not self.classes:
             self.slow_log_variance = nn.Parameter(torch.zeros(len(self.names), 1))
-        self.common = CommonPrior(*shape[1:], self.scales["w"]) if prior == "common" else None
         self.priors: TaskPriors | None = None
         if prior == "tasks":
             self.priors = TaskPriors(
@@ -249,8 +246,6 @@ class VMTL(nn.Module):
         return {} if self.priors is None else self.priors.relatedness(draws)
 
     def _prior_w(self, weights: dict[str, Tensor], like: Tensor) -> TorchDistribution:
-        if self.common is not None:
-            return self.common(len(self.names))
         if self.priors is None:
             return self._normal("w", like, (len(self.names), 1, *like.shape[1:]), 2)
         if self.attached:
@@ -290,7 +285,7 @@ class VMTL(nn.Module):
         if y is not None and self.training and torch.is_grad_enabled():
             self.step += 1
         rows = Rows(x, self.names)
-        with self._tasks():
+        with self._tasks(y is None):
             if self.priors is not None:
                 for site, mixing in self.priors.sites():
                     mixing.propose(site, self._steps_before)
@@ -317,7 +312,7 @@ class VMTL(nn.Module):
         """
         rows = Rows(x, self.names)
         moments = self.classifier()
-        with self._tasks():
+        with self._tasks(y is None):
             weights = {}
             if self.priors is not None:
                 weights = {site: mixing.weights(site, self._steps_before) for site, mixing in self.priors.sites()}
@@ -357,7 +352,10 @@ class VMTL(nn.Module):
             return dist.Categorical(logits=f)
         return dist.Normal(f.squeeze(-1), torch.exp(0.5 * _NOISE_PACE * self.slow_log_variance[which]))
 
-    def _tasks(self) -> task_plate:
+    def _tasks(self, predicting: bool) -> AbstractContextManager[Any]:
+        """The plate of the tasks; none where it would be empty, which would hide its dimension."""
+        if predicting and self.priors is None and not self.gaussian["w"]:
+            return nullcontext()
         return task_plate(self.names, dim=-2, n_data=self.n_data)
 
     @contextmanager

@@ -5,7 +5,6 @@ from typing import Literal
 from pyro.distributions import TorchDistribution
 
 from bmtl.models.vmtl.priors.bound import Bound
-from bmtl.models.vmtl.priors.common import CommonPrior, CorrelatedRows
 from bmtl.models.vmtl.priors.components import Components
 from bmtl.models.vmtl.priors.mixture import Level, Mixture
 from bmtl.models.vmtl.priors.moment import moment
@@ -15,9 +14,7 @@ Rule = Literal["sum", "moment", "mixture", "bound"]
 
 __all__ = [
     "Bound",
-    "CommonPrior",
     "Components",
-    "CorrelatedRows",
     "Level",
     "Mixture",
     "Rule",

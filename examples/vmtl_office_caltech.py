@@ -7,10 +7,14 @@ Four tasks (domains), ten classes, 78 to 300 training images in all. Not as in t
 no figures (there: VGG16 features, with which 5 % of the images give 90 %); a linear encoder to 64 latents; 60 steps of
 Adam at 5e-3 on all training images (there: 15,000 at 1e-4 on balanced batches). So compare rows with each other.
 
-A fifth of the images that are not for training is for validation and never scored. On it, with seed 0 and for every method
-and proportion alike, are chosen: the inputs' scale, then the weights of the divergences, then dropout, one after the other;
-and in every run, the number of steps. A cell that is finished is not done again: start the script once more after an
-interruption, or with other methods or more seeds. Files in --out: a results tree for each run, tables, two pictures.
+Beside the paper's rows stand Kendall's uncertainty weighting (of BMTL's tasks), Bakker & Heskes's, Long et al.'s and Qian et
+al.'s models on the same encoder, and logistic regressions.
+
+A fifth of the images that are not for training is for validation and never scored. On it, as the mean over three seeds and
+for every method and proportion alike, are chosen: the inputs' scale, then the weights of the divergences, then dropout, one
+after the other; and in every run, the number of steps. A cell that is finished is not done again: start the script once
+more after an interruption, or with other methods or more seeds. Files in --out: a results tree for each run, tables, two
+pictures.
 
 A run takes about 2 seconds on a quiet core, and four more of them make a choice: 6 minutes for all at three seeds.
 """
@@ -43,10 +47,15 @@ from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import lines_of, method_legend, save, styled
 from bmtl.experiments.trees import add_relatedness, results_tree
 from bmtl.inference.attack import log_probabilities, robustness
-from bmtl.models.vmtl import PRESETS, KLWeights, vmtl_preset
+from bmtl.models.networks.mlp import linear
+from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, vmtl_preset
 
 METHODS = {
-    **{name: {"preset": name} for name in ("STL", "VSTL", "BMTL", "VBMTL", "Bakker-Heskes")},
+    **{name: {"preset": name} for name in ("STL", "VSTL", "BMTL", "VBMTL")},
+    "Kendall": {"preset": "BMTL", "balancer": "uw(bound=-0.001)"},  # a loss may be 0
+    "Bakker-Heskes": {"model": "BakkerHeskes"},
+    "Long": {"model": "MultilinearRelationship"},
+    "Qian": {"model": "VariationalBottleneck"},
     **{name: {"preset": name} for name in ("VMTL-mean", "VMTL-learned", "VMTL", "VMTL-AC")},
     "VMTL-Dirichlet": {"preset": "VMTL", "weights": "dirichlet"},
     "VMTL as written": {"preset": "VMTL", "combine": "mixture", "anchor": 0.0},
@@ -54,10 +63,11 @@ METHODS = {
 }
 DRAWN = ("BMTL", "VBMTL", "Bakker-Heskes", "VMTL", "VMTL-AC")  # curves of more could not be told apart
 QUICK = ("BMTL", "VMTL", "VMTL-Dirichlet")
-SCALES = {"sqrt x10": ("sqrt", 10.0), "counts": ("counts", None)}
+SCALES = {"sqrt x5": ("sqrt", 5.0), "sqrt x10": ("sqrt", 10.0), "counts": ("counts", None)}
 KLS = {"0.1, 1e-4": (0.1, 1e-4), "0.3, 1e-3": (0.3, 1e-3)}  # of w, of z
 DROPOUTS = (0.0, 0.5)
-STEPS, EVERY, RATE, DRAWS = 60, 15, 5e-3, 20
+STEPS, EVERY, RATE, DRAWS = 60, 15, 5e-3, 50
+CHOOSING = 3  # seeds on which a setting is chosen
 LATENT, WIDTHS = 64, (128,)
 ATTACKED = 0.05  # proportion at which robustness is measured, with seed 0
 RELATED = 0.2  # and the one at which relatedness is
@@ -67,8 +77,7 @@ ELBO, ELBO_RELEASED = (
     )  # pairs (z, w)
     for pairs in (2, 10)
 )
-# Accuracies of logistic regression (C = 10) on the same splits: each task by itself on counts, all as one on square roots.
-LOGISTIC = {"logistic, single task": (0.343, 0.398, 0.533), "logistic, pooled": (0.452, 0.504, 0.628)}
+PENALTIES = (0.1, 1.0, 10.0, 100.0)  # C of logistic regressions, chosen on validation with the inputs' scale
 # Shen et al. (2021), table C.5, on deep features.
 PAPER = {
     "STL": (88.6, 90.7, 92.4),
@@ -148,24 +157,34 @@ def series(plan, proportion, method):
 def chosen(plan, proportion, method):
     """The setting with the best accuracy on validation, coordinate by coordinate."""
     best = Setting()
-    points = "prior" in PRESETS[METHODS[method]["preset"]] and PRESETS[METHODS[method]["preset"]]["prior"] == "flat"
-    released = METHODS[method].get("as_released", False)  # has weights of its own
-    for field, values in (("scale", SCALES), ("kl", () if points or released else KLS), ("dropout", DROPOUTS)):
+    kls = KLS if weighs_divergences(method) else ()
+    for field, values in (("scale", SCALES), ("kl", kls), ("dropout", DROPOUTS)):
         tried = [replace(best, **{field: value}) for value in values]
         if tried:
             best = max(tried, key=functools.partial(validation, plan, proportion, method))
     return best
 
 
+def weighs_divergences(method):
+    """Whether weights of divergences are to be chosen: points have none, learnt priors full ones."""
+    switches = METHODS[method]
+    if "model" in switches:
+        return switches["model"] == "VariationalBottleneck"
+    return not switches.get("as_released", False) and PRESETS[switches["preset"]].get("prior") != "flat"
+
+
 def validation(plan, proportion, method, setting):
-    """Best accuracy on validation of a run with seed 0; kept in a file."""
+    """Best accuracy on validation of a run, averaged over seeds; kept in a file."""
     name = f"{setting.scale}_{setting.kl}_{setting.dropout}".replace(" ", "")
     file = folder(plan, proportion, method) / "choice" / f"{name}.json"
-    asked = {**asdict(setting), "steps": plan.steps}
+    asked = {**asdict(setting), "method": METHODS[method], "steps": plan.steps, "seeds": min(CHOOSING, plan.seeds)}
     if file.is_file() and (found := json.loads(file.read_text()))["setting"] == asked:
         return found["accuracy"]
-    fitted = train(plan, proportion, method, setting, 0, parts=("val",))
-    accuracy = max(check["val"] for check in fitted.checks)
+    best = []
+    for seed in range(asked["seeds"]):
+        fitted = train(plan, proportion, method, setting, seed, parts=("val",))
+        best.append(max(check["val"] for check in fitted.checks))
+    accuracy = float(np.mean(best))
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(file) as temporary:
         temporary.write_text(json.dumps({"setting": asked, "accuracy": accuracy}))
@@ -200,10 +219,11 @@ def load(root, proportion, scale):
 
 @dataclass
 class Fitted:
-    """A trained model, its data, and how it came about."""
+    """A trained model and its guide, their data, and how they came about."""
 
     data: object
     model: torch.nn.Module
+    guide: object
     checks: list  # step, and accuracy on each part
     seconds: float
     history: list
@@ -225,42 +245,61 @@ def program(preset, data, x, y, seed, dropout=0.0, **switches):
     )
 
 
+def built(method, setting, data, x, y, seed):
+    """A program and its guide."""
+    switches = {key: value for key, value in METHODS[method].items() if key != "balancer"}
+    weights = KLS[setting.kl]
+    if "preset" in switches:
+        if weighs_divergences(method):
+            switches["kl_weights"] = KLWeights(*weights)
+        model = program(switches.pop("preset"), data, x, y, seed, dropout=setting.dropout, **switches)
+        return model, model.guide()
+    generator = torch.Generator().manual_seed(seed)
+    encoder = torch.nn.Sequential(torch.nn.Dropout(setting.dropout), linear(x["dslr"].shape[1], LATENT, generator))
+    options = {"beta": weights[1]} if weighs_divergences(method) else {}
+    kind = getattr(bmtl.models, switches["model"])
+    sizes = {task: len(labels) for task, labels in y.items()}
+    model = kind(encoder, LATENT, data.kinds, sizes, noise="fixed", generator=generator, **options)
+    return model, model.guide()
+
+
 def train(plan, proportion, method, setting, seed, parts):
     """A model at the step with the best accuracy on validation."""
     data = load(plan.root, proportion, setting.scale)
     x, y = data.tensors_by_task("train")
-    switches = dict(METHODS[method])
-    if not switches.get("as_released") and PRESETS[switches["preset"]].get("prior") != "flat":
-        switches["kl_weights"] = KLWeights(*KLS[setting.kl])
-    model = program(switches.pop("preset"), data, x, y, seed, dropout=setting.dropout, **switches)
-    released = switches.get("as_released", False)
+    model, guide = built(method, setting, data, x, y, seed)
+    released = METHODS[method].get("as_released", False)
     elbo = ELBO_RELEASED if released else ELBO
     optim = functools.partial(torch.optim.Adam, lr=RATE, weight_decay=5e-4 if released else 0.0)
-    svi = bmtl.BalancedSVI(model, model.guide(), optim, elbo=elbo)
+    svi = bmtl.BalancedSVI(model, guide, optim, METHODS[method].get("balancer", "ew"), elbo=elbo)
     torch.manual_seed(seed)
     checks, best, state, seconds = [], -1.0, None, 0.0
+    trained = torch.nn.ModuleList([part for part in (model, guide) if isinstance(part, torch.nn.Module)])
     for step in range(1, plan.steps + 1):
         start = time.perf_counter()
         svi.step(x, y)
         seconds += time.perf_counter() - start
         if step % min(EVERY, plan.steps // 2) == 0:
-            checks.append({"step": step, **accuracies(model, data, parts, seed)})
+            checks.append({"step": step, **accuracies(model, guide, data, parts, seed)})
             if checks[-1]["val"] > best:
-                best, state = checks[-1]["val"], copy.deepcopy(model.state_dict())
-    model.load_state_dict(state)
-    return Fitted(data, model, checks, seconds, svi.history)
+                best, state = checks[-1]["val"], copy.deepcopy(trained.state_dict())
+    trained.load_state_dict(state)
+    return Fitted(data, model, guide, checks, seconds, svi.history)
 
 
 @torch.no_grad()
-def accuracies(model, data, parts, seed):
+def accuracies(model, guide, data, parts, seed):
     """Mean over the tasks of the accuracy on the rows of each part, all parts predicted at once."""
     tensors = [data.tensors_by_task(part) for part in parts]
+    family = isinstance(model, VMTL)
+    fixed = family and (model.predict == "mean" or not any(model.gaussian.values()))
     log_p = log_probabilities(
         model,
-        model.guide(),
+        guide,
         {task: torch.cat([x[task] for x, _ in tensors]) for task in data.tasks},
-        num_draws=1 if model.predict == "mean" or not any(model.gaussian.values()) else DRAWS // 2,
+        num_draws=1 if fixed else DRAWS,
         seed=seed,
+        parallel=True,
     )
     found = {}
     for i, part in enumerate(parts):
@@ -276,10 +315,10 @@ def accuracies(model, data, parts, seed):
 def run(plan, proportion, method, setting, seed):
     """One run and its results tree, written to its folder."""
     fitted = train(plan, proportion, method, setting, seed, parts=("val", "test"))
-    data, model = fitted.data, fitted.model
+    data, model, guide = fitted.data, fitted.model, fitted.guide
     sites = [] if METHODS[method].get("preset") not in ("VMTL", "VMTL-AC") else ["alpha_w", "alpha_z"]
     x, y = data.tensors_by_task("test")
-    drawn = bmtl.draw(model, model.guide(), x, y, num_draws=DRAWS, seed=seed, sites=sites)
+    drawn = bmtl.draw(model, guide, x, y, num_draws=DRAWS, seed=seed, sites=sites)
     tree = results_tree(
         data,
         drawn,
@@ -289,10 +328,10 @@ def run(plan, proportion, method, setting, seed):
         configuration=about(plan, method, setting),
         attributes={"checks": fitted.checks, "seconds": fitted.seconds},
     )
-    if model.priors is not None:
+    if isinstance(model, VMTL) and model.priors is not None:
         add_relatedness(tree, model, drawn)
     if seed == 0 and proportion == ATTACKED:
-        curve = robustness(model, model.guide(), x, y, data.tensors_by_task("train")[0], num_draws=DRAWS // 2)
+        curve = robustness(model, guide, x, y, data.tensors_by_task("train")[0], num_draws=DRAWS // 2)
         tree["robustness"] = xr.DataTree(
             xr.Dataset(
                 {
@@ -361,8 +400,9 @@ def report(plan, proportions, methods):
             runs = [finished(plan, proportion, method, setting, seed) for seed in range(plan.seeds)]
             trees[proportion, method] = [tree for tree in runs if tree is not None]
     frame = pd.DataFrame([row for key, runs in trees.items() for tree in runs for row in scores(*key, tree)])
+    mean = averages(plan, frame, proportions)
     pages = [
-        f"Accuracy on the test rows, mean ± standard error over {plan.seeds} seed(s):\n\n{averages(frame, proportions)}",
+        f"Accuracy on the test rows, mean ± standard error over {plan.seeds} seed(s):\n\n{mean}",
         *(f"At {part:.0%}, by task:\n\n{by_task(frame, part)}" for part in proportions),
         *(f"At {part:.0%}, means over tasks and seeds:\n\n{quality(frame, part)}" for part in proportions),
         *(
@@ -418,7 +458,7 @@ def scores(proportion, method, tree):
         }
 
 
-def averages(frame, proportions):
+def averages(plan, frame, proportions):
     """Table C.5, and beside each mean what the last step and the best step on the test rows would have given."""
     runs = frame.groupby(["method", "proportion", "seed"], sort=False)[["accuracy", "last", "best on test"]].mean()
     table = {}
@@ -429,8 +469,9 @@ def averages(frame, proportions):
         row[f"{column} last"] = f"{100 * of['last'].mean():.1f}"
         row[f"{column} best on test"] = f"{100 * of['best on test'].mean():.1f}"
         row[f"{column} paper"] = paper(method, proportion)
-    for method, values in logistic(proportions).items():
-        table[method] = {f"{part:.0%}": f"{100 * value:.1f}" for part, value in values.items()}
+    for proportion in proportions:
+        for method, accuracy in logistic(plan, proportion).items():
+            table.setdefault(method, {})[f"{proportion:.0%}"] = f"{100 * accuracy:.1f}"
     wide = pd.DataFrame(table).T.fillna("-")
     return markdown(wide.rename_axis("method").reset_index())
 
@@ -440,12 +481,47 @@ def paper(method, proportion):
     return "-" if part is None or method not in PAPER else f"{PAPER[method][part]:.1f}"
 
 
-def logistic(proportions):
-    """The reference figures; the example needs no scikit-learn for them."""
-    parts = {0.05: 0, 0.1: 1, 0.2: 2}
-    return {
-        name: {part: values[parts[part]] for part in proportions if part in parts} for name, values in LOGISTIC.items()
-    }
+def logistic(plan, proportion):
+    """Accuracies of logistic regressions, of each task by itself and of all as one; scale and penalty by validation."""
+    found = {}
+    for name in ("logistic, single task", "logistic, pooled"):
+        tried = []
+        for scale in SCALES:
+            data = load(plan.root, proportion, scale)
+            parts = {part: data.tensors_by_task(part) for part in ("train", "val", "test")}
+            for c in PENALTIES:
+                x, y = parts["train"]
+                if name.endswith("pooled"):
+                    weights = dict.fromkeys(x, regression(torch.cat(list(x.values())), torch.cat(list(y.values())), c))
+                else:
+                    weights = {task: regression(x[task], y[task], c) for task in x}
+                accuracy = {
+                    part: np.mean([(extended(x[t]) @ weights[t]).argmax(-1).eq(y[t]).double().mean() for t in weights])
+                    for part, (x, y) in parts.items()
+                }
+                tried.append((accuracy["val"], accuracy["test"]))
+        found[name] = max(tried)[1]
+    return found
+
+
+def regression(x, y, c):
+    """Weights ``(D + 1, C)`` at the least of ``C sum NLL + |W|^2 / 2``, the intercepts last and free."""
+    x = extended(x)
+    weights = torch.zeros(x.shape[1], 10, dtype=x.dtype, requires_grad=True)
+    descent = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss():
+        descent.zero_grad()
+        value = c * torch.nn.functional.cross_entropy(x @ weights, y, reduction="sum") + weights[:-1].square().sum() / 2
+        value.backward()
+        return value
+
+    descent.step(loss)
+    return weights.detach()
+
+
+def extended(x):
+    return torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.float64)], 1)
 
 
 def by_task(frame, proportion):

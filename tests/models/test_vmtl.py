@@ -13,6 +13,7 @@ from torch import nn
 
 import bmtl
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, PointEncoder, ReleasedKLWeights, vmtl_preset
+from bmtl.models.vmtl.encoders import GaussianEncoder, at_averages, encoder_of
 from bmtl.models.vmtl.mixing import WEIGHTS
 from bmtl.models.vmtl.support import Support
 
@@ -306,7 +307,9 @@ def test_answers_are_weighted_rows_of_the_same_class(label):
     x, y = batch((8, 9, 15))
     support = Support(x, y, TASKS)
     given, sources = torch.randn(5, 6), torch.tensor([[1, 2], [0, 2], [0, 1], [2, 0], [2, 1]])
-    found = support.attend(given, sources, None if label is None else torch.tensor(label))
+    answers = support.attend(given, sources, None if label is None else torch.tensor(label))
+    torch.testing.assert_close(answers.weights.sum(-1), torch.ones(5, 2))
+    found = answers.average(support.packed).unflatten(0, (5, 2))
     for r in range(5):
         for s, t in enumerate(sources[r].tolist()):
             name = TASKS[t]
@@ -315,6 +318,28 @@ def test_answers_are_weighted_rows_of_the_same_class(label):
             expected = (scores / (scores.max() - scores.min() + 1e-9)).double()
             expected = (expected - expected.max()).softmax(0) @ rows.double()
             torch.testing.assert_close(found[r, s].double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear", "deep", "no layers"])
+def test_encoders_see_the_average_whichever_way_it_is_computed(kind):
+    """More averages than rows, so that rows are mapped first; against the encoder on the averages themselves."""
+    x, y = batch((8, 9, 15))
+    support = Support(x, y, TASKS)
+    encoder = {
+        "mlp": lambda: encoder_of("mlp", 6, (8, 7), 5, 0.5, True, seeded()),
+        "linear": lambda: encoder_of("linear", 6, (8, 7), 5, 0.5, True, seeded()),
+        "deep": lambda: GaussianEncoder(
+            nn.Sequential(nn.Linear(6, 4), nn.Sequential(nn.Linear(4, 3), nn.Tanh())), 3, 5
+        ),
+        "no layers": lambda: GaussianEncoder(nn.Tanh(), 6, 5),
+    }[kind]().eval()
+    given, sources = torch.randn(40, 6, generator=seeded(1)), torch.tensor([[1, 2]]).expand(40, 2)
+    answers = support.attend(given, sources, torch.arange(40) % 3)
+    assert answers.count > len(support.packed)
+    for found, expected in zip(
+        at_averages(encoder, support.packed, answers), encoder(answers.average(support.packed)), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_class_means_are_exact_and_missing_classes_are_told():

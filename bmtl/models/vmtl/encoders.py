@@ -1,13 +1,18 @@
 """From inputs to the latent representation z: its mean, and its variance where it is Gaussian.
 
-`forward` gives both. An encoder that can give the mean alone for less has a method `location`.
+`forward` gives both. An encoder that can give the mean alone for less has a method `location`; one that can give both at
+averages of few rows for less has a method `at_averages`.
 """
+
+import itertools
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmtl.models.networks.mlp import linear, mlp
+from bmtl.models.vmtl.support import Answers
 
 _RHO = -3.0  # starting value where a softplus makes a scale or variance: 0.049
 
@@ -53,6 +58,11 @@ class GaussianEncoder(nn.Module):
     def location(self, x: Tensor) -> Tensor:
         return self.mean(self.trunk(x))
 
+    def at_averages(self, x: Tensor, average: Callable[[Tensor], Tensor]) -> Moments:
+        affine, rest = _affine_first(self.trunk)
+        h = rest(average(affine(x)))
+        return self.mean(h), F.softplus(self.spread(h))
+
 
 class GaussianLayer(nn.Module):
     """A linear layer with Gaussian weights, ``mu = x M + b`` and ``s2 = x^2 V + v``.
@@ -80,16 +90,51 @@ class GaussianLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         x = self.dropout(x)
-        variance = F.linear(x.square(), F.softplus(self.rho).square(), F.softplus(self.rho_bias).square())
-        return self.mean(x), variance
+        return self.mean(x), self._variance(x)
+
+    def _variance(self, x: Tensor) -> Tensor:
+        return F.linear(x.square(), F.softplus(self.rho).square(), F.softplus(self.rho_bias).square())
 
     def location(self, x: Tensor) -> Tensor:
         return self.mean(self.dropout(x))
+
+    def at_averages(self, x: Tensor, average: Callable[[Tensor], Tensor]) -> Moments:
+        return average(self.mean(x)), self._variance(average(x))
 
 
 def location(encoder: nn.Module, x: Tensor) -> Tensor:
     """The mean of z alone."""
     return encoder.location(x) if hasattr(encoder, "location") else encoder(x)[0]  # type: ignore[operator]
+
+
+def at_averages(encoder: nn.Module, x: Tensor, answers: Answers) -> Moments:
+    """Mean and variance of z at averages of rows, in evaluation mode.
+
+    An affine map of an average is the average of the map. So encoders may map the rows first, where they are fewer.
+
+    Args:
+        encoder: Maps ``(B, D)`` to moments ``(B, H)``.
+        x: The rows, ``(N, D)``.
+        answers: The averages.
+    """
+    if len(x) < answers.count and hasattr(encoder, "at_averages"):
+        return encoder.at_averages(x, answers.average)  # type: ignore[operator]
+    return encoder(answers.average(x))
+
+
+def _affine_first(trunk: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
+    """The layers before the first that is not affine in evaluation mode, and the others."""
+    layers = list(_layers(trunk))
+    affine = list(itertools.takewhile(lambda layer: isinstance(layer, nn.Linear | nn.Dropout | nn.Identity), layers))
+    return nn.Sequential(*affine), nn.Sequential(*layers[len(affine) :])
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(module, nn.Sequential):
+        for part in module:
+            yield from _layers(part)
+    else:
+        yield module
 
 
 def encoder_of(

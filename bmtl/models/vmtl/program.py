@@ -16,7 +16,7 @@ from bmtl.models.homoscedastic import Kind
 from bmtl.models.networks.mlp import mlp
 from bmtl.models.vmtl.checks import Prior, check, classes_of, numbers_of_data
 from bmtl.models.vmtl.classifiers import AmortisedClassifiers, FreeClassifiers
-from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, encoder_of, location
+from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, at_averages, encoder_of, location
 from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
@@ -259,11 +259,12 @@ class VMTL(nn.Module):
             return self._normal("z", like, (*labels.shape, like.shape[-1]), 1)
         encoder = (self._source[0] if self._source else self).encoders[0]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.attached):
-            answers = self.priors.answers(rows, labels, self._support(), self.by_class)
+            support = self._support()
+            answers = self.priors.answers(rows, labels, support, self.by_class)
             with _predicting(encoder):
-                moments = encoder(answers.flatten(0, 1))
+                moments = at_averages(encoder, support.packed, answers)
             moments = _marked(moments) if self.attached else moments
-        loc, variance = (part.unflatten(0, answers.shape[:2]) for part in moments if part is not None)
+        loc, variance = (part.unflatten(0, answers.rows.shape[:2]) for part in moments if part is not None)
         return self.priors.z(weights[self.priors.site["z"]], (loc, variance), rows)
 
     def _normal(self, name: str, like: Tensor, shape: tuple[int, ...], event_dim: int) -> TorchDistribution:

@@ -1,6 +1,7 @@
 """The training rows that other tasks' priors of z and amortised classifiers look up."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +80,8 @@ class Support(nn.Module):
         means = torch.einsum("tnc,tnd->tcd", member, self.x) / counts.clamp_min(1)[..., None]
         return means, counts > 0
 
-    def attend(self, x: Tensor, sources: Tensor, label: Tensor | None) -> Tensor:
-        """What tasks answer to inputs: their rows weighed by inner products with the input, ``(R, S, D)``.
+    def attend(self, x: Tensor, sources: Tensor, label: Tensor | None) -> "Answers":
+        """What tasks answer to inputs: their rows weighed by inner products with the input.
 
         The products are divided by their range over the rows, and then a softmax taken; there is no parameter.
 
@@ -109,7 +110,32 @@ class Support(nn.Module):
         lowest = scores.masked_fill(~allowed, torch.inf).amin(-1, keepdim=True)
         # Less the largest before the division: the quotient alone overflows where a class has equal rows.
         scores = ((scores - highest) / (highest - lowest + 1e-9)).masked_fill(~allowed, -torch.inf)
-        rows = members[where] + self.x.shape[1] * sources[..., None]
-        weights = scores.softmax(-1).flatten(0, 1)
-        answers = F.embedding_bag(rows.flatten(0, 1), self.x.flatten(0, 1), per_sample_weights=weights, mode="sum")
-        return answers.unflatten(0, sources.shape)
+        return Answers(members[where] + self.x.shape[1] * sources[..., None], scores.softmax(-1))
+
+    @property
+    def packed(self) -> Tensor:
+        """The inputs of all tasks, row after row as `Answers` counts them, ``(T N, D)``."""
+        return self.x.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Averages of the support's rows: S to each of R inputs.
+
+    Attributes:
+        rows: Which rows, ``(R, S, m)``.
+        weights: Theirs, ``(R, S, m)``, with sum 1.
+    """
+
+    rows: Tensor
+    weights: Tensor
+
+    @property
+    def count(self) -> int:
+        """How many averages there are, R S."""
+        return self.rows.shape[0] * self.rows.shape[1]
+
+    def average(self, values: Tensor) -> Tensor:
+        """The averages ``(R S, D)`` of the support's values ``(T N, D)``."""
+        rows, weights = self.rows.flatten(0, 1), self.weights.flatten(0, 1)
+        return F.embedding_bag(rows, values, per_sample_weights=weights, mode="sum")

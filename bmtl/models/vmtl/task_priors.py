@@ -10,7 +10,7 @@ from bmtl.models.vmtl.encoders import Moments
 from bmtl.models.vmtl.mixing import Mixing, Temperature, Weights, mixing
 from bmtl.models.vmtl.priors import Components, Level, Rule, combine
 from bmtl.models.vmtl.rows import Rows
-from bmtl.models.vmtl.support import Support
+from bmtl.models.vmtl.support import Answers, Support
 
 
 class TaskPriors(nn.Module):
@@ -85,8 +85,8 @@ class TaskPriors(nn.Module):
         )
         return self._combined("z", weights, loc, variance, 1)
 
-    def answers(self, rows: Rows, labels: Tensor, support: Support, by_class: bool) -> Tensor:
-        """What each other task answers to each row, ``(R, T - 1, D)``.
+    def answers(self, rows: Rows, labels: Tensor, support: Support, by_class: bool) -> Answers:
+        """What each other task answers to each of the R rows.
 
         Args:
             rows: The rows.

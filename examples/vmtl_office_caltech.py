@@ -417,6 +417,9 @@ def report(plan, proportions, methods):
         for method in methods
     ]
     pages.append("Chosen on validation (KL weights of w, z):\n\n" + markdown(pd.DataFrame(settings)))
+    if ATTACKED in proportions:
+        title = f"At {ATTACKED:.0%}, accuracy under attack by its size, mean over the tasks (seed 0):"
+        pages.append(f"{title}\n\n{attacked(trees, methods)}")
     text = "\n\n".join(pages) + "\n"
     plan.out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(plan.out / "scores.csv", index=False)
@@ -579,6 +582,18 @@ def markdown(frame):
     return "\n".join(
         "| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |" for row in cells
     )
+
+
+def attacked(trees, methods):
+    rows = []
+    for method in methods:
+        for tree in trees[ATTACKED, method][:1]:
+            curve = tree["robustness"]["accuracy"].mean("task")
+            sizes = {
+                f"{size:g}": f"{100 * value:.1f}" for size, value in zip(curve["eps"].values, curve.values, strict=True)
+            }
+            rows.append({"method": method, **sizes})
+    return markdown(pd.DataFrame(rows))
 
 
 def robustness_curves(trees, methods):

@@ -66,7 +66,8 @@ def auxiliary_owner(name: str, guide_trace: Trace, owners: dict[str, Owner]) -> 
             break
         if other in owners:
             fed.append(owners[other])
-    if fed and all(owner == fed[0] for owner in fed):
+    # Outside the task plate, one site draws all of the plate's rows: no row has a part of its density.
+    if fed and fed[0].dim is None and all(owner == fed[0] for owner in fed):
         return fed[0], ()
     return Owner(), tuple(sorted({task for owner in fed for task in owner.names}))
 

@@ -5,10 +5,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import netCDF4
+import numpy as np
 import xarray as xr
+from xarray.backends import NetCDF4DataStore
 
 # One engine for both directions: where h5netcdf is installed too, xarray's own choice would depend on the machine.
 ENGINE: Final = "netcdf4"
@@ -105,11 +107,10 @@ def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Pa
     tree = xr.DataTree(dataset=results) if isinstance(results, xr.Dataset) else results
     if OWN not in tree.attrs:
         raise ValueError(f"The results have no attribute {OWN!r}: build them with to_datatree or compare.")
-    encoding = {node.path: _compression(node.to_dataset(inherit=False)) for node in tree.subtree}
     with atomic(path) as temporary:
         try:
             with _small_cache():
-                tree.to_netcdf(temporary, engine=ENGINE, encoding=encoding)
+                _put(tree, temporary)
         except RuntimeError as error:  # the library's word for a full or vanished disk
             raise OSError(str(error)) from error
     return Path(path)
@@ -147,6 +148,32 @@ def read(path: str | os.PathLike[str]) -> xr.DataTree:
             "Give the path of a results.nc that a run wrote, or open it with xarray."
         )
     return xr.DataTree.from_dict(groups)
+
+
+def _put(tree: xr.DataTree, path: Path) -> None:
+    """What ``tree.to_netcdf`` does, but for the order: all variables are defined before the first value is written.
+
+    Between values and definitions the library goes once through all that was defined, so that taking turns, as xarray does,
+    costs the square of the number of variables.
+    """
+    later = _Later()
+    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
+        for node in tree.subtree:
+            group = node.to_dataset(inherit=False)
+            store = NetCDF4DataStore(file if node is tree else file.createGroup(node.path))
+            group.dump_to_store(store, writer=later, encoding=_compression(group))
+        for target, values in later.values:
+            target[...] = values
+
+
+class _Later:
+    """Stands in for xarray's writer of arrays, and keeps what it is to write."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[Any, np.ndarray]] = []
+
+    def add(self, source: np.ndarray, target: Any, region: None = None) -> None:
+        self.values.append((target, source))
 
 
 def _compression(group: xr.Dataset) -> dict[str, dict[str, object]]:

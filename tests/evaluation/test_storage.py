@@ -55,6 +55,54 @@ def test_plain_netcdf_sees_the_groups(make_tree, tmp_path):
         assert variable.filters()["fletcher32"]
 
 
+def test_a_file_is_the_one_that_xarray_would_write(make_tree, tmp_path):
+    """Up to the order of things: the same variables, types, attributes and filters in the same groups."""
+    tree = make_tree(attributes={"empty": "", "å": "µ"})
+    tree["below"] = make_tree(seed=1)
+    tree.to_netcdf(
+        tmp_path / "theirs.nc",
+        engine="netcdf4",
+        encoding={node.path: storage._compression(node.to_dataset(inherit=False)) for node in tree.subtree},
+    )
+    write(tree, tmp_path / "ours.nc")
+
+    def contents(group):
+        found = {"attributes": {name: group.getncattr(name) for name in group.ncattrs()}}
+        found["dimensions"] = {name: len(dimension) for name, dimension in group.dimensions.items()}
+        for name, v in group.variables.items():
+            about = {key: str(v.getncattr(key)) for key in v.ncattrs()}
+            found[name] = (v.dimensions, v.dtype, v.filters(), v.chunking(), about, np.asarray(v[...]).tolist())
+        return found | {name: contents(below) for name, below in group.groups.items()}
+
+    with netCDF4.Dataset(tmp_path / "ours.nc") as ours, netCDF4.Dataset(tmp_path / "theirs.nc") as theirs:
+        assert repr(contents(ours)) == repr(contents(theirs))  # as text, in which NaN equals NaN
+        assert len(ours["below"].groups) == len(tree["below"].children)
+
+
+def test_definitions_come_before_values(make_tree, tmp_path, monkeypatch):
+    """One after the other, variable by variable, they cost the square of the number of variables."""
+    done = []
+    put = storage.NetCDF4DataStore.prepare_variable
+
+    def prepare(self, name, variable, *args, **kwargs):
+        done.append("define")
+        target, values = put(self, name, variable, *args, **kwargs)
+        return Told(target), values
+
+    class Told:
+        def __init__(self, target):
+            self.target = target
+
+        def __setitem__(self, key, values):
+            done.append("write")
+            self.target[key] = values
+
+    monkeypatch.setattr(storage.NetCDF4DataStore, "prepare_variable", prepare)
+    write(make_tree(), tmp_path / "results.nc")
+    assert done == sorted(done)
+    assert done.count("define") == done.count("write") > 20
+
+
 def test_a_dataset_is_the_root(tmp_path):
     data = xr.Dataset({"mae": ("task", [1.0, 2.0])}, coords={"task": ["a", "b"]}, attrs={"bmtl_version": "1"})
     assert read(write(data, tmp_path / "comparison.nc")).to_dataset().identical(data)
@@ -119,11 +167,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(make_tree, tmp_path, mo
     old = make_tree(seed=1)
     path = write(old, tmp_path / "results.nc")
 
-    def fail(self, filename, **_):
-        filename.write_bytes(b"half")
+    def fail(tree, path):
+        path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", fail)
+    monkeypatch.setattr(storage, "_put", fail)
     with pytest.raises(ResultsFileError, match="results.nc could not be written.*Nothing there was changed"):
         write(make_tree(seed=2), path)
     monkeypatch.undo()

@@ -3,8 +3,8 @@
 Run: python examples/mt_enet_uci.py --root ../shared/data [--sets boston energy] [--out runs/mt_enet_uci] [--quick]
 
 ENet (likelihood alone), MSE-ENet (squared error beside it), MT-ENet (a squared error of bounded slope, with the batch's
-least threshold or each row's own), a Gaussian network, and the ensemble of five of those. One layer of 50 ReLU units, 20
-standard splits, Adam, 40 epochs of batches of 32. Every score is read three ways:
+least threshold or each row's own), a Gaussian network, the ensemble of five of those, and MC dropout. One layer of 50 ReLU
+units, 20 standard splits, Adam, 40 epochs of batches of 32. Every score is read three ways:
 
     last    after the last epoch
     val     at the epoch that is best on validation, by RMSE for RMSE and by NLL for NLL: the epoch is chosen by a network
@@ -13,10 +13,16 @@ standard splits, Adam, 40 epochs of batches of 32. Every score is read three way
 
 As in the paper: network, batch size, epochs. Not as in the paper: the splits are the standard ones, inputs and targets are
 standardised on training rows only, learning rate (0.008) and regulariser (0.001) are the same everywhere and not searched,
-and a split's score is the mean over several sets of initial weights (3; 1 for the evidential networks beyond 2,000 rows).
+and a split's score is the mean over several sets of initial weights (3; 1 beyond 2,000 rows; 5 Gaussian networks always).
 
-All networks of a method train as one bank. A set that is finished is not done again: start the script once more with the
-same options after an interruption. Writes <set>.nc (scores of every split), table.md, summary.csv and differences.csv.
+MC dropout is Gal & Ghahramani's (2016): dropout before every layer, the input included; trained on squared errors; predicts
+with the mixture of normals, all of one noise, about the means of 25 thinned networks. Rate (0.005, 0.01 or 0.05) and noise
+(24 values) are those of the best validation likelihood after the same epoch, for each network by itself; beyond 2,000 rows
+the rate is 0.005. Not as there: epochs and batches are those of all methods, and there is no weight decay (theirs is about
+1e-6 at most).
+
+All networks of a method train as one bank (of one rate). What is finished is not done again: start the script once more with
+the same options after an interruption. Writes <set>.nc (scores of every split), table.md, summary.csv and differences.csv.
 """
 
 import argparse
@@ -33,7 +39,7 @@ from bmtl.evaluation.statistics import mean_and_error, paired_differences
 from bmtl.evaluation.storage import ENGINE, atomic
 from bmtl.evaluation.text_tables import entry
 from bmtl.inference import Bank
-from bmtl.models import EvidentialRegression, GaussianRegression, mlp
+from bmtl.models import EvidentialRegression, GaussianRegression, Homoscedastic, dropout_mlp, mlp
 
 EVIDENTIAL = {
     "ENet": {"objective": "nll"},
@@ -41,14 +47,17 @@ EVIDENTIAL = {
     "MT-ENet": {"objective": "nll+lipschitz"},
     "MT-ENet/sample": {"objective": "nll+lipschitz", "threshold": "sample"},
 }
-METHODS = (*EVIDENTIAL, "Gaussian", "Ensemble")
+METHODS = (*EVIDENTIAL, "Gaussian", "Ensemble", "MC-Dropout")
+HALVES = {"all": "test", "held out": "val"}  # what a network is trained on -> what it is judged on
 READINGS, METRICS = ("last", "val", "best"), ("RMSE", "NLL")
 WIDTH, BATCH, RATE, REGULARISER = 50, 32, 0.008, 1e-3
 MEMBERS, LARGE = 5, 2000
+DROPOUT = {"small": (0.005, 0.01, 0.05), "large": (0.005,)}  # rates
+NOISES = np.geomspace(0.05, 1.0, 24)  # in standard deviations of the target; a step is worth 0.004 nats at most
+DRAWS = 25
 SETS = ("boston", "concrete", "energy", "kin8nm", "power", "wine")
 
-# Oh & Shin (2022), Table 1: mean and standard error of RMSE, then of NLL. MC-Dropout has no row of ours: its networks are
-# random, and tau and rate are searched.
+# Oh & Shin (2022), Table 1: mean and standard error of RMSE, then of NLL.
 PAPER = {
     "boston": {
         "ENet": ((3.06, 0.16), (2.35, 0.06)),
@@ -110,6 +119,8 @@ def main():
         seeds = options.seeds or (2 if options.quick else 3 if rows <= LARGE else 1)
         settings = {"splits": splits, "seeds": seeds, "members": min(MEMBERS, 2) if options.quick else MEMBERS}
         settings |= {"epochs": epochs, "learning rate": RATE, "regulariser": REGULARISER}
+        rates = DROPOUT["small" if rows <= LARGE else "large"]
+        settings |= {"draws": DRAWS, "dropout rates": ", ".join(map(str, rates))}
         found.append(scores_of(name, data, settings, options.out / f"{name}.nc"))
     scores = xr.concat(found, "task")
     summary = summarise(scores)
@@ -130,30 +141,39 @@ def halves(name, root, split):
 
 
 def scores_of(name, data, settings, file):
-    """Scores ``(reading, metric, method, split)`` of a set, computed or read from its file."""
+    """Scores ``(reading, metric, method, split)`` of a set; methods that its file holds are read from there."""
+    parts = {}
     if file.is_file():
         done = xr.load_dataarray(file, engine=ENGINE)
         if all(done.attrs.get(key) == value for key, value in settings.items()):
-            print(f"{name}: read from {file}", flush=True)
-            return done
-    parts = []
-    for method in METHODS[:-1]:
-        curves = train(name, data, method, settings)
-        parts.append(readings(*(single(curves[half]) for half in ("all", "held out"))))
+            parts = {str(method): done.sel({"method": method}).values for method in done["method"].values}
+            print(f"{name}: read from {file}: {', '.join(parts)}", flush=True)
+    for method in METHODS:
+        if method in parts or method == "Ensemble":  # which comes with its members
+            continue
+        if method == "MC-Dropout":
+            parts[method] = readings(*dropout(name, data, settings))
+        else:
+            curves = train(name, data, method, settings)
+            parts[method] = readings(*(single(curves[half]) for half in HALVES))
         if method == "Gaussian":
-            parts.append(readings(*(ensemble(curves[half]) for half in ("all", "held out"))))
-        last = parts[-1][0].mean(-1)
+            parts["Ensemble"] = readings(*(ensemble(curves[half]) for half in HALVES))
+        last = parts[method][0].mean(-1)
         print(f"{name}: {method} done, last RMSE {last[0]:.3f}, NLL {last[1]:.3f}", flush=True)
+        keep(name, parts, settings, file)
+    return xr.load_dataarray(file, engine=ENGINE).sel({"method": list(METHODS)})
+
+
+def keep(name, parts, settings, file):
     scores = xr.DataArray(
-        np.stack(parts, axis=2),
+        np.stack(list(parts.values()), axis=2),
         dims=("reading", "metric", "method", "split"),
-        coords={"reading": list(READINGS), "metric": list(METRICS), "method": list(METHODS), "task": name},
+        coords={"reading": list(READINGS), "metric": list(METRICS), "method": list(parts), "task": name},
         attrs=settings,
         name="score",
     )
     with atomic(file) as temporary:
         scores.to_netcdf(temporary, engine=ENGINE)
-    return scores
 
 
 def train(name, data, method, settings):
@@ -164,32 +184,60 @@ def train(name, data, method, settings):
         are of the test rows, those of "held out" of the held-out ones; NaN where a half has fewer rows.
     """
     seeds = settings["members"] if method == "Gaussian" else settings["seeds"]
-    nets = [(half, split, seed) for half in data[0] for split in range(len(data)) for seed in range(seeds)]
-    tensors = {
-        (half, split, part): data[split][half].tensors(part)
-        for half, of_test in (("all", "test"), ("held out", "val"))
-        for split in range(len(data))
-        for part in ("train", of_test)
-    }
-    training = [tensors[half, split, "train"] for half, split, _ in nets]
-    judged = [tensors[half, split, "test" if half == "all" else "val"] for half, split, _ in nets]
-    seed_of = [1000 * seed + split for _, split, seed in nets]
-    programs = [program(method, name, x, seed) for (x, _), seed in zip(training, seed_of, strict=True)]
-    bank = Bank(programs, training, batch_size=BATCH, lr=RATE, seeds=seed_of)
-    epochs = []
-    bank.fit(settings["epochs"], lambda epoch: epochs.append(bank.read(lambda trace: read(trace, name), judged)))
-    scalers = [data[split][half].y_scalers[name] for half, split, _ in nets]
-    sd, mean = (np.array([getattr(scaler, of) for scaler in scalers]).reshape(-1, 1) for of in ("std", "mean"))
-    # (epochs, nets, rows)
-    found = {of: np.stack([epoch[of].double().numpy() for epoch in epochs]) for of in epochs[0]}
-    units = {
+
+    def make(x, seed):
+        return program(method, name, x, seed)
+
+    def look(bank, rows):
+        return bank.read(lambda trace: read(trace, name), rows)
+
+    found = by_epoch(data, seeds, settings["epochs"], make, look)
+    mean, sd = (units(data, name, of)[..., None] for of in ("mean", "std"))
+    curves = {
         "label": found["label"] * sd + mean,
         "mean": found["mean"] * sd + mean,
         "variance": found["variance"] * sd**2,
         "log_density": found["log_density"] - np.log(sd),
     }
-    shape = (len(epochs), len(data[0]), len(data), seeds, -1)  # halves stand first among the networks
-    return {half: {of: v.reshape(shape)[:, k] for of, v in units.items()} for k, half in enumerate(data[0])}
+    return {half: {of: values[:, k] for of, values in curves.items()} for k, half in enumerate(HALVES)}
+
+
+def by_epoch(data, seeds, epochs, make, look, noise_seed=0):
+    """Trains one network for each half, split and seed as a bank.
+
+    Args:
+        data: Of each split, both halves.
+        seeds: Number of seeds.
+        epochs: Number of epochs.
+        make: From training inputs and a seed, a program.
+        look: From the bank and the rows that each network is judged on, named tensors ``(networks, ...)``.
+        noise_seed: Of the bank.
+
+    Returns:
+        What `look` found after every epoch, ``(epochs, halves, splits, seeds, ...)``.
+    """
+    nets = [(half, split, seed) for half in HALVES for split in range(len(data)) for seed in range(seeds)]
+    tensors = {
+        (half, split, part): data[split][half].tensors(part)
+        for half, of_test in HALVES.items()
+        for split in range(len(data))
+        for part in ("train", of_test)
+    }
+    training = [tensors[half, split, "train"] for half, split, _ in nets]
+    judged = [tensors[half, split, HALVES[half]] for half, split, _ in nets]
+    seed_of = [1000 * seed + split for _, split, seed in nets]
+    programs = [make(x, seed) for (x, _), seed in zip(training, seed_of, strict=True)]
+    bank = Bank(programs, training, batch_size=BATCH, lr=RATE, seeds=seed_of, noise_seed=noise_seed)
+    found = []
+    bank.fit(epochs, lambda epoch: found.append(look(bank, judged)))
+    shape = (epochs, len(HALVES), len(data), seeds)
+    stacked = {of: np.stack([epoch[of].double().numpy() for epoch in found]) for of in found[0]}
+    return {of: values.reshape(*shape, *values.shape[2:]) for of, values in stacked.items()}
+
+
+def units(data, name, of):
+    """Mean or standard deviation of a target in the training rows, ``(halves, splits, 1)``."""
+    return np.array([[[getattr(split[half].y_scalers[name], of)] for split in data] for half in HALVES], dtype=float)
 
 
 def program(method, name, x, seed):
@@ -206,6 +254,62 @@ def read(trace, name):
     site = trace.nodes[f"y_{name}"]
     p, y = site["fn"], site["value"]
     return {"label": y, "mean": p.mean, "variance": p.variance, "log_density": p.log_prob(y)}
+
+
+def dropout(name, data, settings):
+    """RMSE and NLL of MC dropout ``(metric, epochs, splits, seeds)``, of the test rows and of the held-out ones.
+
+    After each epoch, with the rate and the noise that are best on the held-out rows.
+    """
+
+    def look(bank, rows):
+        found = bank.read(lambda trace: means(trace, name), rows, draws=DRAWS)
+        return mixture(found["label"][0].double(), found["mean"].double())
+
+    scores = []
+    for k, rate in enumerate(map(float, settings["dropout rates"].split(", "))):
+
+        def make(x, seed, rate=rate):
+            return thinned(name, x, seed, rate)
+
+        found = by_epoch(data, settings["seeds"], settings["epochs"], make, look, noise_seed=k)
+        sd = units(data, name, "std")
+        rmse = np.broadcast_to((np.sqrt(found["square"]) * sd)[..., None], found["nll"].shape)
+        scores.append(np.stack([rmse, found["nll"] + np.log(sd)[..., None]]))
+    # (metric, rates times noises, epochs, halves, splits, seeds)
+    scores = np.moveaxis(np.concatenate(scores, axis=-1), -1, 1)
+    test, val = (scores[:, :, :, k] for k in range(len(HALVES)))
+    best = val[METRICS.index("NLL")].argmin(axis=0)[None, None]
+    return [np.take_along_axis(of, best, axis=1)[:, 0] for of in (test, val)]
+
+
+def thinned(name, x, seed, rate):
+    """A program with dropout before every layer, trained on squared errors: its noise stays 1."""
+    generator = torch.Generator().manual_seed(seed)
+    trunk = dropout_mlp(x.shape[1], (WIDTH,), rate=rate, generator=generator)
+    made = Homoscedastic(trunk, WIDTH, {name: "regression"}, len(x), generator=generator)
+    made.slow_log_variance.requires_grad_(False)
+    return made
+
+
+def means(trace, name):
+    site = trace.nodes[f"y_{name}"]
+    return {"label": site["value"], "mean": site["fn"].mean}
+
+
+def mixture(label, mean):
+    """Scores of mixtures of normals, means over rows: squared error ``(nets,)``, NLL for every noise ``(nets, noises)``.
+
+    Args:
+        label: ``(nets, rows)``, NaN where a network has fewer rows.
+        mean: Of each draw, ``(draws, nets, rows)``.
+    """
+    square = (label - mean) ** 2
+    nll = []
+    for noise in NOISES:
+        density = torch.logsumexp(-0.5 * square / noise**2, dim=0) - np.log(len(mean) * noise * np.sqrt(2 * np.pi))
+        nll.append(-density.nanmean(-1))
+    return {"square": ((label - mean.mean(0)) ** 2).nanmean(-1), "nll": torch.stack(nll, dim=-1)}
 
 
 def single(curves):
@@ -234,15 +338,14 @@ def summarise(scores):
     found = mean_and_error(scores)
     rows = []
     for name in scores["task"].values:
-        for method in (*METHODS, "MC-Dropout"):
+        for method in METHODS:
             for k, metric in enumerate(METRICS):
                 paper = PAPER[name].get(method, ((np.nan, np.nan),) * 2)[k]
                 for reading in READINGS:
-                    row = {"set": name, "method": method, "metric": metric, "reading": reading}
-                    if method in METHODS:
-                        of = found.sel({"task": name, "method": method, "metric": metric, "reading": reading})
-                        row |= {"mean": of["mean"].item(), "error": of["error"].item()}
-                    rows.append({**row, "paper": paper[0], "paper_error": paper[1]})
+                    where = {"method": method, "metric": metric, "reading": reading}
+                    of = found.sel({"task": name, **where})
+                    ours = {"mean": of["mean"].item(), "error": of["error"].item()}
+                    rows.append({"set": name, **where, **ours, "paper": paper[0], "paper_error": paper[1]})
     return pd.DataFrame(rows)
 
 

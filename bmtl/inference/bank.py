@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -17,6 +18,7 @@ from bmtl.inference.bank_rows import Data, Table, order
 from bmtl.inference.differing import differing_numbers
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite
+from bmtl.inference.loaders import forked, mixed_seed
 from bmtl.inference.owners import owner_of
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # torch.optim.Adam's own
@@ -42,12 +44,17 @@ class Bank:
     batches padded with rows without a label, and rest at the end of an epoch while those have batches left; a layer that
     looks across rows, such as batch norm, needs networks of one length.
 
+    A program may draw random numbers, as dropout does in training mode: other ones in each network, step and draw. They come
+    from `noise_seed` for all networks together, so that a network's depend on its company, and it ends as it would alone in
+    distribution only. Torch's own generators are left as they were.
+
     Args:
         programs: The networks' programs, called as ``program(x, y)``: plain modules whose only unknowns are parameters.
         data: Each network's inputs and labels. Networks on the same tensor of inputs share its memory.
         batch_size: Rows a batch.
         lr: Adam's learning rate, one for all or one a network.
         seeds: One a network, for the order of its rows.
+        noise_seed: For the random numbers that programs draw.
 
     Attributes:
         names: The tasks, in the order of the program.
@@ -57,8 +64,7 @@ class Bank:
         ValueError: If the arguments differ in length or in targets; if programs differ in architecture or in an attribute
             that is not a float; if the program has latents, `pyro.param` statements or observed sites outside every
             task.
-        RuntimeError: From torch, if the program draws random numbers (dropout), or branches on a number in which
-            networks differ.
+        RuntimeError: From torch, if the program branches on a number in which networks differ, as dropout does on its rate.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Bank:
         batch_size: int,
         lr: float | Sequence[float],
         seeds: Sequence[int],
+        noise_seed: int = 0,
     ) -> None:
         self.programs = list(programs)
         rates = [float(lr)] * len(self) if isinstance(lr, int | float) else list(lr)
@@ -84,6 +91,8 @@ class Bank:
         self._rows = Table(data)
         self.names = _tasks(self.programs[0], *data[0])
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        # Apart, so that who reads a bank does not change what it learns.
+        self._noise, self._noise_read = (torch.Generator().manual_seed(mixed_seed(noise_seed, k)) for k in (1, 2))
         self._elbo = TaskELBO(weigh="tasks")
         self._template = copy.deepcopy(self.programs[0])
         self._stack()
@@ -150,13 +159,14 @@ class Bank:
         orders = [order(n, self.batch_size, g) for n, g in zip(lengths, self._generators, strict=True)]
         places = self._rows.places(orders)
         sums = torch.zeros(len(self), len(self.names), dtype=torch.float64, device=self._value.device)
-        for i, part in enumerate(places.split(self.batch_size, dim=1)):
-            losses = self._map(self._losses, *self._rows.at(part))  # (networks, tasks)
-            gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
-            gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)
-            self._check(losses, gradient, i)
-            sums += losses.detach()
-            self._step(gradient, i < self._batches)
+        with self._seeded(self._noise):
+            for i, part in enumerate(places.split(self.batch_size, dim=1)):
+                losses = self._map(self._losses, *self._rows.at(part))  # (networks, tasks)
+                gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
+                gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)
+                self._check(losses, gradient, i)
+                sums += losses.detach()
+                self._step(gradient, i < self._batches)
         return (sums / self._batches[:, None]).cpu()
 
     def _losses(self, program: Callable[[], None]) -> Tensor:
@@ -174,7 +184,14 @@ class Bank:
             return function(lambda: functional_call(self._template, state, (x, y)))
 
         with pyro.validation_enabled(False):  # it asks of values what vmap cannot tell
-            return vmap(one)({**self._parameters, **self._rest}, self._constants, x, y)
+            return vmap(one, randomness="different")({**self._parameters, **self._rest}, self._constants, x, y)
+
+    @contextmanager
+    def _seeded(self, noise: torch.Generator) -> Iterator[None]:
+        """Torch's own generators, which layers draw from, seeded for the time being."""
+        with forked(self._value.device):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=noise)))
+            yield
 
     def _check(self, losses: Tensor, gradient: Tensor, batch: int) -> None:
         fine = losses.isfinite().all(1) & gradient.isfinite().all(1)
@@ -204,26 +221,40 @@ class Bank:
                 tensor[active] = part
 
     @torch.no_grad()
-    def read(self, function: Callable[[Trace], Mapping[str, Tensor]], data: Sequence[Data]) -> dict[str, Tensor]:
+    def read(
+        self, function: Callable[[Trace], Mapping[str, Tensor]], data: Sequence[Data], draws: int | None = None
+    ) -> dict[str, Tensor]:
         """What a function reads off every program's trace, as the networks now are.
 
         Args:
             function: From a trace of the program, with its labels, to named tensors ``(N, ...)``, a row each. It sees one
                 network: ``lambda trace: {"mean": trace.nodes["y_price"]["fn"].mean}``.
             data: Each network's inputs and labels.
+            draws: How often the programs run, if they draw random numbers; None is once. Dropout in training mode has a mask
+                for each row: a draw is one of every row's own predictive.
 
         Returns:
-            Tensors ``(networks, N, ...)`` by name; where a network has fewer rows than another, the rest is NaN.
+            Tensors ``(networks, N, ...)`` by name, ``(draws, networks, N, ...)`` with `draws`; where a network has fewer
+            rows than another, the rest is NaN.
 
         Raises:
-            ValueError: If `data` is not one a network, or what is read has not a row each.
+            ValueError: If `data` is not one a network, `draws` is below 1, or what is read has not a row each.
         """
+        if draws is not None and draws < 1:
+            raise ValueError(f"draws is a number of draws, from 1, and {draws} was given.")
         if len(data) != len(self):
             raise ValueError(f"The bank has {len(self)} networks, and data of {len(data)} were given.")
         rows = Table(data)
         places = rows.places([torch.arange(n) for n in rows.lengths])
-        found = self._map(lambda program: dict(function(poutine.trace(program).get_trace())), *rows.at(places))
-        there = places != rows.nowhere
+        there, batch = places != rows.nowhere, rows.at(places)
+        with self._seeded(self._noise_read):
+            drawn = [self._read(function, there, *batch) for _ in range(draws or 1)]
+        return drawn[0] if draws is None else {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+
+    def _read(
+        self, function: Callable[[Trace], Mapping[str, Tensor]], there: Tensor, x: Tensor, y: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        found = self._map(lambda program: dict(function(poutine.trace(program).get_trace())), x, y)
         for name, tensor in found.items():
             if tensor.shape[:2] != there.shape:
                 shape = tuple(tensor.shape[1:])

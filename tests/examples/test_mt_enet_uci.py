@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
+from pyro import poutine
+from scipy.special import logsumexp
 from scipy.stats import norm
+
+from bmtl.models.networks.dropout import Dropout
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "mt_enet_uci.py"
 
@@ -37,7 +42,7 @@ def test_the_quick_run_and_its_files(example, monkeypatch, tmp_path, root, capsy
     options = ("--quick", "--root", root, "--sets", "boston", "--out", tmp_path)
     start(example, monkeypatch, *options)
     scores = xr.load_dataarray(tmp_path / "boston.nc")
-    assert scores.sizes == {"reading": 3, "metric": 2, "method": 6, "split": 2}
+    assert scores.sizes == {"reading": 3, "metric": 2, "method": 7, "split": 2}
     assert np.isfinite(scores).all()
     assert (scores.sel(reading="best") <= scores.sel(reading=["last", "val"])).all()
     summary = pd.read_csv(tmp_path / "summary.csv").set_index(["method", "metric", "reading"])
@@ -55,14 +60,20 @@ def test_the_quick_run_and_its_files(example, monkeypatch, tmp_path, root, capsy
     assert "| boston | MT-ENet |" in table
     assert table in capsys.readouterr().out
 
-    def train(*arguments):
-        raise AssertionError("a finished set is not done again")
+    def by_epoch(*arguments):
+        raise AssertionError("what is finished is not done again")
 
-    monkeypatch.setattr(example, "train", train)
+    with monkeypatch.context() as patch:
+        patch.setattr(example, "by_epoch", by_epoch)
+        start(example, patch, *options)
+        assert (tmp_path / "table.md").read_text() == table
+        with pytest.raises(AssertionError, match="not done again"):
+            start(example, patch, *options, "--epochs", 3)
+    # Cut off before a method: the others are kept, and it comes out as it was.
+    scores.drop_sel({"method": "MC-Dropout"}).to_netcdf(tmp_path / "boston.nc")
+    monkeypatch.delattr(example, "train")
     start(example, monkeypatch, *options)
     assert (tmp_path / "table.md").read_text() == table
-    with pytest.raises(AssertionError, match="not done again"):
-        start(example, monkeypatch, *options, "--epochs", 3)
 
 
 def test_scores_against_their_formulas(example):
@@ -87,6 +98,61 @@ def test_scores_against_their_formulas(example):
     assert rmse[1, 1, 0] == pytest.approx(np.sqrt(((label - mean.mean(0)) ** 2).mean()))
     moments = mean.mean(0), np.sqrt((variance + mean**2).mean(0) - mean.mean(0) ** 2)
     assert nll[1, 1, 0] == pytest.approx(-norm.logpdf(label, *moments).mean())
+
+
+def test_a_mixture_of_normals(example):
+    """Three draws, two networks of four and three rows, against scipy."""
+    random = np.random.default_rng(0)
+    label, mean = random.normal(size=(2, 4)), random.normal(size=(3, 2, 4))
+    label[1, 3] = np.nan
+    found = example.mixture(torch.tensor(label), torch.tensor(mean))
+    assert found["nll"].shape == (2, len(example.NOISES))
+    for net, rows in ((0, 4), (1, 3)):
+        y, centres = label[net, :rows], mean[:, net, :rows]
+        assert found["square"][net].item() == pytest.approx(((y - centres.mean(0)) ** 2).mean())
+        for k in (0, 10, -1):
+            log_densities = norm.logpdf(y, centres, example.NOISES[k])
+            expected = np.log(3) - logsumexp(log_densities, axis=0).mean()
+            assert found["nll"][net, k].item() == pytest.approx(expected)
+
+
+def test_dropouts_rate_and_noise_are_validations_choice_after_each_epoch(example, monkeypatch):
+    """One split, one network, two epochs: the best on validation is what is read on test, however good others are there."""
+    shape = (2, 2, 1, 1)  # epochs, halves, splits, seeds
+    nll = np.full((2, *shape, len(example.NOISES)), 5.0)  # by rate
+    nll[1, 0, 1, 0, 0, 3] = nll[0, 1, 1, 0, 0, 7] = (
+        1.0  # on validation: second rate, fourth noise; then first rate, eighth
+    )
+    nll[1, 0, 0, 0, 0, 3], nll[0, 1, 0, 0, 0, 7], nll[0, :, 0, 0, 0, 0] = 2.5, 3.5, 0.1  # on test
+    square = np.arange(8.0).reshape(2, *shape)
+    rates = []
+
+    def by_epoch(data, seeds, epochs, make, look, noise_seed):
+        (layer, *_) = (part for part in make(torch.zeros(4, 2), 0).modules() if isinstance(part, Dropout))
+        rates.append(layer.rate)
+        return {"nll": nll[noise_seed], "square": square[noise_seed]}
+
+    monkeypatch.setattr(example, "by_epoch", by_epoch)
+    monkeypatch.setattr(example, "units", lambda data, name, of: np.full((2, 1, 1), 10.0))
+    test, val = example.dropout("y", None, {"seeds": 1, "epochs": 2, "dropout rates": "0.1, 0.2"})
+    assert rates == [0.1, 0.2]
+    assert test.shape == val.shape == (2, 2, 1, 1)  # metric, epochs, splits, seeds
+    np.testing.assert_allclose(test[1].ravel(), np.log(10) + np.array([2.5, 3.5]))
+    np.testing.assert_allclose(val[1].ravel(), np.log(10) + 1)
+    np.testing.assert_allclose(test[0].ravel(), 10 * np.sqrt([square[1, 0, 0], square[0, 1, 0]]).ravel())
+    np.testing.assert_allclose(val[0].ravel(), 10 * np.sqrt([square[1, 0, 1], square[0, 1, 1]]).ravel())
+
+
+def test_dropout_trains_on_squared_errors_in_training_mode(example):
+    made = example.thinned("y", torch.zeros(4, 2), 0, 0.3)
+    x, y = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.arange(4.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        trace = poutine.trace(made).get_trace(x, {"y": y})
+    site = trace.nodes["y_y"]
+    loss = -site["fn"].log_prob(y)
+    torch.testing.assert_close(loss, (y - site["fn"].mean) ** 2 / 2 + 0.5 * np.log(2 * np.pi))
+    assert {n for n, p in made.named_parameters() if not p.requires_grad} == {"slow_log_variance.0"}
 
 
 def test_readings(example):

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.nn import PyroModule
+from scipy.stats import ks_2samp
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,6 +19,7 @@ from bmtl.datasets import Batches
 from bmtl.inference import Bank
 from bmtl.inference.errors import NonFinite
 from bmtl.models import EvidentialRegression, GaussianRegression, mlp
+from bmtl.models.networks.dropout import Dropout
 
 ROWS = (70, 96, 33, 20)  # whole and broken batches, other numbers of batches, one smaller than a batch
 BATCH = 32
@@ -221,6 +223,132 @@ class Classes(nn.Module):
             bmtl.observe("y_c", dist.Categorical(logits=self.head(x)), y["c"])
 
 
+# ---- Programs that draw random numbers ---------------------------------------------------------------------------------
+
+
+class Thinned(nn.Module):
+    """A linear regression of unit noise on features that dropout thins."""
+
+    def __init__(self, rate, n_data=40, seed=0):
+        super().__init__()
+        self.n_data = n_data
+        self.drop = nn.Dropout(rate)
+        self.head = mlp(3, (1,), activation=nn.Identity, generator=torch.Generator().manual_seed(seed)).double()
+
+    def guide(self):
+        return lambda *batch: None
+
+    def forward(self, x, y):
+        with pyro.plate("rows", self.n_data, subsample=x), bmtl.task("a"):
+            bmtl.observe("y_a", dist.Normal(self.head(self.drop(x)).squeeze(-1), 1.0), y["a"])
+
+
+def thinned(rate=0.3, many=4, noise_seed=0, lr=0.02, **options):
+    """Equal networks on equal rows: they differ in what they draw."""
+    programs = [Thinned(rate) for _ in range(many)]
+    options = {"lr": lr, "seeds": [3] * many, "noise_seed": noise_seed, **options}
+    return bank(programs, data((40,)) * many, **options), programs
+
+
+def means(trace):
+    return {"mean": trace.nodes["y_a"]["fn"].mean}
+
+
+def test_every_network_step_and_draw_has_random_numbers_of_its_own():
+    still, _ = thinned(lr=1e-30, batch_size=40)  # which does not move, and has all rows in one batch
+    losses = still.fit(3)[..., 0]
+    assert len(losses.flatten().unique()) == 12
+    assert losses.std() > 1e-3
+    found = still.read(means, data((5,)) * 4, draws=6)["mean"]
+    assert found.shape == (6, 4, 5)
+    patterns = found.transpose(0, 1).reshape(4, -1)
+    assert len(patterns.unique(dim=0)) == 4
+    assert len(found.reshape(6, -1).unique(dim=0)) == 6
+    more = still.read(means, data((5,)) * 4)["mean"]
+    assert more.shape == (4, 5)
+    assert not torch.equal(more, found[0])
+
+
+def test_the_noise_seed_decides_and_reading_changes_nothing():
+    def trained(noise_seed, look):
+        many, programs = thinned(noise_seed=noise_seed)
+        seen = []
+        many.fit(2, (lambda _: seen.append(many.read(means, data((5,)) * 4, draws=3)["mean"])) if look else None)
+        return programs, seen
+
+    state = torch.random.get_rng_state()
+    (one, seen), (again, seen_again) = trained(1, True), trained(1, True)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(9)
+    assert_alike(again, one, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(seen, seen_again, strict=True))
+    assert_alike(trained(1, False)[0], one, 0.0)
+    with pytest.raises(AssertionError):
+        assert_alike(trained(2, False)[0], one, 1e-4)
+
+
+@pytest.mark.parametrize("noise_seed", [0, 7])
+def test_without_dropout_nothing_is_random(noise_seed):
+    (many, programs), (other, expected) = thinned(0.0, noise_seed=noise_seed), thinned(0.0)
+    for program in other.programs:
+        assert isinstance(program.drop, nn.Dropout)
+    losses = [many.fit(2), other.fit(2)]
+    assert torch.equal(*losses)
+    assert_alike(programs, expected, 0.0)
+    assert_alike(programs, programs[:1] * 4, 0.0)
+    found = many.read(means, data((5,)) * 4, draws=2)["mean"]
+    assert torch.equal(found[0], found[1])
+    bare = [Thinned(0.0) for _ in range(4)]
+    for program in bare:
+        program.drop = nn.Identity()
+    bank(bare, data((40,)) * 4, lr=0.02, seeds=[3] * 4).fit(2)
+    assert_alike(programs, bare, 0.0)
+
+
+def test_losses_have_the_mean_that_dropout_has():
+    """With w x_j kept at probability 1 - p and divided by it: E (y - f)^2 = (y - w x)^2 + p / (1 - p) sum_j w_j^2 x_j^2."""
+    rate, many = 0.3, 400
+    still, programs = thinned(rate, many, lr=1e-30, batch_size=40)
+    losses = still.epoch()[:, 0]
+    ((x, y),) = data((40,))
+    layer = programs[0].head[0]
+    w, b = layer.weight[0].detach(), layer.bias.detach()
+    square = (y["a"] - x @ w - b).square() + rate / (1 - rate) * x.square() @ w.square()
+    expected = 0.5 * (math.log(2 * math.pi) + square).mean()
+    error = losses.std() / many**0.5
+    assert abs(losses.mean() - expected) < 4 * error  # seeded; 6 in 100,000 seeds lie beyond
+    assert losses.var() > 0
+    found = still.read(means, data((40,)) * many)["mean"]
+    spread = (found - (x @ w + b)).mean(0) / (found.std(0) / many**0.5)
+    assert spread.abs().max() < 4.5  # of 40 rows
+
+
+def test_random_networks_end_as_they_would_alone_in_distribution():
+    """Kolmogorov and Smirnov's test of the 4 trained parameters, 60 networks against 60."""
+    many, epochs = 60, 2
+
+    def banked(rate):
+        together, programs = thinned(rate, many)
+        together.fit(epochs)
+        return ends(programs)
+
+    def ends(programs):
+        return torch.stack([torch.cat([p.detach().flatten() for p in program.parameters()]) for program in programs])
+
+    alone = [Thinned(0.3) for _ in range(many)]
+    ((x, y),) = data((40,))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for program in alone:
+            svi = bmtl.BalancedSVI(program, program.guide(), functools.partial(torch.optim.Adam, lr=0.02), "ew")
+            batches = Batches(x, y, BATCH, seed=3)
+            for _ in range(epochs):
+                for batch in batches:
+                    svi.step(*batch)
+    assert ks_2samp(banked(0.3), ends(alone)).pvalue.min() > 1e-3  # seeded; 4 in 1,000 seeds lie beyond
+    assert ks_2samp(banked(0.1), ends(alone)).pvalue.min() < 1e-6
+
+
 # ---- What is refused ---------------------------------------------------------------------------------------------
 
 
@@ -250,17 +378,22 @@ def test_programs_that_differ_in_more_than_numbers(one, other, what):
 
 
 def test_a_number_that_a_program_branches_on_must_be_the_same():
-    programs = [evidential(k, min_scale=0.1 * (k + 1)) for k in range(2)]
-    with pytest.raises(RuntimeError, match="data-dependent"):
-        bank(programs, data()[:2]).epoch()
+    scales = [evidential(k, min_scale=0.1 * (k + 1)) for k in range(2)]
+    rates = [Thinned(0.1 * (k + 1)) for k in range(2)]
+    for programs in (scales, rates):
+        with pytest.raises(RuntimeError, match="data-dependent"):
+            bank(programs, data((40, 40))).epoch()
 
 
-def test_random_programs():
-    programs = [gaussian(k) for k in range(2)]
-    for program in programs:
-        program.trunk.append(nn.Dropout(0.5))
-    with pytest.raises(RuntimeError, match="random"):
-        bank(programs, data()[:2]).epoch()
+def test_dropout_that_is_a_latent():
+    """This library's layer in evaluation mode."""
+    programs = []
+    for k in range(2):
+        program = gaussian(k)
+        program.trunk.append(Dropout(8, 0.1, "dropout_0").eval())
+        programs.append(program)
+    with pytest.raises(ValueError, match="without latents, and 'dropout_0' is one"):
+        bank(programs, data()[:2])
 
 
 @pytest.mark.parametrize(
@@ -287,6 +420,8 @@ def test_data_that_do_not_fit():
         bank(programs, [(x, {"a": y["a"][1:]}), (x, y)])
     with pytest.raises(ValueError, match="data of 1 were given"):
         bank(programs, [(x, y), (x, y)]).read(lambda trace: {}, [(x, y)])
+    with pytest.raises(ValueError, match="draws is a number of draws, from 1, and 0 was given"):
+        bank(programs, [(x, y), (x, y)]).read(lambda trace: {}, [(x, y)] * 2, draws=0)
     with pytest.raises(ValueError, match="a row each"):
         bank(programs, [(x, y), (x, y)]).read(lambda trace: {"n": trace.nodes["y_a"]["value"].sum()}, [(x, y)] * 2)
 

@@ -20,6 +20,11 @@ one between trainings. The weight of a loss does not change a cosine.
     batch-min   its slope bounded at the least scale of the batch
     sample      its slope bounded at each row's own scale
 
+The likelihood's gradient has two parts (definition 3): through the prediction alone ("point"), with nu, alpha and beta held,
+and through these alone ("unc"), with the prediction held. Row by row a loss of the prediction points where "point"
+does, so that a conflict can come from the other part, or from rows that weigh differently. The cosines of the squared error
+with both are measured too, plain and bounded at the least scale.
+
 12 runs at 3 seeds: about two minutes of processor time. Writes each run's results tree, conflicts.csv (by seed), table.md,
 and cosines.png: moving averages with the first seed.
 """
@@ -43,7 +48,7 @@ from bmtl.evaluation.style import save
 from bmtl.experiments import results_tree
 from bmtl.inference import ConflictProbe
 from bmtl.models import EvidentialRegression, mlp
-from bmtl.models.distributions import lipschitz_mse
+from bmtl.models.distributions import NormalInverseGamma, lipschitz_mse
 
 METHODS = {
     "enet": {"objective": "nll"},
@@ -52,6 +57,8 @@ METHODS = {
     "mse-enet-0.1": {"objective": "nll+mse", "weight": 0.1},
 }
 SHADOWS = {"plain": "inf", "batch-min": "batch_min", "sample": "sample"}  # name -> threshold
+PARTS = ("point", "unc")
+SPLIT = ("plain", "batch-min")  # shadows that are compared with the likelihood's parts
 WIDTH, BATCH, RATE = 50, 32, 8e-3
 WINDOW = 50  # measured steps
 EVERY = 2
@@ -74,6 +81,18 @@ class Watched(nn.Module):
             for name, threshold in SHADOWS.items():
                 with bmtl.task(f"{self.target}/{name}"):
                     pyro.factor(f"{self.target}_{name}", -lipschitz_mse(labels, prediction, threshold))
+            for name, part in zip(PARTS, parts(prediction), strict=True):
+                with bmtl.task(f"{self.target}/{name}"):
+                    pyro.factor(f"{self.target}_{name}", part.log_prob(labels))
+
+
+def parts(p):
+    """A prediction's distribution twice, with gradients through gamma alone and through all but gamma.
+
+    Both reach gamma, the second with a gradient of zero: cosines are then taken on one set of parameters.
+    """
+    point = NormalInverseGamma(p.gamma, p.nu.detach(), p.alpha.detach(), p.beta.detach())
+    return point, NormalInverseGamma(p.gamma.detach() + 0 * p.gamma, p.nu, p.alpha, p.beta)
 
 
 def main():
@@ -106,7 +125,8 @@ def main():
     text = report(frame, options.set, epochs)
     (options.out / "table.md").write_text(text)
     print(f"\n{text}")
-    pairs = [(f"{options.set}/nll", f"{options.set}/{loss}") for loss in ("mse", *SHADOWS)]
+    shown = [*(("nll", loss) for loss in ("mse", *SHADOWS)), *(("plain", part) for part in PARTS)]
+    pairs = [(f"{options.set}/{one}", f"{options.set}/{other}") for one, other in shown]
     save(cosine_curves(first, pairs=pairs, window=WINDOW, columns=2), options.out / "cosines.png")
     print(f"Wrote conflicts.csv, table.md, cosines.png and <method>/seed-<n>/results.nc to {options.out}.")
 
@@ -122,9 +142,10 @@ def trained(data, method, seed, epochs):
     svi = bmtl.BalancedSVI(
         Watched(program, target), program.guide(), functools.partial(torch.optim.Adam, lr=RATE), "ew"
     )
-    shadows = [f"{target}/{name}" for name in SHADOWS]
-    beside = shadows if method == "enet" else [f"{target}/mse", *shadows]
-    probe = ConflictProbe([(f"{target}/nll", name) for name in beside], every=EVERY, shadow=shadows)
+    losses = [*([] if method == "enet" else ["mse"]), *SHADOWS]
+    pairs = [*(("nll", loss) for loss in losses), *((loss, part) for loss in SPLIT for part in PARTS)]
+    named = [(f"{target}/{one}", f"{target}/{other}") for one, other in pairs]
+    probe = ConflictProbe(named, every=EVERY, shadow=[f"{target}/{name}" for name in (*SHADOWS, *PARTS)])
     batches = Batches(x, y, BATCH, seed=seed)
     bmtl.fit(svi, batches, max_epochs=epochs, seed=seed, progress=False, callbacks=[probe])
     drawn = bmtl.draw(program, program.guide(), *data.tensors("test"), seed=seed)
@@ -133,33 +154,44 @@ def trained(data, method, seed, epochs):
 
 
 def measured(tree, method, seed):
-    """Mean cosine with the likelihood and share of conflicts, a row for each loss."""
+    """Mean cosine and share of conflicts of each loss with the likelihood and its parts, a row a pair."""
     pairs = conflicts.conflicts(tree)
-    nll = next(str(task) for task in pairs["task"].values if str(task).endswith("/nll"))
+    target = str(pairs["task"].values[0]).rpartition("/")[0]
+    present = {str(task).rpartition("/")[2] for task in pairs["task"].values}
     rows = []
-    for task in pairs["task"].values:
-        of = pairs.sel(task=nll, task_bis=task)
-        if task != nll:
-            loss = str(task).rpartition("/")[2]
-            row = {"method": method, "seed": seed, "loss": "trained" if loss == "mse" else loss}
-            rows.append(row | {name: of[name].item() for name in ("mean_cosine", "conflict_share", "measured")})
+    for loss in ("mse", *SHADOWS):
+        for other in ("nll", *(PARTS if loss in SPLIT else ())):
+            if loss in present:
+                of = pairs.sel(task=f"{target}/{loss}", task_bis=f"{target}/{other}")
+                row = {"method": method, "seed": seed, "loss": "trained" if loss == "mse" else loss}
+                row["with"] = "likelihood" if other == "nll" else other
+                rows.append(row | {name: of[name].item() for name in ("mean_cosine", "conflict_share", "measured")})
     return rows
 
 
 def report(frame, name, epochs):
-    """The table of a page."""
+    """The tables of a page."""
     seeds, steps = frame["seed"].nunique(), frame["measured"].iloc[0]
     spread = f" ± standard deviation over {seeds} seeds" if seeds > 1 else ""
-    caption = [
+    lines = [
         f"{name}, {epochs} epochs, {steps} steps measured. Mean cosine{spread} between the gradients of the",
         "likelihood and of each loss; in brackets the share of steps at which it was negative.",
+        "",
+        *table(frame, [(loss, "likelihood") for loss in ("trained", *SHADOWS)], lambda loss, _: loss),
+        "",
+        "The same between each loss and a part of the likelihood's gradient.",
+        "",
+        *table(frame, [(loss, part) for loss in SPLIT for part in PARTS], lambda loss, part: f"{loss}, {part}"),
     ]
-    losses = ["trained", *SHADOWS]
+    return "\n".join([*lines, ""])
+
+
+def table(frame, pairs, title):
     rows = [
-        [method, *(entry(of[of["loss"] == loss]) for loss in losses)]
+        [method, *(entry(of[(of["loss"] == loss) & (of["with"] == other)]) for loss, other in pairs)]
         for method, of in frame.groupby("method", sort=False)
     ]
-    return "\n".join([*caption, "", *markdown(["trained as", *losses], rows), ""])
+    return markdown(["trained as", *(title(*pair) for pair in pairs)], rows)
 
 
 def entry(of):
@@ -167,7 +199,7 @@ def entry(of):
         return ""
     cosine = of["mean_cosine"]
     spread = f" ± {cosine.std():.2f}" if len(of) > 1 else ""
-    return f"{cosine.mean():.2f}{spread} ({100 * of['conflict_share'].mean():.1f} %)"
+    return f"{round(cosine.mean(), 2) + 0.0:.2f}{spread} ({100 * of['conflict_share'].mean():.1f} %)"
 
 
 def markdown(header, rows):

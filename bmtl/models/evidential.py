@@ -32,6 +32,9 @@ class EvidentialRegression(nn.Module):
     ``"nll+mse"``, MT-ENet ``"nll+lipschitz"``. With balancer "ew" the step is that of equation 7, means over rows (over
     labelled rows with ``TaskELBO(weigh="tasks")``).
 
+    In evaluation mode the program is its likelihood alone, without the penalty and the second objective: `bmtl.fit`
+    validates in that mode, and so compares the epochs of all objectives by the same negative log-likelihood.
+
     How the predicted variance splits into aleatoric and epistemic is not decided by the data: see `NormalInverseGamma`.
 
     Args:
@@ -121,16 +124,17 @@ class EvidentialRegression(nn.Module):
         """
         for i, (name, h, plate, labels) in enumerate(rows_by_target(self.trunk, self.n_data, x, y)):
             p = self._distribution(i, name, h)
+            learnt = labels if self.training else None  # what the terms beside the likelihood are of
             with plate:
                 with task(f"{name}/nll"):
                     observe(f"y_{name}", p, labels)
-                    if labels is not None and self.penalised:
-                        _factor(f"{name}_evidence", self.regulariser * evidence_penalty(labels, p), labels)
+                    if learnt is not None and self.penalised:
+                        _factor(f"{name}_evidence", self.regulariser * evidence_penalty(learnt, p), learnt)
                     if labels is not None and self.offset:
                         _factor(f"{name}_offset", labels.new_full(labels.shape, self.offset), labels)
-                if labels is not None and self.objective != "nll":
+                if learnt is not None and self.objective != "nll":
                     with task(f"{name}/mse"):
-                        _factor(f"{name}_{self._extra}", self.weight * lipschitz_mse(labels, p, self.threshold), labels)
+                        _factor(f"{name}_{self._extra}", self.weight * lipschitz_mse(learnt, p, self.threshold), learnt)
 
     @property
     def _extra(self) -> str:

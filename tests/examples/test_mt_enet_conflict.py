@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from pyro import poutine
 
 from bmtl.evaluation import results
+from bmtl.models import EvidentialRegression, mlp
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -48,10 +51,11 @@ def quick(example, tmp_path_factory):
 @needs_data
 def test_a_loss_has_one_cosine_whether_it_is_trained_or_watched(example, quick):
     _, found, _, _ = quick
-    assert found.groupby("method").size().to_dict() == {n: 4 - (n == "enet") for n in example.METHODS}
+    # With the likelihood the trained loss and three shadows; two of these with both of its parts.
+    assert found.groupby("method").size().to_dict() == {n: 8 - (n == "enet") for n in example.METHODS}
     assert found["mean_cosine"].between(-1, 1).all()
     assert found["conflict_share"].between(0, 1).all()
-    cosine = found.set_index(["method", "loss"])["mean_cosine"]
+    cosine = found[found["with"] == "likelihood"].set_index(["method", "loss"])["mean_cosine"]
     for method, twin in (("mt-enet", "batch-min"), ("mse-enet", "plain"), ("mse-enet-0.1", "plain")):
         assert cosine[method, "trained"] == pytest.approx(cosine[method, twin], abs=1e-5)
         assert cosine[method, "trained"] != pytest.approx(cosine[method, "sample"], abs=1e-5)
@@ -76,6 +80,36 @@ def test_what_is_watched_is_what_it_says(quick):
         assert weights.isnull().all()  # shadows train nothing
 
 
+def test_the_parts_of_the_likelihoods_gradient_add_up_to_it(example):
+    """Definition 3 on every parameter, the first part on the prediction's head and the second on the others alone."""
+    random = torch.Generator().manual_seed(0)
+    program = EvidentialRegression(mlp(3, (6,), generator=random), 6, ("a",), 20, generator=random).double()
+    x, y = torch.randn(20, 3, generator=random).double(), torch.randn(20, generator=random).double()
+    whole = poutine.trace(program).get_trace(x, {"a": y}).nodes["y_a"]["fn"]
+    point, uncertainty = (
+        torch.autograd.grad(-p.log_prob(y).mean(), list(program.parameters()), retain_graph=True, allow_unused=True)
+        for p in example.parts(whole)
+    )
+    total = torch.autograd.grad(-whole.log_prob(y).mean(), list(program.parameters()), retain_graph=True)
+    for (name, _), one, two, both in zip(program.named_parameters(), point, uncertainty, total, strict=True):
+        assert (one is None) == name.startswith("evidences")
+        assert two is not None  # of the prediction's head too, where it is zero: one set of parameters for cosines
+        assert two.any() != name.startswith("predictions")
+        torch.testing.assert_close(two if one is None else one + two, both, rtol=1e-12, atol=1e-14)
+    # Row by row the squared error pulls the prediction where "point" does.
+    (pull,) = torch.autograd.grad(-example.parts(whole)[0].log_prob(y).sum(), whole.gamma, retain_graph=True)
+    assert (pull * (whole.gamma - y) > 0).all()
+
+
+@needs_data
+def test_the_parts_are_losses_of_the_likelihoods_value(quick):
+    _, _, training, _ = quick
+    for record in training.values():
+        losses = {name: record["losses"].sel(task=f"concrete/{name}").values for name in ("nll", "point", "unc")}
+        np.testing.assert_allclose(losses["point"], losses["nll"], rtol=1e-5)
+        np.testing.assert_allclose(losses["unc"], losses["nll"], rtol=1e-5)
+
+
 @needs_data
 def test_a_cosine_is_measured_every_other_step(example, quick):
     _, found, training, _ = quick
@@ -91,7 +125,8 @@ def test_the_files(example, quick):
     table = (out / "table.md").read_text()
     assert table in printed
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    assert rows[2:] == list(example.METHODS)
+    heading = ["trained as", "-" * len("mse-enet-0.1")]
+    assert rows == [*heading, *example.METHODS] * 2  # with the likelihood, and with its parts
     assert (out / "cosines.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -2,8 +2,10 @@ import copy
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from pyro import poutine
 from scipy import stats
 from torch import nn
@@ -129,6 +131,31 @@ def test_sites_and_tasks(objective, extra):
     assert not trace.observation_nodes
     assert [n for n in trace.stochastic_nodes if not n.endswith("_rows")] == [f"y_{t}" for t in TARGETS]
     assert not poutine.trace(model.guide()).get_trace(x).stochastic_nodes
+
+
+@pytest.mark.parametrize("objective", ["nll", "nll+mse", "nll+lipschitz"])
+def test_epochs_are_compared_by_the_likelihood_alone(objective):
+    """Whatever is trained: validation is the mean negative log-likelihood of the labelled rows, and so is what is best."""
+    x, y = batch(missing=4)
+    model = program(objective=objective, regulariser=0.5)
+    seen = {name: [] for name in TARGETS}
+
+    class Spy(Callback):
+        def on_validation_epoch_end(self, trainer, module):
+            for name, (g, v, a, b) in heads(model, x).items():
+                p = stats.t(*(t.detach().numpy() for t in (2 * a, g, (b * (1 + v) / (a * v)).sqrt())))
+                seen[name].append(-np.nanmean(p.logpdf(y[name].numpy())))
+
+    svi = bmtl.BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=0.3))
+    found = bmtl.fit(svi, [(x, y)], [(x, y)], max_epochs=12, progress=False, callbacks=[Spy()], precision="64-true")
+    assert found.validation.keys() == {f"{name}/nll" for name in TARGETS}
+    for name in TARGETS:
+        assert found.validation[f"{name}/nll"] == pytest.approx(seen[name], rel=1e-9)
+    means = np.mean(list(seen.values()), axis=0)
+    assert found.best_epoch == 1 + means.argmin()
+    assert model.training
+    extra = ["mse"] if objective != "nll" else []
+    assert svi.names == tuple(f"{name}/{of}" for name in TARGETS for of in ("nll", *extra))
 
 
 def test_without_a_regulariser_there_is_no_penalty_site():

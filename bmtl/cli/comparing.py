@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, print_scores, progress
+from bmtl.cli.console import app, console, counted, print_remarks, print_scores, progress
 from bmtl.cli.options import DataOption, Root, command, items, numbers, read, whole_numbers
 
 FILES = ("comparison.nc", "table.csv")
@@ -31,7 +31,7 @@ def demo(
     data = load("qm9-mini")
     total = len(experiments.DEMO) * (1 if quick else seeds)
     parts = ", ".join(f"{len(rows):,} {part}" for part, rows in data.rows.items())
-    console.print(f"[bold]{data.name}[/]: {len(data.tasks)} tasks; molecules: {parts}. {total} runs.")
+    console.print(f"[bold]{data.name}[/]: {len(data.tasks)} tasks; molecules: {parts}. {counted(total, 'run')}.")
     start = time.perf_counter()
     with progress(total) as done:
         found = experiments.demo(
@@ -88,9 +88,10 @@ def compare(
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source if count == 1 and not isinstance(source, list) else source[0]  # type: ignore[index]
     console.print(
-        f"[bold]{escape(first.name)}[/]: {len(first.tasks)} tasks, {len(first.x):,} rows, splits: {count}. "
-        f"{per_method * len(chosen)} runs."
+        f"[bold]{escape(first.name)}[/]: {counted(len(first.tasks), 'task')}, {counted(len(first.x), 'row')}, "
+        f"splits: {count}. {counted(per_method * len(chosen), 'run')}."
     )
+    print_remarks(first)
     start = time.perf_counter()
     with progress(per_method * len(chosen)) as done:
         found = experiments.compare(

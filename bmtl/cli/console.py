@@ -17,6 +17,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import xarray as xr
 
+    from bmtl.datasets import MultiTaskData
     from bmtl.experiments import Cell, Failure
 
 app = typer.Typer(
@@ -30,6 +31,17 @@ _MOST_COLUMNS = 5  # of means with errors, on a terminal of 80
 
 console = Console()
 errors = Console(stderr=True)
+
+
+def print_remarks(data: MultiTaskData) -> None:
+    """Warns of what is odd about the data, on the error console."""
+    for remark in data.remarks():
+        errors.print("[bold yellow]Warning:[/]", escape(remark), highlight=False, soft_wrap=True)
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what it is of: "1 task", "12 tasks"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console
+from bmtl.cli.console import app, console, counted, print_remarks
 from bmtl.cli.options import DataOption, Root, read, whole_numbers
 
 
@@ -47,6 +47,7 @@ def train(
     )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
+    print_remarks(one)
     with console.status(f"training {escape(chosen.name)} on {escape(one.name)}"):
         tree = experiments.run(one, chosen, seed, budget, out, keep_model=True)
     errors = experiments.validation_errors(tree)
@@ -89,7 +90,8 @@ def predict(
         with atomic(out) as temporary:
             frame.to_csv(temporary, index_label="row")
     console.print(
-        f"Wrote {escape(str(out))}: {len(x):,} rows, targets {escape(', '.join(fitted.kinds))}.", soft_wrap=True
+        f"Wrote {escape(str(out))}: {counted(len(x), 'row')}, targets {escape(', '.join(fitted.kinds))}.",
+        soft_wrap=True,
     )
 
 

@@ -167,6 +167,12 @@ class MultiTaskData:
         return tuple(self.y)
 
     @cached_property
+    def one_label_a_row(self) -> bool:
+        """Whether there are several targets and no row has a label for two: the targets are domains, schools, people."""
+        labels = np.sum([checks.labelled(values) for values in self.y.values()], axis=0)  # (N,)
+        return len(self.y) > 1 and int(labels.max()) == 1
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over inputs, targets, split and kind of scaling: equal on every platform, new for any new value."""
         digest = hashlib.sha256()
@@ -229,8 +235,27 @@ class MultiTaskData:
             ValueError: If there is no such part.
         """
         rows = self._rows(part)
-        by_task = {task: rows[checks.labelled(values[rows])] for task, values in self.y.items()}
+        by_task = {task: rows[self.has_label(task, part)] for task in self.y}
         return {task: found for task, found in by_task.items() if len(found)}
+
+    def has_label(self, task: str, part: str) -> np.ndarray:
+        """Which rows of a part have a label for the task, bool, in the order of the part.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        return checks.labelled(self.y[task][self._rows(part)])
+
+    def remarks(self) -> list[str]:
+        """What is odd about the training rows, a sentence each: targets of which there is nothing to learn."""
+        found = []
+        for task, rows in self.rows_by_task("train").items():
+            values = self.y[task][rows]
+            if len(values) > 1 and (values == values[0]).all():
+                names = self.classes.get(task)
+                value = f"{values[0]:g}" if names is None else repr(names[values[0]])
+                found.append(f"The target {task!r} is {value} in all of its {len(values):,} training rows.")
+        return found
 
     def subset(self, tasks: Sequence[str]) -> Self:
         """The same rows with these targets only, in the order given.

@@ -1,4 +1,4 @@
-"""A loader of tasks with their own inputs, equal numbers of every class in every batch."""
+"""A loader of tasks with their own inputs: equal numbers of every class, or of every task its share."""
 
 import math
 from collections.abc import Mapping
@@ -11,26 +11,32 @@ from bmtl.datasets.batches import Batches
 
 
 class BatchesByTask(Batches):
-    """Batches ``({task: x}, {task: y})`` that hold equally many rows of each class of each task, drawn with replacement.
+    """Batches ``({task: x}, {task: y})`` of which each task has rows in every one.
 
-    The sampler of variational multi-task learning, for few and unequal numbers of labels: 4 rows of 10 classes of 4 tasks
-    make batches of 160, however few there are. A task without a row of some class has batches that are smaller by it. In
+    With `per_class` they hold equally many rows of each class of each task, drawn with replacement. It is the sampler of
+    variational multi-task learning, for few and unequal numbers of labels: 4 rows of 10 classes of 4 tasks make batches of
+    160, however few there are. A task without a row of some class has batches that are smaller by it. In
     expectation each class of a task weighs alike, so the loss is not that of the training set where classes differ in size.
 
-    With `batch_size` instead of `per_class` each task is shuffled as in `Batches`. Resuming is as there.
+    With `total` an epoch is each row once, as if all tasks' rows were one table: each task deals its rows out over the
+    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins anew.
+
+    With `batch_size` each task is shuffled as in `Batches`. Resuming is as there.
 
     Args:
         x: Task -> inputs ``(N_task, ...)``, e.g. of ``data.tensors_by_task("train")``.
         y: Task -> labels ``(N_task,)``; with `per_class` classes from 0, none missing.
         batch_size: Rows per task and batch.
         per_class: Rows per class, task and batch.
+        total: Rows in a batch, of all tasks together.
         steps: Batches per epoch with `per_class`; the default is as many as the longest task has batches' worth of rows.
+        shuffle: Draw a new order every epoch, rather than the rows' own; `per_class` always draws.
         seed: Seeds the generator that this loader owns. Torch's global one is neither read nor moved.
 
     Raises:
         TypeError: If x is not a mapping, x or y holds something else than tensors, or labels are not whole numbers.
-        ValueError: If not exactly one of `batch_size` and `per_class` is given, one is not a positive whole number, there
-            are no rows, their numbers differ, or a label is missing.
+        ValueError: If not exactly one of `batch_size`, `per_class` and `total` is given, one is not a positive whole number,
+            there are no rows, their numbers differ, or a label is missing.
     """
 
     def __init__(
@@ -40,20 +46,26 @@ class BatchesByTask(Batches):
         batch_size: int | None = None,
         *,
         per_class: int | None = None,
+        total: int | None = None,
         steps: int | None = None,
+        shuffle: bool = True,
         seed: int = 0,
     ) -> None:
         if not isinstance(x, Mapping):
             raise TypeError(f"x must be a mapping task -> inputs; got {type(x).__name__}. Batches takes one table.")
-        if (batch_size is None) == (per_class is None):
-            raise ValueError(f"Give either batch_size or per_class; got {batch_size!r} and {per_class!r}.")
+        if sum(given is not None for given in (batch_size, per_class, total)) != 1:
+            raise ValueError(
+                f"Give one of batch_size, per_class and total; got {batch_size!r}, {per_class!r} and {total!r}."
+            )
         if steps is not None and per_class is None:
-            raise ValueError("steps goes with per_class; with batch_size an epoch is as long as the longest task.")
-        for name, value in (("per_class", per_class), ("steps", steps)):
+            raise ValueError("steps goes with per_class; otherwise the rows decide how long an epoch is.")
+        for name, value in (("per_class", per_class), ("total", total), ("steps", steps)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a positive whole number; got {value!r}.")
-        self.per_class, self.steps = per_class, steps
-        super().__init__(x, y, 1 if batch_size is None else batch_size, seed=seed)
+        self.per_class, self.total, self.steps = per_class, total, steps
+        super().__init__(x, y, 1 if batch_size is None else batch_size, shuffle, seed)
+        if total is not None:
+            self.steps = math.ceil(sum(self.num_rows.values()) / total)
         if per_class is None:
             return
         self._members = {task: _members(task, labels) for task, labels in self.y.items()}
@@ -67,12 +79,21 @@ class BatchesByTask(Batches):
         return super().__len__() if self.steps is None else self.steps
 
     def _sizes(self) -> dict[str, Any]:
-        return {**super()._sizes(), "per_class": self.per_class, "steps": self.steps}
+        return {**super()._sizes(), "per_class": self.per_class, "total": self.total, "steps": self.steps}
 
     def _orders(self) -> dict[str, Tensor]:
-        if self.per_class is None:
-            return super()._orders()
-        return {task: self._drawn(classes) for task, classes in self._members.items()}
+        if self.per_class is not None:
+            return {task: self._drawn(classes) for task, classes in self._members.items()}
+        return super()._orders()
+
+    def _order(self, rows: int) -> Tensor:
+        if self.total is None:
+            return super()._order(rows)
+        passes = math.ceil(len(self) / rows)  # one, unless there are fewer rows than batches
+        if not self.shuffle:
+            return torch.arange(rows).repeat(passes)[: max(rows, len(self))]
+        orders = [torch.randperm(rows, generator=self.generator) for _ in range(passes)]
+        return torch.cat(orders)[: max(rows, len(self))]
 
     def _drawn(self, classes: list[Tensor]) -> Tensor:
         """Rows of one task for one epoch, (steps, C * per_class)."""
@@ -81,10 +102,19 @@ class BatchesByTask(Batches):
         return torch.cat(drawn, dim=1)
 
     def _batch(self, i: int, orders: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-        if self.per_class is None:
+        if self.per_class is None and self.total is None:
             return super()._batch(i, orders)
-        x = {task: inputs[orders[task][i].to(inputs.device)] for task, inputs in dict(self.x).items()}
-        return x, {task: labels[orders[task][i].to(labels.device)] for task, labels in self.y.items()}
+        if self.total is None:
+            rows = {task: order[i] for task, order in orders.items()}
+        else:
+            rows = {task: _share(order, i, len(self)) for task, order in orders.items()}
+        x = {task: inputs[rows[task].to(inputs.device)] for task, inputs in dict(self.x).items()}
+        return x, {task: labels[rows[task].to(labels.device)] for task, labels in self.y.items()}
+
+
+def _share(order: Tensor, i: int, batches: int) -> Tensor:
+    """The rows of all that batch i gets. Larger shares are spread over the epoch, and not the first ones'."""
+    return order[i * len(order) // batches : (i + 1) * len(order) // batches]
 
 
 def _members(task: str, labels: Tensor) -> list[Tensor]:

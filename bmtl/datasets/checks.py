@@ -1,6 +1,7 @@
 """Do the pieces of a data set fit together? Each check returns the checked piece, or says how to mend it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -158,3 +159,9 @@ def feature_names(features: Sequence[str], x: np.ndarray) -> None:
         raise ValueError(
             f"`features` names {', '.join(map(repr, twice))} more than once. Give each column its own name."
         )
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The sentence that asks whether a name like this was meant; empty if none is alike."""
+    alike = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {alike[0]!r}?" if alike else ""

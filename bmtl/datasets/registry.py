@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bmtl.datasets import csv_folder, npz, office_caltech10, qm9_12k, qm9_mini, uci
+from bmtl.datasets import checks, csv_folder, npz, office_caltech10, qm9_12k, qm9_mini, school, uci
 from bmtl.datasets.base import MultiTaskData
 
 
@@ -36,6 +36,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "office-caltech10": Reader(
             office_caltech10.read, "2,533 images, 4 tasks (domains) of 10 classes", office_caltech10.FILE
         ),
+        "school": Reader(school.read, "15,362 pupils' exam scores, 139 tasks (schools)", school.FILE),
     }
 )
 
@@ -100,4 +101,6 @@ def reader_of(name: str) -> tuple[Reader, tuple[str, ...]]:
     for prefix, reader in PREFIXES.items():
         if name.startswith(prefix) and name != prefix:
             return reader, (name.removeprefix(prefix),)
-    raise ValueError(f"There is no data set {name!r}. The names are: {', '.join(describe())}.")
+    raise ValueError(
+        f"There is no data set {name!r}.{checks.meant(name, names())} The names are: {', '.join(describe())}."
+    )

@@ -17,14 +17,19 @@ class ScoredRows:
 
     Args:
         observed: Target -> labels ``(N,)``; missing ones are NaN in floats, -1 in integers.
+        numbers: Target -> what its rows are called ``(N,)``; from 0 on for targets that are not named.
 
     Raises:
-        ValueError: If a name holds a slash, labels are no numbers ``(N,)``, or one is infinite.
+        ValueError: If a name holds a slash, labels are no numbers ``(N,)``, one is infinite, or `numbers` has another
+            target or length.
     """
 
-    def __init__(self, observed: Arrays) -> None:
+    def __init__(self, observed: Arrays, numbers: Arrays | None = None) -> None:
         self.labels = {check_variable_name("observed", name): _labels(name, y) for name, y in observed.items()}
         self.kept = {name: np.flatnonzero(_labelled(y)) for name, y in self.labels.items()}
+        self.numbers = {
+            name: self._rows("row_numbers", name, of) for name, of in self._known("row_numbers", numbers or {}).items()
+        }
 
     @property
     def targets(self) -> list[str]:
@@ -133,7 +138,10 @@ class ScoredRows:
 
     def _numbers(self) -> dict[str, np.ndarray]:
         """Coordinates: a row keeps its number among all rows, so that a dropped one shows."""
-        return {f"obs_{name}": kept for name, kept in self.kept.items()}
+        return {
+            f"obs_{name}": self.numbers[name][kept] if name in self.numbers else kept
+            for name, kept in self.kept.items()
+        }
 
 
 def unscored_draws(given: Arrays) -> xr.Dataset:

@@ -9,6 +9,12 @@ ANCHOR = "anchor"
 """The source that is no task: the fixed share of a prior that knows of no other."""
 
 
+def relating(tree: xr.DataTree) -> list[str]:
+    """The latents, among "w" and "z", for which a tree says what each task's prior is made of."""
+    posterior = tree["posterior"].data_vars if "posterior" in tree.children else {}
+    return [latent for latent in ("w", "z") if f"relatedness_{latent}" in posterior]
+
+
 def relatedness(tree: xr.DataTree, *, latent: str = "w", level: float = 0.95) -> xr.Dataset:
     """Share of each source in each task's prior: mean over the draws, and the interval that holds `level` of them.
 

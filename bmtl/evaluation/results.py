@@ -45,6 +45,7 @@ PACKAGES = ("arviz-base", "arviz-stats", "lightning", "numpy", "pyro-ppl", "scip
 def to_datatree(
     *,
     observed: Arrays | None = None,
+    row_numbers: Arrays | None = None,
     predictive: Arrays | None = None,
     log_likelihood: Arrays | None = None,
     predictive_mean: Arrays | None = None,
@@ -79,6 +80,8 @@ def to_datatree(
     Args:
         observed: Target -> labels ``(N,)`` in reported units. A row without a label (NaN in floats, -1 in integers) is
             dropped from this target in every group below.
+        row_numbers: Target -> numbers of its rows ``(N,)`` in a table that has other targets' rows too, so that runs which
+            were given each target's own rows and runs on the table can be told to agree; from 0 on by default.
         predictive: Target -> draws of y ``(S, N)`` in reported units.
         log_likelihood: Target -> log density of the label ``(S, N)``, per reported unit, a row a posterior draw.
         predictive_mean: Target -> ``(N,)``, reported units. May leave targets out, as may all down to `epistemic`.
@@ -116,7 +119,7 @@ def to_datatree(
         ValueError: Naming the array, its shape and the expected one, the target that is missing or unknown, or the
             name that repeats or holds a slash.
     """
-    rows = ScoredRows(observed or {})
+    rows = ScoredRows(observed or {}, row_numbers)
     kinds = {name: "classification" if name in (probability or {}) else "regression" for name in rows.targets}
     groups: dict[str, xr.Dataset] = {}
     if posterior:

@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from bmtl.evaluation import results
 from bmtl.evaluation.mixture import StudentTMixture
 from bmtl.evaluation.predictive import EmpiricalPredictive
 from bmtl.evaluation.storage import atomic
-from bmtl.experiments.methods import Kind, Method, Shape, build
+from bmtl.experiments.methods import Built, Kind, Method, Shape, build
+from bmtl.experiments.rows import shape_of
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import entropy, mixture, side_by_side
 
@@ -54,7 +55,7 @@ class Fitted:
     kinds: Mapping[str, Kind]
     units: Mapping[str, str]
     classes: Mapping[str, Sequence[str]]
-    parts: Sequence[Sequence[tuple[nn.Module, nn.Module]]]
+    parts: Sequence[Sequence[Built]]
     x_scaler: Scaler
     y_scalers: Mapping[str, Scaler]
     inputs: int
@@ -117,7 +118,7 @@ class Fitted:
         return pd.DataFrame(columns)
 
     def _draw(self, x: Tensor, num_draws: int, seed: int) -> Draws:
-        def of_members(part: Sequence[tuple[nn.Module, nn.Module]]) -> list[Draws]:
+        def of_members(part: Sequence[Built]) -> list[Draws]:
             seeds = [seed * len(part) + i for i in range(len(part))]  # as the run was drawn from
             return [draw(*member, x, num_draws=num_draws, seed=own) for member, own in zip(part, seeds, strict=True)]
 
@@ -173,9 +174,11 @@ def scaled_inputs(x: ArrayLike, scaler: Scaler, width: int) -> Tensor:
 
 
 def save(
-    path: Path, data: MultiTaskData, method: Method, budget: "Budget", states: Sequence[Sequence[dict[str, Tensor]]]
+    path: Path, data: MultiTaskData, method: Method, budget: "Budget", states: Sequence[Sequence[dict[str, Any]]]
 ) -> None:
     """Write the parameters of a run, and what they are parameters of, to a file that loads without pickled classes.
+
+    For models that look up training rows (`MODELS_BY_ROWS`), these are in the file too, scaled.
 
     Args:
         path: The file.
@@ -184,6 +187,10 @@ def save(
         budget: How large.
         states: Parameters of model and guide, by part and member.
     """
+    shapes = [
+        shape_of(part.labelled(), method)
+        for part in ([data.subset([task]) for task in data.tasks] if method.single_task else [data])
+    ]
     about = {
         "name": data.name,
         "method": method.settings(),
@@ -193,14 +200,13 @@ def save(
         "budget": asdict(budget),
         "inputs": data.x.shape[1],
         "features": list(data.features),
-        "n_data": [len(data.subset([t]).labelled().rows["train"]) for t in data.tasks]
-        if method.single_task
-        else [len(data.labelled().rows["train"])],
+        "n_data": [shape.n_data for shape in shapes],
     }
     scalers = {"x": data.x_scaler, **{f"y/{task}": scaler for task, scaler in data.y_scalers.items()}}
     kept = {
         "about": json.dumps(about),
         "states": [list(members) for members in states],
+        "support": [shape.support for shape in shapes],
         "scalers": {
             # Copies: a tensor cannot say that it must not be written to.
             name: {"mean": torch.from_numpy(np.array(s.mean)), "std": torch.from_numpy(np.array(s.std)), "clip": s.clip}
@@ -248,8 +254,8 @@ def _rebuilt(kept: Mapping[str, Any]) -> Fitted:
     kinds = about["kinds"]
     by_part = [{task: kind} for task, kind in kinds.items()] if method.single_task else [kinds]
     parts = []
-    for part, n_data, states in zip(by_part, about["n_data"], kept["states"], strict=True):
-        shape = Shape(about["inputs"], part, n_data)
+    for part, n_data, support, states in zip(by_part, about["n_data"], kept["support"], kept["states"], strict=True):
+        shape = Shape(about["inputs"], part, n_data, support)
         parts.append([_with_state(*build(method, shape, tuple(about["budget"]["widths"]), 0), s) for s in states])
     return Fitted(
         name=about["name"],
@@ -266,7 +272,9 @@ def _rebuilt(kept: Mapping[str, Any]) -> Fitted:
     )
 
 
-def _with_state(model: nn.Module, guide: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, nn.Module]:
-    together = nn.ModuleDict({"model": model, "guide": guide})
+def _with_state(model: nn.Module, guide: Callable[..., None], state: dict[str, Any]) -> Built:
+    together = nn.ModuleDict({"model": model})
+    if isinstance(guide, nn.Module):  # else its parameters are the model's
+        together["guide"] = guide
     together.load_state_dict(state)
     return model, guide

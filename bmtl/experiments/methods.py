@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bmtl.datasets.checks import meant
 from bmtl.models import (
     BakkerHeskes,
     DropoutGuide,
@@ -17,7 +18,9 @@ from bmtl.models import (
     VariationalBottleneck,
     dropout_mlp,
     mlp,
+    vmtl_preset,
 )
+from bmtl.models.vmtl import KLWeights
 
 Kind = Literal["regression"] | int
 
@@ -61,7 +64,12 @@ class Method:
         return self.options.get("noise") == "fixed"
 
     def balanced_by(self, balancer: str) -> "Method":
-        """The same method with another balancer, and a name that says so."""
+        """The same method with another balancer, and a name that says so.
+
+        Raises:
+            ValueError: If there is no such balancer.
+        """
+        check_balancer(balancer)
         return replace(self, balancer=balancer, name=f"{self.name} ({balancer})")
 
     def settings(self) -> dict[str, Any]:
@@ -76,15 +84,20 @@ class Shape:
     Attributes:
         inputs: Width D of the inputs ``(N, D)``.
         kinds: Target -> "regression", or its number of classes.
-        n_data: Number of training rows.
+        n_data: Number of training rows, for all targets or each target's own.
+        support: The training rows ``(x, y)``, for models of `MODELS_BY_ROWS`.
     """
 
     inputs: int
     kinds: Mapping[str, Kind]
-    n_data: int
+    n_data: int | Mapping[str, int]
+    support: tuple[Tensor | Mapping[str, Tensor], Mapping[str, Tensor]] | None = None
 
 
-def build(method: Method, shape: Shape, widths: tuple[int, ...], seed: int) -> tuple[nn.Module, nn.Module]:
+Built = tuple[nn.Module, Callable[..., None]]
+
+
+def build(method: Method, shape: Shape, widths: tuple[int, ...], seed: int) -> Built:
     """The untrained model of a method on an MLP trunk and its guide, with initial weights that `seed` decides.
 
     Raises:
@@ -92,9 +105,6 @@ def build(method: Method, shape: Shape, widths: tuple[int, ...], seed: int) -> t
         ValueError: If an option will not do, or the model cannot take a target's kind.
     """
     return MODELS[method.model](shape, widths, torch.Generator().manual_seed(seed), **method.options)
-
-
-Built = tuple[nn.Module, nn.Module]
 
 
 def _homoscedastic(
@@ -147,10 +157,52 @@ def _gaussian_process(
     """Of `bmtl.models.gaussian_process.MultitaskGP`, on the inputs themselves: there is no trunk, and no widths."""
     from bmtl.models.gaussian_process import MultitaskGP  # needs the extra gp
 
+    assert isinstance(shape.n_data, int)  # the model's rows are one table
     inducing = min(inducing, shape.n_data)
     targets = _regressions("gaussian-process", shape)
     model = MultitaskGP(shape.inputs, targets, shape.n_data, inducing=inducing, generator=generator, **options)
     return model, model.guide()
+
+
+def _vmtl(
+    shape: Shape,
+    widths: tuple[int, ...],
+    generator: torch.Generator,
+    *,
+    preset: str = "VMTL",
+    kl_w: float = 0.1,
+    kl_z: float = 1e-4,
+    **switches: Any,
+) -> Built:
+    """Of `bmtl.models.vmtl_preset`, whose encoder has the trunk's widths (ELU) and as many latents as its last layer.
+
+    Where a preset has Gaussian latents, their divergences are multiplied by `kl_w` and `kl_z`: at their full weight, 1, they
+    outweigh tens of rows a task, and predictions are at chance. Inputs have no dropout unless `dropout` says so. For z's
+    prior, rows of a row's own class answer where all tasks have all classes (``attention="class"``), and all rows elsewhere.
+    """
+    given: dict[str, Any] = {"latent": widths[-1], "dropout": 0.0, **switches}
+    if not given.get("as_released"):  # which has weights of its own
+        given["kl_weights"] = KLWeights(kl_w, kl_z)
+    if "attention" not in given and _lacks_a_class(shape):
+        given["attention"] = "all"
+    model = vmtl_preset(
+        preset,
+        shape.inputs,
+        shape.kinds,
+        shape.n_data,
+        widths=widths,
+        support=shape.support,
+        generator=generator,
+        **given,
+    )
+    return model, model.guide()
+
+
+def _lacks_a_class(shape: Shape) -> bool:
+    """Whether some task has no training row of some class."""
+    labels = {} if shape.support is None else shape.support[1]
+    kinds = shape.kinds.items()
+    return any(kind != "regression" and len(labels[name][labels[name] != -1].unique()) < kind for name, kind in kinds)
 
 
 def _regressions(model: str, shape: Shape) -> list[str]:
@@ -171,8 +223,13 @@ MODELS: Mapping[str, Callable[..., Built]] = {
     "multilinear": _multilinear,
     "bottleneck": _bottleneck,
     "gaussian-process": _gaussian_process,
+    "vmtl": _vmtl,
 }
 """Name -> function of (shape, widths, generator, options) that makes a model and its guide."""
+
+MODELS_BY_ROWS = ("vmtl",)
+"""Models that need the training rows when they are built, and that are trained on each target's own rows where no row has
+labels for two targets: in a table they would encode every row for every target."""
 
 _FIXED = {"noise": "fixed"}
 
@@ -202,11 +259,32 @@ METHODS: Mapping[str, Method] = {
         Method("bakker-heskes", model="bakker-heskes", weigh="data"),
         Method("mrn", model="multilinear", weigh="data"),
         Method("mtvib", model="bottleneck", options={"beta": 0.01}, weigh="data"),
+        *(
+            Method(name, model="vmtl", options={"preset": preset, **options})
+            for name, preset, options in (
+                ("vstl", "VSTL", {}),
+                ("bmtl", "BMTL", {}),
+                ("vbmtl", "VBMTL", {}),
+                ("vmtl-mean", "VMTL-mean", {}),
+                ("vmtl-learned", "VMTL-learned", {}),
+                ("vmtl", "VMTL", {}),
+                ("vmtl-dirichlet", "VMTL", {"weights": "dirichlet"}),
+                ("vmtl-w", "VMTL", {"latent_z": "point"}),
+                ("vmtl-ac", "VMTL-AC", {}),
+            )
+        ),
         Method("gp-icm", model="gaussian-process", options={"kernel": "icm"}, weigh="data"),
         Method("gp-lmc", model="gaussian-process", options={"kernel": "lmc"}, weigh="data"),
     )
 }
 """Methods by name; "stl" to "igb-v1+nash" are the unit-variance program with point-mass parameters."""
+
+
+def check_balancer(text: str) -> None:
+    """Raises a ``ValueError`` if there is no balancer of that string form."""
+    from bmtl.inference import balancer
+
+    balancer(text)
 
 
 def method(name: str) -> Method:
@@ -217,12 +295,11 @@ def method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    from bmtl.inference import balancer
-
     try:
-        balancer(name)
+        check_balancer(name)
     except ValueError as error:
         raise ValueError(
-            f"There is no method {name!r}. The methods are: {', '.join(METHODS)}; a balancer's name is one too ({error})"
+            f"There is no method {name!r}.{meant(name, METHODS)} The methods are: {', '.join(METHODS)}; a balancer's name "
+            f"is one too ({error})"
         ) from error
     return Method(name, name, options=_FIXED)

@@ -1,5 +1,6 @@
 """One run: a method trained on a data set, drawn from, and written as a results tree."""
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,12 +18,14 @@ from bmtl.datasets import Batches, MultiTaskData
 from bmtl.evaluation import results
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import fitted
-from bmtl.experiments.methods import Method, Shape, build
-from bmtl.experiments.trees import results_tree
+from bmtl.experiments.methods import Method, build
+from bmtl.experiments.rows import Inputs, batches, once, shape_of, tensors
+from bmtl.experiments.trees import add_relatedness, results_tree
 from bmtl.inference import BalancedSVI, Draws, FitResult, TaskELBO, draw, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
 from bmtl.inference.predictives import mixture, side_by_side
 from bmtl.inference.record import history_arrays
+from bmtl.models import VMTL
 
 SELECTIONS = {
     "val": "epoch with the best score on validation",
@@ -101,7 +104,7 @@ def run(
             holds the finished targets where each is trained by itself, and the finished members of an ensemble.
         keep_model: Write ``model.pt`` beside the results, which `bmtl.experiments.load_fitted` reads; and draw for the
             training rows too where there are latents, into the tree's ``train``, which tells whether the guide is to be
-            trusted.
+            trusted (not of VMTL, which has no joint density).
         outside: Raw inputs ``(M, D)`` without labels, such as out-of-distribution ones, to be drawn for too: the tree's
             ``predictions`` and ``predictions_uncertainty``.
         callbacks: Further Lightning callbacks for the training.
@@ -184,12 +187,12 @@ def check_data(data: MultiTaskData) -> None:
 
 def program(data: MultiTaskData, method: Method, seed: int, budget: Budget) -> tuple[nn.Module, BalancedSVI, Batches]:
     """What a method trains, before its first step, and the batches that it trains on."""
-    x, y = data.tensors("train")
-    model, guide = build(method, Shape(x.shape[1], data.kinds, len(x)), budget.widths, seed)
+    x, y = tensors(data, method, "train")
+    model, guide = build(method, shape_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", weigh=method.weigh)
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
     svi = BalancedSVI(model, guide, optim, method.balancer, elbo)
-    return model, svi, Batches(x, y, budget.batch_size, seed=seed)
+    return model, svi, batches(x, y, budget.batch_size, seed)
 
 
 def configuration(method: Method, budget: Budget) -> dict[str, object]:
@@ -214,7 +217,8 @@ class _Learnt:
     tasks: tuple[str, ...]  # of the history
     errors: dict[str, float]  # in scaled units
     score: float
-    states: list[dict[str, Tensor]]  # of model and guide, a member each
+    states: list[dict[str, Any]]  # of model and guide, a member each
+    related: VMTL | None = None  # the model, if its priors relate the tasks
 
 
 class _Stopped(KeyboardInterrupt):
@@ -237,7 +241,7 @@ def _train(
 ) -> _Learnt:
     labelled = data.labelled()  # rows that teach nothing would only lengthen the epochs
     model, svi, train = program(labelled, method, seed, budget)
-    rows = labelled.tensors("test" if budget.select == "best-on-test" else "val")
+    rows = tensors(labelled, method, "test" if budget.select == "best-on-test" else "val")
     regressions = "regression" in labelled.kinds.values()  # a class has no noise to be best at
     score: Literal["mean", "log"] = "log" if method.fits_noise and regressions else "mean"
     if budget.score != "likelihood":
@@ -246,7 +250,7 @@ def _train(
         result = fit(
             svi,
             train,
-            Batches(*rows, batch_size=1024, shuffle=False),
+            once(*rows),
             max_epochs=budget.epochs,
             scheduler=_plateau if budget.plateau else None,
             score=score,
@@ -287,11 +291,11 @@ def _read_off(
     score: float,
     trust: bool = False,
 ) -> _Learnt:
-    def predict(x: Tensor, y: dict[str, Tensor] | None = None) -> Draws:
+    def predict(x: Inputs, y: dict[str, Tensor] | None = None) -> Draws:
         return draw(model, svi.guide, x, y, num_draws=budget.draws, seed=seed)
 
     def drawn(part: str) -> tuple[Draws, dict[str, Tensor]]:
-        x, y = data.tensors(part)
+        x, y = tensors(data, method, part)
         return predict(x, y), y
 
     val, y = drawn("val")
@@ -307,11 +311,14 @@ def _read_off(
         noise = {task: float(np.sqrt(np.nanmean(np.square(values)))) for task, values in residuals.items()}
         model.set_noise(noise)  # type: ignore[operator]
         val, _ = drawn("val")
-    state = {name: value.clone() for name, value in svi.module.state_dict().items()}
-    train = drawn("train")[0] if trust and val.log_q is not None and method.members == 1 else None
+    state = copy.deepcopy(svi.module.state_dict())
+    # VMTL predicts under another prior than it was trained under, and has no joint density to judge its guide by.
+    judged = trust and val.log_q is not None and method.members == 1 and not isinstance(model, VMTL)
+    train = drawn("train")[0] if judged else None
     elsewhere = None if outside is None else predict(outside)
     history = history_arrays(svi.history)
-    return _Learnt(drawn("test")[0], val, train, elsewhere, history, svi.names, errors, score, [state])
+    related = model if isinstance(model, VMTL) and model.priors is not None else None
+    return _Learnt(drawn("test")[0], val, train, elsewhere, history, svi.names, errors, score, [state], related)
 
 
 def _mixed(members: Sequence[_Learnt]) -> _Learnt:
@@ -369,7 +376,7 @@ def _run_tree(
     attributes: dict[str, object] | None = None,
 ) -> xr.DataTree:
     scale = {task: float(data.y_scalers[task].std) if task in data.y_scalers else 1.0 for task in learnt.errors}
-    return results_tree(
+    tree = results_tree(
         data,
         learnt.test,
         learnt.history,
@@ -387,6 +394,9 @@ def _run_tree(
             **(attributes or {}),
         },
     )
+    if learnt.related is not None:
+        add_relatedness(tree, learnt.related, learnt.test)
+    return tree
 
 
 def _of_a_run(tree: xr.DataTree, attribute: str) -> Any:

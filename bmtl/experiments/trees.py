@@ -129,8 +129,10 @@ def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str
     # Without labels there are no densities; sample_stats go with densities of the same draws.
     scored = set(targets) <= set(drawn.log_likelihood)
     together = drawn.log_p is not None and drawn.log_q is not None
+    places = {task: _places_drawn(data, drawn, task, part) for task in targets}
     return {
-        "observed": {task: data.y[task][_rows_drawn(data, drawn, task, part)] for task in targets},
+        "observed": {task: data.y[task][data.rows[part][at]] for task, at in places.items()},
+        "row_numbers": places,
         **_in_units(data, targets, drawn),
         "log_likelihood": {t: _per_unit(drawn.log_likelihood[t], scalers.get(t)) for t in targets} if scored else None,
         "pit": {task: values for task, values in drawn.pit.items() if task in scalers} or None,
@@ -142,10 +144,10 @@ def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str
     }
 
 
-def _rows_drawn(data: MultiTaskData, drawn: Draws, task: str, part: str) -> np.ndarray:
-    """The rows of a part that there are draws for: those with a label for the target, or all of them."""
-    own = data.rows_by_task(part).get(task, data.rows[part][:0])
-    return own if drawn.predictive[task].shape[1] == len(own) else data.rows[part]
+def _places_drawn(data: MultiTaskData, drawn: Draws, task: str, part: str) -> np.ndarray:
+    """The places in a part for which there are draws: of the rows with a label for the target, or of all."""
+    labelled = np.flatnonzero(data.has_label(task, part))
+    return labelled if drawn.predictive[task].shape[1] == len(labelled) else np.arange(len(data.rows[part]))
 
 
 def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict[str, dict[str, Any]]:

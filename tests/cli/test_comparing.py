@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -177,6 +178,66 @@ def test_wrong_input_is_told_before_training(run, archive, tmp_path, never_train
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"--methods": "ew,bakker-hesks"},
+            "There is no method 'bakker-hesks'. Did you mean 'bakker-heskes'? The methods",
+        ),
+        ({"--balancers": "nash-mlt"}, "No balancer is called 'nash-mlt'"),
+    ],
+)
+def test_wrong_names_are_told_before_the_data_are_read(run, tmp_path, changes, message):
+    code, _, err = run(*given(tmp_path / "none.npz", tmp_path / "out", **changes))
+    assert code == 2
+    assert message in err
+
+
+def test_data_sets_that_sound_alike_are_told(run, tmp_path):
+    _, _, err = run("compare", "office-caltech", "--out", tmp_path)
+    assert "There is no data set 'office-caltech'. Did you mean 'office-caltech10'? The names are: " in err
+
+
+def test_a_constant_target_is_warned_of_and_one_is_counted_as_one(run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    np.savez(tmp_path / "still.npz", X=x, y=np.full(40, 7.0))
+    arguments = ("compare", f"npz:{tmp_path}/still.npz", "--methods", "ew", *TINY, "--out", tmp_path / "out")
+    code, out, err = run(*arguments)
+    assert code == 0
+    assert "still: 1 task, 40 rows, splits: 1. 1 run." in out
+    assert err == "Warning: The target 'task_0' is 7 in all of its 26 training rows.\n"
+
+
+@pytest.fixture
+def domains(tmp_path):
+    """A file of three domains with rows of their own and two classes, the second of which one domain lacks."""
+    random = np.random.default_rng(0)
+    task = np.arange(150) % 3
+    x = random.normal(size=(150, 4))
+    y = (x[:, 0] > 0).astype(int)
+    y[task == 2] = 0
+    np.savez(tmp_path / "domains.npz", X=x, y=y, task=task, task_names=np.array(["real", "clip", "plain"]))
+    return tmp_path / "domains.npz"
+
+
+def test_variational_multi_task_learning_beside_others(run, domains, tmp_path):
+    """Compared, reported, trained and asked for predictions, on domains with rows of their own."""
+    out = tmp_path / "out"
+    methods = "stl,ew,bakker-heskes,vbmtl,vmtl"
+    code, _, err = run("compare", f"npz:{domains}", "--methods", methods, *TINY, "--out", out)
+    assert code == 0
+    assert err == "Warning: The target 'plain' is 0 in all of its 32 training rows.\n"
+    frame = pd.read_csv(out / "table.csv", index_col="method")
+    assert frame.index.tolist() == methods.split(",")
+    assert frame.filter(like="accuracy").notna().all(axis=None)
+    tree = results.read(out / "vmtl/seed-0/results.nc")
+    assert tree["posterior/relatedness_w"].sizes["source"] == 4
+    assert "relatedness_w" not in results.read(out / "vbmtl/seed-0/results.nc")["posterior"]
+    assert run("report", out)[0] == 0
+    assert "Which tasks are related: vmtl" in (out / "report.html").read_text()
 
 
 def test_a_missing_data_set_is_told(run, tmp_path, never_trains):

@@ -90,6 +90,21 @@ def test_classes_are_told_as_shares_of_wrong_ones(run, tmp_path):
     np.testing.assert_allclose(frame["task_0 p(low)"] + frame["task_0 p(high)"], 1, rtol=1e-5)
 
 
+def test_a_model_that_looks_up_training_rows_is_kept_with_them(run, tmp_path):
+    """Its predictions do not need the data it was trained on."""
+    random = np.random.default_rng(0)
+    x, task = random.normal(size=(120, 3)), np.arange(120) % 2
+    np.savez(tmp_path / "domains.npz", X=x, y=(x[:, 0] > 0).astype(int), task=task)
+    assert run("train", f"npz:{tmp_path}/domains.npz", "--method", "vmtl-ac", *TINY, "--out", tmp_path / "m")[0] == 0
+    (tmp_path / "domains.npz").unlink()
+    inputs = write(tmp_path / "x.csv", x[:4])
+    code, _, err = run("predict", tmp_path / "m", "--data", inputs, "--out", tmp_path / "p.csv")
+    assert (code, err) == (0, "")
+    frame = pd.read_csv(tmp_path / "p.csv")
+    for name in ("task_0", "task_1"):
+        np.testing.assert_allclose(frame[f"{name} p(0)"] + frame[f"{name} p(1)"], 1, rtol=1e-5)
+
+
 def test_a_csv_may_have_a_mark_at_its_start_and_blank_lines(run, trained, tmp_path):
     (tmp_path / "x.csv").write_bytes("\ufeffa,b,c\r\n1,2,3\r\n\r\n4,5,6\r\n\r\n".encode())
     code, out, _ = run("predict", trained[0], "--data", tmp_path / "x.csv", "--out", tmp_path / "p.csv", "--draws", 3)

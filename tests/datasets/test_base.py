@@ -233,3 +233,37 @@ def test_names_that_do_not_fit_the_columns_are_told(features, message):
     assert small(features=["a", "b"]).features == ("a", "b")
     with pytest.raises(ValueError, match=message):
         small(features=features)
+
+
+def test_whether_each_row_is_one_targets():
+    rows = {"train": np.arange(4)}
+    x = np.arange(8.0).reshape(4, 2)
+    nan = np.nan
+    apart = {"a": [1.0, nan, 2.0, nan], "b": [nan, 3.0, nan, nan]}
+
+    def found(**targets):
+        kinds = {name: 2 for name in targets if name == "c"}
+        return MultiTaskData.from_arrays("toy", x, targets, rows, kinds=kinds).one_label_a_row
+
+    assert found(**apart)
+    assert found(a=apart["a"], c=[-1, 1, -1, 0])
+    assert not found(a=apart["a"], c=[0, 1, -1, 0])
+    assert not found(a=apart["a"])  # one target has nobody to share its rows with
+
+
+def test_targets_of_which_there_is_nothing_to_learn_are_remarked():
+    x = np.arange(12.0).reshape(6, 2)
+    y = {
+        "still": [1.5, 1.5, np.nan, 1.5, 2.0, 3.0],  # in the training rows
+        "moving": [1.0, 2.0, 1.0, 1.0, 1.0, 1.0],
+        "one": [np.nan, 4.0, np.nan, np.nan, 1.0, 1.0],
+        "named": [1, 1, 1, -1, 0, 0],
+        "numbered": [2, 2, 2, 2, 1, 0],
+    }
+    kinds, rows = {"named": 2, "numbered": 3}, {"train": np.arange(4), "test": np.array([4, 5])}
+    data = MultiTaskData.from_arrays("toy", x, y, rows, kinds=kinds, classes={"named": ["low", "high"]})
+    assert data.remarks() == [
+        "The target 'still' is 1.5 in all of its 3 training rows.",
+        "The target 'named' is 'high' in all of its 3 training rows.",
+        "The target 'numbered' is 2 in all of its 4 training rows.",
+    ]

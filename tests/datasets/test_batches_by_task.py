@@ -99,7 +99,9 @@ def test_a_resumed_loader_goes_on_with_the_next_batch(steps):
 
 
 @pytest.mark.parametrize(
-    "other", [balanced(5, steps=3), balanced(steps=4), BatchesByTask(*tensors(), 1)], ids=["rows", "steps", "shuffled"]
+    "other",
+    [balanced(5, steps=3), balanced(steps=4), BatchesByTask(*tensors(), 1), BatchesByTask(*tensors(), total=7)],
+    ids=["rows", "steps", "shuffled", "total"],
 )
 def test_a_state_of_another_loader_is_refused(other):
     with pytest.raises(ValueError, match="Resume with the same data and batch size"):
@@ -114,6 +116,41 @@ def test_without_classes_it_shuffles_each_task(batch_size):
     assert seen(found) == seen(expected)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(1, 30), st.booleans())
+def test_with_a_total_an_epoch_is_each_row_once(sizes, total, shuffle):
+    """As long as one of a common table; of a task with fewer rows than batches, each batch has one."""
+    x, y = tensors({f"t{i}": [size] for i, size in enumerate(sizes)})
+    loader = BatchesByTask(x, y, total=total, shuffle=shuffle, seed=1)
+    batches = list(loader)
+    steps = -(-sum(sizes) // total)
+    assert len(loader) == len(batches) == steps
+    for task, size in zip(x, sizes, strict=True):
+        parts = [inputs[task][:, 0].long() for inputs, _ in batches]
+        counts = torch.bincount(torch.cat(parts), minlength=size)
+        assert counts.max() - counts.min() <= 1
+        assert counts.sum() == max(size, steps)
+        lengths = {len(part) for part in parts}
+        assert lengths <= {size // steps, size // steps + 1} if size >= steps else lengths == {1}
+        if not shuffle:
+            assert torch.cat(parts)[:size].tolist() == list(range(size))
+    most, least = (pick(sum(map(len, x.values())) for x, _ in batches) for pick in (max, min))
+    assert most - least <= len(sizes)
+
+
+def test_with_a_total_it_resumes_and_epochs_differ():
+    loader = BatchesByTask(*tensors(), total=4, seed=5)
+    epochs = [seen(loader), seen(loader)]
+    assert epochs[0] != epochs[1]
+    again = BatchesByTask(*tensors(), total=4, seed=5)
+    running = iter(again)
+    seen(running, 2)
+    state = again.state_dict()
+    resumed = BatchesByTask(*tensors(), total=4, seed=0)
+    resumed.load_state_dict(state)
+    assert [*epochs[0][:2], *seen(resumed), *seen(resumed)] == [*epochs[0], *epochs[1]]
+
+
 X, Y = tensors()
 FLOATS = {task: labels + 0.5 for task, labels in Y.items()}
 
@@ -122,8 +159,11 @@ FLOATS = {task: labels + 0.5 for task, labels in Y.items()}
     ("x", "y", "options", "error", "message"),
     [
         (X["many"], Y, {"per_class": 1}, TypeError, "x must be a mapping task -> inputs; got Tensor"),
-        (X, Y, {}, ValueError, "either batch_size or per_class; got None and None"),
-        (X, Y, {"batch_size": 1, "per_class": 1}, ValueError, "got 1 and 1"),
+        (X, Y, {}, ValueError, "one of batch_size, per_class and total; got None, None and None"),
+        (X, Y, {"batch_size": 1, "per_class": 1}, ValueError, "got 1, 1 and None"),
+        (X, Y, {"batch_size": 1, "total": 1}, ValueError, "got 1, None and 1"),
+        (X, Y, {"total": 2, "steps": 1}, ValueError, "steps goes with per_class"),
+        (X, Y, {"total": 0}, ValueError, "total must be a positive whole number; got 0"),
         (X, Y, {"batch_size": 1, "steps": 1}, ValueError, "steps goes with per_class"),
         (X, Y, {"batch_size": 0}, ValueError, "batch_size must be a positive whole number; got 0"),
         (X, Y, {"per_class": 0}, ValueError, "per_class must be a positive whole number; got 0"),

@@ -14,8 +14,15 @@ def test_every_name_loads_without_options(name, data_root):
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="no data set 'qm9'. The names are: .*qm9-mini"):
+    with pytest.raises(ValueError, match="no data set 'qm9'.*The names are: .*qm9-mini"):
         load("qm9")
+
+
+def test_an_unknown_name_is_answered_with_one_like_it():
+    with pytest.raises(ValueError, match=r"no data set 'qm9_mini'\. Did you mean 'qm9-mini'\? The names are"):
+        load("qm9_mini")
+    with pytest.raises(ValueError, match=r"no data set 'xyz'\. The names are"):
+        load("xyz")
 
 
 def test_an_unknown_option_is_named():

@@ -91,3 +91,16 @@ def test_posterior_names_what_the_caller_does_not():
 def test_a_posterior_that_does_not_fit_is_refused(sites, coords, dims, message):
     with pytest.raises(ValueError, match=message):
         posterior_group(sites, coords, dims)
+
+
+def test_rows_may_be_called_by_numbers_of_their_own():
+    """As those of one target are in a table that has others' rows too."""
+    labels = {"a": np.array([1.0, np.nan, 3.0]), "b": np.zeros(2)}
+    rows = ScoredRows(labels, {"a": np.array([4, 7, 9])})
+    found = rows.observations()
+    np.testing.assert_array_equal(found["obs_a"], [4, 9])
+    np.testing.assert_array_equal(found["obs_b"], [0, 1])
+    with pytest.raises(ValueError, match=r"row_numbers\['a'\] has shape \(2,\); expected \(3,\)"):
+        ScoredRows(labels, {"a": np.array([4, 7])})
+    with pytest.raises(ValueError, match="c"):
+        ScoredRows(labels, {"c": np.zeros(2)})

@@ -52,7 +52,7 @@ def test_predictions_are_those_of_the_run(kept, method):
     agree(tree, fitted, mixed(), 3)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "vmtl-ac"])  # which is of classes
 def test_every_method_can_be_kept(name, data, tmp_path):
     tree = run(data, METHODS[name], 1, replace(BUDGET, epochs=1), tmp_path, keep_model=True)
     agree(tree, load_fitted(tmp_path), data, 1)

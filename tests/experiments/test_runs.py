@@ -9,7 +9,7 @@ from scipy import stats
 import bmtl
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import METHODS, Budget, Method, run, validation_errors, validation_score
+from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, validation_errors, validation_score
 from bmtl.experiments import runs as module
 from bmtl.inference.checkpoint import check_file
 from bmtl.inference.predictives import mixture
@@ -166,6 +166,45 @@ def test_a_run_leaves_the_global_generator_as_it_was(data):
     before = torch.get_rng_state()
     run(data, BAYESIAN, 0, replace(BUDGET, epochs=1))
     torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+# ---- Inputs from elsewhere -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method",
+    [STL, BAYESIAN, METHODS["mc-dropout"], METHODS["mt-enet"], replace(METHODS["ensemble"], members=2)],
+    ids=lambda method: method.name,
+)
+def test_inputs_from_elsewhere_are_predicted_and_learnt_nothing_from(data, tmp_path, method):
+    """The tree holds what the kept model says of them, and is otherwise that of a run without them."""
+    far = 50 + 10 * np.random.default_rng(1).normal(size=(7, 3))
+    tree = run(data, method, 3, BUDGET, tmp_path / "with", keep_model=True, outside=far)
+    without = run(data, method, 3, BUDGET, tmp_path / "without", keep_model=True)
+    assert set(tree.children) - set(without.children) == {"predictions", "predictions_uncertainty"}
+    kept = load_fitted(tmp_path / "with").predict(far, seed=3)
+    members = method.members * BUDGET.draws
+    for name in data.tasks:
+        found = tree[f"predictions/y_{name}"].values
+        assert found.shape == (1, members, 7)
+        expected = kept[f"predictions/y_{name}"].values
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())  # kept in float32
+        for what in ("total", "aleatoric", "epistemic"):
+            expected = kept[f"predictions_uncertainty/{what}_{name}"]
+            np.testing.assert_allclose(tree[f"predictions_uncertainty/{what}_{name}"], expected, rtol=1e-5, atol=1e-9)
+    for group in {node.path for node in without.subtree} - {"/training"}:
+        xr.testing.assert_equal(tree[group].to_dataset(), without[group].to_dataset())
+    timeless = [part["training"].to_dataset().drop_vars("seconds") for part in (tree, without)]
+    xr.testing.assert_equal(*timeless)
+    assert validation_score(tree) == validation_score(without)
+    assert validation_errors(tree) == validation_errors(without)
+    one, other = (load_fitted(tmp_path / folder).predict(data.x[:5])["predictions"] for folder in ("with", "without"))
+    xr.testing.assert_equal(one.to_dataset(), other.to_dataset())
+
+
+def test_inputs_from_elsewhere_that_do_not_fit(data, never_trains):
+    with pytest.raises(ValueError, match=r"shape \(7, 2\); the model was trained on 3 columns"):
+        run(data, EW, 0, BUDGET, outside=np.zeros((7, 2)))
 
 
 # ---- Kinds of data ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bmtl.datasets import MultiTaskData
+from bmtl.datasets.many_tasks import assemble
 from bmtl.experiments import METHODS, Budget, Method
 
 BUDGET = Budget(epochs=2, batch_size=16, widths=(6,), draws=8)
@@ -57,6 +58,17 @@ def ragged():
     data = toy()
     odd = np.arange(80) % 3 == 0
     return toy(y={"mass": np.where(odd, np.nan, data.y["mass"]), "length": np.where(odd, data.y["length"], np.nan)})
+
+
+def domains(kind=2, lacking=None):
+    """120 rows, each of one of three targets; of `lacking`, the last class is nowhere."""
+    random = np.random.default_rng(1)
+    task = np.arange(120) % 3
+    x = random.normal(size=(120, 4))
+    y = 5.0 + 2.0 * x[:, 0] if kind == "regression" else classes_of(x, kind)
+    if lacking is not None:
+        y[(task == "abc".index(lacking)) & (y == kind - 1)] = 0
+    return assemble("domains", x, y, task=task, task_names=["a", "b", "c"], kind=kind, seed=1)
 
 
 class Deadly(Mapping):

@@ -64,7 +64,14 @@ def test_log_probabilities_are_those_of_the_drawn_predictive(fitted, inputs):
 def test_draws_at_once_are_of_the_same_law(preset, common, inputs):
     """Averages of 300 draws; a probability's draws spread by less than 1/2, so a difference's error is below 0.041."""
     x, y, _ = inputs
-    options = {"widths": (8,), "latent": 5, "dropout": 0.5, "support": (x, y), "attention": "all", "generator": seeded()}
+    options = {
+        "widths": (8,),
+        "latent": 5,
+        "dropout": 0.5,
+        "support": (x, y),
+        "attention": "all",
+        "generator": seeded(),
+    }
     model = vmtl_preset(preset, 4, {"a": CLASSES, "b": CLASSES}, 20, scale_w=1.0, **options)
     with torch.no_grad():
         model.classifiers.loc.mul_(6.0)

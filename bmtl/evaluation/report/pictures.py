@@ -8,11 +8,13 @@ import xarray as xr
 from bmtl.evaluation import plots
 from bmtl.evaluation.history import has, recorded
 from bmtl.evaluation.metrics.labelled import targets_of
+from bmtl.evaluation.relatedness import relating
 from bmtl.evaluation.report.figures import Picture
 from bmtl.evaluation.report.shown import Trees, first_ones, with_group, with_values
 from bmtl.evaluation.scores import kinds_of
 
 MOST_MATRICES = 3  # runs whose gradients are shown pair by pair
+MOST_RELATED = 24  # tasks of a heat map whose cells can be told apart
 MOST_ALONE = 4  # targets with a picture of their own
 
 
@@ -79,6 +81,24 @@ def of_conflicts(trees: Trees) -> Iterator[Picture]:
         recording = {name: tree for name, tree in trees.items() if has(tree, array)}
         if recording:
             yield Picture(title, caption, partial(draw, recording))
+
+
+def of_relatedness(trees: Trees) -> Iterator[Picture]:
+    """What the tasks' priors are made of, for models that make them of each other's posteriors."""
+    having = {
+        name: tree for name, tree in trees.items() if relating(tree) and len(tree["posterior"]["task"]) <= MOST_RELATED
+    }
+    chosen, note = first_ones(list(having), "methods whose priors come from other tasks", MOST_MATRICES)
+    for name in chosen:
+        drawing = [partial(plots.relatedness_matrix, having[name], latent=latent) for latent in relating(having[name])]
+        yield Picture(
+            f"Which tasks are related: {name}",
+            "Share of each source in each task's prior, of the classifiers w or the representations z: mean over the draws, "
+            "and the interval that holds 95 % of them. Rows sum to one; the anchor is the part that knows of no task. A "
+            f"large share says that a source's posterior is near, which is no correlation.{note}",
+            drawing[0],
+            drawing[1:],
+        )
 
 
 def of_regressions(trees: Trees) -> Iterator[Picture]:

@@ -74,6 +74,7 @@ def sections(reading: Reading) -> list[Section]:
         *tables,
         Section("training", "Training", _introduced(reading, _drawn(pictures.of_training(trees)))),
         Section("conflicts", "Conflicts", _introduced(reading, _drawn(pictures.of_conflicts(trees)))),
+        Section("relatedness", "Relatedness", _introduced(reading, _drawn(pictures.of_relatedness(trees)))),
         Section("calibration", "Calibration", _introduced(reading, calibration)),
         Section("recalibration", "Recalibration", _introduced(reading, [recalibrated(trees)])),
         Section("trust", "Trust", [trusted(trees)]),

@@ -52,6 +52,26 @@ def test_a_comparison_has_every_section_and_every_picture(folder):
         assert words in page.text
 
 
+def test_the_relatedness_of_tasks_is_shown_where_a_run_has_it(folder):
+    source = folder({"stl": 0.3, "vmtl": 0.2}, splits=1)
+    file = source / "vmtl/split-0-seed-0/results.nc"
+    for tasks, drawn in ((3, True), (40, False)):  # of 40, cells could not be told apart
+        names = [f"t{i}" for i in range(tasks)]
+        share = np.full((5, tasks, tasks + 1), 0.5 / (tasks - 1))
+        share[:, range(tasks), range(tasks)], share[..., -1] = 0.0, 0.5
+        tree = results.read(file)
+        tree["posterior"] = results.to_datatree(
+            posterior={"relatedness_w": share, "relatedness_z": share},
+            dims=dict.fromkeys(("relatedness_w", "relatedness_z"), ("task", "source")),
+            coords={"task": names, "source": [*names, "anchor"]},
+        )["posterior"]
+        results.write(tree, file)
+        page = page_of(source)
+        assert ("relatedness" in page.ids) == drawn
+        assert page.text.count("Which tasks are related: vmtl") == drawn
+        assert "Not drawn" not in page.text
+
+
 def test_equal_results_make_equal_pages(folder, tmp_path):
     source = folder({"stl": 0.3}, splits=1)
     assert report(source, tmp_path / "a.html").read_bytes() == report(source, tmp_path / "b.html").read_bytes()

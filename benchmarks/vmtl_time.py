@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def measure(
     y = {name: torch.arange(rows) % classes for name in names}
     test = {name: torch.randn(250, inputs, generator=generator) for name in names}
 
-    def model(preset: str, **switches: str) -> VMTL:
+    def model(preset: str, **switches: Any) -> VMTL:
         return vmtl_preset(
             preset,
             inputs,
@@ -78,12 +78,14 @@ def measure(
 
         return step
 
-    def inference(preset: str, samples: int, **switches: str) -> Callable[[], object]:
+    def inference(preset: str, samples: int, **switches: Any) -> Callable[[], object]:
         program = model(preset, **switches)
 
         def predict() -> object:
             with torch.no_grad():
-                return log_probabilities(program, program.guide(), test, num_draws=samples, parallel=samples > 1)
+                return log_probabilities(
+                    program, program.guide(), test, num_draws=samples, parallel=samples > 1, max_plate_nesting=2
+                )
 
         return predict
 

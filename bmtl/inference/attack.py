@@ -56,6 +56,7 @@ def log_probabilities(
     num_draws: int = 20,
     seed: int = 0,
     parallel: bool = False,
+    max_plate_nesting: int | None = None,
 ) -> dict[str, Tensor]:
     """Logarithm of the class probabilities of the predictive, which averages draws; differentiable in `x`.
 
@@ -69,6 +70,7 @@ def log_probabilities(
         seed: Of the draws; torch's global generator is left as it was.
         parallel: Take all draws at once, in one more plate left of all others: other draws of the same law, in a fraction
             of the time, and with the memory of all. Model and guide must broadcast, as they must for vectorised particles.
+        max_plate_nesting: Number of nested plates, for `parallel`; found from a run on one row if None.
 
     Returns:
         Target -> ``(N, C)``.
@@ -81,7 +83,8 @@ def log_probabilities(
     seeds = torch.randint(2**62, (num_draws,), generator=torch.Generator().manual_seed(seed)).tolist()
     evaluating = _evaluating(model, guide)
     if parallel:
-        plate = pyro.plate(PARTICLE_PLATE, num_draws, dim=-1 - _nesting(model, guide, few_rows(x)))
+        nesting = _nesting(model, guide, few_rows(x)) if max_plate_nesting is None else max_plate_nesting
+        plate = pyro.plate(PARTICLE_PLATE, num_draws, dim=-1 - nesting)
         model, guide, seeds = plate(model), plate(guide), seeds[:1]
     found: dict[str, list[Tensor]] = {}
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

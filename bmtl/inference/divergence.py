@@ -21,7 +21,7 @@ def divergence(q: Any, p: Any) -> Any:
     Raises:
         NotImplementedError: If no closed form is registered for the two.
     """
-    normals = all(type(_base(fn)) in (Normal, torch.distributions.Normal) for fn in (q, p))
+    normals = all(isinstance(_base(fn), torch.distributions.Normal) for fn in (q, p))
     if not normals or not any(_repeated(q)):
         return kl_divergence(q, p)
     return kl_divergence(_once(q), _once(p)).expand(q.batch_shape)

@@ -84,8 +84,10 @@ def test_draws_at_once_are_of_the_same_law(preset, common, inputs):
         assert all_[task].shape == (size, CLASSES)
         torch.testing.assert_close(all_[task].exp().sum(-1), torch.ones(size))
         assert (one[task].exp() - all_[task].exp()).abs().max() < 4 * 0.041
-    again = log_probabilities(model, model.guide(), given, num_draws=300, seed=1, parallel=True)
-    assert torch.equal(again["a"], all_["a"])
+    for nesting in (None, 2):
+        options = {"num_draws": 300, "seed": 1, "parallel": True, "max_plate_nesting": nesting}
+        again = log_probabilities(model, model.guide(), given, **options)
+        assert torch.equal(again["a"], all_["a"])
 
 
 def test_a_latent_of_its_own_dimension_is_drawn_for_each_parallel_draw():

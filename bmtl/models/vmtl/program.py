@@ -273,7 +273,7 @@ class VMTL(nn.Module):
     def _posterior(self, loc: Tensor, variance: Tensor | None, event_dim: int) -> TorchDistribution:
         if variance is None:
             return dist.Delta(loc, event_dim=event_dim)
-        return dist.Normal(loc, variance.clamp_min(1e-12).sqrt()).to_event(event_dim)
+        return _Normal(loc, variance.clamp_min(1e-12).sqrt()).to_event(event_dim)
 
     # ---- Guide and program ---------------------------------------------------------------------------------------
 
@@ -385,6 +385,15 @@ def _predicting(encoder: nn.Module) -> Iterator[None]:
         yield
     finally:
         encoder.train(training)
+
+
+class _Normal(dist.Normal):
+    """Draws in one pass over them: the samples of z are the largest tensor there is."""
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return torch.addcmul(self.loc, noise, self.scale)
 
 
 def _marked(moments: Moments) -> Moments:

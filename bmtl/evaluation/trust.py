@@ -26,6 +26,8 @@ SAFE_DRAWS = 2200  # for which 1 - 1 / log10(draws) exceeds it
 def trust(tree: xr.DataTree) -> xr.Dataset:
     """Pareto k of the posterior, and leave-one-out log densities by task.
 
+    The program must be a joint density: under a prior that is made of other tasks' posteriors (`VMTL`) there is none.
+
     Args:
         tree: A results tree with the group ``train``, from ``bmtl.results_tree(..., train=bmtl.draw(model, guide,
             *data.tensors("train"), num_draws=1000))``.

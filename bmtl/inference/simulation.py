@@ -77,7 +77,8 @@ def simulated_ranks(
 
     Each data set costs a fit. What is tested is guide, optimizer and training together, for data sets such as the prior
     makes at these inputs. Parameters of the model are held as they are: `fit` must learn with the same ones (of the trunk,
-    say), or the latents above them mean something else.
+    say), or the latents above them mean something else. A prior that moves with the fit, as that of `VMTL` from other tasks,
+    draws no truths.
 
     Args:
         model: The task model; ``model(x)`` samples its latents from their priors and a site ``y_<target>`` for each target.

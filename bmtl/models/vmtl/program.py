@@ -44,7 +44,8 @@ class VMTL(nn.Module):
 
     The prior of w_t combines the posteriors of the other tasks' classifiers; that of z_tn combines the encoder's output at
     what the other tasks answer to x_tn (`Support.attend`). They are constants in a step: task t's divergence moves its
-    own posterior and its own weights of the others, and no other task's.
+    own posterior and its own weights of the others, and no other task's. So under ``prior="tasks"`` there is no joint model:
+    NUTS, simulation-based calibration, Pareto k and an evidence mean nothing there.
 
     A batch is ``(x, y)``: x one tensor for all tasks or a mapping task -> ``(B_t, D)``, of any lengths; y a mapping task ->
     ``(B_t,)``, with NaN (regression) or -1 (classes) where a label is missing. A row without a label has no divergence.
@@ -80,7 +81,8 @@ class VMTL(nn.Module):
         attention: Which rows answer for z's prior: those of the row's "class", or "all"; by default "class" for classes.
         support: ``(x, y)`` of the training rows; needed for z's prior under "tasks" and for "amortised".
         sampling: "logits" draws ``w_t z`` for each row from its own normal law, given z: less noise, and nothing of size
-            rows x C x H; "weights" uses the drawn w. Predictions always do.
+            rows x C x H; "weights" uses the drawn w. Predictions always do. "logits" is for this program's own guide: it
+            takes that guide's moments, and another guide, or NUTS, needs "weights".
         kl_weights: What the divergences are multiplied by.
         predict: "draws", or "mean" for predictions at the posterior means.
         generator: Draws initial weights; None uses torch's global generator.

@@ -75,18 +75,21 @@ class TaskPriors(nn.Module):
 
         Args:
             weights: ``(T, 1, T - 1)``.
-            answers: Mean and variance of z at each other task's answer to each row, ``(R, T - 1, H)``.
+            answers: Mean and variance of z at what `answers` gives, ``(R, T - 1, H)`` or ``(B, T, H)``.
             rows: The R rows.
         """
-        loc, variance = (
-            rows.pad(part.split(rows.sizes), fill)
-            for part, fill in zip(answers, (0.0, 1.0), strict=True)
-            if part is not None
-        )
+        if answers[0].shape[1] == len(self.others):
+            loc, variance = (part[:, self.others].transpose(0, 1) for part in answers if part is not None)
+        else:
+            loc, variance = (
+                rows.pad(part.split(rows.sizes), fill)
+                for part, fill in zip(answers, (0.0, 1.0), strict=True)
+                if part is not None
+            )
         return self._combined("z", weights, loc, variance, 1)
 
     def answers(self, rows: Rows, labels: Tensor, support: Support, by_class: bool) -> Answers:
-        """What each other task answers to each of the R rows.
+        """What each other task answers to each of the R rows; for all tasks once, where they ask about the same B rows.
 
         Args:
             rows: The rows.
@@ -94,6 +97,9 @@ class TaskPriors(nn.Module):
             support: The rows that answer.
             by_class: Only rows of the same class answer.
         """
+        if rows.common and not by_class:
+            every = torch.arange(len(self.others), device=rows.packed.device)
+            return support.attend(rows.packed, every.expand(len(rows.packed), -1), None)
         x = torch.cat(list(rows.inputs.values()))
         sizes = torch.tensor(rows.sizes, device=x.device)
         task = torch.arange(len(sizes), device=x.device).repeat_interleave(sizes)

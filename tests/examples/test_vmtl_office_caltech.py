@@ -44,7 +44,7 @@ def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys
     for name in ("relatedness.png", "robustness.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     tree = results.read(tmp_path / "5" / "VMTL-Dirichlet" / "seed-0" / "results.nc")
-    assert tree["posterior/relatedness_w"].sizes == {"chain": 1, "draw": 20, "task": 4, "source": 5}
+    assert tree["posterior/relatedness_w"].sizes == {"chain": 1, "draw": example.DRAWS, "task": 4, "source": 5}
     assert tree["observed_data/y_dslr"].size == len(example.load(DATA, 0.05, "counts").rows_by_task("test")["dslr"])
     # No attack is the prediction itself, but for the draws.
     assert tree["robustness/accuracy"].sel(eps=0).values == pytest.approx(frame["accuracy"][-4:], abs=0.1)

@@ -19,7 +19,8 @@ class BatchesByTask(Batches):
     expectation each class of a task weighs alike, so the loss is not that of the training set where classes differ in size.
 
     With `total` an epoch is each row once, as if all tasks' rows were one table: each task deals its rows out over the
-    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins anew.
+    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins anew, and batches are larger
+    than `total` by its rows.
 
     With `batch_size` each task is shuffled as in `Batches`. Resuming is as there.
 

@@ -159,7 +159,7 @@ def _put(tree: xr.DataTree, path: Path) -> None:
     later = _Later()
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
         for node in tree.subtree:
-            group = node.to_dataset(inherit=False)
+            group = node.to_dataset(inherit=node is tree)  # the root of a file has nothing above it
             store = NetCDF4DataStore(file if node is tree else file.createGroup(node.path))
             group.dump_to_store(store, writer=later, encoding=_compression(group))
         for target, values in later.values:

@@ -173,6 +173,16 @@ def scaled_inputs(x: ArrayLike, scaler: Scaler, width: int) -> Tensor:
     return torch.as_tensor(scaler.transform(values), dtype=torch.float32)
 
 
+def check_settings(method: Method) -> None:
+    """Raises a ``ValueError`` if a method has an option that is no plain value, which `save` cannot write."""
+    try:
+        json.dumps(method.settings())
+    except TypeError as error:
+        raise ValueError(
+            f"The options of {method.name!r} cannot be kept in a file: {error}. Give plain values."
+        ) from error
+
+
 def save(
     path: Path, data: MultiTaskData, method: Method, budget: "Budget", states: Sequence[Sequence[dict[str, Any]]]
 ) -> None:

@@ -170,19 +170,24 @@ def _vmtl(
     generator: torch.Generator,
     *,
     preset: str = "VMTL",
-    kl_w: float = 0.1,
-    kl_z: float = 1e-4,
+    kl_w: float | None = None,
+    kl_z: float | None = None,
     **switches: Any,
 ) -> Built:
     """Of `bmtl.models.vmtl_preset`, whose encoder has the trunk's widths (ELU) and as many latents as its last layer.
 
-    Where a preset has Gaussian latents, their divergences are multiplied by `kl_w` and `kl_z`: at their full weight, 1, they
-    outweigh tens of rows a task, and predictions are at chance. Inputs have no dropout unless `dropout` says so. For z's
-    prior, rows of a row's own class answer where all tasks have all classes (``attention="class"``), and all rows elsewhere.
+    Where a preset has Gaussian latents, their divergences are multiplied by `kl_w` and `kl_z`, by default 0.1 and 1e-4: at
+    their full weight, 1, they outweigh tens of rows a task, and predictions are at chance. Inputs have no dropout unless
+    `dropout` says so. For z's prior, rows of a row's own class answer where all tasks have all classes
+    (``attention="class"``), and all rows elsewhere.
     """
     given: dict[str, Any] = {"latent": widths[-1], "dropout": 0.0, **switches}
-    if not given.get("as_released"):  # which has weights of its own
-        given["kl_weights"] = KLWeights(kl_w, kl_z)
+    if not given.get("as_released") and "kl_weights" not in given:
+        given["kl_weights"] = KLWeights(0.1 if kl_w is None else kl_w, 1e-4 if kl_z is None else kl_z)
+    elif (kl_w, kl_z) != (None, None):
+        raise ValueError(
+            f"kl_w={kl_w} and kl_z={kl_z} go without kl_weights and as_released, which have weights of their own."
+        )
     if "attention" not in given and _lacks_a_class(shape):
         given["attention"] = "all"
     model = vmtl_preset(

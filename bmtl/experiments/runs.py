@@ -111,13 +111,15 @@ def run(
 
     Raises:
         OSError: If `folder` cannot be written, before anything is trained.
-        ValueError: If the data lack a part or a label, `outside` does not have their columns, or the model cannot take
-            them, before anything is trained.
+        ValueError: If the data lack a part or a label, `outside` does not have their columns, the model cannot take
+            them, or is to be kept and has an option that is no plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
     check_data(data)
     unlabelled = None if outside is None else fitted.scaled_inputs(outside, data.x_scaler, data.x.shape[1])
     out = None if folder is None else results.check_writable(folder)
+    if out is not None and keep_model:
+        fitted.check_settings(method)
     if out is not None:
         for name in ("last.ckpt", "partial.nc"):  # of an earlier run that was interrupted
             (out / name).unlink(missing_ok=True)
@@ -140,9 +142,9 @@ def run(
         raise
     tree = _run_tree(data, method, seed, budget, _joined(learnt))
     if out is not None:
+        results.write(tree, out / "results.nc")
         if keep_model:
             fitted.save(out / "model.pt", data, method, budget, [part.states for part in learnt])
-        results.write(tree, out / "results.nc")
     return tree
 
 

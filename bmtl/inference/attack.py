@@ -16,6 +16,7 @@ from torch.distributions import Bernoulli, Categorical
 from torch.nn import functional as F
 
 from bmtl.inference.draws import few_rows
+from bmtl.inference.loaders import forked
 from bmtl.inference.predictives import PREFIX, to_numpy
 from bmtl.tasks import PARTICLE_PLATE
 
@@ -87,8 +88,7 @@ def log_probabilities(
         plate = pyro.plate(PARTICLE_PLATE, num_draws, dim=-1 - nesting)
         model, guide, seeds = plate(model), plate(guide), seeds[:1]
     found: dict[str, list[Tensor]] = {}
-    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with evaluating, torch.random.fork_rng(devices=cuda):
+    with evaluating, forked(None):
         for own in seeds:
             torch.manual_seed(own)
             proposal = poutine.trace(guide).get_trace(x)
@@ -274,7 +274,7 @@ def _averaged(log_p: Tensor) -> Tensor:
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], x: Inputs) -> int:
     """How many plates stand in each other at most."""
-    with torch.no_grad(), _evaluating(model, guide):
+    with torch.no_grad(), _evaluating(model, guide), forked(None):
         proposal = poutine.trace(guide).get_trace(x)
         trace = poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)
     frames = [f for t in (proposal, trace) for site in t.nodes.values() for f in site.get("cond_indep_stack", ())]

@@ -189,7 +189,7 @@ class Bank:
     @contextmanager
     def _seeded(self, noise: torch.Generator) -> Iterator[None]:
         """Torch's own generators, which layers draw from, seeded for the time being."""
-        with forked(self._value.device):
+        with forked(None):  # the seed is every device's
             torch.manual_seed(int(torch.randint(2**62, (), generator=noise)))
             yield
 

@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence
 
 
 def divergence(q: Any, p: Any) -> Any:
-    """``KL(q || p)`` in closed form, of q's batch shape.
+    """``KL(q || p)`` in closed form, of their batch shape.
 
     A plate of particles sees one posterior many times over, as a view. The divergence of normals from normals is computed
     once for all of those, and its result is such a view too.
@@ -21,10 +21,14 @@ def divergence(q: Any, p: Any) -> Any:
     Raises:
         NotImplementedError: If no closed form is registered for the two.
     """
-    normals = all(isinstance(_base(fn), torch.distributions.Normal) for fn in (q, p))
-    if not normals or not any(_repeated(q)):
+    if not (_is_normal(q) and _is_normal(p) and any(_repeated(q))):
         return kl_divergence(q, p)
-    return kl_divergence(_once(q), _once(p)).expand(q.batch_shape)
+    return kl_divergence(_once(q), _once(p)).expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+
+
+def _is_normal(fn: Any) -> bool:
+    """A normal, also one that draws in a way of its own, but of no other density."""
+    return getattr(type(_base(fn)), "log_prob", None) is torch.distributions.Normal.log_prob
 
 
 def _base(fn: Any) -> Any:

@@ -236,3 +236,14 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
 def test_the_error_is_of_both_kinds():
     assert issubclass(ResultsFileError, OSError)
     assert issubclass(ResultsFileError, ValueError)
+
+
+def test_a_part_of_a_tree_keeps_the_coordinates_that_it_inherits(tmp_path):
+    whole = xr.DataTree.from_dict(
+        {"/": xr.Dataset(coords={"x": [1.0, 2.0]}), "/part": xr.Dataset({"a": ("x", [3.0, 4.0])})}
+    )
+    part = whole["part"]
+    part.attrs[storage.OWN] = "1"
+    found = read(write(part, tmp_path / "part.nc"))
+    assert found["x"].values.tolist() == [1.0, 2.0]
+    assert found["a"].sel(x=2.0) == 4.0

@@ -143,6 +143,19 @@ def test_the_weights_of_the_divergences_are_options():
     assert weights(as_released=True) == ReleasedKLWeights()
 
 
+def test_weights_given_twice_and_options_that_no_file_holds_are_told(tmp_path):
+    data = domains()
+    given = Method("m", model="vmtl", options={"kl_weights": KLWeights(1.0, 0.5)})
+    model, _ = build(given, shape_of(data, given), (8,), 0)
+    assert (model.kl_weights.w, model.kl_weights.z) == (1.0, 0.5)
+    for options in ({"kl_weights": KLWeights(1.0, 0.5), "kl_w": 0.1}, {"as_released": True, "kl_z": 0.1}):
+        twice = Method("m", model="vmtl", options=options)
+        with pytest.raises(ValueError, match="which have weights of their own"):
+            build(twice, shape_of(data, twice), (8,), 0)
+    with pytest.raises(ValueError, match="options of 'm' cannot be kept in a file: .*KLWeights"):
+        run(data, given, 0, BUDGET, tmp_path, keep_model=True)
+
+
 def test_the_seed_decides_a_run():
     one, same, other = (run(domains(), VMTL, seed, BUDGET)["probability/y_a"].values for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)

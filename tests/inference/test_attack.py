@@ -59,6 +59,19 @@ def test_log_probabilities_are_those_of_the_drawn_predictive(fitted, inputs):
         np.testing.assert_allclose(log_p[task].exp().detach(), drawn.probability[task], rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", ["mean", "gumbel"])
+def test_parallel_draws_leave_the_global_generator_and_need_no_site_in_the_task_plate(weights, inputs):
+    x, y, _ = inputs
+    options = {"widths": (8,), "latent": 5, "support": (x, y), "attention": "all", "generator": seeded()}
+    model = vmtl_preset("VMTL", 4, {"a": CLASSES, "b": CLASSES}, 20, latent_w="point", weights=weights, **options)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    log_p = log_probabilities(model, model.guide(), x, num_draws=3, parallel=True)
+    assert torch.equal(torch.rand(3), expected)
+    assert log_p["a"].shape == (ROWS, CLASSES)
+
+
 @pytest.mark.parametrize("preset", ["VBMTL", "VMTL-mean", "BMTL"])
 @pytest.mark.parametrize("common", [False, True])
 def test_draws_at_once_are_of_the_same_law(preset, common, inputs):

@@ -55,3 +55,19 @@ def test_other_laws_are_left_as_they_are():
     torch.testing.assert_close(divergence(q, p), kl_divergence(q, p))
     with pytest.raises(NotImplementedError):
         divergence(dist.Normal(0.0, 1.0).expand((3,)), dist.StudentT(3.0).expand((3,)))
+
+
+def test_a_prior_of_more_rows_and_a_normal_of_another_density():
+    q = dist.Normal(torch.zeros(()), 1.0).expand((3,))
+    p = dist.Normal(torch.arange(6.0).reshape(2, 3), 1.0)
+    torch.testing.assert_close(divergence(q, p), kl_divergence(q, p))
+
+    class Tempered(dist.Normal):
+        def log_prob(self, value):
+            return 2 * super().log_prob(value)
+
+    @torch.distributions.register_kl(Tempered, dist.Normal)
+    def doubled(q, p):
+        return 2 * torch.ones(q.batch_shape)
+
+    assert divergence(Tempered(torch.zeros(()), 1.0).expand((3,)), dist.Normal(0.0, 1.0)).tolist() == [2.0] * 3

@@ -545,8 +545,66 @@ def test_weights_of_divergences_are_positive(weights):
         KLWeights(*weights)
 
 
+def test_labels_of_the_other_kind_and_other_widths_are_told():
+    x, y = batch()
+    model = program(x, y)
+    with pytest.raises(TypeError, match=r"whole numbers below 4, -1 where one is missing; got torch.float32"):
+        losses(model, x, {name: labels.float() for name, labels in y.items()})
+    with pytest.raises(ValueError, match=r"(?s)At site 'y'.*within the support"):
+        losses(model, x, {**y, "a": torch.full_like(y["a"], CLASSES)})
+    x, y = batch(regression=True)
+    with pytest.raises(TypeError, match=r"floats, NaN where one is missing; got torch.int64"):
+        losses(program(x, y), x, {name: labels.long() for name, labels in y.items()})
+    model = program(x, y, "VBMTL", encoder=GaussianEncoder(nn.Linear(6, 4), 4, 3))
+    with pytest.raises(ValueError, match=r"means of shape \(\d+, 3\); \(\d+, 5\) is expected, rows and latent=5"):
+        losses(model, x, y)
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "linear"])
+@pytest.mark.parametrize("options", [{}, {"attention": "all"}, {"components": "attached"}, {"latent_z": "point"}])
+def test_steps_under_autocast(encoder, options):
+    """Half precision inside, float32 parameters and gradients: losses are those without it to bfloat16's precision."""
+    x, y = batch((8, 9, 15))
+    model = program(x, y, encoder=encoder, weights="mean", **options)
+    exact = losses(model, x, y).total
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses(model, x, y).total
+        half.backward()
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.5)
+    assert all(p.grad is None or (p.grad.dtype == p.dtype and p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_parts_of_an_encoder_that_are_frozen_stay_so():
+    x, y = batch((8, 9, 15))
+    trunk = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))
+    model = program(x, y, encoder=GaussianEncoder(trunk, 8, 5))
+    trunk[1].eval()
+    losses(model, x, y)
+    assert not trunk[1].training
+    assert trunk[0].training
+    assert trunk[1].running_mean.count_nonzero() == 0
+
+
+def test_an_encoder_that_adds_its_input_is_not_taken_apart():
+    class Skip(nn.Sequential):
+        def forward(self, h):
+            return h + super().forward(h)
+
+    x, y = batch((8, 9, 15))
+    support = Support(x, y, TASKS)
+    encoder = GaussianEncoder(Skip(nn.Linear(6, 6)), 6, 5, seeded()).eval()
+    sources = torch.tensor([[1, 2]]).expand(40, 2)
+    answers = support.attend(torch.randn(40, 6, generator=seeded(1)), sources, None)
+    assert answers.count > len(support.packed)
+    torch.testing.assert_close(
+        at_averages(encoder, support.packed, answers)[0], encoder(answers.average(support.packed))[0]
+    )
+
+
 def test_bad_supports_and_components_are_named():
     x, y = batch()
+    with pytest.raises(ValueError, match=r"without a labelled row in the support have no answers: \['b'\]"):
+        Support(x, {**y, "b": torch.full_like(y["b"], -1)}, TASKS)
     with pytest.raises(ValueError, match=r"no inputs or no labels for the tasks \['c'\]"):
         Support(x, {name: y[name] for name in "ab"}, TASKS)
     with pytest.raises(ValueError, match=r"The support of 'b' has inputs \(9, 6\) and labels \(8,\)"):

@@ -125,12 +125,12 @@ def at_averages(encoder: nn.Module, x: Tensor, answers: Answers) -> Moments:
 def _affine_first(trunk: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     """The layers before the first that is not affine in evaluation mode, and the others."""
     layers = list(_layers(trunk))
-    affine = list(itertools.takewhile(lambda layer: isinstance(layer, nn.Linear | nn.Dropout | nn.Identity), layers))
+    affine = list(itertools.takewhile(lambda layer: type(layer) in (nn.Linear, nn.Dropout, nn.Identity), layers))
     return nn.Sequential(*affine), nn.Sequential(*layers[len(affine) :])
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(module, nn.Sequential):
+    if type(module) is nn.Sequential:  # a subclass may do more than one after the other
         for part in module:
             yield from _layers(part)
     else:

@@ -27,7 +27,8 @@ def noisy(z: Tensor, loc: Tensor, variance: Tensor | None, draws: torch.Size) ->
         return product(z, loc)
     batch = torch.broadcast_shapes(z.shape[:-2], loc.shape[:-2], draws)
     noise = torch.randn(*batch, z.shape[-2], loc.shape[-2], dtype=loc.dtype, device=loc.device)
-    return _Noisy.apply(z, loc, variance, noise)
+    with torch.autocast(z.device.type, enabled=False):  # squares, and a backward that autocast does not reach
+        return _Noisy.apply(z.to(loc), loc, variance.to(loc), noise)
 
 
 class _Noisy(torch.autograd.Function):

@@ -88,7 +88,8 @@ class VMTL(nn.Module):
         generator: Draws initial weights; None uses torch's global generator.
 
     Raises:
-        ValueError: For unknown options and contradictions among them.
+        TypeError: When called, if labels are of the other kind.
+        ValueError: For unknown options and contradictions among them; when called, if an encoder gives another width.
 
     Source:
         Shen, Zhen, Worring & Shao (2021), Variational Multi-Task Learning with Gumbel-Softmax Priors. "bound", "moment",
@@ -131,6 +132,7 @@ class VMTL(nn.Module):
         self.names = check_names(tuple(targets))
         self.classes = classes_of(targets)
         self.n_data = numbers_of_data(n_data, self.names)
+        self.latent = latent
         self.scales = {"w": latent**-0.5 if scale_w is None else scale_w, "z": scale_z}
         for name, scale in self.scales.items():
             if not 0 < scale < math.inf:
@@ -229,7 +231,13 @@ class VMTL(nn.Module):
         """Mean and variance of z by task, ``(B_t, H)`` each; None for the variance of points, and where it is not asked."""
 
         def moments(encoder: nn.Module, x: Tensor) -> Moments:
-            return (location(encoder, x), None) if mean_only else encoder(x)
+            mean, variance = (location(encoder, x), None) if mean_only else encoder(x)
+            if mean.shape != (len(x), self.latent):
+                raise ValueError(
+                    f"The encoder gives means of shape {tuple(mean.shape)}; ({len(x)}, {self.latent}) is expected, rows and "
+                    f"latent={self.latent}."
+                )
+            return mean, variance
 
         if len(self.encoders) > 1:
             each = [moments(encoder, x) for encoder, x in zip(self.encoders, rows.inputs.values(), strict=True)]
@@ -269,6 +277,13 @@ class VMTL(nn.Module):
         loc, variance = (part.unflatten(0, answers.rows.shape[:2]) for part in moments if part is not None)
         return self.priors.z(weights[self.priors.site["z"]], (loc, variance), rows)
 
+    def _labels(self, rows: Rows, y: Mapping[str, Tensor]) -> Tensor:
+        labels = rows.labels(y)
+        if labels.is_floating_point() == bool(self.classes):
+            expected = f"whole numbers below {self.classes}, -1" if self.classes else "floats, NaN"
+            raise TypeError(f"Labels are {expected} where one is missing; got {labels.dtype} for {list(self.names)}.")
+        return labels
+
     def _normal(self, name: str, like: Tensor, shape: tuple[int, ...], event_dim: int) -> TorchDistribution:
         return dist.Normal(like.new_zeros(()), like.new_tensor(self.scales[name])).expand(shape).to_event(event_dim)
 
@@ -299,7 +314,7 @@ class VMTL(nn.Module):
                     pyro.sample("w", self._posterior(loc.unsqueeze(1), None if at_means else variance.unsqueeze(1), 2))
             means, variances = self.encode(rows, at_means) if self.gaussian["z"] else ((), None)
             if y is not None and variances is not None:
-                with self._rows(rows, rows.labels(y)), poutine.scale(scale=self.kl_weights.z):
+                with self._rows(rows, self._labels(rows, y)), poutine.scale(scale=self.kl_weights.z):
                     pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1))
         if y is None:
             for name, mean, variance in zip(self.names, means, variances or [None] * len(means), strict=False):
@@ -324,7 +339,7 @@ class VMTL(nn.Module):
                 with poutine.scale(scale=self._kl_weight_w(w)):
                     w = pyro.sample("w", self._prior_w(weights, w)).squeeze(-3)
             if y is not None:
-                labels = rows.labels(y)
+                labels = self._labels(rows, y)
                 with self._rows(rows, labels):
                     if self.gaussian["z"]:
                         with poutine.scale(scale=self.kl_weights.z):
@@ -357,14 +372,17 @@ class VMTL(nn.Module):
 
     def _tasks(self, predicting: bool) -> AbstractContextManager[Any]:
         """The plate of the tasks; none where it would be empty, which would hide its dimension."""
-        if predicting and self.priors is None and not self.gaussian["w"]:
+        drawn = self.gaussian["w"] or (self.priors is not None and any(m.drawn for _, m in self.priors.sites()))
+        if predicting and not drawn:
             return nullcontext()
         return task_plate(self.names, dim=-2, n_data=self.n_data)
 
     @contextmanager
     def _rows(self, rows: Rows, labels: Tensor) -> Iterator[None]:
         """The plate of the rows, scaled up to each task's number of data; rows whose label is missing are masked."""
-        up = torch.tensor([n / size for n, size in zip(self.n_data, rows.sizes, strict=True)], device=labels.device)
+        up = torch.tensor(
+            [n / max(size, 1) for n, size in zip(self.n_data, rows.sizes, strict=True)], device=labels.device
+        )
         seen = ~labels.isnan() if labels.is_floating_point() else labels != -1
         with pyro.plate("rows", max(rows.sizes), dim=-1), poutine.scale(scale=up[:, None]), poutine.mask(mask=seen):  # type: ignore[call-overload]
             yield
@@ -381,12 +399,13 @@ class VMTL(nn.Module):
 @contextmanager
 def _predicting(encoder: nn.Module) -> Iterator[None]:
     """Evaluation mode: the others' posteriors are those that they predict with, without dropout."""
-    training = encoder.training
+    modes = [(part, part.training) for part in encoder.modules()]  # part by part: some may be frozen
     encoder.eval()
     try:
         yield
     finally:
-        encoder.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 class _Normal(dist.Normal):

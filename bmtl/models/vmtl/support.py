@@ -20,7 +20,7 @@ class Support(nn.Module):
         names: The tasks.
 
     Raises:
-        ValueError: If a task is missing, inputs are not vectors, or labels have another length.
+        ValueError: If a task is missing or has no labelled row, inputs are not vectors, or labels have another length.
     """
 
     x: Tensor
@@ -46,6 +46,9 @@ class Support(nn.Module):
                     "(N, D) and (N,) are expected, since attention compares inputs as vectors."
                 )
         kept = {name: y[name] != -1 if not y[name].is_floating_point() else ~y[name].isnan() for name in names}
+        empty = [name for name in names if not kept[name].any()]
+        if empty:
+            raise ValueError(f"Tasks without a labelled row in the support have no answers: {empty}. Leave them out.")
         self.names = names
         self.discrete = all(not y[name].is_floating_point() for name in names)
         labels = [y[name][kept[name]] if self.discrete else torch.zeros(int(kept[name].sum())) for name in names]
@@ -57,7 +60,7 @@ class Support(nn.Module):
 
     def _take_members(self) -> None:
         """Which rows have each class, ``(C, T, m)``, padded to the most that one has."""
-        classes = torch.arange(int(self.label.max()) + 1)
+        classes = torch.arange(int(self.label.max()) + 1, device=self.label.device)
         member = self.label == classes[:, None, None]
         most = int(member.sum(-1).max())
         found = member.int().topk(most, sorted=True)  # rows of the class first
@@ -95,7 +98,8 @@ class Support(nn.Module):
             group, members = torch.zeros_like(sources[:, 0]), torch.arange(self.x.shape[1], device=x.device)
             members, there = members.expand(1, len(tasks), -1), (self.label != _NO_ROW).unsqueeze(0)
         else:
-            group, members, there = label.clamp_min(0), self.members, self.is_member
+            group = label.clamp(0, len(self.members) - 1)  # the likelihood tells of a label beyond the classes
+            members, there = self.members, self.is_member
         # Inputs to which the same rows answer stand together, so that each class has its own products only.
         order, counts = group.argsort(), group.bincount(minlength=len(members))
         place = torch.empty_like(order)
@@ -137,5 +141,5 @@ class Answers:
 
     def average(self, values: Tensor) -> Tensor:
         """The averages ``(R S, D)`` of the support's values ``(T N, D)``."""
-        rows, weights = self.rows.flatten(0, 1), self.weights.flatten(0, 1)
+        rows, weights = self.rows.flatten(0, 1), self.weights.flatten(0, 1).to(values.dtype)
         return F.embedding_bag(rows, values, per_sample_weights=weights, mode="sum")

@@ -10,7 +10,12 @@ class Mixing(nn.Module):
 
     Args:
         tasks: Number of tasks T, from 2.
+
+    Attributes:
+        drawn: Whether there is a site of which they are drawn.
     """
+
+    drawn = True
 
     def __init__(self, tasks: int) -> None:
         super().__init__()

@@ -9,6 +9,8 @@ from bmtl.models.vmtl.mixing.base import Mixing
 class Mean(Mixing):
     """Equal weights, ``1 / (T - 1)``."""
 
+    drawn = False
+
     def __init__(self, tasks: int) -> None:
         super().__init__(tasks)
         self.equal = nn.Buffer(torch.full(self.shape, 1 / (tasks - 1)), persistent=False)
@@ -22,6 +24,8 @@ class Mean(Mixing):
 
 class Learned(Mixing):
     """The softmax of free logits, from zero."""
+
+    drawn = False
 
     def __init__(self, tasks: int) -> None:
         super().__init__(tasks)

@@ -32,6 +32,7 @@ def start(example, monkeypatch, *arguments):
 
 @pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
 def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(example, "PENALTIES", (10.0,))  # logistic regressions are fitted in every report
     arguments = ("--root", DATA, "--out", tmp_path, "--quick")
     start(example, monkeypatch, *arguments)
     text = capsys.readouterr().out

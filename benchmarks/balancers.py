@@ -77,7 +77,12 @@ def plain(net: Net, x: Tensor, y: Tensor) -> Step:
 
 def ours(spec: str, net: Net, x: Tensor, y: Tensor) -> Step:
     svi = bmtl.BalancedSVI(
-        net, guide, functools.partial(torch.optim.Adam, lr=1e-4), spec, bmtl.TaskELBO(weigh="tasks"), on_error="skip"
+        net,
+        guide,
+        functools.partial(torch.optim.Adam, lr=1e-4),
+        spec,
+        bmtl.TaskELBO(normalize="task_mean"),
+        on_error="skip",
     )
 
     def step() -> None:

@@ -57,7 +57,7 @@ def main() -> None:
     for s, k in nets[: options.alone]:
         net = program(s, regulariser[k])
         optim = functools.partial(torch.optim.Adam, lr=lr[k])
-        svi = bmtl.BalancedSVI(net, net.guide(), optim, elbo=bmtl.TaskELBO(weigh="tasks"))
+        svi = bmtl.BalancedSVI(net, net.guide(), optim, elbo=bmtl.TaskELBO(normalize="task_mean"))
         singles.append((svi, Batches(*splits[s], BATCH, seed=s)))
         svi.initialise(*splits[s])
 

@@ -64,7 +64,7 @@ def measure(spec: str, tasks: int, parameters: float, steps: int) -> float:
 
     def train(width: int) -> None:
         sgd = functools.partial(torch.optim.SGD, lr=1e-4)
-        svi = bmtl.BalancedSVI(Net(width), guide, sgd, spec, bmtl.TaskELBO(weigh="tasks"))
+        svi = bmtl.BalancedSVI(Net(width), guide, sgd, spec, bmtl.TaskELBO(normalize="task_mean"))
         x, y = torch.randn(32, width), torch.randn(32, tasks)
         for _ in range(steps):
             svi.step(x, y)

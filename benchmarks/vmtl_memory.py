@@ -52,7 +52,7 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
             generator=generator,
         )
         elbo = bmtl.TaskELBO(
-            "analytic", num_particles=SAMPLES, vectorize_particles=True, max_plate_nesting=2, weigh="tasks"
+            "analytic", num_particles=SAMPLES, vectorize_particles=True, max_plate_nesting=2, normalize="task_mean"
         )
         svi = bmtl.BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=1e-3), elbo=elbo)
         loss = 0.0

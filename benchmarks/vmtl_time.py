@@ -68,7 +68,11 @@ def measure(
     def training(preset: str, samples: int) -> Callable[[], object]:
         program = model(preset)
         elbo = bmtl.TaskELBO(
-            "analytic", num_particles=samples, vectorize_particles=samples > 1, max_plate_nesting=2, weigh="tasks"
+            "analytic",
+            num_particles=samples,
+            vectorize_particles=samples > 1,
+            max_plate_nesting=2,
+            normalize="task_mean",
         )
         svi = bmtl.BalancedSVI(program, program.guide(), functools.partial(torch.optim.Adam, lr=1e-4), elbo=elbo)
 

@@ -46,7 +46,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 class task(Messenger):
-    """Marks every sample site inside as a part of one task; the innermost mark wins.
+    """SharedRepresentation every sample site inside as a part of one task; the innermost mark wins.
 
     The guide needs no marks: a guide site belongs to the task of the model's site of that name. Sites without a mark are
     shared. Entering the same task more than once (its prior here, its likelihood there) is normal.
@@ -109,7 +109,7 @@ def _mark(h: Tensor) -> Tensor:
 
 
 def shared(h: Tensor) -> Tensor:
-    """Marks the representation that the tasks share; returns it unchanged.
+    """SharedRepresentation the representation that the tasks share; returns it unchanged.
 
     Balancers may use a marked tensor as the surface where task gradients are compared: the parameters upstream of it are
     the shared ones. A program may mark several tensors (one per task, each from its own input): together they are the

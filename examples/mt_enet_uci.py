@@ -288,7 +288,7 @@ def thinned(name, x, seed, rate):
     generator = torch.Generator().manual_seed(seed)
     trunk = dropout_mlp(x.shape[1], (WIDTH,), rate=rate, generator=generator)
     made = Homoscedastic(trunk, WIDTH, {name: "regression"}, len(x), generator=generator)
-    made.slow_log_variance.requires_grad_(False)
+    made.scaled_log_variance.requires_grad_(False)
     return made
 
 

@@ -25,9 +25,9 @@ from bmtl.models.vmtl import VMTL, PointEncoder
 
 TASKS, FEATURES, ROWS, NOISE = 4, 20, 12, 0.3
 PRIORS = {
-    "bound, anchor 0": {"combine": "bound", "anchor": 0.0},
+    "bound, anchor 0": {"combine": "log-linear-pool", "anchor": 0.0},
     "sum, anchor 0": {"combine": "sum", "anchor": 0.0},
-    "bound, anchor 0.5": {"combine": "bound", "anchor": 0.5},
+    "bound, anchor 0.5": {"combine": "log-linear-pool", "anchor": 0.5},
     "Normal(0, 1), no other task": {"prior": "normal"},
 }
 
@@ -80,8 +80,8 @@ def train(switches, steps):
         generator=torch.Generator().manual_seed(0),
         **({"weights": "learned"} | switches),
     )
-    model.slow_log_variance.data.fill_(2 * np.log(NOISE) / 10)  # the noise is known
-    model.slow_log_variance.requires_grad_(False)
+    model.scaled_log_variance.data.fill_(2 * np.log(NOISE) / 10)  # the noise is known
+    model.scaled_log_variance.requires_grad_(False)
     elbo = bmtl.TaskELBO("analytic")
     svi = bmtl.BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=0.03), elbo=elbo)
     spread = np.zeros(steps)

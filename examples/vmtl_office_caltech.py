@@ -37,7 +37,6 @@ from matplotlib.figure import Figure
 
 import bmtl
 from bmtl.datasets import office_caltech10
-from bmtl.datasets.scaler import Scaler
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.metrics.entropy import entropy_ratio_of_rows
 from bmtl.evaluation.metrics.probabilities import entropy_of_probabilities, predicted_class
@@ -49,6 +48,7 @@ from bmtl.experiments.trees import add_relatedness, results_tree
 from bmtl.inference.attack import log_probabilities, robustness
 from bmtl.models.networks.mlp import linear
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, vmtl_preset
+from bmtl.targets.scaler import Scaler
 
 METHODS = {
     **{name: {"preset": name} for name in ("STL", "VSTL", "BMTL", "VBMTL")},
@@ -73,7 +73,7 @@ ATTACKED = 0.05  # proportion at which robustness is measured, with seed 0
 RELATED = 0.2  # and the one at which relatedness is
 ELBO, ELBO_RELEASED = (
     bmtl.TaskELBO(
-        "analytic", num_particles=pairs, vectorize_particles=True, max_plate_nesting=2, weigh="tasks"
+        "analytic", num_particles=pairs, vectorize_particles=True, max_plate_nesting=2, normalize="task_mean"
     )  # pairs (z, w)
     for pairs in (2, 10)
 )

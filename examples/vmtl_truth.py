@@ -114,8 +114,8 @@ def program(x, kind, noise, **options):
         **options,
     )
     if kind == "regression":
-        model.slow_log_variance.data.fill_(2 * math.log(noise) / 10)
-        model.slow_log_variance.requires_grad_(False)
+        model.scaled_log_variance.data.fill_(2 * math.log(noise) / 10)
+        model.scaled_log_variance.requires_grad_(False)
     return model
 
 

@@ -38,7 +38,7 @@ def trained(data, spec, epochs):
     trunk = mlp(x.shape[1], (128, 128), generator=generator)
     model = Homoscedastic(trunk, 128, data.kinds, len(x), noise="fixed", head="linear", generator=generator)
     adam = functools.partial(torch.optim.Adam, lr=2e-3)
-    svi = bmtl.BalancedSVI(model, model.guide(), adam, spec, bmtl.TaskELBO("analytic", weigh="tasks"))
+    svi = bmtl.BalancedSVI(model, model.guide(), adam, spec, bmtl.TaskELBO("analytic", normalize="task_mean"))
     bmtl.fit(svi, Batches(x, y, 128, seed=0), max_epochs=epochs, progress=False)
     print(f"{spec}: {svi.steps} steps")
     return results.to_datatree(training=history_arrays(svi.history), tasks=svi.names, method=spec)

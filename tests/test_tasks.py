@@ -13,7 +13,7 @@ from pyro.infer.reparam import LocScaleReparam
 from torch.testing import assert_close
 
 import bmtl
-from bmtl.inference.marks import Marks
+from bmtl.inference.shared_representation import SharedRepresentation
 from bmtl.tasks import check_names
 
 NAN = math.nan
@@ -151,7 +151,7 @@ def test_a_task_plate_with_a_repeated_name_is_refused():
 def test_the_mark_is_an_identity_in_value_and_gradient():
     h = torch.randn(3, 2, requires_grad=True)
     assert bmtl.shared(h) is h
-    with Marks() as marks:
+    with SharedRepresentation() as marks:
         assert bmtl.shared(h) is h
     assert marks.tensors == [h]
     assert not marks.leaves
@@ -159,7 +159,7 @@ def test_the_mark_is_an_identity_in_value_and_gradient():
 
 def test_every_mark_is_kept_in_order():
     inputs = [torch.randn(2), torch.randn(3), torch.randn(2)]
-    with Marks() as marks:
+    with SharedRepresentation() as marks:
         for h in inputs:
             bmtl.shared(h)
     assert [id(h) for h in marks.tensors] == [id(h) for h in inputs]
@@ -173,7 +173,7 @@ def test_a_cut_ends_the_graph_at_leaves_from_which_the_trunk_can_be_resumed():
         return (bmtl.shared(weight.square()) * head).sum() + (bmtl.shared(weight.exp()) * head).sum()
 
     whole = torch.autograd.grad(loss(), [weight, head])
-    with Marks(cut=True) as marks:
+    with SharedRepresentation(cut=True) as marks:
         cut = loss()
     at_leaves = torch.autograd.grad(cut, marks.leaves, retain_graph=True)
     (at_weight,) = torch.autograd.grad(cut, [weight], retain_graph=True, allow_unused=True)

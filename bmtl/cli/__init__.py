@@ -9,10 +9,10 @@ import typer
 from rich.markup import escape
 
 from bmtl import __version__
-from bmtl.cli import comparing, fitting, listing, reporting  # each adds its commands
+from bmtl.cli import compare, list, report, train_predict  # each adds its commands
 from bmtl.cli.console import app, console, errors
 
-__all__ = ["app", "comparing", "fitting", "listing", "main", "reporting"]
+__all__ = ["app", "compare", "list", "main", "report", "train_predict"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

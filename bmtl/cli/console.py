@@ -33,9 +33,9 @@ console = Console()
 errors = Console(stderr=True)
 
 
-def print_remarks(data: MultiTaskData) -> None:
+def print_data_warnings(data: MultiTaskData) -> None:
     """Warns of what is odd about the data, on the error console."""
-    for remark in data.remarks():
+    for remark in data.data_warnings():
         errors.print("[bold yellow]Warning:[/]", escape(remark), highlight=False, soft_wrap=True)
 
 

@@ -4,6 +4,6 @@ from bmtl.datasets.base import MultiTaskData
 from bmtl.datasets.batches import Batches
 from bmtl.datasets.batches_by_task import BatchesByTask
 from bmtl.datasets.registry import describe, load, names
-from bmtl.datasets.scaler import Scaler
+from bmtl.targets.scaler import Scaler
 
 __all__ = ["Batches", "BatchesByTask", "MultiTaskData", "Scaler", "describe", "load", "names"]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bmtl.datasets import checks
-from bmtl.datasets.scaler import Scaler
+from bmtl.targets.scaler import Scaler
 
 Kind = Literal["regression"] | int
 
@@ -246,7 +246,7 @@ class MultiTaskData:
         """
         return checks.labelled(self.y[task][self._rows(part)])
 
-    def remarks(self) -> list[str]:
+    def data_warnings(self) -> list[str]:
         """What is odd about the training rows, a sentence each: targets of which there is nothing to learn."""
         found = []
         for task, rows in self.rows_by_task("train").items():

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bmtl.datasets.scaler import Scaler
+from bmtl.targets.scaler import Scaler
 
 
 def inputs(x: ArrayLike) -> np.ndarray:

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from bmtl.datasets import MultiTaskData
-from bmtl.datasets.scaler import Scaler
 from bmtl.evaluation import results
 from bmtl.evaluation.mixture import StudentTMixture
 from bmtl.evaluation.predictive import EmpiricalPredictive
@@ -24,7 +23,8 @@ from bmtl.evaluation.storage import atomic
 from bmtl.experiments.methods import Built, Kind, Method, Shape, build
 from bmtl.experiments.rows import shape_of
 from bmtl.inference import Draws, draw
-from bmtl.inference.predictives import entropy, mixture, side_by_side
+from bmtl.inference.predictives import entropy, merge_targets, mixture
+from bmtl.targets.scaler import Scaler
 
 if TYPE_CHECKING:
     from bmtl.experiments.runs import Budget
@@ -122,7 +122,7 @@ class Fitted:
             seeds = [seed * len(part) + i for i in range(len(part))]  # as the run was drawn from
             return [draw(*member, x, num_draws=num_draws, seed=own) for member, own in zip(part, seeds, strict=True)]
 
-        return side_by_side([mixture(of_members(part)) for part in self.parts])
+        return merge_targets([mixture(of_members(part)) for part in self.parts])
 
     def _summary(self, drawn: Draws) -> xr.Dataset:
         variables: dict[str, Any] = {}

@@ -34,7 +34,7 @@ class Method:
         balancer: String form of the balancer.
         model: One of `MODELS`.
         options: Options of that model.
-        weigh: What the balancer sees, as for `bmtl.TaskELBO`: "data" is the ELBO per datum, "tasks" counts each task
+        normalize: What the balancer sees, as for `bmtl.TaskELBO`: "data" is the ELBO per datum; "task_mean" counts each task
             alike however many labels it has.
         single_task: One network a target, each trained by itself (STL).
         members: Networks, each from a seed of its own, whose predictives are mixed: a deep ensemble.
@@ -45,7 +45,7 @@ class Method:
     balancer: str = "ew"
     model: str = "homoscedastic"
     options: Mapping[str, Any] = field(default_factory=dict)
-    weigh: Literal["data", "tasks"] = "tasks"
+    normalize: Literal["per_datum", "task_mean"] = "task_mean"
     single_task: bool = False
     members: int = 1
     weight_decay: float = 0.0
@@ -252,8 +252,8 @@ METHODS: Mapping[str, Method] = {
                 ("igb-v1+nash", "igb-v1 >> nash-mtl"),
             )
         ),
-        Method("homoscedastic", options={"noise": "parameter"}, weigh="data"),
-        Method("bayesian", options={"noise": "latent", "head": "bayesian"}, weigh="data"),
+        Method("homoscedastic", options={"noise": "parameter"}, normalize="per_datum"),
+        Method("bayesian", options={"noise": "latent", "head": "bayesian"}, normalize="per_datum"),
         Method("gaussian", model="gaussian"),
         Method("ensemble", model="gaussian", members=5),
         Method("mc-dropout", options={**_FIXED, "dropout": 0.05}),
@@ -261,9 +261,9 @@ METHODS: Mapping[str, Method] = {
         Method("mse-enet", model="evidential", options={"objective": "nll+mse"}),
         Method("mt-enet", model="evidential", options={"objective": "nll+lipschitz"}),
         Method("mt-enet-sample", model="evidential", options={"objective": "nll+lipschitz", "threshold": "sample"}),
-        Method("bakker-heskes", model="bakker-heskes", weigh="data"),
-        Method("mrn", model="multilinear", weigh="data"),
-        Method("mtvib", model="bottleneck", options={"beta": 0.01}, weigh="data"),
+        Method("bakker-heskes", model="bakker-heskes", normalize="per_datum"),
+        Method("mrn", model="multilinear", normalize="per_datum"),
+        Method("mtvib", model="bottleneck", options={"beta": 0.01}, normalize="per_datum"),
         *(
             Method(name, model="vmtl", options={"preset": preset, **options})
             for name, preset, options in (
@@ -278,8 +278,8 @@ METHODS: Mapping[str, Method] = {
                 ("vmtl-ac", "VMTL-AC", {}),
             )
         ),
-        Method("gp-icm", model="gaussian-process", options={"kernel": "icm"}, weigh="data"),
-        Method("gp-lmc", model="gaussian-process", options={"kernel": "lmc"}, weigh="data"),
+        Method("gp-icm", model="gaussian-process", options={"kernel": "icm"}, normalize="per_datum"),
+        Method("gp-lmc", model="gaussian-process", options={"kernel": "lmc"}, normalize="per_datum"),
     )
 }
 """Methods by name; "stl" to "igb-v1+nash" are the unit-variance program with point-mass parameters."""

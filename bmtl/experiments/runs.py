@@ -23,7 +23,7 @@ from bmtl.experiments.rows import Inputs, batches, once, shape_of, tensors
 from bmtl.experiments.trees import add_relatedness, results_tree
 from bmtl.inference import BalancedSVI, Draws, FitResult, TaskELBO, draw, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
-from bmtl.inference.predictives import mixture, side_by_side
+from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
 from bmtl.models import VMTL
 
@@ -191,7 +191,7 @@ def program(data: MultiTaskData, method: Method, seed: int, budget: Budget) -> t
     """What a method trains, before its first step, and the batches that it trains on."""
     x, y = tensors(data, method, "train")
     model, guide = build(method, shape_of(data, method), budget.widths, seed)
-    elbo = TaskELBO("analytic", weigh=method.weigh)
+    elbo = TaskELBO("analytic", normalize=method.normalize)
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
     svi = BalancedSVI(model, guide, optim, method.balancer, elbo)
     return model, svi, batches(x, y, budget.batch_size, seed)
@@ -357,10 +357,10 @@ def _joined(parts: Sequence[_Learnt]) -> _Learnt:
     }
     outside = [part.outside for part in parts if part.outside is not None]
     return _Learnt(
-        test=side_by_side([part.test for part in parts]),
-        val=side_by_side([part.val for part in parts]),
+        test=merge_targets([part.test for part in parts]),
+        val=merge_targets([part.val for part in parts]),
         train=None,
-        outside=side_by_side(outside) if outside else None,
+        outside=merge_targets(outside) if outside else None,
         history=history,
         tasks=tuple(task for part in parts for task in part.tasks),
         errors={task: error for part in parts for task, error in part.errors.items()},

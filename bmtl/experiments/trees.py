@@ -8,13 +8,13 @@ import torch
 import xarray as xr
 
 from bmtl.datasets import MultiTaskData
-from bmtl.datasets.scaler import Scaler
 from bmtl.evaluation import results
 from bmtl.evaluation.groups import posterior_group
 from bmtl.evaluation.relatedness import ANCHOR
 from bmtl.inference.predictives import Draws
 from bmtl.inference.record import StepRecord, history_arrays
 from bmtl.models.vmtl import VMTL
+from bmtl.targets.scaler import Scaler
 
 MOST_OFFSET = 10.0  # of a target's mean from zero, in its standard deviations, for draws in units to stay in float32
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from bmtl.inference.bank_rows import Data, Table, order
-from bmtl.inference.differing import differing_numbers
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite
 from bmtl.inference.loaders import forked, mixed_seed
-from bmtl.inference.owners import owner_of
+from bmtl.inference.site_tasks import task_of_site
+from bmtl.inference.varying_attributes import varying_numbers
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # torch.optim.Adam's own
 
@@ -30,7 +30,7 @@ class Bank:
     Their parameters are stacked, and one run of the Pyro program under `torch.func.vmap` gives every network's losses. Each
     network has data, a learning rate, a seed and numbers of its own, and ends with the parameters, up to rounding, of
 
-        svi = BalancedSVI(program, program.guide(), partial(torch.optim.Adam, lr=lr), "ew", TaskELBO(weigh="tasks"))
+        svi = BalancedSVI(program, program.guide(), partial(torch.optim.Adam, lr=lr), "ew", TaskELBO(normalize="task_mean"))
         for epoch in range(epochs):
             for batch in batches:                          # bmtl.datasets.Batches(x, y, batch_size, seed=seed)
                 svi.step(*batch)
@@ -86,14 +86,14 @@ class Bank:
             raise ValueError(f"batch_size is a number of rows, from 1, and {batch_size} was given.")
         if not all(0 < rate < math.inf for rate in rates):
             raise ValueError(f"lr is above 0 and finite, and {lr} was given.")
-        constants = differing_numbers(self.programs)
+        constants = varying_numbers(self.programs)
         self.batch_size = batch_size
         self._rows = Table(data)
         self.names = _tasks(self.programs[0], *data[0])
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         # Apart, so that who reads a bank does not change what it learns.
         self._noise, self._noise_read = (torch.Generator().manual_seed(mixed_seed(noise_seed, k)) for k in (1, 2))
-        self._elbo = TaskELBO(weigh="tasks")
+        self._elbo = TaskELBO(normalize="task_mean")
         self._template = copy.deepcopy(self.programs[0])
         self._stack()
         self._constants = {where: self._value.new_tensor(values) for where, values in constants.items()}
@@ -289,7 +289,7 @@ def _tasks(program: nn.Module, x: Tensor, y: Mapping[str, Tensor]) -> tuple[str,
             continue
         if not site["is_observed"]:
             raise ValueError(f"A bank trains programs without latents, and {name!r} is one: use BalancedSVI.")
-        owners = owner_of(site).names
+        owners = task_of_site(site).names
         if not owners:
             raise ValueError(f"The site {name!r} belongs to no task; put it under bmtl.task(...).")
         names.update(dict.fromkeys(owners))

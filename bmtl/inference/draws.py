@@ -11,7 +11,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from bmtl.inference.predictives import PREFIX, Draws, Target, to_numpy
+from bmtl.inference.predictives import PREFIX, Draws, TargetAccumulator, to_numpy
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -97,7 +97,7 @@ def _draw(
     passes, samples = (1, num_draws) if fixed else (num_draws, 1)
     posterior: dict[str, list[np.ndarray]] = {}
     log_p, log_q = np.zeros(passes), np.zeros(passes)
-    totals: dict[str, Target] = {}
+    totals: dict[str, TargetAccumulator] = {}
     for i, seed in enumerate(torch.randint(2**62, (passes,), generator=generator).tolist()):
         torch.manual_seed(seed)
         globals_: Trace | None = None
@@ -119,7 +119,7 @@ def _draw(
                         posterior.setdefault(name, []).append(to_numpy(values[name]))
             for name, site in _predicted(trace, guide_trace):
                 if name not in totals:
-                    totals[name] = Target(name, None if y is None else y.get(name), passes, samples)
+                    totals[name] = TargetAccumulator(name, None if y is None else y.get(name), passes, samples)
                 log_p[i] += totals[name].add(site["fn"], site["value"])
         for target in totals.values():
             target.end_pass()

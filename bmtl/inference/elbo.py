@@ -20,9 +20,9 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
 from bmtl.inference.divergence import divergence
-from bmtl.inference.losses import Rows, ScoreTerms, TaskLosses
-from bmtl.inference.marks import Marks
-from bmtl.inference.owners import Owner, Site, auxiliary_owner, labelled_rows, owner_of
+from bmtl.inference.losses import ScoreTerms, TaskLosses, TaskTerms
+from bmtl.inference.shared_representation import SharedRepresentation
+from bmtl.inference.site_tasks import Site, SiteTask, labelled_rows, task_of_auxiliary, task_of_site
 from bmtl.tasks import PARTICLE_PLATE, TASK_PLATE
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class _Sums:
         self.plate: Tensor | float = 0.0  # (K_plate,)
         self.shared: Tensor | float = 0.0
 
-    def add(self, owner: Owner, term: Tensor | float) -> None:
+    def add(self, owner: SiteTask, term: Tensor | float) -> None:
         """Adds a term of batch shape; a number counts as a scalar."""
         if owner.dim is not None:
             if isinstance(term, Tensor):
@@ -84,7 +84,7 @@ class _Walk:
     score_kl: _Sums = field(default_factory=_Sums)
     names: dict[str, None] = field(default_factory=dict)
     plate_names: tuple[str, ...] = ()
-    rows: dict[tuple[Owner, Turn], _Rows] = field(default_factory=dict)
+    rows: dict[tuple[SiteTask, Turn], _Rows] = field(default_factory=dict)
     n_data: dict[str, float] = field(default_factory=dict)  # of each task, where a task plate tells it
     scored: bool = False
 
@@ -105,8 +105,8 @@ class TaskELBO(ELBO):
         balanced: What a balancer sees and weighs: "likelihood" is each task's expected negative log-likelihood (its KL
             can be most of its loss, and would then be what is balanced), "elbo" adds the task's own KL. The shared KL
             is never weighed.
-        weigh: "data" divides every task by one number of data, so that equal weights give the ELBO's step; "tasks"
-            takes each task's mean over its labelled rows, so that each counts alike however many labels it has.
+        normalize: "per_datum" divides every task by one number of data, so that equal weights give the ELBO's step;
+            "task_mean" takes each task's mean over its labelled rows, so that each counts alike however many labels it has.
         n_data: Number of data, one for all tasks or by task; by default what the plates declare.
 
     Raises:
@@ -121,12 +121,12 @@ class TaskELBO(ELBO):
         vectorize_particles: bool = False,
         max_plate_nesting: int | None = None,
         balanced: Literal["likelihood", "elbo"] = "likelihood",
-        weigh: Literal["data", "tasks"] = "data",
+        normalize: Literal["per_datum", "task_mean"] = "per_datum",
         n_data: int | Mapping[str, int] | None = None,
     ) -> None:
         _check_choice("estimator", estimator, ("mc", "analytic"))
         _check_choice("balanced", balanced, ("likelihood", "elbo"))
-        _check_choice("weigh", weigh, ("data", "tasks"))
+        _check_choice("normalize", normalize, ("per_datum", "task_mean"))
         if num_particles < 1:
             raise ValueError(f"num_particles is the number of draws, at least 1, and {num_particles} was given.")
         super().__init__(
@@ -136,7 +136,7 @@ class TaskELBO(ELBO):
         )
         self.estimator = estimator
         self.balanced = balanced
-        self.weigh = weigh
+        self.normalize = normalize
         self.n_data = n_data
         self._warned: set[str] = set()
 
@@ -179,7 +179,7 @@ class TaskELBO(ELBO):
         model: Callable[..., Any],
         guide: Callable[..., Any],
         *args: Any,
-        cut: bool | Marks = False,
+        cut: bool | SharedRepresentation = False,
         **kwargs: Any,
     ) -> TaskLosses:
         """Runs guide and model on a batch and returns every task's terms.
@@ -193,7 +193,7 @@ class TaskELBO(ELBO):
             **kwargs: The batch, for both.
         """
         walk, traces = _Walk(), []
-        with cut if isinstance(cut, Marks) else Marks(cut) as marks:
+        with cut if isinstance(cut, SharedRepresentation) else SharedRepresentation(cut) as marks:
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
                 self._gather(walk, model_trace, guide_trace)
                 traces.append((model_trace, guide_trace))
@@ -209,12 +209,12 @@ class TaskELBO(ELBO):
         _check_guide(model_trace, guide_trace)
         if validate:
             self._check_traces(model_trace, guide_trace)
-        owners: dict[str, Owner] = {}
+        owners: dict[str, SiteTask] = {}
         unreparameterised: list[Site] = []
         for name, site in model_trace.nodes.items():
             if site["type"] != "sample" or site_is_subsample(site):
                 continue
-            owner = owners[name] = owner_of(site)
+            owner = owners[name] = task_of_site(site)
             if owner.dim is not None and walk.plate_names not in ((), owner.names):
                 raise ValueError(f"Two task plates give different tasks: {walk.plate_names} and {owner.names}.")
             walk.names.update(dict.fromkeys(owner.names))
@@ -231,7 +231,7 @@ class TaskELBO(ELBO):
                     unreparameterised.append(guide_site)
         for name, site in guide_trace.nodes.items():
             if site["type"] == "sample" and name not in owners and not site_is_subsample(site):
-                owner, mixed = auxiliary_owner(name, guide_trace, owners)
+                owner, mixed = task_of_auxiliary(name, guide_trace, owners)
                 owners[name] = owner
                 self._warn_of_joint_site(name, mixed)
                 parts = self._score_parts(guide_trace, name, site, validate)
@@ -290,7 +290,7 @@ class TaskELBO(ELBO):
                 "score-function terms. Use TaskELBO('mc').\n" + guide_trace.format_shapes()
             )
 
-    def _count(self, walk: _Walk, owner: Owner, site: Site) -> None:
+    def _count(self, walk: _Walk, owner: SiteTask, site: Site) -> None:
         """Counts a site's labelled rows, and the data that its plates declare."""
         if not owner.names or site["infer"].get("_deterministic"):
             return
@@ -326,13 +326,13 @@ class TaskELBO(ELBO):
             )
 
     def _add_scores(
-        self, walk: _Walk, model_trace: Trace, guide_trace: Trace, owners: dict[str, Owner], sites: list[Site]
+        self, walk: _Walk, model_trace: Trace, guide_trace: Trace, owners: dict[str, SiteTask], sites: list[Site]
     ) -> None:
         """Score-function terms, split by whose cost they carry.
 
         ``log p - log q`` adds over sites and summing it down to a site's plates is linear, so the split is exact.
         """
-        groups: dict[tuple[Owner, bool], MultiFrameTensor] = {}
+        groups: dict[tuple[SiteTask, bool], MultiFrameTensor] = {}
         for name, site in model_trace.nodes.items():
             if name not in owners:
                 continue
@@ -365,7 +365,7 @@ class TaskELBO(ELBO):
         if self.estimator == "analytic":
             _check_mean_field_requirement(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace))
 
-    def _losses(self, walk: _Walk, marks: Marks, traces: tuple[tuple[Trace, Trace], ...]) -> TaskLosses:
+    def _losses(self, walk: _Walk, marks: SharedRepresentation, traces: tuple[tuple[Trace, Trace], ...]) -> TaskLosses:
         names = tuple(walk.names)
         like = next(
             term
@@ -381,11 +381,11 @@ class TaskELBO(ELBO):
                 return zero + term if term else zero
             return term / particles if particles > 1 else term
 
-        def rows(sums: _Sums) -> Rows:
+        def rows(sums: _Sums) -> TaskTerms:
             if isinstance(sums.plate, Tensor) and not sums.rows and walk.plate_names == names:
-                return Rows(sums.plate / particles if particles > 1 else sums.plate)
+                return TaskTerms(sums.plate / particles if particles > 1 else sums.plate)
             if not isinstance(sums.plate, Tensor) and not sums.rows:
-                return Rows(zero.expand(len(names)))
+                return TaskTerms(zero.expand(len(names)))
             plate = (
                 dict(zip(walk.plate_names, sums.plate.unbind(), strict=True)) if isinstance(sums.plate, Tensor) else {}
             )
@@ -393,7 +393,7 @@ class TaskELBO(ELBO):
             for name in names:
                 term = sums.rows.get(name, 0.0)
                 terms.append(scalar(term + plate[name] if name in plate else term))
-            return Rows(terms)
+            return TaskTerms(terms)
 
         found = _by_task(walk.rows)
         none = _Rows(False, 0.0, 1.0, 0.0)
@@ -411,8 +411,8 @@ class TaskELBO(ELBO):
         shared = scalar(walk.kl.shared) + scalar(walk.nll.shared)
         return TaskLosses(
             names=names,
-            nll_rows=rows(walk.nll),
-            kl_rows=rows(walk.kl),
+            nll_terms=rows(walk.nll),
+            kl_terms=rows(walk.kl),
             shared=shared,
             labelled=labelled / vectorized if vectorized > 1 else labelled,
             scales=_stack([rows.scale for rows in counted], like),
@@ -451,7 +451,7 @@ def _check_guide(model_trace: Trace, guide_trace: Trace) -> None:
         )
 
 
-def _labelled(site: Site, owner: Owner) -> tuple[Tensor | float, Tensor | float]:
+def _labelled(site: Site, owner: SiteTask) -> tuple[Tensor | float, Tensor | float]:
     """Number of a site's rows that are not masked and what they are scaled by, on average; by task in a task plate."""
     mask, scale = site["mask"], site["scale"]
     weighted = isinstance(scale, Tensor) and scale.dim() > 0
@@ -470,7 +470,7 @@ def _labelled(site: Site, owner: Owner) -> tuple[Tensor | float, Tensor | float]
     return labelled, total(rows * scale) / labelled.clamp_min(1.0) if weighted else scale
 
 
-def _by_task(counted: Mapping[tuple[Owner, Turn], _Rows]) -> dict[str, _Rows]:
+def _by_task(counted: Mapping[tuple[SiteTask, Turn], _Rows]) -> dict[str, _Rows]:
     """The labelled rows of each task: those of a plate's tasks one by one, those of a loop's turns added up."""
     found: dict[str, _Rows] = {}
     for (owner, _), rows in counted.items():

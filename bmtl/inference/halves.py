@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Objective
-from bmtl.inference.losses import Rows, TaskLosses
-from bmtl.inference.marks import Marks
-from bmtl.inference.per_datum import PerDatum
+from bmtl.inference.losses import TaskLosses, TaskTerms
+from bmtl.inference.scaled_losses import ScaledLosses
+from bmtl.inference.shared_representation import SharedRepresentation
 
 
 def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -53,22 +53,22 @@ def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...
 
 @dataclass(frozen=True)
 class Halves:
-    """The terms of both halves of a batch, with what a step wants of `PerDatum`: each value is the mean of the two.
+    """The terms of both halves of a batch, with what a step wants of `ScaledLosses`: each value is the mean of the two.
 
     A task is present if it has labels in both halves; one that has them in one half only is absent from the step.
     """
 
-    one: PerDatum
-    two: PerDatum
+    one: ScaledLosses
+    two: ScaledLosses
 
     @classmethod
-    def of(cls, one: PerDatum, two: PerDatum) -> Halves:
+    def of(cls, one: ScaledLosses, two: ScaledLosses) -> Halves:
         """Both halves, with the same tasks present in both."""
         present = one.present & two.present
         return cls(one.only(present), two.only(present))
 
     def only(self, present: Tensor) -> Halves:
-        """Both halves with these tasks present ``(K,)`` at most, as `PerDatum.only`."""
+        """Both halves with these tasks present ``(K,)`` at most, as `ScaledLosses.only`."""
         return Halves(self.one.only(present), self.two.only(present))
 
     @property
@@ -81,26 +81,28 @@ class Halves:
         return (self.one.values + self.two.values) / 2
 
     @property
-    def rest(self) -> float:
-        return (self.one.rest + self.two.rest) / 2
+    def unweighted_terms(self) -> float:
+        return (self.one.unweighted_terms + self.two.unweighted_terms) / 2
 
     @property
     def present(self) -> Tensor:
         return self.one.present
 
     def objective(self, parameter_names: Mapping[int, str], scale: float = 1.0) -> Objective:
-        """The mean of the halves' objectives, which keeps both; arguments as those of `PerDatum.objective`."""
+        """The mean of the halves' objectives, which keeps both; arguments as those of `ScaledLosses.objective`."""
         one, two = (half.objective(parameter_names, scale) for half in (self.one, self.two))
-        pairs = zip(one.rows, two.rows, one.units.tolist(), two.units.tolist(), strict=True)
-        marks = Marks()
+        pairs = zip(one.rows, two.rows, one.per_datum_scale.tolist(), two.per_datum_scale.tolist(), strict=True)
+        marks = SharedRepresentation()
         marks.tensors = one.marks.tensors + two.marks.tensors
         return Objective(
             names=one.names,
             losses=(one.losses + two.losses) / 2,
-            rows=Rows([(a * u + b * v) / 2 for a, b, u, v in pairs]),
-            units=torch.ones_like(one.units),
-            rest=_mean(one.rest, two.rest),
-            scores=_mean(*(o.scores if o.scores is None else o.scores * o.units.to(o.scores) for o in (one, two))),
+            rows=TaskTerms([(a * u + b * v) / 2 for a, b, u, v in pairs]),
+            per_datum_scale=torch.ones_like(one.per_datum_scale),
+            unweighted_terms=_mean(one.unweighted_terms, two.unweighted_terms),
+            scores=_mean(
+                *(o.scores if o.scores is None else o.scores * o.per_datum_scale.to(o.scores) for o in (one, two))
+            ),
             marks=marks,
             parameter_names=parameter_names,
             scale=scale,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -76,7 +76,7 @@ class SeededLoader:
             torch.manual_seed(seed)
             batches = iter(loader)
             opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is asked for
-        world, rank = (ranks.world(), ranks.rank()) if self.divided else (1, 0)
+        world, rank = (distributed.world_size(), distributed.rank()) if self.divided else (1, 0)
         batches = itertools.chain(opening, batches)
         while len(turn := list(itertools.islice(batches, world))) == world:
             yield turn[rank]
@@ -84,7 +84,7 @@ class SeededLoader:
 
 class _SizedLoader(SeededLoader):
     def __len__(self) -> int:
-        return len(self.loader) // (ranks.world() if self.divided else 1)  # type: ignore[arg-type]
+        return len(self.loader) // (distributed.world_size() if self.divided else 1)  # type: ignore[arg-type]
 
 
 def length_of(loader: Any) -> int | None:

@@ -8,7 +8,7 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from bmtl.inference.marks import Marks
+from bmtl.inference.shared_representation import SharedRepresentation
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ScoreTerms:
     shared: Tensor  # ()
 
 
-class Rows:
+class TaskTerms:
     """K scalars in the graph, as they came: one by one, or as one vector from a task plate.
 
     Scalars kept apart have graphs of their own, so that one task's gradient touches nothing of the others.
@@ -55,9 +55,9 @@ class Rows:
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.parts)
 
-    def take(self, indices: Sequence[int]) -> "Rows":
+    def take(self, indices: Sequence[int]) -> "TaskTerms":
         """Some of the rows."""
-        return self if len(indices) == len(self) else Rows([self.parts[k] for k in indices])
+        return self if len(indices) == len(self) else TaskTerms([self.parts[k] for k in indices])
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class TaskLosses:
 
     Attributes:
         names: The K tasks, in the order in which the model first mentions them.
-        nll_rows: Expected negative log-likelihood of each task; a task without a labelled row has 0.
-        kl_rows: KL divergence of each task's own latents.
+        nll_terms: Expected negative log-likelihood of each task; a task without a labelled row has 0.
+        kl_terms: KL divergence of each task's own latents.
         shared: KL divergence of the shared latents, ``()``.
         labelled: Labelled rows of each task in this batch ``(K,)``.
         scales: What the plates scale each task's rows up by, ``(K,)``.
@@ -77,25 +77,25 @@ class TaskLosses:
     """
 
     names: tuple[str, ...]
-    nll_rows: Rows
-    kl_rows: Rows
+    nll_terms: TaskTerms
+    kl_terms: TaskTerms
     shared: Tensor
     labelled: Tensor
     scales: Tensor
     sizes: tuple[float, ...]
     score: ScoreTerms | None = None
-    marks: Marks = field(default_factory=Marks)
+    marks: SharedRepresentation = field(default_factory=SharedRepresentation)
     traces: tuple[tuple[Trace, Trace], ...] = ()
 
     @property
     def nll(self) -> Tensor:
         """Expected negative log-likelihood per task ``(K,)``."""
-        return self.nll_rows.vector
+        return self.nll_terms.vector
 
     @property
     def kl(self) -> Tensor:
         """KL divergence of each task's own latents ``(K,)``."""
-        return self.kl_rows.vector
+        return self.kl_terms.vector
 
     @property
     def counts(self) -> Tensor:
@@ -126,19 +126,19 @@ class TaskLosses:
             )
         where = [self.names.index(name) if name in self.names else None for name in names]
 
-        def rows(given: Rows, fill: float = 0.0) -> Rows:
-            return Rows([self.shared.new_full((), fill) if k is None else given[k] for k in where])
+        def rows(given: TaskTerms, fill: float = 0.0) -> TaskTerms:
+            return TaskTerms([self.shared.new_full((), fill) if k is None else given[k] for k in where])
 
         score = self.score and replace(
-            self.score, nll=rows(Rows(self.score.nll)).vector, kl=rows(Rows(self.score.kl)).vector
+            self.score, nll=rows(TaskTerms(self.score.nll)).vector, kl=rows(TaskTerms(self.score.kl)).vector
         )
         return replace(
             self,
             names=names,
-            nll_rows=rows(self.nll_rows),
-            kl_rows=rows(self.kl_rows),
-            labelled=rows(Rows(self.labelled)).vector,
-            scales=rows(Rows(self.scales), 1.0).vector,
+            nll_terms=rows(self.nll_terms),
+            kl_terms=rows(self.kl_terms),
+            labelled=rows(TaskTerms(self.labelled)).vector,
+            scales=rows(TaskTerms(self.scales), 1.0).vector,
             sizes=tuple(0.0 if k is None else self.sizes[k] for k in where),
             score=score,
         )

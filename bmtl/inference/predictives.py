@@ -57,7 +57,7 @@ class Draws:
         return tuple(self.predictive)
 
 
-def side_by_side(parts: Sequence[Draws]) -> Draws:
+def merge_targets(parts: Sequence[Draws]) -> Draws:
     """Draws of different targets as one; densities of all latents together are left out."""
     by_target = [f.name for f in fields(Draws) if f.name not in ("log_p", "log_q")]
     joined: dict[str, Any] = {
@@ -114,7 +114,7 @@ def entropy(probability: np.ndarray) -> np.ndarray:
         return -np.where(probability > 0, probability * np.log(probability), 0.0).sum(axis=-1)
 
 
-class Target:
+class TargetAccumulator:
     """Gathers one target's rows over chunks and passes; a chunk is known by its first row.
 
     What is as large as the draws is written to its place at once, in the precision of the model, and handed out once only

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.balancing.geometry.base import gram_matrix
 from bmtl.inference.balancing.graph import parameters_reached
@@ -132,10 +132,11 @@ def _gradients(row: Tensor, objective: Objective) -> dict[int, Tensor]:
         roots, deltas = zip(*through, strict=True)
         for key, gradient in _by_parameter(roots, parameters_reached(*roots), deltas).items():
             found[key] = found[key] + gradient if key in found else gradient
-    reached = ranks.union(found, objective.parameters)
+    reached = distributed.union(found, objective.parameters)
     # Copies: two parameters may get one tensor, and the mean is taken in place.
     return {
-        key: ranks.mean_(found[key].clone() if key in found else p.new_zeros(p.numel())) for key, p in reached.items()
+        key: distributed.mean_(found[key].clone() if key in found else p.new_zeros(p.numel()))
+        for key, p in reached.items()
     }
 
 

@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing import Balancer, Context, Update
 from bmtl.inference.balancing import balancer as as_balancer
 from bmtl.inference.balancing.base import Objective, Slot
@@ -26,10 +26,10 @@ from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite, StepError
 from bmtl.inference.halves import Halves, split
 from bmtl.inference.losses import TaskLosses
-from bmtl.inference.marks import Again, Marks
-from bmtl.inference.per_datum import PerDatum, declared_sizes, numbers_of_data
 from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.record import StepRecord, history_from_state, history_state
+from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes, numbers_of_data
+from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class BalancedSVI:
         with torch.random.fork_rng(devices=devices), torch.no_grad(), poutine.trace(param_only=True) as capture:
             losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs)
         # In the order in which the processes' first batches mention them.
-        names = tuple(dict.fromkeys(name for theirs in ranks.gather(losses.names) for name in theirs))
+        names = tuple(dict.fromkeys(name for theirs in distributed.gather(losses.names) for name in theirs))
         losses = losses.arranged(names)
         self._name_parameters(capture.trace)
         self.balancer.bind(names)
@@ -173,7 +173,7 @@ class BalancedSVI:
             )
         self._make_optimizer()
         tensors = {n: t for part in self.program_state().values() for n, t in part.items() if isinstance(t, Tensor)}
-        ranks.share_state(tensors, self.balancer)
+        distributed.share_state(tensors, self.balancer)
         self.names = names
         self._numbers = numbers_of_data(names, declared_sizes(losses), self.elbo.n_data)
         self._epoch_sums = torch.zeros(len(self.names), dtype=torch.float64)
@@ -202,7 +202,7 @@ class BalancedSVI:
                 raise ValueError(
                     f"The balancer {str(self.balancer)!r} has parameters of its own; use a torch optimizer."
                 )
-            if ranks.world() > 1:
+            if distributed.world_size() > 1:
                 raise ValueError("Several processes need a torch optimizer, and optim is a PyroOptim. Give a factory.")
             self._lr0 = 1.0
             return
@@ -278,7 +278,7 @@ class BalancedSVI:
             return
         with self._validation():
             losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
-        terms = self._trained(PerDatum.of(losses, self.elbo, self._numbers))
+        terms = self._trained(ScaledLosses.of(losses, self.elbo, self._numbers))
         ctx = Context(terms.present, self.steps, self.epoch, self._batch, None, self._lr(), self._lr0)
         self.balancer.after_step(terms.values[terms.present], ctx)
 
@@ -289,14 +289,14 @@ class BalancedSVI:
         """
         start = time.perf_counter()
         self.initialise(*args, **kwargs)
-        terms: PerDatum | Halves
+        terms: ScaledLosses | Halves
         if self.balancer.halves:
             terms = Halves.of(*(self._terms(*half) for half in split(args, kwargs)))
         else:
             terms = self._terms(args, kwargs, cut=self.balancer.cut)
         elapsed = time.perf_counter() - start
         everything, terms = terms, self._trained(terms)
-        values, rest, active = terms.values, terms.rest, terms.present
+        values, rest, active = terms.values, terms.unweighted_terms, terms.present
         probed: dict[tuple[str, str], float] = {}
         scale = self.scale
         self._scale_own_gradients(1.0 / scale)
@@ -305,13 +305,13 @@ class BalancedSVI:
             self._check_losses(terms.raw, values, rest)
             objective = self._objective(terms, scale)
             if objective.marks.cut:
-                objective.again = functools.partial(self._again, objective.marks, self._autocast(), args, kwargs)
+                objective.rerun = functools.partial(self._again, objective.marks, self._autocast(), args, kwargs)
             with self._autocast(False):  # gradients' products are not for half precision
                 if self.probe is not None and self.steps % self.probe.every == 0:
                     probed = self.probe.measure(self._objective(everything, scale))
                 update = self.balancer.backward(objective, ctx)
-            ranks.check_weights(torch.cat([update.weights, update.weights_heads]))
-            ranks.average_gradients(self._parameters)
+            distributed.check_weights(torch.cat([update.weights, update.weights_heads]))
+            distributed.average_gradients(self._parameters)
             self._scale_own_gradients(scale)
             self._check_gradients(objective.names)
         except StepError as error:
@@ -339,11 +339,15 @@ class BalancedSVI:
         return record
 
     def _again(
-        self, marks: Marks, autocast: AbstractContextManager[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        marks: SharedRepresentation,
+        autocast: AbstractContextManager[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Objective:
         """Runs guide and model once more from the marked tensors on."""
         with autocast:
-            terms = self._terms(args, kwargs, cut=Again(marks.leaves))
+            terms = self._terms(args, kwargs, cut=ReplayFromShared(marks.leaves))
         return self._objective(self._trained(terms), self.scale)
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
@@ -354,7 +358,7 @@ class BalancedSVI:
         cached = torch.is_autocast_cache_enabled()
         return torch.autocast(device, torch.get_autocast_dtype(device), enabled, cached)
 
-    def _objective(self, terms: PerDatum | Halves, scale: float) -> Objective:
+    def _objective(self, terms: ScaledLosses | Halves, scale: float) -> Objective:
         objective = terms.objective(self._parameter_names, scale)
         objective.parameters = self.parameters
         return objective
@@ -379,16 +383,18 @@ class BalancedSVI:
                 if parameter.grad is not None:
                     parameter.grad.mul_(factor)
 
-    def _trained(self, terms: PerDatum | Halves) -> PerDatum | Halves:
+    def _trained(self, terms: ScaledLosses | Halves) -> ScaledLosses | Halves:
         """The terms with a probe's shadows absent."""
         return terms if self.probe is None else terms.only(self.probe.trained(self.names))
 
-    def _terms(self, args: tuple[Any, ...], kwargs: dict[str, Any], cut: bool | Marks = False) -> PerDatum:
+    def _terms(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], cut: bool | SharedRepresentation = False
+    ) -> ScaledLosses:
         """Runs guide and model on a batch, for a step."""
         with self._validation(), self._capturing():
             losses = self.elbo.task_losses(self.model, self.guide, *args, cut=cut, **kwargs)
         self._validated = True
-        return PerDatum.of(losses.arranged(self.names), self.elbo, self._numbers)
+        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers)
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
@@ -397,7 +403,9 @@ class BalancedSVI:
         losses = self.elbo.task_losses(self.model, self.guide, *args, **kwargs).arranged(self.names)
         host = torch.stack([losses.nll, losses.counts, losses.labelled]).cpu().double()
         means = torch.where(host[1] > 0, host[0] / host[1], torch.nan)
-        return Evaluation(means, host[2], PerDatum.of(losses, self.elbo, self._numbers, joined=False).rest)
+        return Evaluation(
+            means, host[2], ScaledLosses.of(losses, self.elbo, self._numbers, joined=False).unweighted_terms
+        )
 
     def end_epoch(self) -> Tensor:
         """Tells the balancer that an epoch has ended; returns each task's mean training loss in it ``(K,)``."""

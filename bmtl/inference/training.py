@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.callbacks import KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
 from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
@@ -144,7 +144,9 @@ class BalancedTraining(LightningModule):
         self._seed_epoch()
 
     def _seed_epoch(self) -> None:
-        torch.manual_seed(mixed_seed(self.seed, self.svi.epoch, 1) + ranks.rank())  # each process draws its own latents
+        torch.manual_seed(
+            mixed_seed(self.seed, self.svi.epoch, 1) + distributed.rank()
+        )  # each process draws its own latents
 
     def on_train_epoch_end(self) -> None:
         names = self.svi.names
@@ -159,7 +161,7 @@ class BalancedTraining(LightningModule):
 
     def _log(self, values: Mapping[str, float]) -> None:
         """Logs values that are the same in all processes."""
-        self.log_dict(values, sync_dist=ranks.world() > 1)
+        self.log_dict(values, sync_dist=distributed.world_size() > 1)
 
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros(len(self.svi.names), dtype=torch.float64)
@@ -180,7 +182,7 @@ class BalancedTraining(LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
-        means = ranks.sum_(self._sums) / ranks.sum_(self._rows)
+        means = distributed.sum_(self._sums) / distributed.sum_(self._rows)
         named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
         if not named:
             raise ValueError("The validation data have no labelled row for any task.")

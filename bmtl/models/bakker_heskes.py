@@ -141,20 +141,20 @@ class _NormalRows(MeanField):
 
     def __init__(self, start: MeanField, correlated: bool) -> None:
         nn.Module.__init__(self)
-        self.latents, self.pace, self.loc, self.rho = start.latents, start.pace, start.loc, start.rho
+        self.latents, self.lr_multiplier, self.loc, self.rho = start.latents, start.lr_multiplier, start.loc, start.rho
         matrices = [loc for loc in self.loc if loc.dim() == 2] if correlated else []
         self.below = nn.ParameterList([nn.Parameter(loc.new_zeros(*loc.shape, loc.shape[-1])) for loc in matrices])
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         below = iter(self.below)
-        for name, pace, loc, rho in zip(self.latents, self.pace, self.loc, self.rho, strict=True):
+        for name, lr_multiplier, loc, rho in zip(self.latents, self.lr_multiplier, self.loc, self.rho, strict=True):
             scale = F.softplus(rho)
             if loc.dim() == 2:
                 tril = torch.eye(loc.shape[-1], dtype=loc.dtype, device=loc.device).expand(*loc.shape, -1)
                 if len(self.below):  # relative to the diagonal, as the prior's
                     tril = tril + next(below).tril(-1) / loc.shape[-1] ** 0.5
                 tril = scale[..., None] * tril
-                q: TorchDistribution = dist.MultivariateNormal(loc * pace, scale_tril=tril).to_event(1)
+                q: TorchDistribution = dist.MultivariateNormal(loc * lr_multiplier, scale_tril=tril).to_event(1)
             else:
-                q = dist.Normal(loc * pace, scale).to_event(loc.dim())
+                q = dist.Normal(loc * lr_multiplier, scale).to_event(loc.dim())
             pyro.sample(name, q)

@@ -30,7 +30,7 @@ class EvidentialRegression(nn.Module):
     The likelihood alone can lower its loss by raising the uncertainty instead of mending the prediction; its slope in
     the prediction vanishes as nu goes to 0. The second objective goes on pulling. ENet is ``objective="nll"``, MSE-ENet
     ``"nll+mse"``, MT-ENet ``"nll+lipschitz"``. With balancer "ew" the step is that of equation 7, means over rows (over
-    labelled rows with ``TaskELBO(weigh="tasks")``).
+    labelled rows with ``TaskELBO(normalize="task_mean")``).
 
     In evaluation mode the program is its likelihood alone, without the penalty and the second objective: `bmtl.fit`
     validates in that mode, and so compares the epochs of all objectives by the same negative log-likelihood.

@@ -21,7 +21,7 @@ except ImportError as error:
 from bmtl.models.rows import data_by_target
 from bmtl.tasks import check_names, check_targets, observe, shared, task
 
-_NOISE_PACE = 10.0  # log-variances travel over ten units where other parameters travel over a tenth
+_NOISE_LR_MULTIPLIER = 10.0  # log-variances travel over ten units where other parameters travel over a tenth
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -101,7 +101,7 @@ class MultitaskGP(nn.Module):
         coefficients = torch.randn(len(self.targets), latents, generator=generator) / latents**0.5
         self.coefficients = nn.ParameterList(list(coefficients))
         self.offsets = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in self.targets])
-        self.slow_log_variance = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in self.targets])
+        self.scaled_log_variance = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in self.targets])
 
     def guide(self) -> nn.Module:
         """The guide: normals over the inducing values, whose parameters are the program's."""
@@ -168,7 +168,7 @@ class MultitaskGP(nn.Module):
     def _observe(self, i: int, name: str, mean: Tensor, variance: Tensor, y: Tensor | None) -> None:
         c = self.coefficients[i]
         f, v = c @ mean + self.offsets[i], c.square() @ variance
-        log_noise = self.slow_log_variance[i] * _NOISE_PACE
+        log_noise = self.scaled_log_variance[i] * _NOISE_LR_MULTIPLIER
         site = f"y_{name}"
         if y is None:
             observe(site, _Predictive(f, v, log_noise.exp()), None)

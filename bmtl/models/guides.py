@@ -22,28 +22,29 @@ class MeanField(nn.Module):
         latents: Starting value of each latent's location, by site name; its shape is the event shape.
         scale: Starting standard deviation. Small, so that training starts near the point-mass model: an optimizer that
             takes steps of one size, as Adam does, needs thousands of them to quieten a noisy start.
-        pace: By site name, how many units a location moves where another parameter moves one; 1 for sites not named.
+        lr_multiplier: By site name, how many units a location moves where another parameter moves one; 1 for
+            sites not named.
 
     Raises:
         ValueError: If `scale` is not positive.
     """
 
     def __init__(
-        self, latents: Mapping[str, Tensor], scale: float = 0.005, pace: Mapping[str, float] | None = None
+        self, latents: Mapping[str, Tensor], scale: float = 0.005, lr_multiplier: Mapping[str, float] | None = None
     ) -> None:
         super().__init__()
         if not 0 < scale < math.inf:
             raise ValueError(f"scale is a standard deviation, above 0, and {scale} was given.")
         self.latents = tuple(latents)
-        self.pace = tuple((pace or {}).get(name, 1.0) for name in latents)
+        self.lr_multiplier = tuple((lr_multiplier or {}).get(name, 1.0) for name in latents)
         rho = scale + math.log(-math.expm1(-scale))  # softplus(rho) == scale, without overflow
-        starts = zip(latents.values(), self.pace, strict=True)
-        self.loc = nn.ParameterList([nn.Parameter(value.detach() / pace) for value, pace in starts])
+        starts = zip(latents.values(), self.lr_multiplier, strict=True)
+        self.loc = nn.ParameterList([nn.Parameter(value.detach() / lr_multiplier) for value, lr_multiplier in starts])
         self.rho = nn.ParameterList([nn.Parameter(torch.full_like(value, rho)) for value in latents.values()])
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        for name, pace, loc, rho in zip(self.latents, self.pace, self.loc, self.rho, strict=True):
-            pyro.sample(name, dist.Normal(loc * pace, F.softplus(rho)).to_event(loc.dim()))
+        for name, lr_multiplier, loc, rho in zip(self.latents, self.lr_multiplier, self.loc, self.rho, strict=True):
+            pyro.sample(name, dist.Normal(loc * lr_multiplier, F.softplus(rho)).to_event(loc.dim()))
 
 
 class PointMass(nn.Module):
@@ -51,16 +52,16 @@ class PointMass(nn.Module):
 
     Args:
         latents: Starting value of each latent, by site name; its shape is the event shape.
-        pace: As for `MeanField`.
+        lr_multiplier: As for `MeanField`.
     """
 
-    def __init__(self, latents: Mapping[str, Tensor], pace: Mapping[str, float] | None = None) -> None:
+    def __init__(self, latents: Mapping[str, Tensor], lr_multiplier: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.latents = tuple(latents)
-        self.pace = tuple((pace or {}).get(name, 1.0) for name in latents)
-        starts = zip(latents.values(), self.pace, strict=True)
-        self.value = nn.ParameterList([nn.Parameter(value.detach() / pace) for value, pace in starts])
+        self.lr_multiplier = tuple((lr_multiplier or {}).get(name, 1.0) for name in latents)
+        starts = zip(latents.values(), self.lr_multiplier, strict=True)
+        self.value = nn.ParameterList([nn.Parameter(value.detach() / lr_multiplier) for value, lr_multiplier in starts])
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        for name, pace, value in zip(self.latents, self.pace, self.value, strict=True):
-            pyro.sample(name, dist.Delta(value * pace, event_dim=value.dim()))
+        for name, lr_multiplier, value in zip(self.latents, self.lr_multiplier, self.value, strict=True):
+            pyro.sample(name, dist.Delta(value * lr_multiplier, event_dim=value.dim()))

@@ -19,7 +19,7 @@ Kind = Literal["regression"] | int
 
 
 # A log-variance travels over ten units where a weight travels over a tenth, and Adam's steps are of one size for both.
-_NOISE_PACE = 10.0
+_NOISE_LR_MULTIPLIER = 10.0
 
 
 class Homoscedastic(nn.Module):
@@ -105,7 +105,7 @@ class Homoscedastic(nn.Module):
         else:
             self._head_start = {n: torch.cat([h.weight, h.bias[:, None]], 1).detach() for n, h in heads.items()}
         if noise == "parameter":
-            self.slow_log_variance = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in names])
+            self.scaled_log_variance = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in names])
         elif noise == "fixed":
             self.fixed_log_variance = nn.Buffer(torch.zeros(len(names)))
 
@@ -123,8 +123,8 @@ class Homoscedastic(nn.Module):
                 latents[f"head_{name}"] = self._head_start[name]
             if self.noise == "latent":
                 latents[f"log_variance_{name}"] = torch.full((), float(self.noise_prior[0]))
-        pace = {f"log_variance_{name}": _NOISE_PACE for name in self.targets}
-        return MeanField(latents, scale, pace) if kind == "normal" else PointMass(latents, pace)
+        lr_multiplier = {f"log_variance_{name}": _NOISE_LR_MULTIPLIER for name in self.targets}
+        return MeanField(latents, scale, lr_multiplier) if kind == "normal" else PointMass(latents, lr_multiplier)
 
     @torch.no_grad()
     def set_noise(self, sigma: Mapping[str, float]) -> None:
@@ -182,7 +182,7 @@ class Homoscedastic(nn.Module):
 
     def _log_variance(self, i: int, name: str) -> Tensor:
         if self.noise == "parameter":
-            return self.slow_log_variance[i] * _NOISE_PACE
+            return self.scaled_log_variance[i] * _NOISE_LR_MULTIPLIER
         if self.noise == "fixed":
             return self.fixed_log_variance[i]
         return pyro.sample(f"log_variance_{name}", dist.Normal(*self.noise_prior))

@@ -104,10 +104,10 @@ class MultilinearRelationship(Homoscedastic):
             "heads": start,
             **{name: torch.full((), float(self.noise_prior[0])) for name in noises},
         }
-        pace = dict(zip(given.latents, given.pace, strict=True))
+        lr_multiplier = dict(zip(given.latents, given.lr_multiplier, strict=True))
         if kind == "point":
-            return _Guide(len(self.targets), PointMass(latents, pace))
-        return _Guide(len(self.targets), MeanField(latents, scale, pace))
+            return _Guide(len(self.targets), PointMass(latents, lr_multiplier))
+        return _Guide(len(self.targets), MeanField(latents, scale, lr_multiplier))
 
     def forward(self, x: Tensor | Mapping[str, Tensor], y: Mapping[str, Tensor] | None = None) -> None:
         """The program.

@@ -262,7 +262,7 @@ def test_targets_of_which_there_is_nothing_to_learn_are_remarked():
     }
     kinds, rows = {"named": 2, "numbered": 3}, {"train": np.arange(4), "test": np.array([4, 5])}
     data = MultiTaskData.from_arrays("toy", x, y, rows, kinds=kinds, classes={"named": ["low", "high"]})
-    assert data.remarks() == [
+    assert data.data_warnings() == [
         "The target 'still' is 1.5 in all of its 3 training rows.",
         "The target 'named' is 'high' in all of its 3 training rows.",
         "The target 'numbered' is 2 in all of its 4 training rows.",

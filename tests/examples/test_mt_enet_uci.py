@@ -152,7 +152,7 @@ def test_dropout_trains_on_squared_errors_in_training_mode(example):
     site = trace.nodes["y_y"]
     loss = -site["fn"].log_prob(y)
     torch.testing.assert_close(loss, (y - site["fn"].mean) ** 2 / 2 + 0.5 * np.log(2 * np.pi))
-    assert {n for n, p in made.named_parameters() if not p.requires_grad} == {"slow_log_variance.0"}
+    assert {n for n, p in made.named_parameters() if not p.requires_grad} == {"scaled_log_variance.0"}
 
 
 def test_readings(example):

@@ -210,7 +210,9 @@ def test_inputs_from_elsewhere_that_do_not_fit(data, never_trains):
 # ---- Kinds of data ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [STL, EW, BAYESIAN, Method("learnt", options={"noise": "parameter"}, weigh="data")])
+@pytest.mark.parametrize(
+    "method", [STL, EW, BAYESIAN, Method("learnt", options={"noise": "parameter"}, normalize="per_datum")]
+)
 def test_classes_beside_regressions(method, tmp_path):
     data = mixed()
     run(data, method, 0, replace(BUDGET, epochs=40, lr=0.02), tmp_path)

@@ -108,7 +108,7 @@ def test_two_targets_with_missing_labels_end_as_they_would_alone(make):
     rows = data(lengths, targets, missing=0.3)
     together, alone = ([make(k, n, targets) for k, n in enumerate(lengths)] for _ in range(2))
     bank(together, rows).fit(3)
-    one_by_one(alone, rows, 3, bmtl.TaskELBO(weigh="tasks"))
+    one_by_one(alone, rows, 3, bmtl.TaskELBO(normalize="task_mean"))
     assert_alike(together, alone, 1e-10)
 
 
@@ -205,7 +205,7 @@ def test_a_classification_with_rows_of_different_number():
     rows[0][1]["c"][:10] = -1
     together, alone = ([Classes(k, n) for k, n in enumerate(ROWS)] for _ in range(2))
     bank(together, rows).fit(2)
-    one_by_one(alone, rows, 2, bmtl.TaskELBO(weigh="tasks"))
+    one_by_one(alone, rows, 2, bmtl.TaskELBO(normalize="task_mean"))
     assert_alike(together, alone, 1e-10)
 
 

@@ -109,9 +109,9 @@ def test_shapes_of_a_bayesian_model(bayesian, inputs):
 def test_posterior_draws_fit_the_guides_normals(bayesian, inputs):
     model, guide = bayesian
     found = draw(model, guide, inputs[0][:1], num_draws=400).posterior
-    for name, pace, loc in zip(guide.latents, guide.pace, guide.loc, strict=True):
+    for name, lr_multiplier, loc in zip(guide.latents, guide.lr_multiplier, guide.loc, strict=True):
         drawn = found[name].reshape(400, -1)
-        centred = (drawn - (loc * pace).detach().numpy().reshape(-1)) / 0.5
+        centred = (drawn - (loc * lr_multiplier).detach().numpy().reshape(-1)) / 0.5
         assert np.abs(centred.mean(0)).max() < 4 / math.sqrt(400)
         assert stats.kstest(centred[:, 0], stats.norm.cdf).pvalue > 1e-3
         if drawn.shape[1] > 1:  # independent entries
@@ -164,8 +164,8 @@ def test_log_densities_are_of_all_latents_and_labels(bayesian, inputs):
     likelihood = sum(np.nansum(found.log_likelihood[t], axis=1) for t in "ac")
     np.testing.assert_allclose(found.log_p, prior + likelihood, rtol=1e-4)
     log_q = 0.0
-    for name, pace, loc in zip(guide.latents, guide.pace, guide.loc, strict=True):
-        normal = stats.norm((loc * pace).detach().numpy(), 0.5)
+    for name, lr_multiplier, loc in zip(guide.latents, guide.lr_multiplier, guide.loc, strict=True):
+        normal = stats.norm((loc * lr_multiplier).detach().numpy(), 0.5)
         log_q = log_q + normal.logpdf(found.posterior[name]).reshape(5, -1).sum(axis=1)
     np.testing.assert_allclose(found.log_q, log_q, rtol=1e-4)
 

@@ -74,7 +74,7 @@ def same_as_pyro(model, guide, estimator, particles, args=None):
     torch.manual_seed(1)
     assert_close(ours.loss(model, guide, *args), expected.item())
     # The terms themselves, not `total`: what is lost on the way to a row must show.
-    terms = [*losses.nll_rows, *losses.kl_rows, losses.shared]
+    terms = [*losses.nll_terms, *losses.kl_terms, losses.shared]
     if losses.score is not None:
         scores = [*losses.score.nll, *losses.score.kl, losses.score.shared]
         assert all(term == 0 for term in scores)
@@ -443,7 +443,7 @@ def test_an_autoguides_entropy_lands_in_the_task_of_its_latent():
     losses = elbo.task_losses(program, guide, *batch())
     own = parameters_of(guide, None)
     for k, name in enumerate(TASKS):
-        reached = {n for n, g in gradients(losses.kl_rows[k], own).items() if g.abs().sum() > 0}
+        reached = {n for n, g in gradients(losses.kl_terms[k], own).items() if g.abs().sum() > 0}
         assert reached == {f"0.{part}.{v}_{name}_unconstrained" for part in ("locs", "scales") for v in "vs"}
     reached = {n for n, g in gradients(losses.shared, own).items() if g.abs().sum() > 0}
     assert reached == {"0.locs.w_unconstrained", "0.scales.w_unconstrained"}
@@ -456,7 +456,7 @@ def test_auxiliary_sites_belong_to_the_task_that_they_feed():
     own = parameters_of(guide, None)
     reach = {
         name: {n.removeprefix("0.p.") for n, g in gradients(term, own).items() if g.abs().sum() > 0}
-        for name, term in [*zip(losses.names, losses.kl_rows, strict=True), ("shared", losses.shared)]
+        for name, term in [*zip(losses.names, losses.kl_terms, strict=True), ("shared", losses.shared)]
     }
     assert losses.names == ("a", "b")
     assert reach == {"a": {"loc", "rho", "loc_v", "slope"}, "b": {"rho"}, "shared": {"loc", "rho", "slope"}}
@@ -470,7 +470,7 @@ def test_no_tasks_loss_reaches_what_is_local_to_another(estimator, particles):
     losses = TaskELBO(estimator, **particles).task_losses(Sites(), guide, *args)
     own = parameters_of(guide, None)
     for k, name in enumerate(TASKS):
-        for term in (losses.nll_rows[k], losses.kl_rows[k]):
+        for term in (losses.nll_terms[k], losses.kl_terms[k]):
             reached = {n for n, g in gradients(term, own).items() if g.abs().sum() > 0}
             assert {n for n in reached if n[-1] in TASKS} == {n for n in own if n.endswith(f"_{name}")}
 
@@ -478,7 +478,7 @@ def test_no_tasks_loss_reaches_what_is_local_to_another(estimator, particles):
     losses = TaskELBO(estimator, **particles).task_losses(Plate(), guide, *args)
     own = parameters_of(guide, None)
     for k in range(len(TASKS)):
-        for term in (losses.nll_rows[k], losses.kl_rows[k]):
+        for term in (losses.nll_terms[k], losses.kl_terms[k]):
             for name, gradient in gradients(term, own).items():
                 if not name.endswith("w"):
                     rows = gradient.flatten(1).abs().sum(1) > 0
@@ -526,7 +526,7 @@ def test_a_joint_guide_of_one_tasks_latents_belongs_to_it(caplog):
     assert not [r for r in caplog.records if r.name == "bmtl.inference.elbo"]
     own = parameters_of(guide, None)
     for k in range(3):
-        reached = {n for n, g in gradients(losses.kl_rows[k], own).items() if g.abs().sum() > 0}
+        reached = {n for n, g in gradients(losses.kl_terms[k], own).items() if g.abs().sum() > 0}
         assert {n.split(".")[1] for n in reached} == {str(k)}
 
 
@@ -801,7 +801,7 @@ def test_two_task_plates_of_different_tasks_are_refused():
     [
         {"estimator": "exact"},
         {"balanced": "kl"},
-        {"weigh": "rows"},
+        {"normalize": "rows"},
         {"num_particles": 0},
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bmtl.inference.draws import draw
-from bmtl.inference.predictives import mixture, side_by_side
+from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.models import Homoscedastic
 
 X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
@@ -58,7 +58,7 @@ def test_members_with_other_targets_are_refused():
 
 def test_targets_drawn_apart_stand_side_by_side():
     one, other = member(0, ["a"]), member(1, ["c"])
-    found = side_by_side([one, other])
+    found = merge_targets([one, other])
     assert found.targets == ("a", "c")
     np.testing.assert_array_equal(found.mean["a"], one.mean["a"])
     np.testing.assert_array_equal(found.probability["c"], other.probability["c"])

@@ -166,15 +166,15 @@ NUMBERS = {"a": 20, "b": 40, "c": 90}  # of data: their mean is 50
 
 @pytest.mark.parametrize("absent", [False, True])
 @pytest.mark.parametrize("balanced", ["likelihood", "elbo"])
-@pytest.mark.parametrize("weigh", ["data", "tasks"])
+@pytest.mark.parametrize("normalize", ["per_datum", "task_mean"])
 @pytest.mark.parametrize("given", [None, 10, {"a": 1, "b": 2, "c": 6, "another": 99}])
-def test_what_a_balancer_sees_and_weighs(weigh, balanced, absent, given):
+def test_what_a_balancer_sees_and_weighs(normalize, balanced, absent, given):
     weights = {"a": 2.0, "c": 0.5}
     with double():
         x, y = batch()
         if absent:
             y["b"] = torch.full_like(y["b"], NAN)
-        elbo = bmtl.TaskELBO("analytic", weigh=weigh, balanced=balanced, n_data=given)
+        elbo = bmtl.TaskELBO("analytic", normalize=normalize, balanced=balanced, n_data=given)
         svi = BalancedSVI(Sites(NUMBERS), SitesGuide(), Adam, EW(weights), elbo)
         svi.initialise(x, y)
         torch.manual_seed(1)
@@ -187,8 +187,8 @@ def test_what_a_balancer_sees_and_weighs(weigh, balanced, absent, given):
         rows = [6, 0 if absent else 4, 2]
         counts = [NUMBERS[name] / 6 * r for name, r in zip(TASKS, rows, strict=True)]
         present = [k for k in range(3) if rows[k]]
-        losses = {k: raw.nll[k] / (counts[k] if weigh == "tasks" else mean) for k in present}
-        kl = [raw.kl[k] / (n[k] if weigh == "tasks" else mean) for k in range(3)]
+        losses = {k: raw.nll[k] / (counts[k] if normalize == "task_mean" else mean) for k in present}
+        kl = [raw.kl[k] / (n[k] if normalize == "task_mean" else mean) for k in range(3)]
         rest = raw.shared / mean
         for k in range(3):
             if balanced == "elbo" and k in present:
@@ -207,7 +207,7 @@ def test_what_a_balancer_sees_and_weighs(weigh, balanced, absent, given):
 
 
 def test_with_tasks_alike_a_loss_is_the_mean_over_labelled_rows():
-    svi = regressions(elbo=bmtl.TaskELBO(weigh="tasks"))
+    svi = regressions(elbo=bmtl.TaskELBO(normalize="task_mean"))
     x, y = batch()
     svi.initialise(x, y)
     with torch.no_grad():

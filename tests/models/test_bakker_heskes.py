@@ -71,7 +71,7 @@ def on_identity(x, noise=0.5, **options):
     width = next(iter(x.values())).shape[1]
     targets = dict.fromkeys(x, "regression")
     model = BakkerHeskes(nn.Identity(), width, targets, rows, generator=seeded(), **options).double()
-    for parameter in model.slow_log_variance:
+    for parameter in model.scaled_log_variance:
         parameter.data.fill_(2 * math.log(noise) / 10)
         parameter.requires_grad_(False)
     return model
@@ -173,7 +173,7 @@ def test_permuting_tasks_permutes_the_terms():
     for name, value in zip(order, permuted.value, strict=True):
         value.data = guide.value[list(x).index(name)].data
     for i, name in enumerate(order):
-        other.slow_log_variance[i].data = model.slow_log_variance[list(x).index(name)].data
+        other.scaled_log_variance[i].data = model.scaled_log_variance[list(x).index(name)].data
     found = losses(model, guide, x, y)
     again = losses(other, permuted, {n: x[n] for n in order}, {n: y[n] for n in order})
     for field in ("nll", "kl"):

@@ -73,7 +73,7 @@ def equation_7(model, x, y, c, kappa, threshold):
 # ---- What is trained -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weigh", ["data", "tasks"])
+@pytest.mark.parametrize("normalize", ["per_datum", "task_mean"])
 @pytest.mark.parametrize(
     ("objective", "threshold", "kappa"),
     [
@@ -83,12 +83,12 @@ def equation_7(model, x, y, c, kappa, threshold):
         ("nll+lipschitz", "sample", 0.7),
     ],
 )
-def test_equal_weights_are_equation_7(objective, threshold, kappa, weigh):
+def test_equal_weights_are_equation_7(objective, threshold, kappa, normalize):
     """Value and gradients, to 1e-12; with missing labels the means are those of the labelled rows."""
-    x, y = batch(missing=6 if weigh == "tasks" else 0)
+    x, y = batch(missing=6 if normalize == "task_mean" else 0)
     options = {"threshold": threshold} if threshold else {}
     model = program(objective=objective, weight=kappa, regulariser=0.05, **options)
-    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, "ew", elbo=bmtl.TaskELBO(weigh=weigh))
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, "ew", elbo=bmtl.TaskELBO(normalize=normalize))
     record = svi.backward(x, y)
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     expected = equation_7(model, x, y, 0.05, kappa, threshold)
@@ -167,7 +167,7 @@ def test_the_squared_error_reaches_trunk_and_prediction_only():
     x, y = batch()
     model = program(("a",))
     terms = losses(model, x, y)
-    slopes = torch.autograd.grad(terms.nll_rows[1], list(model.parameters()), allow_unused=True)
+    slopes = torch.autograd.grad(terms.nll_terms[1], list(model.parameters()), allow_unused=True)
     reached = {n for (n, _), slope in zip(model.named_parameters(), slopes, strict=True) if slope is not None}
     assert reached == {n for n, _ in model.named_parameters() if not n.startswith("evidences")}
 

@@ -84,7 +84,7 @@ def test_it_is_gpytorchs_variational_elbo(kernel, latents, rows):
     model = shaken(program(n_data=n, kernel=kernel, latents=latents).double())
     reference = Reference(model, latents)
     likelihood = gpytorch.likelihoods.MultitaskGaussianLikelihood(len(TARGETS), has_global_noise=False).double()
-    likelihood.task_noises = torch.stack([torch.exp(10 * s) for s in model.slow_log_variance]).detach()
+    likelihood.task_noises = torch.stack([torch.exp(10 * s) for s in model.scaled_log_variance]).detach()
     elbo = gpytorch.mlls.VariationalELBO(likelihood, reference, num_data=n)
     offsets = torch.stack(list(model.offsets)).detach()
     expected = elbo(reference(x), torch.stack(list(y.values()), -1) - offsets).sum() * n
@@ -119,7 +119,7 @@ def test_losses_are_expected_densities_of_the_labelled_rows(missing):
         c = model.coefficients[i].detach().double().numpy()
         f, v = c @ mean + model.offsets[i].item(), c**2 @ variance
         values = f[:, None] + np.sqrt(v)[:, None] * nodes
-        s2 = math.exp(10 * model.slow_log_variance[i].item())
+        s2 = math.exp(10 * model.scaled_log_variance[i].item())
         log_p = -0.5 * (y[name].numpy()[:, None] - values) ** 2 / s2 - 0.5 * math.log(2 * math.pi * s2)
         expected = -(log_p @ weights / weights.sum())[missing:].sum() * model.n_data[name] / 20
         assert found.nll[i].item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -206,7 +206,7 @@ def test_predictions_follow_the_parameters_and_split_their_variance():
     for name in TARGETS:
         assert np.abs(first.mean[name] - second.mean[name]).max() > 1e-4
         np.testing.assert_allclose(second.mean[name], third.mean[name], atol=1e-5)
-        noise = math.exp(10 * model.slow_log_variance[TARGETS.index(name)].item())
+        noise = math.exp(10 * model.scaled_log_variance[TARGETS.index(name)].item())
         np.testing.assert_allclose(second.aleatoric[name], noise, rtol=1e-5)
         scale = second.distribution[name]["scale"]
         assert scale.shape == (1, 20)

@@ -46,7 +46,7 @@ def test_a_normal_starts_at_the_given_scale(scale):
 
 def test_draws_of_the_mean_field_guide_fit_its_normals():
     torch.manual_seed(0)
-    guide = MeanField(START, scale=0.7, pace={"s": 10.0})
+    guide = MeanField(START, scale=0.7, lr_multiplier={"s": 10.0})
     with pyro.plate("draws", 4000):
         trace = poutine.trace(guide).get_trace()
     for name, start in START.items():
@@ -57,21 +57,21 @@ def test_draws_of_the_mean_field_guide_fit_its_normals():
 
 @pytest.mark.parametrize("kind", [MeanField, PointMass])
 def test_the_pace_changes_how_fast_a_location_moves_and_nothing_else(kind):
-    """Adam's first step is lr for every parameter, so a location moves by pace * lr; KL and loss at the start agree."""
+    """Adam's first step is lr for every parameter, so a location moves lr_multiplier times as far; starts agree."""
     x, y = torch.zeros(4, 1), {"a": torch.full((4,), 9.0)}
     lr, moved, started, spread = 0.01, {}, {}, {}
-    for pace in (1.0, 10.0):
+    for lr_multiplier in (1.0, 10.0):
         torch.manual_seed(0)
-        guide = kind(START, pace={"s": pace})
+        guide = kind(START, lr_multiplier={"s": lr_multiplier})
         svi = bmtl.BalancedSVI(
             program, guide, functools.partial(torch.optim.Adam, lr=lr), elbo=bmtl.TaskELBO("analytic")
         )
         before = {name: site["fn"].mean for name, site in sites(guide).items() if name in START}
         record = svi.step(x, y)
-        started[pace] = (record.losses.item(), record.shared)
+        started[lr_multiplier] = (record.losses.item(), record.shared)
         after = {name: site["fn"].mean for name, site in sites(guide).items() if name in START}
-        moved[pace] = {name: (after[name] - before[name]).detach() for name in START}
-        spread[pace] = [site["fn"].variance.detach() for name, site in sites(guide).items() if name in START]
+        moved[lr_multiplier] = {name: (after[name] - before[name]).detach() for name in START}
+        spread[lr_multiplier] = [site["fn"].variance.detach() for name, site in sites(guide).items() if name in START]
     assert started[1.0] == pytest.approx(started[10.0])
     torch.testing.assert_close(moved[1.0]["s"].item(), lr, rtol=1e-3, atol=0)
     torch.testing.assert_close(moved[10.0]["s"].item(), 10 * lr, rtol=1e-3, atol=0)
@@ -80,8 +80,8 @@ def test_the_pace_changes_how_fast_a_location_moves_and_nothing_else(kind):
 
 
 def test_the_kl_is_that_of_the_normals_at_any_pace():
-    for pace in (1.0, 10.0):
-        guide = MeanField(START, scale=0.3, pace={"s": pace, "w": pace})
+    for lr_multiplier in (1.0, 10.0):
+        guide = MeanField(START, scale=0.3, lr_multiplier={"s": lr_multiplier, "w": lr_multiplier})
         losses = bmtl.TaskELBO("analytic").task_losses(program, guide, torch.zeros(2, 1), {"a": torch.zeros(2)})
         expected = sum(
             0.5 * ((0.3**2 + m**2) / p**2 - 1 - math.log(0.3**2 / p**2))

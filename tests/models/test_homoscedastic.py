@@ -166,7 +166,7 @@ def test_losses_are_scipys_densities_of_the_labelled_rows(likelihood, missing):
     n_data = {"a": 40, "b": 100, "c": 60}
     model = program(n_data=n_data, noise="parameter", likelihood=likelihood)
     log_variance = dict(zip(TARGETS, (0.6, -0.8, 1.5), strict=True))
-    for parameter, s in zip(model.slow_log_variance, log_variance.values(), strict=True):
+    for parameter, s in zip(model.scaled_log_variance, log_variance.values(), strict=True):
         parameter.data.fill_(s / 10)
     found = losses(model, x, y)
     with torch.no_grad():
@@ -201,14 +201,14 @@ def test_fixed_noise_trains_on_errors_without_a_constant_whatever_is_set_for_pre
 def test_kendalls_approximation_is_its_formula_and_predictions_are_exact():
     x, y = batch(missing=6)
     model = program({"c": 3}, n_data=20, noise="parameter", classification="kendall")
-    model.slow_log_variance[0].data.fill_(0.09)
+    model.scaled_log_variance[0].data.fill_(0.09)
     f = model.heads[0](model.trunk(x))
     ce = nn.functional.cross_entropy(f[6:], y["c"][6:], reduction="none")
     assert losses(model, x, y).nll.item() == pytest.approx((ce * math.exp(-0.9) + 0.45).sum().item(), rel=1e-5)
     predicted = poutine.trace(model).get_trace(x).nodes["y_c"]["fn"]
     torch.testing.assert_close(predicted.probs, torch.softmax(f * math.exp(-0.9), -1))
     exact = program({"c": 3}, n_data=20, noise="parameter", classification="exact")
-    model.slow_log_variance[0].data.zero_()
+    model.scaled_log_variance[0].data.zero_()
     torch.testing.assert_close(losses(model, x, y).nll, losses(exact, x, y).nll)  # exact at sigma = 1
 
 
@@ -232,9 +232,9 @@ def spread_out():
     expected = {}
     with torch.no_grad():
         for i, name in enumerate(guide.latents):
-            guide.loc[i].copy_(torch.randn(guide.loc[i].shape, generator=seeded(i)) / guide.pace[i])
+            guide.loc[i].copy_(torch.randn(guide.loc[i].shape, generator=seeded(i)) / guide.lr_multiplier[i])
             prior = torch.distributions.Normal(*((0.0, 0.7) if name.startswith("head") else (0.3, 1.5)))
-            posterior = torch.distributions.Normal(guide.loc[i] * guide.pace[i], torch.tensor(0.4))
+            posterior = torch.distributions.Normal(guide.loc[i] * guide.lr_multiplier[i], torch.tensor(0.4))
             task = name.removeprefix("head_").removeprefix("log_variance_")
             kl = torch.distributions.kl_divergence(posterior, prior).sum().item()
             expected[task] = expected.get(task, 0.0) + kl
@@ -290,7 +290,7 @@ def test_learnt_noise_is_that_of_the_residuals(likelihood):
     model = known_mean(2, kinds, n, noise="parameter", likelihood=likelihood)
     minimise(lambda: losses(model, x, y).total / n, [model])
     for i, (name, sigma) in enumerate(truth.items()):
-        found = torch.exp(model.slow_log_variance[i] * 10 / 2).item()
+        found = torch.exp(model.scaled_log_variance[i] * 10 / 2).item()
         residual = (y[name] - x[:, i]).abs()
         at_rest = residual.square().mean().sqrt() if likelihood == "gaussian" else residual.mean()
         assert found == pytest.approx(at_rest.item(), rel=1e-5)
@@ -306,7 +306,7 @@ def test_learnt_noise_trains_by_balanced_svi_too():
     svi = bmtl.BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=3e-2))
     for _ in range(250):
         svi.step(x, y)
-    sigma = [torch.exp(s * 5).item() for s in model.slow_log_variance]
+    sigma = [torch.exp(s * 5).item() for s in model.scaled_log_variance]
     assert sigma == pytest.approx([0.1 * noise[0].std().item(), 2.0 * noise[1].std().item()], rel=0.03)
 
 
@@ -317,7 +317,7 @@ def test_noise_in_the_program_is_uncertainty_weighting_outside_it():
     kinds = dict.fromkeys(y, "regression")
     s = torch.tensor([0.7, -1.1])
     inside = program(kinds, noise="parameter")
-    for parameter, value in zip(inside.slow_log_variance, s, strict=True):
+    for parameter, value in zip(inside.scaled_log_variance, s, strict=True):
         parameter.data.fill_(value / 10)
     terms = losses(inside, x, y)
     (terms.nll / terms.counts).sum().backward()
@@ -336,7 +336,7 @@ def test_noise_in_the_program_is_uncertainty_weighting_outside_it():
     same = zip((*inside.trunk.parameters(), *inside.heads.parameters()), outside.parameters(), strict=True)
     for one, other in same:
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
-    slow = torch.stack([parameter.grad for parameter in inside.slow_log_variance])
+    slow = torch.stack([parameter.grad for parameter in inside.scaled_log_variance])
     own = torch.cat([parameter.grad.reshape(-1) for parameter in uw.parameters()])
     torch.testing.assert_close(slow / 10, own.float(), rtol=1e-4, atol=1e-6)
 
@@ -418,7 +418,7 @@ def test_a_point_mass_on_latent_noise_is_the_maximum_a_posteriori():
         return -stats.norm(0, 2).logpdf(s) - stats.norm(0, np.exp(s / 2)).logpdf(residual).sum()
 
     best = optimize.minimize_scalar(negative_log_joint, bounds=(-5, 5), method="bounded", options={"xatol": 1e-10})
-    assert (guide.value[0] * guide.pace[0]).item() == pytest.approx(best.x, abs=1e-6)
+    assert (guide.value[0] * guide.lr_multiplier[0]).item() == pytest.approx(best.x, abs=1e-6)
     assert losses(model, x, y, guide).total.item() == pytest.approx(best.fun, rel=1e-6)
 
 
@@ -452,7 +452,7 @@ def test_classification_noise_is_the_temperature_only_if_exact(tempered, classif
     logits, y = tempered
     model = known_mean(4, {"c": 4}, len(logits), noise="parameter", classification=classification)
     minimise(lambda: losses(model, logits, y).total / len(logits), [model])
-    variance = torch.exp(model.slow_log_variance[0] * 10).item()
+    variance = torch.exp(model.scaled_log_variance[0] * 10).item()
     ce = nn.functional.cross_entropy(logits, y["c"]).item()
     if classification == "exact":
         assert variance == pytest.approx(2.5, rel=0.05)

@@ -81,7 +81,7 @@ def test_rows_of_their_own_are_a_table_with_labels_missing(make, guide):
 def test_they_train_under_balancers_and_predict(make, guide, balancer):
     x, y = rows()
     model, posterior = make(SIZES, guide)
-    svi = bmtl.BalancedSVI(model, posterior, ADAM, balancer, bmtl.TaskELBO("analytic", weigh="tasks"))
+    svi = bmtl.BalancedSVI(model, posterior, ADAM, balancer, bmtl.TaskELBO("analytic", normalize="task_mean"))
     torch.manual_seed(0)
     losses = torch.stack([svi.step(x, y).losses for _ in range(20)])
     assert svi.names == tuple(SIZES)

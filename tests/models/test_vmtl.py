@@ -206,7 +206,7 @@ def test_two_tasks_have_one_source_each(weights):
 
 
 @pytest.mark.parametrize(
-    "options", [{"combine": rule} for rule in ("sum", "moment", "bound", "mixture")] + [{"preset": "VBMTL"}]
+    "options", [{"combine": rule} for rule in ("sum", "moment", "log-linear-pool", "mixture")] + [{"preset": "VBMTL"}]
 )
 def test_analytic_and_drawn_terms_agree(options):
     x, y = batch((4, 4, 4))
@@ -279,7 +279,7 @@ def test_permuting_tasks_permutes_the_results():
 
 
 @pytest.mark.parametrize("mixture_kl", ["mc", "tight"])
-@pytest.mark.parametrize("rule", ["sum", "moment", "mixture", "bound"])
+@pytest.mark.parametrize("rule", ["sum", "moment", "mixture", "log-linear-pool"])
 def test_every_rule_takes_weights_that_differ_between_particles(rule, mixture_kl):
     x, y = batch()
     model = program(x, y, weights="dirichlet", combine=rule, mixture_kl=mixture_kl)
@@ -307,7 +307,7 @@ def test_answers_are_weighted_rows_of_the_same_class(label):
     x, y = batch((8, 9, 15))
     support = Support(x, y, TASKS)
     given, sources = torch.randn(5, 6), torch.tensor([[1, 2], [0, 2], [0, 1], [2, 0], [2, 1]])
-    answers = support.attend(given, sources, None if label is None else torch.tensor(label))
+    answers = support.attention(given, sources, None if label is None else torch.tensor(label))
     torch.testing.assert_close(answers.weights.sum(-1), torch.ones(5, 2))
     found = answers.average(support.packed).unflatten(0, (5, 2))
     for r in range(5):
@@ -334,7 +334,7 @@ def test_encoders_see_the_average_whichever_way_it_is_computed(kind):
         "no layers": lambda: GaussianEncoder(nn.Tanh(), 6, 5),
     }[kind]().eval()
     given, sources = torch.randn(40, 6, generator=seeded(1)), torch.tensor([[1, 2]]).expand(40, 2)
-    answers = support.attend(given, sources, torch.arange(40) % 3)
+    answers = support.attention(given, sources, torch.arange(40) % 3)
     assert answers.count > len(support.packed)
     for found, expected in zip(
         at_averages(encoder, support.packed, answers), encoder(answers.average(support.packed)), strict=True
@@ -381,7 +381,7 @@ def test_every_preset_trains_resumes_and_predicts(preset, regression):
         pytest.skip("amortised classifiers need classes")
     x, y = batch(regression=regression, missing=1)
     model = program(x, y, preset)
-    elbo = bmtl.TaskELBO("analytic", num_particles=2, vectorize_particles=True, weigh="tasks")
+    elbo = bmtl.TaskELBO("analytic", num_particles=2, vectorize_particles=True, normalize="task_mean")
     svi = bmtl.BalancedSVI(model, model.guide(), ADAM, "full >> mgda" if preset == "VMTL" else "ew", elbo)
     before = copy.deepcopy(svi.module.state_dict())
     for _ in range(2):
@@ -594,7 +594,7 @@ def test_an_encoder_that_adds_its_input_is_not_taken_apart():
     support = Support(x, y, TASKS)
     encoder = GaussianEncoder(Skip(nn.Linear(6, 6)), 6, 5, seeded()).eval()
     sources = torch.tensor([[1, 2]]).expand(40, 2)
-    answers = support.attend(torch.randn(40, 6, generator=seeded(1)), sources, None)
+    answers = support.attention(torch.randn(40, 6, generator=seeded(1)), sources, None)
     assert answers.count > len(support.packed)
     torch.testing.assert_close(
         at_averages(encoder, support.packed, answers)[0], encoder(answers.average(support.packed))[0]

@@ -27,8 +27,8 @@ def regressions(options, x, latent=FEATURES, noise=NOISE):
         generator=torch.Generator().manual_seed(0),
         **options,
     )
-    model.slow_log_variance.data.fill_(2 * torch.tensor(noise).log().item() / 10)
-    model.slow_log_variance.requires_grad_(False)
+    model.scaled_log_variance.data.fill_(2 * torch.tensor(noise).log().item() / 10)
+    model.scaled_log_variance.requires_grad_(False)
     return model
 
 

@@ -24,7 +24,7 @@ def traces(weights, tasks=3, temperature=1.0, step=0):
 
     def guide():
         with bmtl.task_plate(names, dim=-2):
-            weights.propose("alpha", step)
+            weights.sample_guide("alpha", step)
 
     def program():
         with bmtl.task_plate(names, dim=-2):
@@ -78,7 +78,7 @@ def test_a_posterior_equal_to_the_prior_costs_nothing_and_another_costs_what_dra
 
         def guide(self):
             with bmtl.task_plate("abc", dim=-2):
-                weights.propose("alpha", 0)
+                weights.sample_guide("alpha", 0)
 
         def forward(self):
             with bmtl.task_plate("abc", dim=-2):
@@ -150,7 +150,7 @@ def test_concrete_weights_need_a_constant_temperature_that_does_not_underflow(te
 
 
 def test_dirichlet_weights_reach_the_posterior_that_is_known():
-    """Under "bound" the best posterior of alpha is ``p(alpha) exp(-sum_i alpha_i KL_i)``; two sources: one integral.
+    """Under "log-linear-pool" the best posterior of alpha is ``p(alpha) exp(-sum_i alpha_i KL_i)``; one integral.
 
     Its mean is (1/d - 1/(e^d - 1)) on the farther source, d the difference of the divergences.
     """

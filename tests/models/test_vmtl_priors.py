@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import kl_divergence
 
-from bmtl.models.vmtl.priors import Bound, Components, Mixture, combine
+from bmtl.models.vmtl.priors import Components, LogLinearPool, Mixture, combine
 
-RULES = ["sum", "moment", "bound", "mixture"]
+RULES = ["sum", "moment", "log-linear-pool", "mixture"]
 
 
 def components(seed=0, batch=(3, 2), k=4, event=(2, 5), spread=1.0):
@@ -39,7 +39,7 @@ def drawn_kl(q, p, draws=4_000):
 
 
 @pytest.mark.parametrize("event", [(4,), (2, 3)])
-@pytest.mark.parametrize("rule", ["sum", "moment", "bound"])
+@pytest.mark.parametrize("rule", ["sum", "moment", "log-linear-pool"])
 def test_the_closed_divergence_is_the_drawn_one(rule, event):
     p, q = combine(rule, components(event=event)), posterior(event=event)
     mean, error = drawn_kl(q, p)
@@ -53,7 +53,7 @@ def test_the_bound_is_the_weighted_mean_of_divergences_and_the_tight_one_lies_be
     each = torch.stack(
         [kl_divergence(q, dist.Normal(c.loc[:, :, i], c.variance[:, :, i].sqrt()).to_event(2)) for i in range(k)], -1
     )
-    bound = kl_divergence(q, Bound(c))
+    bound = kl_divergence(q, LogLinearPool(c))
     torch.testing.assert_close(bound, (c.weights * each).sum(-1))
     for level in ("coordinate", "class", "task"):
         tight = kl_divergence(q, Mixture(c, level, tight=True))
@@ -69,7 +69,7 @@ def test_the_drawn_divergence_from_the_mixture_lies_below_the_tight_bound(level,
     assert (mean <= kl_divergence(q, Mixture(c, level, tight=True)) + 3 * error).all()
 
 
-@pytest.mark.parametrize("rule", ["moment", "bound", "mixture"])
+@pytest.mark.parametrize("rule", ["moment", "log-linear-pool", "mixture"])
 def test_equal_components_make_their_own_law(rule):
     c = components(batch=(2,), event=(3,))
     c = Components(c.weights, c.loc[:, :1].expand_as(c.loc), c.variance[:, :1].expand_as(c.loc), 1)
@@ -142,6 +142,6 @@ def test_a_narrow_pool_far_from_zero_keeps_its_divergence_in_single_precision():
     single = Components(*(part.float() for part in (c.weights, c.loc, c.variance)), 1)
     q = dist.Normal(single.loc[:, 0].double(), 1e-3).to_event(1)
     few = Components(single.weights.double(), single.loc.double(), single.variance.double(), 1)
-    exact = kl_divergence(q, Bound(few))
-    found = kl_divergence(dist.Normal(single.loc[:, 0], 1e-3).to_event(1), Bound(single))
+    exact = kl_divergence(q, LogLinearPool(few))
+    found = kl_divergence(dist.Normal(single.loc[:, 0], 1e-3).to_event(1), LogLinearPool(single))
     torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=1e-2)

@@ -52,8 +52,8 @@ def linear(x, kind="regression", noise=NOISE, **options):
         **options,
     )
     if kind == "regression":
-        model.slow_log_variance.data.fill_(2 * math.log(noise) / 10)
-        model.slow_log_variance.requires_grad_(False)
+        model.scaled_log_variance.data.fill_(2 * math.log(noise) / 10)
+        model.scaled_log_variance.requires_grad_(False)
     return model
 
 

@@ -168,32 +168,32 @@ class Balancer(nn.Module):
             SolverFailed: If the weighting's solver fails.
         """
         start = time.perf_counter()
-        slopes = self._slopes(objective, ctx)
-        update = Update(weights=slopes, weights_heads=slopes)
+        loss_derivatives = self._slopes(objective, ctx)
+        update = Update(weights=loss_derivatives, weights_heads=loss_derivatives)
         now = time.perf_counter()
         update.seconds["transform"] = now - start
         cut = objective.marks.cut
         if len(self.names) == 1 and self.weighting is not None:
-            self._tell_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
+            self._warn_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
         if not self.compares or (len(objective.names) < 2 and not cut):
-            backward(objective.weighted(slopes), objective.unweighted(slopes))
+            backward(objective.weighted(loss_derivatives), objective.unweighted(loss_derivatives))
         elif not objective.names:  # nobody has a label: only the terms of weight 1 are left
-            self.geometry.pull(objective, slopes, slopes, slopes, None)
+            self.geometry.write_gradients(objective, loss_derivatives, loss_derivatives, loss_derivatives, None)
         elif self.geometry.due:
-            self._compare(objective, slopes, update, ctx)
+            self._compare(objective, loss_derivatives, update, ctx)
             return update
         else:
             alpha, factors = self.geometry.kept(ctx.active)
             self.geometry.age[0] += 1
-            alpha, head_alpha = self._weights(update, slopes, alpha, factors)
-            self.geometry.push(objective, slopes, alpha, head_alpha)
+            alpha, head_alpha = self._weights(update, loss_derivatives, alpha, factors)
+            self.geometry.backward_weighted(objective, loss_derivatives, alpha, head_alpha)
         update.seconds["backward"] = time.perf_counter() - now
         return update
 
-    def _compare(self, objective: Objective, slopes: Tensor, update: Update, ctx: Context) -> None:
+    def _compare(self, objective: Objective, loss_derivatives: Tensor, update: Update, ctx: Context) -> None:
         """Compares the task gradients, weighs them, and writes the update."""
         start = time.perf_counter()
-        measured = self.geometry.measure(objective, slopes)
+        measured = self.geometry.measure(objective, loss_derivatives)
         measured.losses = objective.losses
         measured.dtype = objective.rows[0].dtype if measured.J is None else measured.J.dtype
         self._check_gram(objective, measured.G)
@@ -201,14 +201,14 @@ class Balancer(nn.Module):
         update.seconds["geometry"] = now - start
         factors = self.transform.refine(measured, ctx)
         if factors is None:
-            factors = torch.ones_like(slopes)
+            factors = torch.ones_like(loss_derivatives)
         else:
             if self.weighting is None or self.weighting.needs not in ("jacobian", "own"):
                 measured.J = None  # not to copy K x P numbers for nobody
             measured = _scaled(measured, factors)
         update.gram = measured.G
         cosine = _cosine(measured.G)
-        alpha, direction = torch.ones_like(slopes), None
+        alpha, direction = torch.ones_like(loss_derivatives), None
         if self.weighting is not None and self.geometry.unmoved(ctx.active, cosine):
             alpha = self.geometry.kept(ctx.active)[0]
             update.events.append(f"{self.weighting.name}: weights kept, since no cosine has moved")
@@ -220,8 +220,8 @@ class Balancer(nn.Module):
         start, now = now, time.perf_counter()
         update.seconds["weighting"] = now - start
         # The graph and the gradients at hand are those before the factors.
-        alpha, head_alpha = self._weights(update, slopes, alpha, factors)
-        self.geometry.pull(objective, slopes, alpha, head_alpha, direction)
+        alpha, head_alpha = self._weights(update, loss_derivatives, alpha, factors)
+        self.geometry.write_gradients(objective, loss_derivatives, alpha, head_alpha, direction)
         update.seconds["backward"] = time.perf_counter() - now
 
     def _weigh(
@@ -237,13 +237,15 @@ class Balancer(nn.Module):
         update.events += [f"{self.weighting.name}: {event}" for event in update.solution.events]
         return self._of_length(update.solution, measured.G)
 
-    def _weights(self, update: Update, slopes: Tensor, alpha: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(
+        self, update: Update, loss_derivatives: Tensor, alpha: Tensor, factors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Weights of the scaled losses for trunk and heads, with the factors; puts them on record."""
         if self.weighting is not None:
             update.alpha, update.length = alpha, self.length.name
         head_alpha = factors * alpha if self.heads == "alpha" else factors
         alpha = factors * alpha
-        update.weights, update.weights_heads = alpha * slopes, head_alpha * slopes
+        update.weights, update.weights_heads = alpha * loss_derivatives, head_alpha * loss_derivatives
         return alpha, head_alpha
 
     def _check_fidelity(
@@ -305,12 +307,12 @@ class Balancer(nn.Module):
             k = int((~(objective.losses > bound)).nonzero()[0])
             raise NonPositiveLoss(self.transform.name, objective.names[k], objective.losses[k].item(), bound)
         if self.transform.epochs and ctx.step >= 5_000 and ctx.epoch == 1:
-            self._tell_once(
+            self._warn_once(
                 "epochs",
                 f"{self.transform.name!r} changes its weights at the ends of epochs, and after {ctx.step} steps none was "
                 "told: call BalancedSVI.end_epoch() once an epoch (bmtl.fit does).",
             )
-        return self.transform.slopes(objective.losses - bound if bound else objective.losses, ctx)
+        return self.transform.loss_derivatives(objective.losses - bound if bound else objective.losses, ctx)
 
     def _of_length(self, solution: Solution, gram: Tensor) -> tuple[Tensor, Tensor | None]:
         """The weights and the direction, if there is one, of the wanted length."""
@@ -327,7 +329,7 @@ class Balancer(nn.Module):
         if not finite.all():
             raise NonFinite(f"The gradient of {_quoted(objective.names, ~finite)} is NaN or infinite.")
 
-    def _tell_once(self, key: str, message: str) -> None:
+    def _warn_once(self, key: str, message: str) -> None:
         if key not in self._told:
             self._told.add(key)
             logger.warning(message)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from bmtl.inference.balancing.solvers.threads import one_thread
 from bmtl.inference.errors import SolverFailed
-from bmtl.inference.losses import Rows
-from bmtl.inference.marks import Marks
+from bmtl.inference.losses import TaskTerms
+from bmtl.inference.shared_representation import SharedRepresentation
 
 if TYPE_CHECKING:
     from bmtl.inference.balancing.balancer import Balancer
@@ -59,8 +59,8 @@ class Objective:
         names: The K tasks.
         losses: Loss values ``(K,)``, float64 on the host.
         rows: K scalars in the graph, ``losses[k] * scale == units[k] * rows[k]``, in the mean over several processes.
-        units: Float64 on the host ``(K,)``: one over the number of data.
-        rest: Terms of weight 1 (KL divergences), ``()``, or None.
+        per_datum_scale: Float64 on the host ``(K,)``: one over the number of data.
+        unweighted_terms: Terms of weight 1 (KL divergences), ``()``, or None.
         scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.
         marks: The tensors marked by `bmtl.shared`.
         parameter_names: Names of the model's and guide's parameters by their `id`, for messages.
@@ -68,38 +68,38 @@ class Objective:
         scale: What `units` and `rest` are multiplied by beside, so that float16 can hold the gradients. A geometry measures
             gradients without it, and writes them with it.
         halves: The same of either half of the batch, where the geometry asked for two samples; all else is their mean.
-        again: Runs guide and model once more on the batch, from the marked tensors on, with new draws of all latents; where
+        rerun: Runs guide and model once more on the batch, from the marked tensors on, with new draws of all latents; where
             the graph is cut.
     """
 
     names: tuple[str, ...]
     losses: Tensor
-    rows: Rows | Sequence[Tensor]
-    units: Tensor
-    rest: Tensor | None = None
+    rows: TaskTerms | Sequence[Tensor]
+    per_datum_scale: Tensor
+    unweighted_terms: Tensor | None = None
     scores: Tensor | None = None
-    marks: Marks = field(default_factory=Marks)
+    marks: SharedRepresentation = field(default_factory=SharedRepresentation)
     parameter_names: Mapping[int, str] = field(default_factory=dict)
     parameters: Sequence[Tensor] = ()
     scale: float = 1.0
     halves: tuple[Objective, Objective] | None = None
-    again: Callable[[], Objective] | None = None
+    rerun: Callable[[], Objective] | None = None
 
     def weighted(self, weights: Tensor) -> Tensor | None:
         """The sum of the losses at these weights ``(K,)``, a scalar in the graph; None if no task is present."""
         if not self.rows:
             return None
-        coefficients = weights * self.units
-        assert isinstance(self.rows, Rows)
+        coefficients = weights * self.per_datum_scale
+        assert isinstance(self.rows, TaskTerms)
         rows = self.rows.vector
         return rows @ coefficients.to(rows)
 
     def unweighted(self, weights: Tensor) -> Tensor | None:
         """The terms that no balancer weighs, with the score-function terms at their tasks' weights ``(K,)``."""
         if self.scores is None:
-            return self.rest
-        scores = self.scores @ (weights * self.units).to(self.scores)
-        return scores if self.rest is None else self.rest + scores
+            return self.unweighted_terms
+        scores = self.scores @ (weights * self.per_datum_scale).to(self.scores)
+        return scores if self.unweighted_terms is None else self.unweighted_terms + scores
 
 
 @dataclass
@@ -208,7 +208,7 @@ class Transform(Slot):
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it scales losses.")
 
-    def slopes(self, losses: Tensor, ctx: Context) -> Tensor:
+    def loss_derivatives(self, losses: Tensor, ctx: Context) -> Tensor:
         """Derivatives of the scaled losses by the losses ``(K,)``; own parameters get their gradients."""
         leaf = losses.detach().clone().requires_grad_()
         self(leaf, ctx).sum().backward()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmtl.models.networks.mlp import linear, mlp
-from bmtl.models.vmtl.support import Answers
+from bmtl.models.vmtl.support import AttentionWeights
 
 _RHO = -3.0  # starting value where a softplus makes a scale or variance: 0.049
 
@@ -107,7 +107,7 @@ def location(encoder: nn.Module, x: Tensor) -> Tensor:
     return encoder.location(x) if hasattr(encoder, "location") else encoder(x)[0]  # type: ignore[operator]
 
 
-def at_averages(encoder: nn.Module, x: Tensor, answers: Answers) -> Moments:
+def at_averages(encoder: nn.Module, x: Tensor, answers: AttentionWeights) -> Moments:
     """Mean and variance of z at averages of rows, in evaluation mode.
 
     An affine map of an average is the average of the map. So encoders may map the rows first, where they are fewer.

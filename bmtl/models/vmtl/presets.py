@@ -42,7 +42,8 @@ def vmtl_preset(
         as_released: Take the objective of the authors' released code: the weighted sum without an anchor, the temperature
             schedule, its divergences' weights, ``Normal(0, 1)`` priors, the linear encoder ("mlp" for VMTL-AC), and
             predictions at the posterior means. Train it with ``TaskELBO("analytic", num_particles=10,
-            vectorize_particles=True, weigh="tasks")``, Adam and weight decay 5e-4. The code updates tasks in turn, each by
+            vectorize_particles=True, normalize="task_mean")``, Adam and weight decay 5e-4. The
+            code updates tasks in turn, each by
             an optimizer of its own, and has normal priors in the first step; here all tasks move at once.
         **switches: Of `VMTL`, over those of the preset.
 

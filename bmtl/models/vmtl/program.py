@@ -26,7 +26,7 @@ from bmtl.models.vmtl.support import Support
 from bmtl.models.vmtl.task_priors import TaskPriors
 from bmtl.tasks import check_names, observe, shared, task, task_plate
 
-_NOISE_PACE = 10.0  # log-variances travel over ten units where weights travel over a tenth
+_NOISE_LR_MULTIPLIER = 10.0  # log-variances travel over ten units where weights travel over a tenth
 
 
 class VMTL(nn.Module):
@@ -43,7 +43,7 @@ class VMTL(nn.Module):
     ``TaskELBO("analytic")``; its ``num_particles=L, vectorize_particles=True`` draws L pairs (z, w).
 
     The prior of w_t combines the posteriors of the other tasks' classifiers; that of z_tn combines the encoder's output at
-    what the other tasks answer to x_tn (`Support.attend`). They are constants in a step: task t's divergence moves its
+    what the other tasks answer to x_tn (`Support.attention`). They are constants in a step: task t's divergence moves its
     own posterior and its own weights of the others, and no other task's. So under ``prior="tasks"`` there is no joint model:
     NUTS, simulation-based calibration, Pareto k and an evidence mean nothing there.
 
@@ -92,8 +92,8 @@ class VMTL(nn.Module):
         ValueError: For unknown options and contradictions among them; when called, if an encoder gives another width.
 
     Source:
-        Shen, Zhen, Worring & Shao (2021), Variational Multi-Task Learning with Gumbel-Softmax Priors. "bound", "moment",
-        "tight", the anchor and the weights with a posterior are not in the paper.
+        Shen, Zhen, Worring & Shao (2021), Variational Multi-Task Learning with Gumbel-Softmax Priors. "log-linear-pool",
+        "moment", "tight", the anchor and the weights with a posterior are not in the paper.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class VMTL(nn.Module):
         prior: Prior = "tasks",
         scale_w: float | None = None,
         scale_z: float = 1.0,
-        combine: Rule = "bound",
+        combine: Rule = "log-linear-pool",
         anchor: float = 0.5,
         mixture_kl: Literal["mc", "tight"] = "mc",
         level: Level = "coordinate",
@@ -171,7 +171,7 @@ class VMTL(nn.Module):
             network = GaussianEncoder(trunk, widths[-1], latent, generator)
             self.classifiers = AmortisedClassifiers(network, *means, self.scales["w"])
         if not self.classes:
-            self.slow_log_variance = nn.Parameter(torch.zeros(len(self.names), 1))
+            self.scaled_log_variance = nn.Parameter(torch.zeros(len(self.names), 1))
         self.priors: TaskPriors | None = None
         if prior == "tasks":
             self.priors = TaskPriors(
@@ -306,7 +306,7 @@ class VMTL(nn.Module):
         with self._tasks(y is None):
             if self.priors is not None:
                 for site, mixing in self.priors.sites():
-                    mixing.propose(site, self._steps_before)
+                    mixing.sample_guide(site, self._steps_before)
             if self.gaussian["w"]:
                 loc, variance = self.classifier()
                 assert variance is not None
@@ -368,7 +368,7 @@ class VMTL(nn.Module):
         """Of rows ``(..., B)`` with f ``(..., B, C)``."""
         if self.classes:
             return dist.Categorical(logits=f)
-        return dist.Normal(f.squeeze(-1), torch.exp(0.5 * _NOISE_PACE * self.slow_log_variance[which]))
+        return dist.Normal(f.squeeze(-1), torch.exp(0.5 * _NOISE_LR_MULTIPLIER * self.scaled_log_variance[which]))
 
     def _tasks(self, predicting: bool) -> AbstractContextManager[Any]:
         """The plate of the tasks; none where it would be empty, which would hide its dimension."""

@@ -83,7 +83,7 @@ class Support(nn.Module):
         means = torch.einsum("tnc,tnd->tcd", member, self.x) / counts.clamp_min(1)[..., None]
         return means, counts > 0
 
-    def attend(self, x: Tensor, sources: Tensor, label: Tensor | None) -> "Answers":
+    def attention(self, x: Tensor, sources: Tensor, label: Tensor | None) -> "AttentionWeights":
         """What tasks answer to inputs: their rows weighed by inner products with the input.
 
         The products are divided by their range over the rows, and then a softmax taken; there is no parameter.
@@ -114,16 +114,16 @@ class Support(nn.Module):
         lowest = scores.masked_fill(~allowed, torch.inf).amin(-1, keepdim=True)
         # Less the largest before the division: the quotient alone overflows where a class has equal rows.
         scores = ((scores - highest) / (highest - lowest + 1e-9)).masked_fill(~allowed, -torch.inf)
-        return Answers(members[where] + self.x.shape[1] * sources[..., None], scores.softmax(-1))
+        return AttentionWeights(members[where] + self.x.shape[1] * sources[..., None], scores.softmax(-1))
 
     @property
     def packed(self) -> Tensor:
-        """The inputs of all tasks, row after row as `Answers` counts them, ``(T N, D)``."""
+        """The inputs of all tasks, row after row as `AttentionWeights` counts them, ``(T N, D)``."""
         return self.x.flatten(0, 1)
 
 
 @dataclass(frozen=True)
-class Answers:
+class AttentionWeights:
     """Averages of the support's rows: S to each of R inputs.
 
     Attributes:

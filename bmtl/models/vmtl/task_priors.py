@@ -10,7 +10,7 @@ from bmtl.models.vmtl.encoders import Moments
 from bmtl.models.vmtl.mixing import Mixing, Temperature, Weights, mixing
 from bmtl.models.vmtl.priors import Components, Level, Rule, combine
 from bmtl.models.vmtl.rows import Rows
-from bmtl.models.vmtl.support import Answers, Support
+from bmtl.models.vmtl.support import AttentionWeights, Support
 
 
 class TaskPriors(nn.Module):
@@ -88,7 +88,7 @@ class TaskPriors(nn.Module):
             )
         return self._combined("z", weights, loc, variance, 1)
 
-    def answers(self, rows: Rows, labels: Tensor, support: Support, by_class: bool) -> Answers:
+    def answers(self, rows: Rows, labels: Tensor, support: Support, by_class: bool) -> AttentionWeights:
         """What each other task answers to each of the R rows; for all tasks once, where they ask about the same B rows.
 
         Args:
@@ -99,12 +99,12 @@ class TaskPriors(nn.Module):
         """
         if rows.common and not by_class:
             every = torch.arange(len(self.others), device=rows.packed.device)
-            return support.attend(rows.packed, every.expand(len(rows.packed), -1), None)
+            return support.attention(rows.packed, every.expand(len(rows.packed), -1), None)
         x = torch.cat(list(rows.inputs.values()))
         sizes = torch.tensor(rows.sizes, device=x.device)
         task = torch.arange(len(sizes), device=x.device).repeat_interleave(sizes)
         label = torch.cat([row[:n] for row, n in zip(labels, rows.sizes, strict=True)]) if by_class else None
-        return support.attend(x, self.others[task], label)
+        return support.attention(x, self.others[task], label)
 
     def _combined(self, name: str, weights: Tensor, loc: Tensor, variance: Tensor, event_dim: int) -> TorchDistribution:
         components = Components(weights, loc, variance, event_dim).with_anchor(self.anchor, self.scales[name])

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from bmtl.inference.balancing import Balancer, Context, Objective, balancer
-from bmtl.inference.losses import Rows
-from bmtl.inference.marks import Marks
+from bmtl.inference.losses import TaskTerms
+from bmtl.inference.shared_representation import SharedRepresentation
 
 
 def gradients(kind, k, rng):
@@ -38,7 +38,7 @@ def draw_gradients():
 
 def make_objective(program, cut=False, *, names=None, active=None, units=None, parameter_names=None):
     """What a balancer sees of a program that returns K losses, or those and a term of weight 1."""
-    with Marks(cut) as marks:
+    with SharedRepresentation(cut) as marks:
         out = program()
     rows, rest = out if isinstance(out, tuple) else (out, None)
     names = names or tuple(f"t{k}" for k in range(len(rows)))
@@ -48,9 +48,9 @@ def make_objective(program, cut=False, *, names=None, active=None, units=None, p
     return Objective(
         names=tuple(names[k] for k in here),
         losses=losses,
-        rows=Rows([rows[k] for k in here]),
-        units=units[list(here)],
-        rest=rest,
+        rows=TaskTerms([rows[k] for k in here]),
+        per_datum_scale=units[list(here)],
+        unweighted_terms=rest,
         marks=marks,
         parameter_names=parameter_names or {},
     )
@@ -65,7 +65,17 @@ def objective():
 def step():
     """Lets a balancer write the gradients of a program's losses; returns its `Update`."""
 
-    def run(spec, program, *, names=None, active=None, units=None, parameter_names=None, heads="transform", **context):
+    def run(
+        spec,
+        program,
+        *,
+        names=None,
+        active=None,
+        units=None,
+        parameter_names=None,
+        heads="transform",
+        **context,
+    ):
         made = spec if isinstance(spec, Balancer) else balancer(spec, heads=heads)
         if not made.names:
             with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing import Balancer, Context, Objective, Update, balancer
-from bmtl.inference.losses import Rows
+from bmtl.inference.losses import TaskTerms
 
 NAN = math.nan
 
@@ -38,8 +38,8 @@ class Loop:
         objective = Objective(
             names=tuple(self.balancer.names[k] for k in here),
             losses=losses[active],
-            rows=Rows([losses[k] + gradients[k] @ theta for k in here]),
-            units=torch.ones(len(here), dtype=torch.float64),
+            rows=TaskTerms([losses[k] + gradients[k] @ theta for k in here]),
+            per_datum_scale=torch.ones(len(here), dtype=torch.float64),
         )
         if self.optimizer:
             self.optimizer.zero_grad()

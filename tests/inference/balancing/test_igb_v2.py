@@ -39,7 +39,7 @@ class Training:
         active = torch.tensor([loss is not None for loss in losses])
         values = torch.tensor([loss for loss in losses if loss is not None], dtype=torch.float64)
         ctx = Context(active, self.step, self.epoch, self.step % self.per_epoch, None, lr, lr0)
-        slopes = self.transform.slopes(values, ctx)
+        slopes = self.transform.loss_derivatives(values, ctx)
         weights = torch.full((len(active),), math.nan, dtype=torch.float64)
         weights[active] = slopes * values  # of the logarithms
         self.weights.append(weights)
@@ -148,7 +148,9 @@ def test_the_warm_up_is_random_weighting_with_normals_clipped_at_three(variant):
     found = training.random(20)
     everyone = torch.ones(3, dtype=torch.bool)
     reference = RLW("log", seed=4)
-    drawn = torch.stack([reference.slopes(torch.ones(3, dtype=torch.float64), Context(everyone)) for _ in range(20)])
+    drawn = torch.stack(
+        [reference.loss_derivatives(torch.ones(3, dtype=torch.float64), Context(everyone)) for _ in range(20)]
+    )
     torch.testing.assert_close(found, drawn, rtol=1e-5, atol=0.0)  # actions are in single precision
     training.transform.scale = 0.01  # now everything is clipped
     spread = training.random(20).log()
@@ -296,7 +298,9 @@ def test_a_batch_without_any_label_leaves_no_trace():
     training, agent = recorded(per_epoch=1, **(FAST | {"update_epoch": 9, "use_epoch": 9}))
     training.batch(FIRST)
     before, action = training.transform.known.clone(), training.transform.action
-    training.transform.slopes(torch.zeros(0, dtype=torch.float64), Context(torch.zeros(3, dtype=torch.bool), epoch=2))
+    training.transform.loss_derivatives(
+        torch.zeros(0, dtype=torch.float64), Context(torch.zeros(3, dtype=torch.bool), epoch=2)
+    )
     assert torch.equal(training.transform.known, before)
     assert torch.equal(training.transform.action, action)
     assert agent.transitions == []
@@ -517,7 +521,7 @@ def test_a_transform_can_be_copied(again):
     twin = again(transform)
     everyone, losses = torch.ones(3, dtype=torch.bool), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     ctx = Context(everyone, step=50, epoch=4)
-    assert torch.equal(twin.slopes(losses, ctx), transform.slopes(losses, ctx))
+    assert torch.equal(twin.loss_derivatives(losses, ctx), transform.loss_derivatives(losses, ctx))
     assert_same(twin.state_dict(), transform.state_dict())
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import bmtl
 from bmtl.inference.balancing import EW, SI, UW, Balancer, Context, IGBv1, Objective, balancer
 from bmtl.inference.errors import NonPositiveLoss
-from bmtl.inference.losses import Rows
+from bmtl.inference.losses import TaskTerms
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 positive = st.lists(st.floats(1e-8, 1e8), min_size=1, max_size=40)
@@ -22,7 +22,7 @@ def tensor(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def slopes(transform, losses, *, active=None, **context):
+def loss_derivatives(transform, losses, *, active=None, **context):
     """What a balancer with this transform makes of the losses' gradients, and reports as their weights."""
     active = torch.ones(len(losses), dtype=torch.bool) if active is None else torch.tensor(active)
     values = tensor(losses)[active]
@@ -31,7 +31,7 @@ def slopes(transform, losses, *, active=None, **context):
     names = tuple(f"t{k}" for k in range(len(active)))
     made.bind(names)
     present = tuple(name for name, here in zip(names, active.tolist(), strict=True) if here)
-    seen = Objective(present, values, Rows(parameters), torch.ones_like(values))
+    seen = Objective(present, values, TaskTerms(parameters), torch.ones_like(values))
     update = made.backward(seen, Context(active, **context))
     assert_close(parameters.grad, update.weights, rtol=1e-12, atol=0)
     assert_close(update.weights_heads, update.weights)
@@ -45,34 +45,34 @@ def slopes(transform, losses, *, active=None, **context):
 @given(losses=positive)
 def test_slopes_are_what_the_formulas_say(losses):
     values, k = tensor(losses), len(losses)
-    assert_close(slopes(EW(), losses), torch.ones(k, dtype=torch.float64))
-    assert_close(slopes(SI(), losses), 1 / values)
-    assert_close(slopes(UW(s0=0.7), losses), torch.full((k,), math.exp(-0.7) / 2, dtype=torch.float64))
-    assert_close(slopes(IGBv1(), losses, epoch=2), 1 / values)
+    assert_close(loss_derivatives(EW(), losses), torch.ones(k, dtype=torch.float64))
+    assert_close(loss_derivatives(SI(), losses), 1 / values)
+    assert_close(loss_derivatives(UW(s0=0.7), losses), torch.full((k,), math.exp(-0.7) / 2, dtype=torch.float64))
+    assert_close(loss_derivatives(IGBv1(), losses, epoch=2), 1 / values)
 
 
 @steady
 @given(losses=st.lists(st.floats(-1e8, 1e8), min_size=1, max_size=10), bound=st.floats(-1e3, 1e3))
 def test_equal_weights_take_any_loss_and_a_bound_moves_the_others(losses, bound):
-    assert_close(slopes(EW(), losses), torch.ones(len(losses), dtype=torch.float64))
+    assert_close(loss_derivatives(EW(), losses), torch.ones(len(losses), dtype=torch.float64))
     above = [bound + 0.1 + abs(loss) for loss in losses]
     gap = tensor(above) - bound
-    assert_close(slopes(SI(bound=bound), above), 1 / gap)
+    assert_close(loss_derivatives(SI(bound=bound), above), 1 / gap)
     moved = IGBv1(base_epoch=1, bound=bound)
     plain = IGBv1(base_epoch=1)
     for transform, shift in ((moved, 0.0), (plain, bound)):
         made = Balancer(transform)
-        slopes(made, (tensor(above) - shift).tolist())
+        loss_derivatives(made, (tensor(above) - shift).tolist())
         made.end_epoch(2 * gap + bound - shift, Context(torch.ones(len(above), dtype=torch.bool)))
         # The bound shifts the base as it shifts the loss.
         assert_close(transform.base, 2 * gap)
-        assert_close(slopes(made, (tensor(above) - shift).tolist(), epoch=2), 1 / gap)
+        assert_close(loss_derivatives(made, (tensor(above) - shift).tolist(), epoch=2), 1 / gap)
 
 
 def test_fixed_weights_go_by_name():
     transform = EW({"t0": 2.0, "t2": 0.0})
-    assert slopes(transform, [1.0, 1.0, 1.0, 1.0]).tolist() == [2.0, 1.0, 0.0, 1.0]
-    assert slopes(transform, [1.0, 1.0, 1.0, 1.0], active=[False, True, True, False]).tolist() == [1.0, 0.0]
+    assert loss_derivatives(transform, [1.0, 1.0, 1.0, 1.0]).tolist() == [2.0, 1.0, 0.0, 1.0]
+    assert loss_derivatives(transform, [1.0, 1.0, 1.0, 1.0], active=[False, True, True, False]).tolist() == [1.0, 0.0]
     with pytest.raises(ValueError, match=r"Weights were given for \['z'\], and the tasks are \['a'\]"):
         EW({"z": 1.0}).bind(["a"])
 
@@ -87,7 +87,9 @@ def test_fixed_weights_are_numbers_of_0_or_more(weight):
 def test_absent_tasks_are_a_smaller_problem(transform):
     active = [True, False, True, True]
     fresh = type(transform)(**transform.options())
-    assert_close(slopes(transform, [2.0, 99.0, 0.5, 7.0], active=active), slopes(fresh, [2.0, 0.5, 7.0]))
+    assert_close(
+        loss_derivatives(transform, [2.0, 99.0, 0.5, 7.0], active=active), loss_derivatives(fresh, [2.0, 0.5, 7.0])
+    )
 
 
 # ---- SI --------------------------------------------------------------------------------------------------------------
@@ -113,14 +115,14 @@ def test_factors_on_losses_change_nothing_under_si(step, written, geometry, fact
 @pytest.mark.parametrize(("losses", "bad"), [([1.0, 0.0], 0.0), ([1.0, -3.5], -3.5)])
 def test_a_loss_that_is_not_positive_is_named(transform, losses, bad):
     with pytest.raises(NonPositiveLoss, match=rf"above 0; task 't2' gave {bad:g}\. .*bound") as caught:
-        slopes(transform, [losses[0], 5.0, losses[1]], active=[True, False, True])
+        loss_derivatives(transform, [losses[0], 5.0, losses[1]], active=[True, False, True])
     assert (caught.value.task, caught.value.value) == ("t2", bad)
 
 
 def test_the_bound_is_what_a_loss_must_exceed():
-    assert slopes(SI(bound=-4.0), [-3.0]).item() == pytest.approx(1.0)
+    assert loss_derivatives(SI(bound=-4.0), [-3.0]).item() == pytest.approx(1.0)
     with pytest.raises(NonPositiveLoss, match="above -4; task 't0' gave -4"):
-        slopes(SI(bound=-4.0), [-4.0])
+        loss_derivatives(SI(bound=-4.0), [-4.0])
     with pytest.raises(ValueError, match="bound is what every loss must exceed, a finite number, and nan was given"):
         SI(bound=math.nan)
 
@@ -131,7 +133,7 @@ def test_the_spread_is_free_of_scale_and_shift(factor, shift):
     history = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plain, moved = Balancer(SI("spread")), Balancer(SI("spread"))
     for row in history:
-        one, other = slopes(plain, row.tolist()), slopes(moved, (factor * row + shift).tolist())
+        one, other = loss_derivatives(plain, row.tolist()), loss_derivatives(moved, (factor * row + shift).tolist())
     assert_close(other * factor, one, rtol=1e-8, atol=0)
     weights = 0.99 ** torch.arange(19, -1, -1, dtype=torch.float64)
     mean = weights @ history / weights.sum()
@@ -144,11 +146,11 @@ def test_the_spread_is_free_of_scale_and_shift(factor, shift):
 def test_log_variances_settle_at_the_log_of_the_loss():
     losses = [1e-3, 0.2, 1.0, 30.0]
     made = Balancer(UW())
-    slopes(made, losses)
+    loss_derivatives(made, losses)
     optimizer = torch.optim.Adam(made.parameters(), lr=0.1)
     for _ in range(500):
         optimizer.zero_grad()
-        weights = slopes(made, losses)
+        weights = loss_derivatives(made, losses)
         optimizer.step()
     assert_close(torch.stack(list(made.transform.s)).detach(), tensor(losses).log(), atol=1e-3, rtol=0)
     assert_close(weights, 1 / (2 * tensor(losses)), rtol=1e-3, atol=0)
@@ -231,7 +233,7 @@ def trained(losses_of_epochs, base_epoch=2):
 def test_gaps_weigh(pairs):
     base = [b for b, _ in pairs]
     losses = [b * ratio for b, ratio in pairs]
-    weights = slopes(trained([[9.0] * len(base), base]), losses, epoch=3) * tensor(losses)  # lambda
+    weights = loss_derivatives(trained([[9.0] * len(base), base]), losses, epoch=3) * tensor(losses)  # lambda
     assert weights.sum().item() == pytest.approx(len(base))
     ratios = tensor(losses) / tensor(base)
     assert_close(weights, len(base) * torch.softmax(ratios, 0))
@@ -242,15 +244,15 @@ def test_gaps_weigh(pairs):
 def test_losses_at_their_base_give_si():
     base = [0.3, 5.0, 1e3]
     made = trained([[1.0, 1.0, 1.0], base])
-    assert_close(slopes(made, base, epoch=3), 1 / tensor(base))
+    assert_close(loss_derivatives(made, base, epoch=3), 1 / tensor(base))
     half = [b / 2 for b in base]
-    assert_close(slopes(made, half, epoch=40), 1 / tensor(half))
+    assert_close(loss_derivatives(made, half, epoch=40), 1 / tensor(half))
 
 
 def test_lambda_has_no_gradient():
     made, losses = trained([[1.0, 1.0], [2.0, 1.0]]), [1.0, 3.0]
     lam = 2 * torch.softmax(tensor(losses) / tensor([2.0, 1.0]), 0)
-    assert_close(slopes(made, losses, epoch=3), lam / tensor(losses))
+    assert_close(loss_derivatives(made, losses, epoch=3), lam / tensor(losses))
     leaf = tensor(losses).requires_grad_()
     (2 * torch.softmax(leaf / tensor([2.0, 1.0]), 0) * leaf.log()).sum().backward()
     assert not torch.allclose(leaf.grad, lam / tensor(losses))
@@ -264,13 +266,13 @@ def test_the_base_is_the_mean_of_its_epoch_and_of_no_other(base_epoch):
     for epoch in range(1, 8):
         ratio = tensor(losses) / tensor([10.0 * base_epoch, 1.0]) if epoch > base_epoch else torch.ones(2)
         lam = 2 * torch.softmax(ratio.double(), 0)
-        assert_close(slopes(made, losses, epoch=epoch), lam / tensor(losses))
+        assert_close(loss_derivatives(made, losses, epoch=epoch), lam / tensor(losses))
 
 
 def test_a_task_unseen_in_the_base_epoch_takes_the_first_epoch_in_which_it_is_seen():
     made = trained([[1.0, 1.0, 1.0], [2.0, None, None], [9.0, 4.0, None]])
     assert made.transform.base[:2].tolist() == [2.0, 4.0]
-    weights = slopes(made, [1.0, 1.0, 1.0], epoch=4)
+    weights = loss_derivatives(made, [1.0, 1.0, 1.0], epoch=4)
     assert_close(weights, 3 * torch.softmax(tensor([0.5, 0.25, 1.0]), 0))  # a ratio of 1 until then
     made.end_epoch(tensor([7.0, 7.0, 8.0]), Context(torch.ones(3, dtype=torch.bool), epoch=4))
     assert made.transform.base.tolist() == [2.0, 4.0, 8.0]
@@ -278,7 +280,7 @@ def test_a_task_unseen_in_the_base_epoch_takes_the_first_epoch_in_which_it_is_se
 
 def test_lambda_sums_to_the_number_of_tasks_present():
     made = trained([[1.0, 1.0, 1.0], [1.0, 2.0, 4.0]])
-    weights = slopes(made, [1.0, 1.0, 1.0], active=[True, False, True], epoch=3)
+    weights = loss_derivatives(made, [1.0, 1.0, 1.0], active=[True, False, True], epoch=3)
     assert_close(weights, 2 * torch.softmax(tensor([1.0, 0.25]), 0))
 
 
@@ -293,7 +295,7 @@ def test_gaps_go_on_where_they_were_saved(tmp_path, epochs):
     for one in (made, loaded):
         one.end_epoch(tensor([5.0, 6.0]), more)
     assert torch.equal(made.transform.base.nan_to_num(), loaded.transform.base.nan_to_num())
-    assert torch.equal(slopes(made, [0.1, 7.0], epoch=5), slopes(loaded, [0.1, 7.0], epoch=5))
+    assert torch.equal(loss_derivatives(made, [0.1, 7.0], epoch=5), loss_derivatives(loaded, [0.1, 7.0], epoch=5))
 
 
 @pytest.mark.parametrize("base_epoch", [0, -2])
@@ -305,9 +307,9 @@ def test_the_base_epoch_counts_from_1(base_epoch):
 def test_igb_says_so_once_if_no_epoch_ever_ends(caplog):
     made = balancer("igb-v1")
     for at in (4_999, 5_000, 5_001):
-        slopes(made, [1.0, 2.0], step=at)
+        loss_derivatives(made, [1.0, 2.0], step=at)
     assert caplog.text.count("call BalancedSVI.end_epoch() once an epoch") == 1
     caplog.clear()
-    slopes(balancer("si"), [1.0, 2.0], step=9_000)
-    slopes(balancer("igb-v1"), [1.0, 2.0], step=9_000, epoch=3)
+    loss_derivatives(balancer("si"), [1.0, 2.0], step=9_000)
+    loss_derivatives(balancer("igb-v1"), [1.0, 2.0], step=9_000, epoch=3)
     assert not caplog.text

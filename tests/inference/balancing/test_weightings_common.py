@@ -47,8 +47,8 @@ class TwoSamples(Full):
     def options(self):
         return {"cross": True}
 
-    def measure(self, objective, slopes):
-        m = super().measure(objective, slopes)
+    def measure(self, objective, loss_derivatives):
+        m = super().measure(objective, loss_derivatives)
         m.cross = m.G * 1.1
         return m
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective, Slot
 from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
 
@@ -27,7 +27,7 @@ class Geometry(Slot):
         ValueError: If an option is out of its range.
 
     Attributes:
-        cut: The programs must run with their graph cut at the marked tensors (`Marks`).
+        cut: The programs must run with their graph cut at the marked tensors (`SharedRepresentation`).
         halves: The programs must run on either half of the batch (``Objective.halves``).
     """
 
@@ -81,23 +81,28 @@ class Geometry(Slot):
             return True
         return not 0 <= int(self.age[0]) < self.every - 1
 
-    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
+    def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
         """The Gram matrix of the scaled losses' gradients, of all processes that train together; writes no gradient.
 
         Args:
             objective: The losses, with their graph.
-            slopes: Derivative of each scaled loss by its loss ``(K,)``.
+            loss_derivatives: Derivative of each scaled loss by its loss ``(K,)``.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it compares gradients.")
 
-    def pull(
-        self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
+    def write_gradients(
+        self,
+        objective: Objective,
+        loss_derivatives: Tensor,
+        alpha: Tensor,
+        head_alpha: Tensor,
+        direction: Tensor | None,
     ) -> None:
         """Adds to every parameter's ``.grad``, once, and frees the graph.
 
         Args:
             objective: The losses, with their graph.
-            slopes: As for `measure`.
+            loss_derivatives: As for `measure`.
             alpha: Weights of the scaled losses for the shared parameters ``(K,)``.
             head_alpha: The same for each task's own parameters ``(K,)``: ones, or `alpha`.
             direction: What the shared parameters receive in place of their gradients' combination, ``(P,)``, or None.
@@ -112,23 +117,25 @@ class Geometry(Slot):
         """Gram matrix of the gradients of all shared parameters, from what `measure` has; None where that is `measure`'s."""
         return None
 
-    def push(self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor) -> None:
+    def backward_weighted(
+        self, objective: Objective, loss_derivatives: Tensor, alpha: Tensor, head_alpha: Tensor
+    ) -> None:
         """Writes the update at known weights, without a comparison; the graph is not cut.
 
         Args:
             objective: The losses, with their graph.
-            slopes: As for `measure`.
-            alpha: As for `pull`.
-            head_alpha: As for `pull`.
+            loss_derivatives: As for `measure`.
+            alpha: As for `write_gradients`.
+            head_alpha: As for `write_gradients`.
         """
-        rest = objective.unweighted(alpha * slopes)
+        rest = objective.unweighted(alpha * loss_derivatives)
         if torch.equal(alpha, head_alpha):
-            backward(objective.weighted(alpha * slopes), rest)
+            backward(objective.weighted(alpha * loss_derivatives), rest)
             return
         structure = read_structure(objective)
         own = list({id(p): p for parameters in structure.private for p in parameters}.values())
         for parameters, weights, last in ((own, head_alpha, False), (structure.shared, alpha, rest is None)):
-            total = objective.weighted(weights * slopes)
+            total = objective.weighted(weights * loss_derivatives)
             if parameters and total is not None and total.requires_grad:
                 found = torch.autograd.grad(total, parameters, retain_graph=not last, allow_unused=True)
                 for parameter, gradient in zip(parameters, found, strict=True):
@@ -187,7 +194,7 @@ def read_structure(objective: Objective) -> Structure:
     if objective.marks.tensors:
         reached = {*common, *(key for parameters in own for key in parameters)}
         shared = {key: p for key, p in parameters_reached(*objective.marks.tensors).items() if key in reached}
-    shared = ranks.union(shared, objective.parameters)
+    shared = distributed.union(shared, objective.parameters)
     return Structure(
         shared=list(shared.values()),
         private=[[p for key, p in (parameters | common).items() if key not in shared] for parameters in own],

@@ -6,7 +6,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import (
     Geometry,
@@ -44,16 +44,16 @@ class Full(Geometry):
         self.halves = cross
         self._structure = Structure([], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
-        self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `pull`
+        self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `write_gradients`
         self._memory = torch.empty(0, 0)  # the Jacobian's, kept: new pages cost a tenth of the step
 
-    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
+    def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
         # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
         # models. A parameter that an old structure does not know would silently stay where it is.
         structure = self._structure = read_structure(objective)
         self._private = []
         if not self.cross:
-            jacobian = self._jacobian = self._gradients(objective, slopes)
+            jacobian = self._jacobian = self._gradients(objective, loss_derivatives)
             return Measured(gram_matrix(structure.parts(jacobian), len(jacobian)), jacobian)
         if objective.halves is None:
             raise ValueError(
@@ -61,22 +61,22 @@ class Full(Geometry):
                 "there, or take 'last-layer(cross=True)', which needs one run."
             )
         # Each half counts for half of the step, and one's product with the other is that of two independent samples.
-        one, two = (self._gradients(half, slopes) for half in objective.halves)
+        one, two = (self._gradients(half, loss_derivatives) for half in objective.halves)
         cross = gram_matrix(structure.parts(one), len(one), structure.parts(two))
         self._private = [(parameter, gradient / 2, k) for parameter, gradient, k in self._private]
         jacobian = self._jacobian = one.add_(two).div_(2)
         return Measured(gram_matrix(structure.parts(jacobian), len(jacobian)), jacobian, cross=(cross + cross.T) / 2)
 
-    def _gradients(self, objective: Objective, slopes: Tensor) -> Tensor:
+    def _gradients(self, objective: Objective, loss_derivatives: Tensor) -> Tensor:
         """The scaled losses' gradients of the shared parameters ``(K, P)``; those of the others go to `_private`."""
         structure = self._structure
-        scale = slopes * objective.units
+        scale = loss_derivatives * objective.per_datum_scale
         # Parameters may differ in precision; products of gradients need float32 at least.
         dtype = reduce(torch.promote_types, (p.dtype for p in structure.shared), torch.float32)
         like = structure.shared[0] if structure.shared else objective.rows[0]
         jacobian = self._empty((len(objective.rows), sum(structure.sizes)), dtype, like.device)
-        # The rest of the graph is walked after the weights are known, in `pull`.
-        rest = objective.rest is not None or objective.scores is not None
+        # The rest of the graph is walked after the weights are known, in `write_gradients`.
+        rest = objective.unweighted_terms is not None or objective.scores is not None
         for k, row in enumerate(objective.rows):
             wanted = structure.shared + structure.private[k]
             if not wanted or not row.requires_grad:
@@ -98,7 +98,7 @@ class Full(Geometry):
             for parameter, gradient in zip(structure.private[k], gradients[len(views) :], strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
-        ranks.mean_(jacobian)  # before any product: the processes' own Gram matrices lack those between processes
+        distributed.mean_(jacobian)  # before any product: the processes' own Gram matrices lack those between processes
         return jacobian if objective.scale == 1.0 else jacobian.div_(objective.scale)
 
     def _empty(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -110,8 +110,13 @@ class Full(Geometry):
             self._memory = torch.empty(shape, dtype=dtype, device=device)
         return self._memory
 
-    def pull(
-        self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
+    def write_gradients(
+        self,
+        objective: Objective,
+        loss_derivatives: Tensor,
+        alpha: Tensor,
+        head_alpha: Tensor,
+        direction: Tensor | None,
     ) -> None:
         structure, private, jacobian = self._structure, self._private, self._jacobian
         if not objective.rows:  # what a step that failed has left
@@ -125,4 +130,4 @@ class Full(Geometry):
             )
             for parameter, part in zip(structure.shared, update.split(structure.sizes), strict=True):
                 add_gradient(parameter, part.view_as(parameter).to(parameter))
-        backward(objective.unweighted(alpha * slopes))
+        backward(objective.unweighted(alpha * loss_derivatives))

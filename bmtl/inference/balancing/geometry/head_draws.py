@@ -6,13 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.geometry.at_marks import AtMarks, check_marks
+from bmtl.inference.balancing.geometry.at_shared_representation import AtSharedRepresentation, check_marks
 from bmtl.inference.balancing.geometry.base import gram_matrix
 
 
-class HeadDraws(AtMarks):
+class HeadDraws(AtSharedRepresentation):
     """Mean and variance of each task's gradient at the marked tensors over draws of all latents downstream of them.
 
     ``Measured.J`` is the mean of the gradients, ``(K, B d)`` over all marks; ``Measured.variance`` is that of each example's
@@ -42,17 +42,17 @@ class HeadDraws(AtMarks):
     def options(self) -> dict[str, object]:
         return {"draws": self.draws, "seed": self.seed}
 
-    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
+    def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
         check_marks(objective)
         leaves = objective.marks.leaves
-        mean = _flat(self.at_leaves(objective, slopes), leaves)  # (K, P)
+        mean = _flat(self.at_leaves(objective, loss_derivatives), leaves)  # (K, P)
         squares, named = torch.zeros_like(mean), mean != 0
         if len(mean) > 1:  # one task alone is not compared
-            if objective.again is None:
+            if objective.rerun is None:
                 raise ValueError(f"{self.name!r} runs guide and model several times: use it in bmtl.BalancedSVI.")
             with self._randomness():
                 for number in range(2, self.draws + 1):
-                    drawn = _flat(self.at_leaves(objective.again(), slopes), leaves)
+                    drawn = _flat(self.at_leaves(objective.rerun(), loss_derivatives), leaves)
                     named |= drawn != 0
                     before = drawn - mean
                     mean += before / number
@@ -66,14 +66,14 @@ class HeadDraws(AtMarks):
         self.deltas = [
             [part.view_as(leaf).to(leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)] for row in mean
         ]
-        gram = ranks.inner_products(gram_matrix([mean], len(mean)))
+        gram = distributed.inner_products(gram_matrix([mean], len(mean)))
         if objective.scale == 1.0:
             return Measured(gram, mean, variance=variance)
         return Measured(gram / objective.scale**2, mean / objective.scale, variance=variance / objective.scale**2)
 
     def squared_length(self, direction: Tensor) -> float:
         squared = torch.tensor(super().squared_length(direction), dtype=torch.float64)
-        return ranks.inner_products(squared).item()
+        return distributed.inner_products(squared).item()
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:

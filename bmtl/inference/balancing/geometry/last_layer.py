@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.geometry.at_marks import AtMarks
+from bmtl.inference.balancing.geometry.at_shared_representation import AtSharedRepresentation
 from bmtl.inference.balancing.geometry.layers import layers_gram, own_rows_gram
 
 
-class LastLayer(AtMarks):
+class LastLayer(AtSharedRepresentation):
     """Compares the gradients of the last shared layer only: the linear or convolutional layer nearest the mark.
 
     For a linear layer with input a (R, d_in) and output gradients delta_k (R, d_out),
@@ -25,9 +25,9 @@ class LastLayer(AtMarks):
         cross: Also measure the Gram matrix between independent samples, which are the examples:
             ``X = R / (R - 1) (G - sum_r (delta_kr' delta_lr) (|a_r|^2 + 1))`` drops the products of each with itself, at no
             further pass. Unbiased for the mean gradients' Gram matrix where the rows are independent examples (no batch
-            norm, no neighbours among them) and losses are sums over rows (``weigh="data"``; a row without a label counts,
-            with a gradient of 0). Noise that the rows share, such as one draw of a Bayesian layer for the batch, stays in:
-            'full(cross=True)' draws it twice. Needs one linear layer whose rows are the examples.
+            norm, no neighbours among them) and losses are sums over rows (``normalize="per_datum"``; a row without a label
+            counts, with a gradient of 0). Noise that the rows share, such as one draw of a Bayesian layer for the batch,
+            stays in: 'full(cross=True)' draws it twice. Needs one linear layer whose rows are the examples.
 
     Raises:
         ValueError: If nothing is marked, no such layer lies upstream of the mark, or a parameter of the trunk is also
@@ -40,12 +40,12 @@ class LastLayer(AtMarks):
     def gram(self, objective: Objective) -> Tensor:
         return layers_gram(objective.marks.tensors, self.deltas)
 
-    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
-        measured = super().measure(objective, slopes)
+    def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
+        measured = super().measure(objective, loss_derivatives)
         if self.cross:
             own, here = own_rows_gram(objective.marks.tensors, self.deltas)
-            own = ranks.inner_products(own) / objective.scale**2
-            rows = int(ranks.sum_(torch.tensor(here)))
+            own = distributed.inner_products(own) / objective.scale**2
+            rows = int(distributed.sum_(torch.tensor(here)))
             if rows < 2:
                 raise ValueError(
                     "'last-layer(cross=True)' compares examples, and the batch has one. Give larger batches."

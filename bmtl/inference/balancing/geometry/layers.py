@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.geometry.base import exact, gram_matrix, in_range
 from bmtl.inference.balancing.graph import nodes_upstream
 
@@ -101,7 +101,7 @@ def layers_gram(tensors: Sequence[Tensor], deltas: Deltas) -> Tensor:
     formed = list(common)  # whose gradients are formed: what two layers share is no matter of one
     for layer, found in zip(layers, biases, strict=True):
         own = [edge for edge in found if edge not in common]
-        one_bias = len(found) < 2 and ranks.world() == 1
+        one_bias = len(found) < 2 and distributed.world_size() == 1
         part = _kernel_gram(layer, found, bool(own), tensors, deltas) if one_bias else None
         if part is None:
             formed += [layer.weight, *own]
@@ -152,20 +152,22 @@ def _gradients_gram(edges: list[Edge], tensors: Sequence[Tensor], deltas: Deltas
         else:
             rows.append([None] * len(inputs))
     columns = zip(*rows, strict=True)
-    if ranks.world() > 1:
+    if distributed.world_size() > 1:
         return _averaged_gram([_stack(column, edge) for column, edge in zip(columns, edges, strict=True)], len(rows))
     return gram_matrix([_stack(column, edge) for column, edge in zip(columns, edges, strict=True)], len(rows))
 
 
 def _averaged_gram(parts: list[Tensor], size: int) -> Tensor:
     """Gram matrix of the gradients' means over the processes."""
-    ranks.check_same(
+    distributed.check_same(
         [len(parts), sum(part.numel() for part in parts)],
         "The processes that train together have different last shared layers in this step. Let every process mark the "
         "output of the same layers, bmtl.shared(trunk(x)), in every step; or use the geometry 'full'.",
     )
     # What bfloat16 and float16 gradients add up to is more than they can hold.
-    return gram_matrix([ranks.mean_(part.to(torch.promote_types(part.dtype, torch.float32))) for part in parts], size)
+    return gram_matrix(
+        [distributed.mean_(part.to(torch.promote_types(part.dtype, torch.float32))) for part in parts], size
+    )
 
 
 def _kernel_gram(

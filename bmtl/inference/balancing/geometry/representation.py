@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Objective
-from bmtl.inference.balancing.geometry.at_marks import AtMarks
+from bmtl.inference.balancing.geometry.at_shared_representation import AtSharedRepresentation
 from bmtl.inference.balancing.geometry.base import gram_matrix
 
 
-class Representation(AtMarks):
+class Representation(AtSharedRepresentation):
     """Compares gradients of the shared representation, example by example, in place of those of parameters.
 
     ``G = D D'`` with each task's gradient at the marked tensors as a row of D, flattened. This is the upper bound of
@@ -45,4 +45,4 @@ class Representation(AtMarks):
         for j, leaf in enumerate(objective.marks.leaves):
             rows = [torch.zeros_like(leaf) if deltas[j] is None else deltas[j] for deltas in self.deltas]
             parts.append(torch.stack(rows).flatten(1))  # type: ignore[arg-type]
-        return ranks.inner_products(gram_matrix(parts, len(self.deltas)))
+        return distributed.inner_products(gram_matrix(parts, len(self.deltas)))

@@ -47,6 +47,6 @@ class EW(Transform):
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         return losses * 1.0 if self.weights is None else losses * self.weights[ctx.active]
 
-    def slopes(self, losses: Tensor, ctx: Context) -> Tensor:
+    def loss_derivatives(self, losses: Tensor, ctx: Context) -> Tensor:
         # Constants: no graph is needed to differentiate them.
         return torch.ones_like(losses) if self.weights is None else self.weights[ctx.active]

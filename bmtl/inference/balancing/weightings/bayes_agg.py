@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
 from bmtl.inference.balancing.geometry.head_draws import HeadDraws
 
@@ -70,5 +70,5 @@ class BayesAgg(Weighting):
         precision = torch.where(labelled, variance / variance.amin(dim=0), 1.0).pow(-self.power) * labelled
         share = precision / precision.sum(dim=0).clamp_min(1.0) * labelled.sum(dim=0)
         parts = share * m.J
-        passed = ranks.inner_products((parts.double() * m.J.double()).sum(dim=1).cpu())
+        passed = distributed.inner_products((parts.double() * m.J.double()).sum(dim=1).cpu())
         return Solution(passed / m.G.diagonal(), iterations=1, direction=parts.sum(dim=0))

@@ -34,7 +34,7 @@ class Concrete(Mixing):
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.temperature = nn.Buffer(torch.tensor(float(temperature)), persistent=False)
 
-    def propose(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: int) -> None:
         pyro.sample(site, dist.RelaxedOneHotCategorical(self.temperature, logits=self.logits))
 
     def weights(self, site: str, step: int) -> Tensor:

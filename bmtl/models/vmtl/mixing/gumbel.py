@@ -24,7 +24,7 @@ class Gumbel(Mixing):
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.temperature = temperature if isinstance(temperature, Temperature) else Temperature(temperature)
 
-    def propose(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: int) -> None:
         self.weights(site, step)
 
     def weights(self, site: str, step: int) -> Tensor:

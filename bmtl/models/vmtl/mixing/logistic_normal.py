@@ -19,7 +19,7 @@ class LogisticNormal(Mixing):
         self.loc = nn.Parameter(torch.zeros(self.shape))
         self.rho = nn.Parameter(torch.full(self.shape, _START))
 
-    def propose(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: int) -> None:
         pyro.sample(site, dist.Normal(self.loc, F.softplus(self.rho)).to_event(1))
 
     def weights(self, site: str, step: int) -> Tensor:

@@ -4,18 +4,18 @@ from typing import Literal
 
 from pyro.distributions import TorchDistribution
 
-from bmtl.models.vmtl.priors.bound import Bound
 from bmtl.models.vmtl.priors.components import Components
+from bmtl.models.vmtl.priors.log_linear_pool import LogLinearPool
 from bmtl.models.vmtl.priors.mixture import Level, Mixture
 from bmtl.models.vmtl.priors.moment import moment
 from bmtl.models.vmtl.priors.sum import weighted_sum
 
-Rule = Literal["sum", "moment", "mixture", "bound"]
+Rule = Literal["sum", "moment", "mixture", "log-linear-pool"]
 
 __all__ = [
-    "Bound",
     "Components",
     "Level",
+    "LogLinearPool",
     "Mixture",
     "Rule",
     "combine",
@@ -32,15 +32,16 @@ def combine(
     For each q: ``KL(q || mixture) <= tight <= bound``; "sum" and "moment" stand on neither side.
 
     Args:
-        rule: "bound" (the log-linear pool), "mixture", "moment" (the normal with the mixture's first two moments) or
+        rule: "log-linear-pool" (the log-linear pool), "mixture", "moment" (the normal with the mixture's first two
+            moments) or
             "sum" (the law of the weighted sum).
         components: The normals and their weights.
         level: Of a mixture, see `Mixture`.
         tight: Of a mixture, see `Mixture`.
     """
     match rule:
-        case "bound":
-            return Bound(components)
+        case "log-linear-pool":
+            return LogLinearPool(components)
         case "mixture":
             return Mixture(components, level, tight)
         case "moment":

@@ -22,7 +22,7 @@ class Mixture(TorchDistribution):
         level: What one choice of a component covers: the whole event ("task"), a row of it ("class") or a number
             ("coordinate"). Over a whole matrix one component takes all.
         tight: Register the divergence ``-log sum_k a_k exp(-KL(q || N_k))`` of each choice, a bound from above that is
-            below that of `Bound`; else there is none, and estimators draw it.
+            below that of `LogLinearPool`; else there is none, and estimators draw it.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bmtl.evaluation.report import difference_tables, origin, pictures, score_tables, summary
-from bmtl.evaluation.report.detecting import detected
 from bmtl.evaluation.report.figures import Picture
 from bmtl.evaluation.report.markup import Markup, paragraph
+from bmtl.evaluation.report.ood import detected
 from bmtl.evaluation.report.page import Section, page
 from bmtl.evaluation.report.ranking import headline
-from bmtl.evaluation.report.recalibrating import recalibrated
+from bmtl.evaluation.report.recalibration import recalibrated
 from bmtl.evaluation.report.runs import Reading, read_source
-from bmtl.evaluation.report.trusting import trusted
+from bmtl.evaluation.report.trust import trusted
 from bmtl.evaluation.storage import atomic
 
 

@@ -69,13 +69,13 @@ def regressions(
     missing: str = "",
     first: int = ROWS // 2,
     heads: str = "transform",
-    weigh: str = "data",
+    normalize: str = "per_datum",
     halves: bool = False,
 ) -> Found:
     """Three squared errors on one trunk. The second process is built with another seed: the first one's counts."""
     torch.manual_seed(rank)
     balancer = bmtl.balancer(spec.format(seed=5 + rank), heads=heads)
-    svi = BalancedSVI(Regressions(N_DATA), nothing, SGD, balancer, bmtl.TaskELBO(weigh=weigh))
+    svi = BalancedSVI(Regressions(N_DATA), nothing, SGD, balancer, bmtl.TaskELBO(normalize=normalize))
     quarter = ROWS // 4
     mixed = [*range(quarter), *range(2 * quarter, 3 * quarter), *range(quarter, 2 * quarter), *range(3 * quarter, ROWS)]
     for _ in range(2):
@@ -286,16 +286,18 @@ _SPECS = {
 CASES: dict[str, Case] = {
     **{name: functools.partial(regressions, **options) for name, options in _SPECS.items()},
     **{
-        f"labels in one process, {spec}, {weigh}": functools.partial(regressions, spec=spec, weigh=weigh, missing="b")
+        f"labels in one process, {spec}, {normalize}": functools.partial(
+            regressions, spec=spec, normalize=normalize, missing="b"
+        )
         for spec in ("igb-v1(base_epoch=1) >> nash-mtl", "last-layer >> imtl-g", "representation >> upgrad")
-        for weigh in ("data", "tasks")
+        for normalize in ("per_datum", "task_mean")
     },
     # Which draw falls to which parameter depends on their order, which is another in one process.
     "sign dropout": lambda rank, world: (
         regressions(rank, 2, spec="full >> grad-drop(seed={seed})") if world > 1 else {}
     ),
     "uneven rows": functools.partial(regressions, spec="last-layer >> nash-mtl", first=8),
-    "uneven rows, by task": functools.partial(regressions, spec="full >> nash-mtl", first=9, weigh="tasks"),
+    "uneven rows, by task": functools.partial(regressions, spec="full >> nash-mtl", first=9, normalize="task_mean"),
     **{
         f"visits, {g}": functools.partial(visits, spec=f"{g} >> nash-mtl")
         for g in ("full", "last-layer", "representation")

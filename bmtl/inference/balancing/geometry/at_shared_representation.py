@@ -6,13 +6,13 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Geometry, gram_matrix
 from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
 
 
-class AtMarks(Geometry):
+class AtSharedRepresentation(Geometry):
     """Compares gradients by what reaches the marked tensors; the graph is cut there.
 
     The pass of a task through its head brings the gradients of its own parameters along. Then one ordinary backward
@@ -25,7 +25,7 @@ class AtMarks(Geometry):
 
     def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
         super().__init__(every, moved, fidelity_every, cross)
-        self.deltas: list[Sequence[Tensor | None]] = []  # K x marks, from `measure` to `pull`
+        self.deltas: list[Sequence[Tensor | None]] = []  # K x marks, from `measure` to `write_gradients`
         self._heads: list[tuple[Tensor, Tensor, int]] | None = (
             None  # the tasks' own gradients, if found along with them
         )
@@ -39,7 +39,7 @@ class AtMarks(Geometry):
 
     def full_gram(self, objective: Objective) -> Tensor:
         tensors = [h for h in objective.marks.tensors if h.requires_grad]
-        trunk = list(ranks.union(parameters_reached(*tensors), objective.parameters).values())
+        trunk = list(distributed.union(parameters_reached(*tensors), objective.parameters).values())
         sizes = [p.numel() for p in trunk]
         dtype = reduce(torch.promote_types, (p.dtype for p in trunk), torch.float32)
         jacobian = torch.zeros(len(self.deltas), sum(sizes), dtype=dtype, device=tensors[0].device if tensors else None)
@@ -53,26 +53,28 @@ class AtMarks(Geometry):
             for view, gradient in zip(row.split(sizes), found, strict=True):
                 if gradient is not None:
                     view.copy_(gradient.to_dense().reshape(-1))
-        ranks.mean_(jacobian)
+        distributed.mean_(jacobian)
         return gram_matrix(jacobian.split(sizes, dim=1), len(jacobian)) / objective.scale**2
 
-    def measure(self, objective: Objective, slopes: Tensor) -> Measured:
+    def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
         own = check_marks(objective)
         self._heads = None if own is None else []
-        self.deltas = self.at_leaves(objective, slopes, own)
+        self.deltas = self.at_leaves(objective, loss_derivatives, own)
         return Measured(self.gram(objective) / objective.scale**2)
 
     def at_leaves(
-        self, objective: Objective, slopes: Tensor, own: Sequence[Sequence[Tensor]] | None = None
+        self, objective: Objective, loss_derivatives: Tensor, own: Sequence[Sequence[Tensor]] | None = None
     ) -> list[Sequence[Tensor | None]]:
         """Each scaled loss's gradients at the marked tensors, K x marks; None where it does not reach one.
 
-        Given each task's `own` parameters, keeps their gradients too, and frees the graph unless `pull` needs it.
+        Given each task's `own` parameters, keeps their gradients too, and frees the graph unless `write_gradients` needs it.
         """
         leaves = objective.marks.leaves
         found: list[Sequence[Tensor | None]] = []
-        retain = own is None or objective.rest is not None or objective.scores is not None
-        for k, (row, scale) in enumerate(zip(objective.rows, (slopes * objective.units).tolist(), strict=True)):
+        retain = own is None or objective.unweighted_terms is not None or objective.scores is not None
+        for k, (row, scale) in enumerate(
+            zip(objective.rows, (loss_derivatives * objective.per_datum_scale).tolist(), strict=True)
+        ):
             if not row.requires_grad:
                 found.append([None] * len(leaves))
                 continue
@@ -90,14 +92,19 @@ class AtMarks(Geometry):
                     self._heads.append((parameter, gradient, k))
         return found
 
-    def pull(
-        self, objective: Objective, slopes: Tensor, alpha: Tensor, head_alpha: Tensor, direction: Tensor | None
+    def write_gradients(
+        self,
+        objective: Objective,
+        loss_derivatives: Tensor,
+        alpha: Tensor,
+        head_alpha: Tensor,
+        direction: Tensor | None,
     ) -> None:
         marks, rows, own = objective.marks, self.deltas, self._heads
         self.deltas, self._heads = [], None
         if not objective.rows:  # what a step that failed has left
             rows, own = [], None
-        rest = objective.unweighted(alpha * slopes)
+        rest = objective.unweighted(alpha * loss_derivatives)
         through: Sequence[Tensor | None] = [None] * len(marks.leaves)
         if rest is not None and rest.requires_grad:
             # KL terms of latents drawn from the representation reach the trunk too, at weight 1.
@@ -118,7 +125,7 @@ class AtMarks(Geometry):
             if gradient is not None and h.requires_grad:
                 roots.append(h)
                 gradients.append(gradient.to(h.dtype))
-        heads = None if own is not None else objective.weighted(head_alpha * slopes)
+        heads = None if own is not None else objective.weighted(head_alpha * loss_derivatives)
         scalars = [t for t in (heads, rest) if t is not None and t.requires_grad]
         weights = head_alpha.tolist()
         for parameter, gradient, k in own or ():

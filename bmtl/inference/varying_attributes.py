@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _NUMBER_OF_DATA = "n_data"  # a plate's size, which cancels where losses are means over rows
 
 
-def differing_numbers(programs: Sequence[nn.Module]) -> dict[tuple[str, str], list[float]]:
+def varying_numbers(programs: Sequence[nn.Module]) -> dict[tuple[str, str], list[float]]:
     """The numbers in which programs differ, by module and attribute.
 
     Raises:

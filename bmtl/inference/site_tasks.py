@@ -12,14 +12,14 @@ from bmtl.tasks import TASK_PLATE
 Site = Any  # Pyro's message of a sample statement: a dictionary with keys of bmtl's own
 
 
-class Owner(NamedTuple):
+class SiteTask(NamedTuple):
     """Whose a site is: one task (one name), the rows of a task plate (names and the plate's dim), or shared (no name)."""
 
     names: tuple[str, ...] = ()
     dim: int | None = None
 
 
-def owner_of(site: Site) -> Owner:
+def task_of_site(site: Site) -> SiteTask:
     """Whose a site is, from its mark and its plates."""
     tag = site.get("task")
     for frame in site["cond_indep_stack"]:
@@ -36,24 +36,24 @@ def owner_of(site: Site) -> Owner:
                 )
             names = site.get("task_names") or tuple(map(str, range(size)))
             if frame.dim is None:  # a plate that is looped over
-                return Owner((names[frame.counter - 1],))
-            return Owner(names, frame.dim)
-    return Owner() if tag is None else Owner((tag,))
+                return SiteTask((names[frame.counter - 1],))
+            return SiteTask(names, frame.dim)
+    return SiteTask() if tag is None else SiteTask((tag,))
 
 
-def auxiliary_owner(name: str, guide_trace: Trace, owners: dict[str, Owner]) -> tuple[Owner, tuple[str, ...]]:
+def task_of_auxiliary(name: str, guide_trace: Trace, owners: dict[str, SiteTask]) -> tuple[SiteTask, tuple[str, ...]]:
     """Whose an auxiliary guide site is: its own mark, else that of the model's sites that it feeds.
 
     Returns:
         The owner, and the tasks whose latents it draws jointly where they are several (the owner is then shared).
     """
-    own = owner_of(guide_trace.nodes[name])
+    own = task_of_site(guide_trace.nodes[name])
     if own.names:
         return own, ()
     stem = name.removesuffix("_unconstrained")
     if stem != name and stem in owners:
         return owners[stem], ()
-    fed: list[Owner] = []
+    fed: list[SiteTask] = []
     sites: dict[str, Site] = guide_trace.nodes
     following = iter(sites.items())
     for other, _ in following:
@@ -69,7 +69,7 @@ def auxiliary_owner(name: str, guide_trace: Trace, owners: dict[str, Owner]) -> 
     # Outside the task plate, one site draws all of the plate's rows: no row has a part of its density.
     if fed and fed[0].dim is None and all(owner == fed[0] for owner in fed):
         return fed[0], ()
-    return Owner(), tuple(sorted({task for owner in fed for task in owner.names}))
+    return SiteTask(), tuple(sorted({task for owner in fed for task in owner.names}))
 
 
 def labelled_rows(site: Site) -> Tensor:

@@ -41,6 +41,11 @@ class Scaler:
         object.__setattr__(self, "std", std)
 
     @classmethod
+    def identity(cls) -> Self:
+        """The scaler that changes nothing."""
+        return cls(np.zeros(()), np.ones(()))
+
+    @classmethod
     def fit(cls, values: ArrayLike, clip: float | None = None) -> Self:
         """Mean and standard deviation over the first axis; NaN counts as missing, a constant column gets std 1.
 

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, counted, print_remarks
+from bmtl.cli.console import app, console, counted, print_data_warnings
 from bmtl.cli.options import DataOption, Root, read, whole_numbers
 
 
@@ -47,7 +47,7 @@ def train(
     )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
-    print_remarks(one)
+    print_data_warnings(one)
     with console.status(f"training {escape(chosen.name)} on {escape(one.name)}"):
         tree = experiments.run(one, chosen, seed, budget, out, keep_model=True)
     errors = experiments.validation_errors(tree)

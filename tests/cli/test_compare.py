@@ -15,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 
 from bmtl import cli
-from bmtl.cli import comparing
+from bmtl.cli import compare
 from bmtl.evaluation import results
 from bmtl.experiments import DEMO, METHODS
 
@@ -36,7 +36,7 @@ def demo(tmp_path_factory):
     out, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         terminal = Console(file=printed, force_terminal=True, width=120, legacy_windows=False)
-        for module in (sys.modules["bmtl.cli.console"], comparing):  # bmtl.cli.console is the console itself
+        for module in (sys.modules["bmtl.cli.console"], compare):  # bmtl.cli.console is the console itself
             patch.setattr(module, "console", terminal)
         patch.setattr(sys, "argv", ["bmtl", "demo", "--quick", "--out", str(out)])
         with pytest.raises(SystemExit) as stop:

@@ -15,7 +15,7 @@ from bmtl.models.vmtl.priors.components import Components
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
-class Bound(TorchDistribution):
+class LogLinearPool(TorchDistribution):
     """The log-linear pool of normals, ``log p = sum_k a_k log N(m_k, v_k)``, which is not normalised.
 
     For every q, ``KL(q || p) = sum_k a_k KL(q || N_k)``, which bounds the divergence from the mixture of the components
@@ -42,8 +42,8 @@ class Bound(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, len(self.event_shape))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Bound":
-        new: Bound = self._get_checked_instance(Bound, _instance)
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "LogLinearPool":
+        new: LogLinearPool = self._get_checked_instance(LogLinearPool, _instance)
         new._take(self.components, torch.Size(batch_shape), self.event_shape)
         return new
 
@@ -78,8 +78,8 @@ def _once(values: Tensor, batch_dim: int) -> Tensor:
     return values[where]
 
 
-@register_kl(torch.distributions.Independent, Bound)
-def _kl_independent_bound(q: Any, p: Bound) -> Tensor:
+@register_kl(torch.distributions.Independent, LogLinearPool)
+def _kl_independent_bound(q: Any, p: LogLinearPool) -> Tensor:
     if not isinstance(q.base_dist, torch.distributions.Normal):
         raise NotImplementedError
     c, batch = p.components, torch.broadcast_shapes(q.batch_shape, p.batch_shape)

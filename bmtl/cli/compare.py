@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, counted, print_remarks, print_scores, progress
+from bmtl.cli.console import app, console, counted, print_data_warnings, print_scores, progress
 from bmtl.cli.options import DataOption, Root, command, items, numbers, read, whole_numbers
 
 FILES = ("comparison.nc", "table.csv")
@@ -91,7 +91,7 @@ def compare(
         f"[bold]{escape(first.name)}[/]: {counted(len(first.tasks), 'task')}, {counted(len(first.x), 'row')}, "
         f"splits: {count}. {counted(per_method * len(chosen), 'run')}."
     )
-    print_remarks(first)
+    print_data_warnings(first)
     start = time.perf_counter()
     with progress(per_method * len(chosen)) as done:
         found = experiments.compare(

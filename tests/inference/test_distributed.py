@@ -7,9 +7,9 @@ import torch
 import torch.multiprocessing
 from torch.testing import assert_close
 
-from bmtl.inference import ranks
+from bmtl.inference import distributed
+from tests.inference.distributed_cases import CASES, Found, run, work
 from tests.inference.programs import assert_same
-from tests.inference.rank_cases import CASES, Found, run, work
 
 WORLD = 2
 
@@ -44,7 +44,7 @@ def test_a_fault_in_one_process_is_skipped_by_both(found):
 
 def test_one_process_costs_nothing():
     tensor = torch.ones(2)
-    assert ranks.world() == 1
-    assert ranks.rank() == 0
-    assert ranks.mean_(tensor) is ranks.sum_(tensor) is ranks.inner_products(tensor) is tensor
-    assert ranks.gather("a") == ["a"]
+    assert distributed.world_size() == 1
+    assert distributed.rank() == 0
+    assert distributed.mean_(tensor) is distributed.sum_(tensor) is distributed.inner_products(tensor) is tensor
+    assert distributed.gather("a") == ["a"]

@@ -12,24 +12,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def world() -> int:
+def world_size() -> int:
     """Number of processes that train together: those of torch.distributed's default group, or 1."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Number of this process among them, from 0."""
-    return dist.get_rank() if world() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def sum_(tensor: Tensor) -> Tensor:
     """Sums a tensor over the processes, in place."""
-    return _reduced(tensor, dist.ReduceOp.SUM) if world() > 1 and tensor.numel() else tensor
+    return _reduced(tensor, dist.ReduceOp.SUM) if world_size() > 1 and tensor.numel() else tensor
 
 
 def mean_(tensor: Tensor) -> Tensor:
     """Averages a tensor over the processes, in place."""
-    return sum_(tensor).div_(world()) if world() > 1 else tensor
+    return sum_(tensor).div_(world_size()) if world_size() > 1 else tensor
 
 
 def inner_products(local: Tensor) -> Tensor:
@@ -38,14 +38,14 @@ def inner_products(local: Tensor) -> Tensor:
     The processes' vectors stand one after the other: different examples have no product with each other. A step's gradient
     is the mean of the processes', so each entry counts ``1 / world``, and products are the sum over ``world^2``.
     """
-    return sum_(local).div_(world() ** 2) if world() > 1 else local
+    return sum_(local).div_(world_size() ** 2) if world_size() > 1 else local
 
 
 def gather(item: Any) -> list[Any]:
     """What each process gives, in the order of the processes; for set-up, not for steps."""
-    if world() == 1:
+    if world_size() == 1:
         return [item]
-    found: list[Any] = [None] * world()
+    found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, item)
     return found
 
@@ -60,7 +60,7 @@ def share_state(tensors: Mapping[str, Tensor], module: nn.Module) -> None:
     Raises:
         ValueError: If the processes have tensors of other names or shapes.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
     own = [(name, tuple(tensor.shape)) for name, tensor in tensors.items()]
     for number, theirs in enumerate(gather(own)):
@@ -86,7 +86,7 @@ def union(found: Mapping[int, Tensor], parameters: Sequence[Tensor]) -> dict[int
     Raises:
         ValueError: If one of those found is no parameter of the model or the guide.
     """
-    if world() == 1:
+    if world_size() == 1:
         return dict(found)
     here = torch.tensor([float(id(p) in found) for p in parameters], dtype=torch.float32)
     if int(here.sum()) < len(found):
@@ -104,7 +104,7 @@ def check_same(numbers: Sequence[int], message: str) -> None:
     Raises:
         ValueError: In all of them, if they are not.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
     both = torch.tensor([*numbers, *(-number for number in numbers)], dtype=torch.int64)
     largest, negative = _reduced(both, dist.ReduceOp.MAX).chunk(2)
@@ -121,7 +121,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
     Raises:
         ValueError: For a sparse gradient.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter in parameters:
@@ -145,7 +145,7 @@ def check_weights(weights: Tensor) -> None:
     Raises:
         RuntimeError: If they have not.
     """
-    if world() > 1 and dist.get_debug_level() != dist.DebugLevel.OFF:  # type: ignore[attr-defined]
+    if world_size() > 1 and dist.get_debug_level() != dist.DebugLevel.OFF:  # type: ignore[attr-defined]
         for number, theirs in enumerate(gather(weights)):
             if not torch.equal(theirs.nan_to_num(), weights.nan_to_num()):
                 raise RuntimeError(f"Process {rank()} has the weights {weights}, and process {number} has {theirs}.")

@@ -10,7 +10,7 @@ from pyro.poutine.runtime import Message
 from torch import Tensor
 
 
-class Marks(Messenger):
+class SharedRepresentation(Messenger):
     """Keeps every marked tensor of the programs run inside.
 
     Args:
@@ -40,13 +40,13 @@ class Marks(Messenger):
         msg["done"] = True
 
 
-class Again(Marks):
+class ReplayFromShared(SharedRepresentation):
     """Runs programs once more from the marked tensors on: each mark gives the leaf of an earlier run.
 
     No graph is built before the first mark, since nothing there depends on a leaf.
 
     Args:
-        leaves: Of a run with ``Marks(cut=True)`` on the same batch.
+        leaves: Of a run with ``SharedRepresentation(cut=True)`` on the same batch.
 
     Raises:
         ValueError: If the programs mark other tensors than in that run.

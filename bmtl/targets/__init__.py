@@ -1,0 +1,29 @@
+"""What a target is, in numpy alone: one family a file, scalers, and what a predictive distribution of each is."""
+
+from bmtl.targets.binary import Binary
+from bmtl.targets.classes import Classes, numbered
+from bmtl.targets.count import Count
+from bmtl.targets.family import FAMILIES, Family, Target, family_from_spec
+from bmtl.targets.ordinal import Ordinal
+from bmtl.targets.pixels import Pixels
+from bmtl.targets.real import Real
+from bmtl.targets.scaler import Scaler
+from bmtl.targets.time_to_event import TimeToEvent
+from bmtl.targets.vector import Vector
+
+__all__ = [
+    "FAMILIES",
+    "Binary",
+    "Classes",
+    "Count",
+    "Family",
+    "Ordinal",
+    "Pixels",
+    "Real",
+    "Scaler",
+    "Target",
+    "TimeToEvent",
+    "Vector",
+    "family_from_spec",
+    "numbered",
+]

@@ -1,0 +1,28 @@
+"""One of two classes, the second of which is the event."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bmtl.targets.classes import Classes
+from bmtl.targets.family import register
+
+
+@register
+@dataclass(frozen=True)
+class Binary(Classes):
+    """Labels 0 and 1 ``(N,)`` as int64, -1 where missing; 1 is the event ("positive").
+
+    Args:
+        classes: Names of 0 and of 1.
+
+    Raises:
+        ValueError: If there are not two.
+    """
+
+    name: ClassVar[str] = "binary"
+    classes: tuple[str, ...] = ("0", "1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.classes) != 2:
+            raise ValueError(f"A binary target has two classes; got {self.classes!r}.")

@@ -1,0 +1,71 @@
+"""One of several classes without an order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+
+
+def check_class_names(names: Sequence[str], least: int = 2) -> tuple[str, ...]:
+    """Names of classes as strings.
+
+    Raises:
+        ValueError: If there are fewer than `least`, or one is repeated.
+    """
+    if isinstance(names, str) or len(names) < least or len(set(map(str, names))) < len(names):
+        raise ValueError(f"There are {least} or more classes, of different names; got {names!r}.")
+    return tuple(map(str, names))
+
+
+def check_indices(target: str, values: ArrayLike, rows: int, names: tuple[str, ...]) -> np.ndarray:
+    """Class indices ``(N,)`` as int64, -1 where missing.
+
+    Raises:
+        ValueError: If the shape is another, or a label is no index of a class.
+    """
+    array = np.asarray(values)
+    check_numeric(target, array)
+    check_shape(target, array, (rows,), "one label per row")
+    if array.dtype.kind == "f":
+        array = np.where(np.isnan(array), -1, array)
+    outside = (array < -1) | (array >= len(names)) | (array != np.floor(array))
+    if outside.any():
+        raise ValueError(
+            f"A label is a class from 0 to {len(names) - 1}, or -1 or NaN where it is missing, and "
+            f"{first_row(target, array, outside)}."
+        )
+    return read_only(array.astype(np.int64))
+
+
+@register
+@dataclass(frozen=True)
+class Classes(Family):
+    """Class indices ``(N,)`` as int64, -1 where missing.
+
+    Args:
+        classes: Names of the classes, two or more.
+
+    Raises:
+        ValueError: If there are fewer, or a name is repeated.
+    """
+
+    name: ClassVar[str] = "classes"
+    classes: tuple[str, ...] = ("0", "1")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", check_class_names(self.classes))
+
+    def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
+        return check_indices(target, values, rows, self.classes)
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        return values == -1
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Names of classes that have none: their numbers."""
+    return tuple(map(str, range(count)))

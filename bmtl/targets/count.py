@@ -1,0 +1,34 @@
+"""Counts: 0, 1, 2, ..."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+
+
+@register
+@dataclass(frozen=True)
+class Count(Family):
+    """Whole numbers from 0 ``(N,)`` as float64, NaN where missing (-1 in integer arrays); never scaled."""
+
+    name: ClassVar[str] = "count"
+
+    def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
+        given = np.asarray(values)
+        check_numeric(target, given)
+        check_shape(target, given, (rows,), "one count per row")
+        array = given.astype(np.float64)
+        if given.dtype.kind == "i":
+            array[given == -1] = np.nan
+        wrong = (array < 0) | np.isinf(array) | ((array != np.floor(array)) & ~np.isnan(array))
+        if wrong.any():
+            raise ValueError(
+                f"A count is a whole number from 0, or NaN where it is missing, and {first_row(target, given, wrong)}."
+            )
+        return read_only(array)
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        return np.isnan(values)

@@ -1,0 +1,139 @@
+"""What a target is: its family says which labels it has, which are missing, and how it is scaled and scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmtl.targets.scaler import Scaler
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """A family of targets. One subclass a family, one file a subclass.
+
+    A family is a value: two of equal fields are equal, and `spec` and `family_from_spec` carry it through files.
+
+    Attributes:
+        name: Of the family, such as "real"; its key in `FAMILIES`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
+        """The labels as a read-only copy in the family's own dtype and shape.
+
+        Args:
+            target: Name of the target, for messages.
+            values: Labels, rows first.
+            rows: Number of rows N that is expected.
+
+        Raises:
+            ValueError: If shape, dtype or support are wrong; says which row, what was given and what is expected.
+        """
+
+    @abstractmethod
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        """Which rows of checked labels have no label, bool ``(N,)``. The one place that knows how this is written."""
+
+    def fit_scaler(self, values: np.ndarray) -> Scaler:
+        """The scaler for checked labels of training rows; families other than the real ones are not scaled."""
+        return Scaler.identity()
+
+    @property
+    def scaled(self) -> bool:
+        """Whether labels may be scaled at all."""
+        return False
+
+    def spec(self) -> dict[str, Any]:
+        """The family as plain values that JSON knows; `family_from_spec` is the inverse."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"family": self.name, **{k: v.spec() if isinstance(v, Family) else v for k, v in own.items()}}
+
+
+def read_only(values: np.ndarray) -> np.ndarray:
+    """The array, which can no longer be written to."""
+    values.setflags(write=False)
+    return values
+
+
+def check_shape(target: str, array: np.ndarray, shape: Sequence[int | None], what: str) -> None:
+    """Raises a ``ValueError`` unless `array` has the shape; None stands for any size from 1."""
+    fits = array.ndim == len(shape) and all(
+        size == wanted if wanted is not None else size > 0 for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"Target {target!r} must have the shape ({wanted}), {what}; got {array.shape}.")
+
+
+def check_numeric(target: str, array: np.ndarray) -> None:
+    """Raises a ``ValueError`` unless `array` holds numbers or booleans."""
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"Target {target!r} must hold numbers; got dtype {array.dtype}. Number the classes from 0.")
+
+
+def first_row(target: str, array: np.ndarray, wrong: np.ndarray) -> str:
+    """Where a label is wrong, for messages: "row 3 holds 7.5"."""
+    row = int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))[0])
+    return f"row {row} of target {target!r} holds {array[row]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Labels in reported units with everything that is known of them.
+
+    Attributes:
+        values: Checked labels, rows first, read-only.
+        family: What they are.
+        unit: Reported unit, such as ``"meV"``; ``"1"`` for none.
+        scaler: Between reported units and what a model sees. The identity unless the family is scaled.
+    """
+
+    values: np.ndarray
+    family: Family
+    unit: str = "1"
+    scaler: Scaler = field(default_factory=Scaler.identity)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Which rows have no label, bool ``(N,)``."""
+        return self.family.missing(self.values)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Which rows have a label, bool ``(N,)``."""
+        return ~self.missing
+
+    def scaled(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of these rows as a model sees them."""
+        values = self.values[rows]
+        return self.scaler.transform(values) if self.family.scaled else values
+
+
+FAMILIES: dict[str, type[Family]] = {}
+"""Family by name."""
+
+
+def register(cls: type[Family]) -> type[Family]:
+    """Adds a family to `FAMILIES`; a class decorator."""
+    FAMILIES[cls.name] = cls
+    return cls
+
+
+def family_from_spec(spec: Mapping[str, Any]) -> Family:
+    """The inverse of `Family.spec`.
+
+    Raises:
+        ValueError: If there is no such family.
+    """
+    given = dict(spec)
+    name = given.pop("family")
+    if name not in FAMILIES:
+        raise ValueError(f"There is no family {name!r} of targets; the families are: {', '.join(FAMILIES)}.")
+    values = {k: family_from_spec(v) if isinstance(v, Mapping) and "family" in v else v for k, v in given.items()}
+    return FAMILIES[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,49 @@
+"""Real numbers, observed exactly or known up to an interval."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+from bmtl.targets.intervals import check_intervals, finite_ends
+from bmtl.targets.scaler import Scaler
+
+
+@register
+@dataclass(frozen=True)
+class Real(Family):
+    """Real labels ``(N,)`` as float64, NaN where missing; standardised on the training rows unless asked otherwise.
+
+    Args:
+        censored: Labels are intervals ``(N, 2)``, lower and upper end: equal ends are an exact label, an infinite end is
+            open (``(10, inf)`` is "above 10"), and NaN in both is missing.
+    """
+
+    name: ClassVar[str] = "real"
+    censored: bool = False
+
+    @property
+    def scaled(self) -> bool:
+        return True
+
+    def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
+        array = np.asarray(values)
+        check_numeric(target, array)
+        if self.censored:
+            return check_intervals(target, array, rows)
+        check_shape(target, array, (rows,), "one label per row")
+        array = array.astype(np.float64)
+        if np.isinf(array).any():
+            raise ValueError(
+                f"Labels are finite, and {first_row(target, array, np.isinf(array))}. Mark a missing label with NaN; give "
+                "censored labels as intervals (N, 2)."
+            )
+        return read_only(array)
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        return np.isnan(values) if values.ndim == 1 else np.isnan(values).any(axis=-1)
+
+    def fit_scaler(self, values: np.ndarray) -> Scaler:
+        return Scaler.fit(finite_ends(values) if self.censored else values)

@@ -1,0 +1,53 @@
+"""Several real numbers under one joint distribution."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmtl.targets.classes import check_class_names
+from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+from bmtl.targets.scaler import Scaler
+
+
+@register
+@dataclass(frozen=True)
+class Vector(Family):
+    """Vectors ``(N, d)`` as float64, NaN where a component is missing; each component is standardised.
+
+    A row is missing where all of its components are.
+
+    Args:
+        components: Names of the d components, two or more.
+
+    Raises:
+        ValueError: If there are fewer, or a name is repeated.
+    """
+
+    name: ClassVar[str] = "vector"
+    components: tuple[str, ...] = ("0", "1")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "components", check_class_names(self.components))
+
+    @property
+    def scaled(self) -> bool:
+        return True
+
+    def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
+        array = np.asarray(values)
+        check_numeric(target, array)
+        check_shape(target, array, (rows, len(self.components)), "one number per row and component")
+        array = array.astype(np.float64)
+        if np.isinf(array).any():
+            raise ValueError(
+                f"Labels are finite, and {first_row(target, array, np.isinf(array))}. Mark what is missing with NaN."
+            )
+        return read_only(array)
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        return np.isnan(values).all(axis=-1)
+
+    def fit_scaler(self, values: np.ndarray) -> Scaler:
+        return Scaler.fit(values)

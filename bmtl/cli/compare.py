@@ -3,15 +3,16 @@
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, counted, print_data_warnings, print_scores, progress
+from bmtl.cli.console import app, console, counted, print_data, print_scores, progress
 from bmtl.cli.options import DataOption, Root, command, items, numbers, read, whole_numbers
 
-FILES = ("comparison.nc", "table.csv")
+if TYPE_CHECKING:
+    from bmtl.experiments import Comparison
 
 
 @app.command()
@@ -37,14 +38,18 @@ def demo(
         found = experiments.demo(
             data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, command=command(), done=done
         )
-    _tell(found, out, start)
+    _print_outcome(found, out, start)
 
 
 @app.command()
 def compare(
     dataset: Annotated[str, typer.Argument(help="A name or family of `bmtl list datasets`, e.g. uci/energy.")],
     methods: Annotated[
-        str, typer.Option(help="Comma separated; `bmtl list methods`. A balancer is one too.")
+        str,
+        typer.Option(
+            help="Comma separated: names of `bmtl list methods`, balancers, and code of your own as package.module:name or "
+            "file.py:name (a recipe, a balancer's slot, or a Method)."
+        ),
     ] = "stl,ew",
     balancers: Annotated[str, typer.Option(help="Each method under each of these, comma separated.")] = "",
     splits: Annotated[int, typer.Option(min=0, help="Number of the data's splits; 0 is all, or one if drawn.")] = 0,
@@ -58,6 +63,15 @@ def compare(
     widths: Annotated[str, typer.Option(help="Widths of the trunk, comma separated.")] = "128,128",
     draws: Annotated[int, typer.Option(min=1, help="Posterior and predictive draws.")] = 100,
     baseline: Annotated[str, typer.Option(help="What delta_m and paired differences are taken against.")] = "stl",
+    primary: Annotated[
+        str, typer.Option(help="Score that delta_m, ranks and columns by task are made of, where a target has it.")
+    ] = "",
+    reference: Annotated[
+        bool, typer.Option(help="Also a constant, a linear model and boosted trees, from scikit-learn.")
+    ] = True,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Draw for the training rows too, by which the report judges each guide.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a processor.")] = 0,
     dask: Annotated[str, typer.Option(help="Address of a Dask scheduler that runs the cells instead.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/compare"),
@@ -66,12 +80,10 @@ def compare(
 ) -> None:
     """Compare methods on a data set: one budget, the same splits and selection for all.
 
-    Each run is a file of its own. The same command goes on where an interrupted one stood.
+    Each run is a file of its own; the same command continues an interrupted comparison.
     """
     from bmtl import experiments
-    from bmtl.evaluation.results import check_writable
 
-    check_writable(out)
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
@@ -88,10 +100,10 @@ def compare(
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source if count == 1 and not isinstance(source, list) else source[0]  # type: ignore[index]
     console.print(
-        f"[bold]{escape(first.name)}[/]: {counted(len(first.tasks), 'task')}, {counted(len(first.x), 'row')}, "
+        f"[bold]{escape(first.name)}[/]: {counted(len(first.tasks), 'task')}, {counted(len(first.inputs), 'row')}, "
         f"splits: {count}. {counted(per_method * len(chosen), 'run')}."
     )
-    print_data_warnings(first)
+    print_data(first)
     start = time.perf_counter()
     with progress(per_method * len(chosen)) as done:
         found = experiments.compare(
@@ -102,23 +114,23 @@ def compare(
             out,
             rates=rates,
             baseline=baseline,
+            primary=primary or None,
+            reference=reference,
+            trust=trust,
             jobs=jobs or None,
             dask=dask or None,
             command=command(),
             done=done,
         )
     if found.rates:
-        told = ", ".join(f"{name} {rate:g}" for name, rate in found.rates.items())
-        console.print(f"Learning rates chosen on validation: {escape(told)}.")
-    _tell(found, out, start)
+        rates_ = ", ".join(f"{name} {rate:g}" for name, rate in found.rates.items())
+        console.print(f"Learning rates chosen on validation: {escape(rates_)}.")
+    _print_outcome(found, out, start)
     if found.failures:
         raise typer.Exit(1)
 
 
-def _tell(found: "object", out: Path, start: float) -> None:
-    from bmtl.experiments import Comparison
-
-    assert isinstance(found, Comparison)
+def _print_outcome(found: "Comparison", out: Path, start: float) -> None:
     print_scores(found.scores)
     files = sorted(path.name for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
     seconds = time.perf_counter() - start

@@ -33,10 +33,12 @@ console = Console()
 errors = Console(stderr=True)
 
 
-def print_data_warnings(data: MultiTaskData) -> None:
-    """Warns of what is odd about the data, on the error console."""
-    for remark in data.data_warnings():
-        errors.print("[bold yellow]Warning:[/]", escape(remark), highlight=False, soft_wrap=True)
+def print_data(data: MultiTaskData) -> None:
+    """What each target and feature was read as, where a reader had to infer it; then warnings, on the error console."""
+    for line in data.inferred:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    for warning in data.data_warnings():
+        errors.print("[bold yellow]Warning:[/]", escape(warning), highlight=False, soft_wrap=True)
 
 
 def counted(number: int, what: str) -> str:

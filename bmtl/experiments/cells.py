@@ -37,9 +37,13 @@ class Cell:
     lr: float | None = None
 
     def folder(self, out: Path) -> Path:
-        """Where its files lie, always inside `out`."""
-        split = "" if self.split is None else f"split-{self.split}-"
-        return out / folder_name(self.method.name) / f"{split}seed-{self.seed}"
+        """Where its files are, always inside `out`."""
+        return out / folder_name(self.method.name) / self.place(self.split, self.seed)
+
+    @staticmethod
+    def place(split: int | None, seed: int) -> str:
+        """Folder of a split and seed below that of a method."""
+        return f"seed-{seed}" if split is None else f"split-{split}-seed-{seed}"
 
     def __str__(self) -> str:
         split = "" if self.split is None else f"split {self.split}, "
@@ -63,12 +67,13 @@ class Job:
     cell: Cell
     budget: Budget
     out: Path
+    trust: bool = False
 
     @classmethod
-    def of(cls, data: Splits, cell: Cell, budget: Budget, out: Path) -> "Job":
+    def of(cls, data: Splits, cell: Cell, budget: Budget, out: Path, trust: bool = False) -> "Job":
         """The job of a cell of a grid."""
         own = data if isinstance(data, MultiTaskData) else data[cell.split or 0]
-        return cls(own, cell, budget if cell.lr is None else replace(budget, lr=cell.lr), out)
+        return cls(own, cell, budget if cell.lr is None else replace(budget, lr=cell.lr), out, trust)
 
     @property
     def folder(self) -> Path:

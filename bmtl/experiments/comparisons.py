@@ -1,9 +1,10 @@
-"""Methods side by side: a grid of runs with one budget, and what it comes to as files, tables and pictures."""
+"""Comparisons: a grid of runs with one budget and reference rows, and the files, tables and pictures made of them."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,17 @@ from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import save
 from bmtl.evaluation.tables import table
 from bmtl.evaluation.text_tables import to_latex, to_markdown
-from bmtl.experiments.grid import Cell, Failure, Splits, run_cells
-from bmtl.experiments.methods import METHODS, Method
-from bmtl.experiments.runs import Budget, check_data, validation_score
+from bmtl.experiments.budgets import Budget
+from bmtl.experiments.cells import Cell, Failure, Splits
+from bmtl.experiments.grid import run_cells
+from bmtl.experiments.methods import Method
+from bmtl.experiments.references import run_references
+from bmtl.experiments.runs import check_data, validation_score
 from bmtl.experiments.timing import step_seconds
-from bmtl.inference import balancer
+from bmtl.experiments.zoo import METHODS
 
 Done = Callable[[Cell | Failure], None]
+Trees = dict[tuple[str, int], xr.DataTree]
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Comparison:
 
     Attributes:
         scores: From `bmtl.evaluation.comparison.compare`; a split is a pair of split and seed, numbered in that order.
-        trees: Results by (method, number of the split).
+        trees: Results by (learner, number of the split): methods, then references.
         failures: Cells that came to nothing, those included that a learning rate was to be chosen by.
         rates: Learning rate by method, where one was chosen.
     """
@@ -55,6 +60,9 @@ def compare(
     *,
     rates: Sequence[float] = (),
     baseline: str | None = "stl",
+    primary: str | None = None,
+    reference: bool = True,
+    trust: bool = False,
     jobs: int | None = None,
     dask: str | None = None,
     timed_steps: int = 40,
@@ -65,7 +73,7 @@ def compare(
 
     Writes ``<method>/<split and seed>/results.nc`` for each run, ``comparison.nc``, ``table.csv``, ``table.tex``,
     ``table.md`` and pictures under `out`. What is there of the same comparison is not done again, so that one which was
-    cut off goes on where it stood.
+    interrupted is continued where it ended.
 
     Args:
         data: With parts "train", "val" and "test"; a sequence of data sets is one for each split.
@@ -76,6 +84,10 @@ def compare(
         rates: Learning rates, from which each method gets the one with the best validation score on the first split with
             the first seed; none: the budget's.
         baseline: Method that delta_m and paired differences are taken against, if it is among the methods.
+        primary: Score that delta_m, ranks and columns by task are made of, for the targets that have it; by default each
+            family's own.
+        reference: Add the rows of `bmtl.experiments.references`, trained on the same splits.
+        trust: As for `run`: the report then judges each guide.
         jobs: As for `run_cells`.
         dask: As for `run_cells`.
         timed_steps: Steps of each method that are timed side by side at the end; 0 leaves them out.
@@ -105,8 +117,11 @@ def compare(
     if chosen:
         _take_over(cells, seeds[0], folder)
     numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
+    write = partial(
+        _write, order=methods, numbers=numbers, baseline=baseline, primary=primary, out=folder, command=command
+    )
     try:
-        with closing(run_cells(data, cells, budget, folder, jobs=jobs, dask=dask)) as running:
+        with closing(run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask)) as running:
             for outcome in running:
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
@@ -115,7 +130,7 @@ def compare(
                 done(outcome)
     except BaseException:
         if finished:
-            _write(finished, methods, numbers, baseline, folder, None, command)
+            write(finished, {}, None)
         raise
     if not finished:
         first = failures[0]
@@ -123,7 +138,8 @@ def compare(
     trained = [method for method in methods if any(cell.method == method for cell in finished)]
     first_data = data if isinstance(data, MultiTaskData) else data[0]
     seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
-    scores, trees = _write(finished, methods, numbers, baseline, folder, seconds, command)
+    rows = _references(data, numbers, folder) if reference else {}
+    scores, trees = write(finished, rows, seconds)
     return Comparison(scores, trees, failures, chosen)
 
 
@@ -178,10 +194,8 @@ def _check_grid(
             raise ValueError(f"The {what} of a comparison must differ, and {given} were given.")
     for rate in rates:
         replace(budget, lr=rate)
-    for method in methods:
-        balancer(method.balancer)
     for one in [data] if isinstance(data, MultiTaskData) else data:
-        check_data(one)
+        check_data(one, budget)
 
 
 def _cells(data: Splits, methods: Sequence[Method], seeds: Sequence[int]) -> list[Cell]:
@@ -229,27 +243,43 @@ def _of_rate(out: Path, rate: float | None) -> Path:
     return out / "learning-rates" / f"{rate:g}"
 
 
+def _references(data: Splits, numbers: Mapping[tuple[int | None, int], int], out: Path) -> Trees:
+    """The reference rows, by (name, number of the split)."""
+    found: Trees = {}
+    for (split, seed), number in numbers.items():
+        own = data if isinstance(data, MultiTaskData) else data[split or 0]
+        for name, tree in run_references(own, out, Cell.place(split, seed), seed).items():
+            found[name, number] = tree
+    return found
+
+
 def _write(
     cells: Sequence[Cell],
-    methods: Sequence[Method],
+    references: Trees,
+    seconds: Mapping[str, float] | None,
+    *,
+    order: Sequence[Method],
     numbers: Mapping[tuple[int | None, int], int],
     baseline: str | None,
+    primary: str | None,
     out: Path,
-    seconds: Mapping[str, float] | None,
     command: str | None,
-) -> tuple[xr.Dataset, dict[tuple[str, int], xr.DataTree]]:
-    order = {method.name: i for i, method in enumerate(methods)}
-    cells = sorted(cells, key=lambda cell: (order[cell.method.name], numbers[cell.split, cell.seed]))
+) -> tuple[xr.Dataset, Trees]:
+    """Compares the finished runs and writes ``comparison.nc``, tables and pictures."""
+    places = {method.name: i for i, method in enumerate(order)}
+    cells = sorted(cells, key=lambda cell: (places[cell.method.name], numbers[cell.split, cell.seed]))
     trees = {
         (cell.method.name, numbers[cell.split, cell.seed]): results.read(cell.folder(out) / "results.nc")
         for cell in cells
-    }
+    } | references
     names = list(dict.fromkeys(name for name, _ in trees))
     scores = comparison.compare(
         trees,
         baseline=baseline if baseline in names else None,
         reference="ew" if "ew" in names else names[0],
+        primary=primary,
         step_seconds=seconds,
+        repeats="split" if len({split for split, _ in numbers}) > 1 else "seed",
     )
     if command is not None:
         scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})
@@ -259,10 +289,11 @@ def _write(
     (out / "table.tex").write_text(to_latex(scores))
     first = min(number for _, number in trees)
     shown = {name: tree for (name, number), tree in trees.items() if number == first}
-    save(plots.training_curves(shown), out / "training.png")
-    if any("pit" in tree.children for tree in shown.values()):
+    trained = {name: tree for name, tree in shown.items() if name in places}
+    save(plots.training_curves(trained), out / "training.png")
+    if any("pit" in tree["test"].children for tree in shown.values() if "test" in tree.children):
         save(plots.reliability_curves(shown), out / "reliability.png")
-    measured = next((tree for tree in shown.values() if _measured(tree)), None)
+    measured = next((tree for tree in trained.values() if _measured(tree)), None)
     if measured is not None:
         save(plots.cosine_matrix(measured), out / "conflicts.png")
     return scores, trees

@@ -74,7 +74,9 @@ class Fitted:
         )
         summary = {name: self.targets[name].family.summary(p, QUANTILES) for name, p in predictions.items()}
         tree["predictions_summary"] = xr.DataTree(
-            xr.Dataset({f"{name} {column}": ("row", v) for name, found in summary.items() for column, v in found.items()})
+            xr.Dataset(
+                {f"{name} {column}": ("row", v) for name, found in summary.items() for column, v in found.items()}
+            )
         )
         return tree
 

@@ -17,6 +17,7 @@ def run_cells(
     budget: Budget,
     out: str | Path,
     *,
+    trust: bool = False,
     jobs: int | None = None,
     dask: str | None = None,
 ) -> Generator[Cell | Failure, None, None]:
@@ -31,6 +32,7 @@ def run_cells(
         cells: What to run.
         budget: What each gets.
         out: Folder; with `dask`, one that all workers see.
+        trust: As for `run`.
         jobs: Processes; by default as many as there are processors, at most one a cell. With 1 nothing is forked.
         dask: Address of a Dask scheduler whose workers run the cells (needs ``bmtl[distributed]``), one at a time each, in
             place of `jobs`. A cell is given up once Dask's ``allowed-failures`` workers were killed over it.
@@ -49,7 +51,7 @@ def run_cells(
             raise ValueError(
                 f"{other} and {cell} would both be written to {cell.folder(folder)}. Rename one of the methods."
             )
-    jobs_ = [Job.of(data, cell, budget, folder) for cell in cells]
+    jobs_ = [Job.of(data, cell, budget, folder, trust) for cell in cells]
     for job in jobs_:
         (job.folder / RUNNING).unlink(missing_ok=True)  # of a comparison that was killed
         (job.folder / "error.txt").unlink(missing_ok=True)

@@ -32,7 +32,7 @@ def outcome_of(job: Job, callbacks: Sequence[Callback] = ()) -> Cell | Failure:
         half.unlink()
     running.touch()
     try:
-        run(job.data, job.cell.method, job.cell.seed, job.budget, job.folder, callbacks=callbacks)
+        run(job.data, job.cell.method, job.cell.seed, job.budget, job.folder, trust=job.trust, callbacks=callbacks)
     except Exception as error:
         (job.folder / "error.txt").write_text(traceback.format_exc())
         return Failure(job.cell, f"{type(error).__name__}: {error}")

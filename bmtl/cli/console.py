@@ -34,9 +34,9 @@ errors = Console(stderr=True)
 
 
 def print_data(data: MultiTaskData) -> None:
-    """What each target and feature was read as, where a reader had to infer it; then warnings, on the error console."""
-    for line in data.inferred:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    """What each target and the inputs were read as; then warnings, on the error console."""
+    for line in [*data.describe_targets(), *data.describe_inputs()]:
+        console.print(escape(line), style="dim", highlight=False, soft_wrap=True)
     for warning in data.data_warnings():
         errors.print("[bold yellow]Warning:[/]", escape(warning), highlight=False, soft_wrap=True)
 

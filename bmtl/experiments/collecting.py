@@ -14,7 +14,7 @@ from bmtl.experiments.methods import Method
 from bmtl.experiments.rows import tensors
 from bmtl.experiments.training import Trained, noise_from_validation
 from bmtl.inference import Draws, draw
-from bmtl.inference.predictions import merge_targets, mixture
+from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
 
 

@@ -8,21 +8,12 @@ import pandas as pd
 import xarray as xr
 
 from bmtl.evaluation import results
+from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.methods import Method, ModelAndGuide
 from bmtl.inference import Draws, draw
-from bmtl.inference.predictions import merge_targets, mixture
-from bmtl.targets import Family, Scaler
+from bmtl.inference.predictives import merge_targets, mixture
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-
-@dataclass(frozen=True)
-class FittedTarget:
-    """What is known of a target without its labels: family, reported unit, and scaler."""
-
-    family: Family
-    unit: str
-    scaler: Scaler
 
 
 @dataclass(frozen=True)
@@ -40,7 +31,7 @@ class Fitted:
 
     name: str
     method: Method
-    targets: Mapping[str, FittedTarget]
+    targets: Mapping[str, ReportedTarget]
     inputs: Any
     parts: Sequence[Sequence[ModelAndGuide]]
     draws: int
@@ -64,13 +55,11 @@ class Fitted:
         predictions = {
             name: drawn.targets[name].in_units(target.family, target.scaler) for name, target in self.targets.items()
         }
+        about = {"method": self.method.name, "balancer": self.method.balancer, "seed": seed, "data_name": self.name}
         tree = results.to_datatree(
-            targets=self.targets,
-            predictions=predictions,
-            learner=self.method.name,
-            balancer=self.method.balancer,
-            seed=seed,
-            data_name=self.name,
+            {"predictions": {name: PredictedRows(prediction) for name, prediction in predictions.items()}},
+            self.targets,
+            attributes=about,
         )
         summary = {name: self.targets[name].family.summary(p, QUANTILES) for name, p in predictions.items()}
         tree["predictions_summary"] = xr.DataTree(

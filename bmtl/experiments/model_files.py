@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from bmtl.datasets import MultiTaskData
+from bmtl.datasets import MultiTaskData, inputs_from_state, inputs_state
+from bmtl.evaluation.results import ReportedTarget
 from bmtl.evaluation.storage import atomic
 from bmtl.experiments import importing
 from bmtl.experiments.budgets import Budget
-from bmtl.experiments.fitted import Fitted, FittedTarget
+from bmtl.experiments.fitted import Fitted
 from bmtl.experiments.methods import Method, ModelAndGuide, build
 from bmtl.experiments.rows import spec_of
+from bmtl.experiments.trees import reported
 from bmtl.inputs import PerTask
 from bmtl.models.spec import DataSpec
 from bmtl.targets import Scaler, family_from_spec
@@ -55,20 +57,21 @@ def save(
         spec_of(part.labelled(), method)
         for part in ([data.subset([task]) for task in data.tasks] if method.single_task else [data])
     ]
-    kind = type(data.inputs)
     about = {
         "schema": SCHEMA,
         "name": data.name,
         "method": method.settings(),
         "budget": asdict(budget),
-        "targets": {name: {"family": t.family.spec(), "unit": t.unit} for name, t in data.targets.items()},
-        "inputs": f"{kind.__module__}:{kind.__qualname__}",
+        "targets": {
+            name: {"family": t.family.spec(), "unit": t.unit, "primary": reported(data, name).primary}
+            for name, t in data.targets.items()
+        },
         "n_data": [spec.n_data for spec in specs],
     }
     kept = {
         "about": json.dumps(about),
         "states": [list(members) for members in states],
-        "inputs": data.inputs.state(),
+        "inputs": inputs_state(data.inputs),
         "support": [_plain(spec.support) for spec in specs],
         "scalers": {
             # Copies: a tensor cannot say that it must not be written to.
@@ -130,8 +133,7 @@ def load_fitted(folder: str | Path, *, allow_code: bool = False) -> Fitted:
 def _check_code(path: Path, about: Mapping[str, Any], allow_code: bool) -> None:
     """Refuses code that the file names and that nobody has allowed, or that has changed."""
     digests: dict[str, str] = about["method"].get("code", {})
-    named = {**digests, **({} if _installed(about["inputs"]) else {about["inputs"]: ""})}
-    named = {name: digest for name, digest in named.items() if importing.is_path(name)}
+    named = {name: digest for name, digest in digests.items() if importing.is_path(name)}
     if named and not allow_code:
         raise ValueError(
             f"{path} names code that would be executed: {', '.join(named)}. If you trust it, pass --allow-code (allow_code="
@@ -143,25 +145,22 @@ def _check_code(path: Path, about: Mapping[str, Any], allow_code: bool) -> None:
             raise ValueError(f"{name} has changed since {path} was written. Train again, or restore the file.")
 
 
-def _installed(kind: str) -> bool:
-    return kind.startswith("bmtl.") or kind in importing.announced("bmtl.inputs").values()
-
-
 def _rebuilt(kept: Mapping[str, Any], about: Mapping[str, Any]) -> Fitted:
     """The inverse of `save`."""
     method = Method(**{name: value for name, value in about["method"].items() if name != "code"})
     families = {name: family_from_spec(target["family"]) for name, target in about["targets"].items()}
-    inputs = importing.load(about["inputs"]).value.from_state(kept["inputs"])
+    inputs = inputs_from_state(kept["inputs"])
     by_part = [{name: family} for name, family in families.items()] if method.single_task else [families]
     parts = []
     for part, n_data, support, states in zip(by_part, about["n_data"], kept["support"], kept["states"], strict=True):
         spec = DataSpec(targets=part, n_data=n_data, inputs=inputs.describe(), support=_rows(support))
         parts.append([_with_state(*build(method, spec, tuple(about["budget"]["widths"]), 0), s) for s in states])
     targets = {
-        name: FittedTarget(
+        name: ReportedTarget(
             families[name],
             about["targets"][name]["unit"],
             Scaler(kept["scalers"][name]["mean"].numpy(), kept["scalers"][name]["std"].numpy()),
+            about["targets"][name]["primary"],
         )
         for name in families
     }

@@ -1,6 +1,7 @@
 """Reference rows as results trees, on the split that the methods of a comparison are given."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import xarray as xr
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import results
+from bmtl.evaluation.results import PredictedRows
 from bmtl.experiments.cells import written_for
-from bmtl.experiments.references.base import REFERENCES, Predict, Rows, fit
-from bmtl.experiments.trees import part_of_tree
+from bmtl.experiments.references.base import REFERENCES, Rows, fit
+from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
 from bmtl.targets.laws import distribution
 
@@ -49,13 +51,15 @@ def run_references(
         if predictions is None:
             continue
         tree = results.to_datatree(
-            targets=data.targets,
-            parts={part: part_of_tree(data, part, of) for part, of in predictions.items()},
-            learner=called[name],
-            seed=seed,
-            data_name=data.name,
-            data_fingerprint=data.fingerprint,
-            configuration=configuration,
+            predictions,
+            {task: reported(data, task) for task in data.tasks},
+            attributes={
+                "method": called[name],
+                "seed": seed,
+                "data_name": data.name,
+                "data_fingerprint": data.fingerprint,
+                "configuration": configuration,
+            },
         )
         results.check_writable(file.parent)
         results.write(tree, file)
@@ -63,15 +67,15 @@ def run_references(
     return found
 
 
-def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[str, Prediction]] | None:
+def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[str, PredictedRows]] | None:
     """Part -> target -> prediction for its labelled rows; None if the data have no such reference."""
-    features = {part: data.features(part) for part in data.rows}
+    features = {part: data.inputs.summary_features(rows) for part, rows in data.rows.items()}
     if any(x is None for x in features.values()):
         if name != "constant":
             return None
         features = {part: np.zeros((len(rows), 0)) for part, rows in data.rows.items()}
     parts = [part for part in ("test", "val") if part in data.rows]
-    found: dict[str, dict[str, Prediction]] = {"validation" if part == "val" else part: {} for part in parts}
+    found: dict[str, dict[str, PredictedRows]] = {"validation" if part == "val" else part: {} for part in parts}
     for task, target in data.targets.items():
         rows = {}
         for part in {"train", *parts}:
@@ -83,20 +87,14 @@ def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[st
             return None
         for part in parts:
             if len(rows[part].y):
-                found["validation" if part == "val" else part][task] = _scored(predict, rows[part])
+                there = np.flatnonzero(data.has_label(task, part))
+                scored = with_labels(predict(rows[part].x), rows[part].y)
+                found["validation" if part == "val" else part][task] = PredictedRows(scored, rows[part].y, there)
     return found
-
-
-def _scored(predict: Predict, rows: Rows) -> Prediction:
-    """The prediction for labelled rows, with the density and the cdf of their labels."""
-    prediction = predict(rows.x)
-    return with_labels(prediction, rows.y)
 
 
 def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:
     """A prediction in reported units with the log density of its labels, and their cdf where the law is continuous."""
-    from dataclasses import replace
-
     if prediction.probability is not None:
         density = np.log(prediction.probability[np.arange(len(labels)), labels])
         return replace(prediction, log_likelihood=density[None])

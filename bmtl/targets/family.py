@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,27 @@ class Family(ABC):
     def scaled(self) -> bool:
         """Whether labels may be scaled at all."""
         return False
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The scores of such a target in comparisons, the primary one first."""
+        return ()
+
+    def primary(self, training_labels: np.ndarray) -> str:
+        """Name of the score that a target is judged by first, from its checked training labels."""
+        return self.scores[0].name
+
+    def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """Scaled values of y, draws or means ``(..., N, ...)``, in reported units."""
+        return scaler.inverse(values) if self.scaled else values
+
+    def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """Variances ``(N,)`` of scaled values in squared reported units."""
+        return variance * scaler.std**2 if self.scaled else variance
+
+    def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
+        """What the log density of each label loses when it is given per reported unit; see `Units`."""
+        return np.log(scaler.std) if self.scaled else np.zeros(())
 
     def spec(self) -> dict[str, Any]:
         """The family as plain values that JSON knows; `family_from_spec` is the inverse."""

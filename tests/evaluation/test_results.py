@@ -143,7 +143,7 @@ def test_task_names_may_hold_a_slash_where_targets_may_not():
         training={"losses": np.ones((4, 2))},
     )
     assert tree["training"]["task"].values.tolist() == ["affinity/nll", "affinity/mse"]
-    with pytest.raises(ValueError, match="must not hold a slash"):
+    with pytest.raises(ValueError, match="without a slash"):
         to_datatree({}, {"affinity/nll": ReportedTarget(Real())})
 
 
@@ -166,7 +166,7 @@ def test_a_name_is_stored_or_refused_when_it_is_given(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a\0", "a\x1b", "", "  ", "x" * 300, "a/b", "a\N{ZERO WIDTH SPACE}"])
 def test_a_name_that_no_file_could_hold_is_refused_when_it_is_given(name):
-    with pytest.raises(ValueError, match="The name of a target"):
+    with pytest.raises(ValueError, match="name.*target|target needs a non-empty name"):
         to_datatree({"test": {name: rows()}}, {name: ReportedTarget(Real())})
 
 

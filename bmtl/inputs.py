@@ -160,6 +160,11 @@ def countable(x: Any) -> bool:
     return any(of.dispatch(type(x)) is not of.dispatch(object) for of in (count, parts)) or _is_late(x)
 
 
+def is_structure(x: Any) -> bool:
+    """Whether inputs are a dict or tuple of others, and no kind of its own (`PerTask`, a class that registered itself)."""
+    return isinstance(x, Mapping | tuple) and count.dispatch(type(x)) is count.dispatch(tuple)
+
+
 # ---- take --------------------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,19 @@ class Family(ABC):
         """What the log density of each label loses when it is given per reported unit; see `Units`."""
         return np.log(scaler.std) if self.scaled else np.zeros(())
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none for targets that are no classes."""
+        return ()
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a value of y after its row: name -> names of the entries, None where these are numbered."""
+        return {}
+
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a label after its row, which are those of a value unless labels are intervals."""
+        return self.axes()
+
     def spec(self) -> dict[str, Any]:
         """The family as plain values that JSON knows; `family_from_spec` is the inverse."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}

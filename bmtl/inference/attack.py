@@ -21,7 +21,7 @@ from bmtl.inference.loaders import forked
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, targets_of_site
 from bmtl.inputs import PerTask
-from bmtl.tasks import PARTICLE_PLATE
+from bmtl.labels import PARTICLE_PLATE
 
 Box = dict[str, tuple[Tensor, Tensor, Tensor]]
 """Standard deviation, least and largest value of each feature, by the tensor's name in `bmtl.inputs.parts`."""

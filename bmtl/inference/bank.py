@@ -36,8 +36,8 @@ class Bank:
             for batch in batches:                          # bmtl.datasets.Batches(x, y, batch_size, seed=seed)
                 svi.step(*batch)
 
-    An objective is thus a mean over the labelled rows of its batch, and all objectives have weight 1. Where every label is
-    there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task without any label in a batch
+    An objective is thus a mean over its task's labelled rows, of which a batch gives an unbiased estimate, and all objectives
+    have weight 1. Where every label is there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task without any label in a batch
     rest there alone, and in a bank Adam's momentum moves them on.
 
     What networks may differ in, besides data and parameters: floats that a program has as attributes (``regulariser``,
@@ -105,6 +105,9 @@ class Bank:
         self._rates = torch.tensor(rates, dtype=torch.float64, device=device)[:, None]
         batches = [math.ceil(rows / batch_size) for rows in self._rows.lengths]
         self._batches = torch.tensor(batches, device=device)  # of each network's epoch
+        # Seen so far: their ratio is the share of labelled rows, of each task (networks, tasks).
+        self._labels_seen = torch.zeros(len(self), len(self.names), dtype=torch.float64, device=device)
+        self._rows_seen = torch.zeros(len(self), 1, dtype=torch.float64, device=device)
 
     def _stack(self) -> None:
         """Stacks the networks' tensors: those that are trained in one matrix, a network a row, and views of it by name."""
@@ -163,18 +166,31 @@ class Bank:
         sums = torch.zeros(len(self), len(self.names), dtype=torch.float64, device=self._value.device)
         with self._seeded(self._noise):
             for i, part in enumerate(places.split(self.batch_size, dim=1)):
-                losses = self._map(self._losses, self._rows, part)  # (networks, tasks)
+                totals, labelled = self._map(self._totals, self._rows, part)  # (networks, tasks)
+                losses = totals * self._weights(labelled, (part != self._rows.nowhere).sum(1, keepdim=True))
                 gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
                 gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)
                 self._check(losses, gradient, i)
-                sums += losses.detach()
+                sums += totals.detach() / labelled.clamp_min(1.0)
                 self._step(gradient, i < self._batches)
         return (sums / self._batches[:, None]).cpu()
 
-    def _losses(self, program: Callable[[], None]) -> Tensor:
-        """One network's losses, a mean over labelled rows each; 0 where there is none."""
+    def _totals(self, program: Callable[[], None]) -> tuple[Tensor, Tensor]:
+        """One network's losses, sums over labelled rows, and the numbers of those."""
         found = self._elbo.task_losses(program, _no_guide).arranged(self.names)
-        return found.nll / torch.where(found.counts > 0, found.counts, 1.0)
+        return found.nll / found.scales, found.labelled
+
+    def _weights(self, labelled: Tensor, rows: Tensor) -> Tensor:
+        """What sums over a batch are multiplied by, so that they estimate means over all labelled rows.
+
+        Args:
+            labelled: Labelled rows of the batch ``(networks, tasks)``.
+            rows: Rows of the batch, those that pad it left out, ``(networks, 1)``.
+        """
+        self._labels_seen += labelled
+        self._rows_seen += rows
+        share = self._labels_seen.clamp_min(1.0) / self._rows_seen.clamp_min(1.0)
+        return (1.0 / (rows.clamp_min(1) * share)).to(labelled)
 
     def _map(self, function: Callable[[Callable[[], None]], Any], rows: NetworkRows, places: Tensor) -> Any:
         """A function of each network's program on its rows, for all networks at once.

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from bmtl.inference.draws import few_rows
 from bmtl.inference.loaders import forked
 from bmtl.inference.predictives import PREFIX, to_numpy
-from bmtl.tasks import PARTICLE_PLATE
+from bmtl.labels import PARTICLE_PLATE
 
 Inputs = Tensor | Mapping[str, Tensor]
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)

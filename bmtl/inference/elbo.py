@@ -23,7 +23,8 @@ from bmtl.inference.divergence import divergence
 from bmtl.inference.losses import ScoreTerms, TaskLosses, TaskTerms
 from bmtl.inference.shared_representation import SharedRepresentation
 from bmtl.inference.site_tasks import Site, SiteTask, labelled_rows, task_of_auxiliary, task_of_site
-from bmtl.tasks import PARTICLE_PLATE, TASK_PLATE
+from bmtl.labels import PARTICLE_PLATE
+from bmtl.tasks import TASK_PLATE
 
 logger = logging.getLogger(__name__)
 

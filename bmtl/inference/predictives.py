@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 
-from bmtl.tasks import check_targets
+from bmtl.labels import check_targets
 
 PREFIX = "y_"
 """A target's site is called by this and its name."""

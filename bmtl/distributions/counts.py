@@ -1,5 +1,6 @@
 """Counts, in the parameters that a network gives: log means and logits, which neither over- nor underflow."""
 
+import math
 from typing import Any, Self
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn import functional as F
+
+
+_LOG_8 = math.log(8)
 
 
 class _Counts(TorchDistribution):
@@ -112,9 +116,9 @@ class NegativeBinomial(_Counts):
 
     def log_prob(self, value: Tensor) -> Tensor:
         value = self._checked(value)
-        r, per_r = self.concentration, torch.exp(-self.log_concentration)
+        r = self.concentration
         log_ratio = F.softplus(self.log_mean - self.log_concentration)  # log(1 + mean / r)
-        gammas = _log_rising(r, per_r, value) - torch.lgamma(value + 1)
+        gammas = _log_rising(self.log_concentration, value) - torch.lgamma(value + 1)
         return gammas + value * (self.log_mean - log_ratio) - r * log_ratio
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -124,17 +128,18 @@ class NegativeBinomial(_Counts):
             return torch.poisson(gamma * torch.exp(self.log_mean - self.log_concentration))
 
 
-def _log_rising(r: Tensor, per_r: Tensor, y: Tensor) -> Tensor:
-    """``lgamma(r + y) - lgamma(r) - y log(r)``, which goes to 0 as r grows; `per_r` is 1 / r.
+def _log_rising(log_r: Tensor, y: Tensor) -> Tensor:
+    """``lgamma(r + y) - lgamma(r) - y log(r)``, which goes to 0 as r grows.
 
     By Stirling's series beyond 8, where the difference of two `lgamma` loses all digits in float32.
     """
-    large = r > 8
-    big, small = torch.where(large, r, 8.0), torch.where(large, 8.0, r)
-    step = torch.log1p(torch.where(large, y * per_r, 0.0))
-    series = (big + y - 0.5) * step - y + _stirling(big + y) - _stirling(big)
-    direct = torch.lgamma(small + y) - torch.lgamma(small) - y * small.log()
-    return torch.where(large, series, direct)
+    large = log_r > _LOG_8
+    big, small = torch.where(large, log_r, _LOG_8), torch.where(large, _LOG_8, log_r)
+    r = big.exp()
+    step = torch.log1p(y * torch.exp(-big))
+    series = (r + y - 0.5) * step - y + _stirling(r + y) - _stirling(r)
+    r = small.exp()
+    return torch.where(large, series, torch.lgamma(r + y) - torch.lgamma(r) - y * small)
 
 
 def _stirling(z: Tensor) -> Tensor:

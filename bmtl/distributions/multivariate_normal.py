@@ -59,6 +59,6 @@ class MarginalNormal(MultivariateNormal):
         return MarginalNormal(self.whole.expand(batch), self.mask.expand(batch + self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        absent = (~self.mask).sum(-1)
         log_prob = super().log_prob(torch.where(self.mask, value, 0.0))
+        absent = (~self.mask).sum(-1).to(log_prob)
         return log_prob + 0.5 * math.log(2 * math.pi) * absent  # type: ignore[no-any-return]

@@ -91,7 +91,11 @@ class TargetAccumulator:
         pit = np.concatenate(list(self._pit.values())) / n if self._pit else None
         law = None
         if self._law is not None:
-            law = Law(self._law, {name: _parameter(parts, self._rows) for name, parts in self._parameters.items()})
+            parameters = {name: _parameter(parts, self._rows) for name, parts in self._parameters.items()}
+            if all(values.shape[1] < self._rows for values in parameters.values()):  # one law for all rows
+                name, values = next(iter(parameters.items()))
+                parameters[name] = np.broadcast_to(values, (len(values), self._rows, *values.shape[2:]))
+            law = Law(self._law, parameters)
         return Prediction(
             draws=_whole(self._drawn, self._rows),
             mean=None if self._classes else means,

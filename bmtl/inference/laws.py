@@ -37,7 +37,8 @@ def law_of(fn: Any) -> TensorLaw | None:
     ``expand``, ``to_event(0)``) are looked through, and a vector of independent normals is a multivariate one.
     """
     own = getattr(fn, "law", None)
-    return None if own is None else own()
+    found: TensorLaw | None = None if own is None else own()
+    return found and (found[0], {key: _constant_once(value, len(fn.batch_shape)) for key, value in found[1].items()})
 
 
 @singledispatch

@@ -141,7 +141,7 @@ def test_a_task_plate_can_be_looped_over():
 
 
 def test_a_task_plate_with_a_repeated_name_is_refused():
-    with pytest.raises(ValueError, match="'x' stands more than once"):
+    with pytest.raises(ValueError, match="'x' appears more than once"):
         bmtl.task_plate(["x", "y", "x"])
 
 

@@ -5,8 +5,8 @@
 
 from bmtl.models.bakker_heskes import BakkerHeskes
 from bmtl.models.bottleneck import VariationalBottleneck
-from bmtl.models.distributions import (
-    CensoredNormalInverseGamma,
+from bmtl.distributions import (
+    Censored,
     NormalInverseGamma,
     evidence_penalty,
     lipschitz_mse,
@@ -22,7 +22,7 @@ from bmtl.models.vmtl import VMTL, vmtl_preset
 __all__ = [
     "VMTL",
     "BakkerHeskes",
-    "CensoredNormalInverseGamma",
+    "Censored",
     "Dropout",
     "DropoutGuide",
     "EvidentialRegression",

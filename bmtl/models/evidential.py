@@ -9,8 +9,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from bmtl.models.distributions import CensoredNormalInverseGamma, NormalInverseGamma, evidence_penalty, lipschitz_mse
-from bmtl.models.distributions.evidence import Evidential, Threshold, check_threshold
+from bmtl.distributions import Censored, NormalInverseGamma, evidence_penalty, lipschitz_mse
+from bmtl.distributions.evidence import Evidential, Threshold, check_threshold
 from bmtl.models.guides import PointMass
 from bmtl.models.networks.mlp import linear
 from bmtl.models.rows import data_by_target, rows_by_target
@@ -51,7 +51,7 @@ class EvidentialRegression(nn.Module):
             that take logarithms or ratios of losses; needs `min_scale`, without which there is no such bound.
         tie: Ties ``alpha = nu + 1``, so that one output says how much evidence there is and the split is identified.
         bounds: Lower and upper bound of the targets whose labels stop there (None on a side that is open), scaled as the
-            labels are; labels at or beyond a bound are scored as censored, see `CensoredNormalInverseGamma`.
+            labels are; labels at or beyond a bound are scored as censored, see `Censored`.
         generator: Draws the heads' initial weights; None uses torch's global generator.
 
     Raises:
@@ -147,7 +147,7 @@ class EvidentialRegression(nn.Module):
         p = NormalInverseGamma.from_outputs(self.predictions[i](h).squeeze(-1), evidence, self.min_scale)
         if name not in self.bounds:
             return p
-        return CensoredNormalInverseGamma(p, *self.bounds[name])
+        return Censored(p, *self.bounds[name])
 
 
 def _bounds(name: str, lower: float | None, upper: float | None) -> tuple[float, float]:

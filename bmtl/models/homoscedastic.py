@@ -11,9 +11,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from bmtl.labels import check_targets
 from bmtl.models.guides import MeanField, PointMass
 from bmtl.models.networks.mlp import linear
-from bmtl.tasks import check_names, check_targets, observe, shared, task
+from bmtl.tasks import check_names, observe, shared, task
 
 Kind = Literal["regression"] | int
 

@@ -26,9 +26,9 @@ def test_every_draw_is_used_once():
     values = torch.linspace(-1, 1, 40)
     found = draw(model, PosteriorDraws({"mu": values}), torch.zeros(3, 1), num_draws=40)
     np.testing.assert_allclose(np.sort(found.posterior["mu"]), values)
-    np.testing.assert_allclose(found.mean["a"], values.mean(), atol=1e-6)
-    np.testing.assert_allclose(found.epistemic["a"], values.var(correction=0), rtol=1e-5)
-    np.testing.assert_allclose(found.aleatoric["a"], 1.0)
+    np.testing.assert_allclose(found.targets["a"].mean, values.mean(), atol=1e-6)
+    np.testing.assert_allclose(found.targets["a"].epistemic, values.var(correction=0), rtol=1e-5)
+    np.testing.assert_allclose(found.targets["a"].aleatoric, 1.0)
 
 
 def test_mcmc_gives_the_conjugate_predictive():
@@ -39,9 +39,9 @@ def test_mcmc_gives_the_conjugate_predictive():
         mcmc.run(torch.zeros(len(Y), 1), {"a": Y})
     found = draw(model, PosteriorDraws(mcmc.get_samples()), torch.zeros(2, 1), {"a": Y[:2]}, num_draws=150)
     sd = math.sqrt(1 / (len(Y) + 1))
-    assert abs(found.mean["a"][0] - float(Y.sum()) / (len(Y) + 1)) < 4 * sd / math.sqrt(30)
-    assert abs(found.epistemic["a"][0] / sd**2 - 1) < 4 * math.sqrt(2 / 30)
-    assert found.log_likelihood["a"].shape == (150, 2)
+    assert abs(found.targets["a"].mean[0] - float(Y.sum()) / (len(Y) + 1)) < 4 * sd / math.sqrt(30)
+    assert abs(found.targets["a"].epistemic[0] / sd**2 - 1) < 4 * math.sqrt(2 / 30)
+    assert found.targets["a"].log_likelihood.shape == (150, 2)
 
 
 def test_only_chosen_sites_are_kept():

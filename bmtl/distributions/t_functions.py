@@ -5,6 +5,8 @@ from the location, so that the density is proportional to ``(1 + e^2 / w)^-(alph
 
 torch has no incomplete beta function. Here tails are one Gauss-Legendre sum after the substitution
 ``e = sqrt(w) sinh(u)``, which makes the density ``cosh(u)^-(2 alpha)``: smooth, and nothing cancels far out.
+
+The square of a distance is never formed: it overflows float32 beyond 1e19.
 """
 
 from functools import lru_cache
@@ -14,10 +16,11 @@ import torch
 from torch import Tensor
 
 _SHIFT = 8  # the asymptotic series below are taken at alpha + 8
+_FAR = 1e4  # square roots of w beyond which logarithms are taken first
 
 
 def log_gamma_step(alpha: Tensor) -> Tensor:
-    """``lgamma(alpha + 1/2) - lgamma(alpha)`` for alpha from 1, to 1e-12 (float64) and 4e-7 (float32).
+    """``lgamma(alpha + 1/2) - lgamma(alpha)`` for alpha above 0, to 1e-12 (float64) and 4e-7 (float32).
 
     The difference of two `torch.lgamma` has lost all digits in float32 at alpha = 1e6.
     """
@@ -40,7 +43,23 @@ def digamma_step(alpha: Tensor) -> Tensor:
 
 def log_density(alpha: Tensor, w: Tensor, e: Tensor) -> Tensor:
     """Log density at distance `e` from the location."""
-    return log_gamma_step(alpha) - 0.5 * torch.log(torch.pi * w) - (alpha + 0.5) * torch.log1p(e.square() / w)
+    return log_gamma_step(alpha) - 0.5 * torch.log(torch.pi * w) - (alpha + 0.5) * log1p_square(w, e)
+
+
+def log1p_square(w: Tensor, e: Tensor) -> Tensor:
+    """``log(1 + e^2 / w)``, finite for every finite distance."""
+    root = w.sqrt()
+    far = e.abs() > _FAR * root
+    near = torch.log1p((torch.where(far, 0.0, e) / root).square())
+    e = torch.where(far, e, root)
+    beyond = 2 * torch.log(e.abs()) - torch.log(w) + torch.log1p((root / e).square())
+    return torch.where(far, beyond, near)
+
+
+def partial_mean(alpha: Tensor, w: Tensor, e: Tensor) -> Tensor:
+    """``E[Y - location; Y - location > e]``, that is ``scale f(z) (n + z^2) / (n - 1)`` with n degrees of freedom above 1."""
+    log_factor = log_gamma_step(alpha) - 0.5 * np.log(np.pi) - (alpha - 0.5) * log1p_square(w, e)
+    return 0.5 * w.sqrt() * torch.exp(log_factor) / (alpha - 0.5)
 
 
 def log_tail(alpha: Tensor, w: Tensor, e: Tensor) -> Tensor:
@@ -49,7 +68,7 @@ def log_tail(alpha: Tensor, w: Tensor, e: Tensor) -> Tensor:
     The error is 3e-13 in float64 and 1e-6 in float32, also where the probability itself would underflow.
     """
     e = torch.where(e > 0, e, -e)  # the gradient of `abs` is 0 at 0
-    return _log_tail(alpha, torch.log1p(e.square() / w), e * torch.rsqrt(w + e.square()))[0]
+    return _log_tail(alpha, log1p_square(w, e), e / torch.hypot(w.sqrt(), e))[0]
 
 
 def quantile(alpha: Tensor, w: Tensor, p: Tensor) -> Tensor:
@@ -93,7 +112,7 @@ def _log_tail(alpha: Tensor, fall: Tensor, slope: Tensor) -> tuple[Tensor, Tenso
             (more + (2 * more + more.square()) / (slope + (slope.square() + 2 * more + more.square()).sqrt()))
             / (1 + slope)
         )
-    nodes, weights = _legendre(count, alpha.dtype, alpha.device)
+    nodes, weights = legendre(count, alpha.dtype, alpha.device)
     r = far[..., None] * nodes
     growth = torch.log1p(2 * torch.sinh(r / 2).square() + slope[..., None] * torch.sinh(r))
     area = far * (torch.exp(-2 * alpha[..., None] * growth) @ weights)
@@ -102,7 +121,7 @@ def _log_tail(alpha: Tensor, fall: Tensor, slope: Tensor) -> tuple[Tensor, Tenso
 
 
 @lru_cache(maxsize=16)
-def _legendre(count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def legendre(count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss-Legendre quadrature on [0, 1]."""
     x, weights = np.polynomial.legendre.leggauss(count)
     with torch.inference_mode(False):

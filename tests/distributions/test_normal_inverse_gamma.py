@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from scipy import integrate, stats
 
-from bmtl.models import NormalInverseGamma
+from bmtl.distributions import NormalInverseGamma
 
 CASES = [(0.0, 1.0, 2.0, 1.0), (-1.5, 0.05, 1.2, 0.3), (3.0, 20.0, 50.0, 7.0), (0.2, 2.0, 1e4, 2e4)]
 

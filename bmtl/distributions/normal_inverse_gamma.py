@@ -5,18 +5,18 @@ from typing import Any, Self
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn import functional as F
 
-from bmtl.models.distributions import student_t
+from bmtl.distributions import t_functions
+from bmtl.distributions.student_t import StudentTMarginal, at_least_float32
 
 _FLOOR = 1e-6  # added after softplus, which underflows; a clamp would stop the gradient
 
 
-class NormalInverseGamma(TorchDistribution):
+class NormalInverseGamma(StudentTMarginal):
     """Label whose mean and variance are unknown, with a normal-inverse-gamma over them.
 
     ``s2 ~ InverseGamma(alpha, beta)``, ``mu ~ Normal(gamma, sqrt(s2 / nu))``, ``y ~ Normal(mu, sqrt(s2))``. As a
@@ -27,10 +27,7 @@ class NormalInverseGamma(TorchDistribution):
     **The split is no property of the data.** A likelihood sees nu and beta only through ``beta (1 + nu) / nu``: to move
     along that ridge changes no prediction, while epistemic / aleatoric is 1 / nu exactly. Where on the ridge training
     ends is decided by the penalty (`evidence_penalty` pushes nu down), the starting weights and the optimizer. Compare
-    epistemic variances within one model; to read them as such, tie nu to alpha (`EvidentialRegression`, ``tie=True``).
-
-    Log densities, tails and quantiles keep their digits in float32 (an error below 1e-3 nats at alpha = 1e5, where
-    `torch.distributions.StudentT` is off by 1e-2), run on any device, and are differentiable in everything.
+    epistemic variances within one model; to read them as such, tie nu to alpha (the evidential likelihood's ``tie=True``).
 
     Args:
         gamma: Location; batch shapes broadcast.
@@ -53,8 +50,6 @@ class NormalInverseGamma(TorchDistribution):
         "alpha": constraints.greater_than(1.0),
         "beta": constraints.positive,
     }
-    support = constraints.real
-    has_rsample = True
 
     def __init__(
         self,
@@ -66,8 +61,8 @@ class NormalInverseGamma(TorchDistribution):
         excess: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.gamma, self.nu, self.alpha, self.beta = broadcast_all(gamma, nu, alpha, beta)
-        self.excess = self.alpha - 1 if excess is None else excess.expand(self.alpha.shape)
+        self.gamma, self.nu, self.alpha, self.beta = at_least_float32(*broadcast_all(gamma, nu, alpha, beta))
+        self.excess = self.alpha - 1 if excess is None else at_least_float32(excess)[0].expand(self.alpha.shape)
         super().__init__(self.gamma.shape, validate_args=validate_args)
 
     @classmethod
@@ -76,7 +71,7 @@ class NormalInverseGamma(TorchDistribution):
 
         gamma is linear; nu, alpha - 1 and beta are softplus plus 1e-6. Without that floor a float32 softplus is 0 below
         -104 (infinite loss, NaN gradient), and ``1 + softplus`` is 1 below -17 (infinite variance). The floors presume
-        standardised labels.
+        standardised labels. Half precision, in which 1e-6 has one digit, becomes float32 first.
 
         Args:
             raw: ``(..., 4)``, in the order gamma, nu, alpha, beta.
@@ -106,6 +101,7 @@ class NormalInverseGamma(TorchDistribution):
             raise ValueError(f"evidence is (..., 3): nu, alpha, beta; its shape is {tuple(evidence.shape)}.")
         if not 0 <= min_scale < float("inf"):
             raise ValueError(f"min_scale is a scale, from 0, and {min_scale} was given.")
+        (evidence,) = at_least_float32(evidence)
         nu, excess, beta = (F.softplus(evidence) + _FLOOR).unbind(-1)
         alpha = 1 + excess
         if min_scale:
@@ -123,32 +119,14 @@ class NormalInverseGamma(TorchDistribution):
     # ---- The marginal Student-t ----------------------------------------------------------------------------------
 
     @property
-    def loc(self) -> Tensor:
+    def loc(self) -> Tensor:  # type: ignore[override]
         """Location of the marginal Student-t: gamma."""
         return self.gamma
 
     @property
-    def df(self) -> Tensor:
-        """Degrees of freedom of the marginal Student-t: 2 alpha."""
-        return 2 * self.alpha
-
-    @property
-    def scale(self) -> Tensor:
-        """Scale of the marginal Student-t; not its standard deviation."""
-        return (self._w / (2 * self.alpha)).sqrt()
-
-    @property
-    def _w(self) -> Tensor:
+    def w(self) -> Tensor:  # type: ignore[override]
         """``df * scale^2 = 2 beta (1 + nu) / nu``."""
         return 2 * self.beta * (1 + self.nu) / self.nu
-
-    @property
-    def mean(self) -> Tensor:
-        return self.gamma
-
-    @property
-    def mode(self) -> Tensor:
-        return self.gamma
 
     @property
     def aleatoric(self) -> Tensor:
@@ -164,58 +142,6 @@ class NormalInverseGamma(TorchDistribution):
     def variance(self) -> Tensor:
         return self.aleatoric + self.epistemic
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return student_t.log_density(self.alpha, self._w, value - self.gamma)
-
-    def log_cdf(self, value: Tensor) -> Tensor:
-        """Log of the cdf; accurate, with a gradient, where the cdf itself underflows."""
-        e, tail = self._tail(value)
-        return torch.where(e < 0, tail, torch.log1p(-tail.exp()))
-
-    def log_survival(self, value: Tensor) -> Tensor:
-        """Log of ``1 - cdf``, as exact as `log_cdf`."""
-        e, tail = self._tail(value)
-        return torch.where(e < 0, torch.log1p(-tail.exp()), tail)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        e, tail = self._tail(value)
-        return torch.where(e < 0, tail.exp(), 1 - tail.exp())
-
-    def _tail(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance from the location, and the log probability beyond it."""
-        if self._validate_args:
-            self._validate_sample(value)
-        e = value - self.gamma
-        return e, student_t.log_tail(self.alpha, self._w, e)
-
-    def icdf(self, value: Tensor) -> Tensor:
-        return self.gamma + student_t.quantile(self.alpha, self._w, value)
-
-    def entropy(self) -> Tensor:
-        a = self.alpha
-        return 0.5 * torch.log(torch.pi * self._w) - student_t.log_gamma_step(a) + (a + 0.5) * student_t.digamma_step(a)
-
-    def crps(self, value: Tensor) -> Tensor:
-        """Continuous ranked probability score at a label, in the label's unit; 0 is best.
-
-        ``scale [z (2 F(z) - 1) + 2 f(z) (n + z^2) / (n - 1) - G]``, from ``E|Y - y| - E|Y - Y'| / 2``; n is `df`, and G a
-        ratio of gamma functions.
-        """
-        n, scale = self.df, self.scale
-        z = (value - self.gamma) / scale
-        f = torch.exp(student_t.log_density(self.alpha, n, z))
-        step = student_t.log_gamma_step
-        spread = 2 * (n / torch.pi).sqrt() * torch.exp(2 * step(self.alpha) - step(n - 0.5)) / (n - 1)
-        return scale * (z * (2 * self.cdf(value) - 1) + 2 * f * (n + z.square()) / (n - 1) - spread)
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        shape = self._extended_shape(sample_shape)
-        q = torch._standard_gamma(self.alpha.expand(shape))  # differentiable in alpha
-        noise = torch.randn(shape, dtype=q.dtype, device=q.device)
-        return self.gamma + noise * (self._w / (2 * q)).sqrt()
-
     # ---- Training signals (Oh & Shin, proposition 2) -------------------------------------------------------------
 
     def residual(self, value: Tensor) -> Tensor:
@@ -225,7 +151,7 @@ class NormalInverseGamma(TorchDistribution):
     @property
     def u_nu(self) -> Tensor:
         """Squared error above which a step on the NLL lowers nu, and beta grows: the squared `scale`."""
-        return self._w / (2 * self.alpha)
+        return self.w / (2 * self.alpha)
 
     @property
     def u_alpha(self) -> Tensor:
@@ -234,7 +160,7 @@ class NormalInverseGamma(TorchDistribution):
         Above `u_nu` always (digamma(a) - log(a) increases, so the digamma difference is above log(1 + 1 / (2 a))): the
         smaller of the two, which equation 6 asks for, is `u_nu`. A diagnostic.
         """
-        return self._w * torch.expm1(student_t.digamma_step(self.alpha))
+        return self.w * torch.expm1(t_functions.digamma_step(self.alpha))
 
     # ---- With its latents ----------------------------------------------------------------------------------------
 

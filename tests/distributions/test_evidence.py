@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from bmtl.models import CensoredNormalInverseGamma, NormalInverseGamma, evidence_penalty, lipschitz_mse
+from bmtl.distributions import Censored, NormalInverseGamma, evidence_penalty, lipschitz_mse
 
 
 def head(rows=32, seed=0, **options):
@@ -140,7 +140,7 @@ def test_each_particle_has_a_least_scale_of_its_own():
 @pytest.mark.parametrize("threshold", ["batch_min", "sample", "inf"])
 def test_beyond_its_bound_a_censored_prediction_has_no_error(threshold):
     _, base = head()
-    p = CensoredNormalInverseGamma(base, lower=-0.5)
+    p = Censored(base, lower=-0.5)
     y = labels()
     found = lipschitz_mse(y, p, threshold)
     error = torch.where(y <= -0.5, (base.gamma + 0.5).clamp_min(0.0), (y - base.gamma).abs())

@@ -5,10 +5,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bmtl.models.distributions.censored import CensoredNormalInverseGamma
-from bmtl.models.distributions.normal_inverse_gamma import NormalInverseGamma
+from bmtl.distributions.censored import Censored
+from bmtl.distributions.normal_inverse_gamma import NormalInverseGamma
 
-Evidential = NormalInverseGamma | CensoredNormalInverseGamma
+Evidential = NormalInverseGamma | Censored
 Threshold = Literal["batch_min", "sample", "inf"]
 
 
@@ -19,7 +19,7 @@ def lipschitz_mse(y: Tensor, p: Evidential, threshold: Threshold = "batch_min") 
     Student-t's scale; no gradient passes through it, and so the loss trains the prediction alone.
 
     Args:
-        y: Labels, of the distribution's batch shape; NaN rows are missing and have loss 0.
+        y: Labels, of the distribution's batch shape, or intervals if it is censored; NaN rows are missing and have loss 0.
         p: The prediction.
         threshold: "batch_min" is the least scale of the labelled rows of the batch, as in the paper (it depends on the
             batch's size, and clips most rows of a trained network); "sample" is each row's own scale; "inf" does not
@@ -50,7 +50,7 @@ def evidence_penalty(y: Tensor, p: Evidential) -> Tensor:
     Not free of scale: standardise labels. It also pulls on the prediction, as an absolute error of weight 2 nu + alpha.
 
     Args:
-        y: Labels, of the distribution's batch shape; NaN rows are missing and have penalty 0.
+        y: Labels, of the distribution's batch shape, or intervals if it is censored; NaN rows are missing, with penalty 0.
         p: The prediction.
 
     Raises:
@@ -72,12 +72,18 @@ def check_threshold(threshold: str) -> None:
 
 
 def _base(p: Evidential) -> NormalInverseGamma:
-    return p.base if isinstance(p, CensoredNormalInverseGamma) else p
+    base = p.base if isinstance(p, Censored) else p
+    if not isinstance(base, NormalInverseGamma):
+        raise TypeError(f"Evidence is that of a NormalInverseGamma, censored or not; {type(base).__name__} was given.")
+    return base
 
 
 def _errors(y: Tensor, p: Evidential) -> tuple[Tensor, Tensor]:
     """Which rows are labelled, and the errors, 0 where they are not."""
-    if y.shape != p.batch_shape[max(len(p.batch_shape) - y.dim(), 0) :]:  # particles stand left of the rows
+    intervals = isinstance(p, Censored) and p.holds_intervals(y)
+    shape = y.shape[:-1] if intervals else y.shape
+    if shape != p.batch_shape[max(len(p.batch_shape) - len(shape), 0) :]:  # particles stand left of the rows
         raise ValueError(f"Labels of shape {tuple(y.shape)} were given for predictions of {tuple(p.batch_shape)}.")
-    seen = ~y.isnan()
-    return seen, torch.where(seen, p.residual(torch.where(seen, y, 0.0)), 0.0)
+    missing = y.isnan()
+    seen = ~(missing.any(-1) if intervals else missing)
+    return seen, torch.where(seen, p.residual(torch.where(missing, 0.0, y)), 0.0)

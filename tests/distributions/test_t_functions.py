@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bmtl.models.distributions.student_t import digamma_step, log_density, log_gamma_step, log_tail, quantile
+from bmtl.distributions.t_functions import digamma_step, log_density, log_gamma_step, log_tail, quantile
 
 ALPHAS = [1.0, 1.0001, 1.3, 2.0, 5.0, 20.0, 300.0, 1e3, 1e4, 1e5, 1e6, 1e7]
 DISTANCES = [0.0, 1e-9, 1e-3, 0.3, 1.0, 3.0, 10.0, 1e3, 1e6]  # in scales

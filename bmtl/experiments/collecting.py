@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
 
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method
 from bmtl.experiments.rows import tensors
-from bmtl.experiments.training import Trained, noise_from_validation
+from bmtl.experiments.training import Trained
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
@@ -67,8 +67,9 @@ def collect(
         x, y = tensors(data, method, part)
         return draw(model, guide, x, y, num_draws=budget.draws, seed=seed)
 
-    if noise_from_validation(model):
-        _set_noise(model, of("val" if "val" in data.rows else "train"), data, method)
+    if getattr(model, "noise_from_validation", False):
+        x, y = tensors(data, method, "val" if "val" in data.rows else "train")
+        model.calibrate(guide, x, y, seed=seed)  # type: ignore[operator]
     drawn = {"test": of("test")} if "test" in data.rows else {}
     if "val" in data.rows:
         drawn["validation"] = of("val")
@@ -80,26 +81,16 @@ def collect(
         train = of("train")
         if train.log_q is not None:
             drawn["train"] = train
-    shown = next(iter(drawn.values()))
+    shown = drawn.get("train", next(iter(drawn.values())))
+    latents = {site: torch.as_tensor(values) for site, values in shown.posterior.items()}
     return RunResult(
         draws=drawn,
         history=history_arrays(trained.svi.history),
         tasks=trained.svi.names,
         score=trained.score,
         states=[copy.deepcopy(trained.svi.module.state_dict())],
-        extras=model.tree_extras(shown) if hasattr(model, "tree_extras") else {},  # type: ignore[operator]
+        extras=model.tree_extras(latents) if hasattr(model, "tree_extras") else {},  # type: ignore[operator]
     )
-
-
-def _set_noise(model: nn.Module, drawn: Draws, data: MultiTaskData, method: Method) -> None:
-    """Sets the noise of each target that the model does not learn: the root mean squared error on these rows."""
-    _, y = tensors(data, method, "val" if "val" in data.rows else "train")
-    noise = {}
-    for target in noise_from_validation(model):
-        mean = drawn.targets[target].mean
-        assert mean is not None
-        noise[target] = float(np.sqrt(np.nanmean(np.square(y[target].cpu().numpy() - mean))))
-    model.set_noise(noise)  # type: ignore[operator]
 
 
 def mix(members: Sequence[RunResult]) -> RunResult:

@@ -13,7 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 from bmtl.experiments import registry
-from bmtl.experiments.slots import balancer_of, canonical
+from bmtl.experiments.slots import balancer_of
 from bmtl.models.spec import DataSpec
 
 
@@ -56,7 +56,7 @@ class Method:
         object.__setattr__(self, "model", registry.recipe(self.model).path)
         if self.trunk:
             object.__setattr__(self, "trunk", registry.trunk(self.trunk).path)
-        object.__setattr__(self, "balancer", canonical(self.balancer))
+        object.__setattr__(self, "balancer", balancer_of(self.balancer).text)
 
     def balanced_by(self, balancer: str) -> Method:
         """The same method with another balancer, and a name that says so.

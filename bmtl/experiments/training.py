@@ -78,7 +78,7 @@ def train(
     score = budget.score
     if score == "likelihood":
         # At each target's best noise the likelihood is the mean log of its squared errors.
-        score = "log" if noise_from_validation(model) else "mean"
+        score = "log" if getattr(model, "noise_from_validation", False) else "mean"
     try:
         result = fit(
             svi,
@@ -99,11 +99,6 @@ def train(
             save_checkpoint(svi, folder / "last.ckpt")
         return Trained(model, svi, float("nan"), interrupted=True)
     return Trained(model, svi, _kept_score(result, score))
-
-
-def noise_from_validation(model: nn.Module) -> tuple[str, ...]:
-    """Targets whose noise the model does not learn, and which is fitted on validation afterwards."""
-    return tuple(getattr(model, "noise_from_validation", ()))
 
 
 def _kept_score(result: FitResult, score: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.scaler import Scaler
-from bmtl.targets.score import Score
+from bmtl.targets.score import Score, Scored
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,23 @@ class Family(ABC):
     def scores(self) -> tuple[Score, ...]:
         """The scores of such a target in comparisons, the primary one first."""
         return ()
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        """Scores that are computed where they are asked for, and no part of comparisons."""
+        return ()
+
+    def score(self, name: str) -> Score | None:
+        """The score of that name, None where the family has none."""
+        return next((score for score in (*self.scores, *self.further_scores) if score.name == name), None)
+
+    def losses(self, rows: Scored) -> np.ndarray | None:
+        """The loss of each labelled row ``(N,)``, not negative, for risk against coverage; None where there is none."""
+        return None
+
+    def pit(self, rows: Scored) -> np.ndarray | None:
+        """Predictive cdf at each label ``(N,)``, uniform where calibrated; None where there is none."""
+        return None
 
     def primary(self, training_labels: np.ndarray) -> str:
         """Name of the score that a target is judged by first, from its checked training labels."""

@@ -23,7 +23,7 @@ class Prediction:
         law: Components of the predictive, an equal-weight mixture over draws.
         aleatoric: ``(N,)``: variance that more data would not remove; entropy in nats for classes.
         epistemic: ``(N,)``: variance that is due to the posterior; mutual information in nats for classes.
-        log_likelihood: Log density (or probability) of the labels under each draw ``(S, N)``, NaN where the label is missing.
+        log_likelihood: Log density or log probability of each label under each draw ``(S, N)``, NaN where it is missing.
         pit: Predictive cdf at the label ``(N,)``, averaged over draws: continuous targets.
     """
 

@@ -1,11 +1,8 @@
 """Negative log predictive density."""
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
-
-from bmtl.evaluation.metrics.labelled import group_of, per_target
 
 
 def nll_of_draws(log_likelihood: ArrayLike) -> float:
@@ -30,23 +27,3 @@ def nll_of_draws(log_likelihood: ArrayLike) -> float:
         raise ValueError("log_likelihood holds +inf: a predictive scale is zero. Bound it from below.")
     rows = logsumexp(values, axis=0) - np.log(len(values))  # (N,)
     return float(-rows.mean())
-
-
-def nll(tree: xr.DataTree, *, standardised: bool = False) -> xr.Dataset:
-    """Negative log predictive density per target, ``nll (task)``, in nats a row.
-
-    Args:
-        tree: A results tree with ``log_likelihood``.
-        standardised: Give the density of ``(y - target_location) / target_scale``, so that targets of different units
-            can be averaged; ``log(target_scale)`` is then added to the log density, that is, subtracted here.
-
-    Raises:
-        ValueError: If a group is missing, or `standardised` is asked of a tree without ``target_scale``.
-    """
-    scores = per_target(tree, ("log_likelihood",), nll_of_draws)
-    if standardised:
-        constants = group_of(tree, "constant_data")
-        if "target_scale" not in constants:
-            raise ValueError("The tree has no target_scale; give it to to_datatree, or ask for standardised=False.")
-        scores = scores - np.log(constants["target_scale"].sel(target=scores["task"].values).values)
-    return scores.to_dataset(name="nll")

@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.binning import Binning, bin_numbers
-from bmtl.evaluation.metrics.labelled import per_target
-from bmtl.evaluation.metrics.probabilities import checked, class_scores
+from bmtl.targets.metrics.binning import Binning, bin_numbers
+from bmtl.targets.metrics.probabilities import checked
 
 
 class BrierParts(NamedTuple):
@@ -93,25 +91,6 @@ def brier_decomposition(
         uncertainty=float(uncertainty),
         residual=float(residual),
     )
-
-
-def class_nll(tree: xr.DataTree) -> xr.Dataset:
-    """Log score of the class probabilities per target, ``class_nll (task)``, nats a row; NaN for a regression.
-
-    It is what `nll` gives from ``log_likelihood``, where the probabilities are the mean over the same draws.
-    """
-    return per_target(tree, ("observed_data", "probability"), nll_of_probabilities).to_dataset(name="class_nll")
-
-
-def brier(tree: xr.DataTree, *, bins: int = 15, binning: Binning = "width") -> xr.Dataset:
-    """The Brier score per target and its parts by `brier_decomposition`; NaN for a regression.
-
-    Returns:
-        ``brier``, ``brier_reliability``, ``brier_resolution``, ``brier_uncertainty`` and ``brier_residual``, each
-        ``(task)``; the first is the second less the third plus the last two.
-    """
-    names = ["brier", *(f"brier_{part}" for part in BrierParts._fields[1:])]
-    return class_scores(tree, lambda y, p: brier_decomposition(y, p, bins=bins, binning=binning), names)
 
 
 def _one_hot(y: np.ndarray, classes: int) -> np.ndarray:

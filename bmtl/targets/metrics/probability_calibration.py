@@ -3,14 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
-from bmtl.evaluation.metrics.binning import Binning, ReliabilityBins, binned_reliability, checked_events
-from bmtl.evaluation.metrics.calibration import LEVELS
-from bmtl.evaluation.metrics.labelled import task_coords
-from bmtl.evaluation.metrics.probabilities import checked, class_arrays, class_scores, predicted_class
+from bmtl.targets.metrics.binning import Binning, ReliabilityBins, binned_reliability, checked_events
+from bmtl.targets.metrics.probabilities import checked, predicted_class
 
 
 class IsotonicCurve(NamedTuple):
@@ -98,78 +95,6 @@ def isotonic_reliability(predicted: ArrayLike, happened: ArrayLike) -> IsotonicC
     return IsotonicCurve(distinct, isotonic_regression(frequency, weights=count).x)
 
 
-def class_calibration(tree: xr.DataTree, *, bins: int = 15) -> xr.Dataset:
-    """Calibration errors of the class probabilities per target; NaN for a regression.
-
-    Returns:
-        ``class_ece`` (bins of equal width), ``class_ece_equal_mass``, ``class_mce`` (equal width) and
-        ``classwise_ece`` (equal width), each ``(task)``. (`ece` is that of a regression's cdf.)
-    """
-
-    def errors(y: np.ndarray, p: np.ndarray) -> tuple[float, ...]:
-        return (
-            ece_of_probabilities(y, p, bins=bins),
-            ece_of_probabilities(y, p, bins=bins, binning="mass"),
-            mce_of_probabilities(y, p, bins=bins),
-            classwise_ece_of_probabilities(y, p, bins=bins),
-        )
-
-    return class_scores(tree, errors, ["class_ece", "class_ece_equal_mass", "class_mce", "classwise_ece"])
-
-
-def class_reliability(
-    tree: xr.DataTree, *, bins: int = 15, binning: Binning = "width", of_class: int | None = None
-) -> xr.Dataset:
-    """The reliability curve per target in bins.
-
-    Args:
-        tree: A results tree with ``probability``.
-        bins: How many.
-        binning: As `ece_of_probabilities`.
-        of_class: Judge the probability of this class; by default the confidence, that of the predicted class.
-
-    Returns:
-        ``predicted (task, bin)`` and ``observed (task, bin)``, NaN in a bin without a row, and ``rows (task, bin)``.
-        NaN and 0 for a regression, a target without a row, without that class or with a NaN.
-    """
-    curves = [
-        binned_reliability(*events, bins=bins, binning=binning)
-        if events is not None
-        else ReliabilityBins(np.full(bins, np.nan), np.full(bins, np.nan), np.zeros(bins, dtype=int))
-        for events in _events(tree, of_class)
-    ]
-    variables = {
-        name: (("task", "bin"), np.asarray([curve[position] for curve in curves]).reshape(-1, bins))
-        for position, name in enumerate(ReliabilityBins._fields)
-    }
-    return xr.Dataset(variables, coords={**task_coords(tree), "bin": np.arange(bins)})
-
-
-def class_reliability_isotonic(
-    tree: xr.DataTree, levels: ArrayLike = LEVELS, *, of_class: int | None = None
-) -> xr.Dataset:
-    """The reliability curve per target by isotonic regression.
-
-    Args:
-        tree: A results tree with ``probability``.
-        levels: Predicted probabilities at which the curve is read, straight between two that occur.
-        of_class: As `class_reliability`.
-
-    Returns:
-        ``observed (task, level)``; NaN outside the predictions that occur, and as `class_reliability`.
-    """
-    at = np.asarray(levels, dtype=float)
-    curves = []
-    for events in _events(tree, of_class):
-        if events is None:
-            curves.append(np.full(at.shape, np.nan))
-            continue
-        curve = isotonic_reliability(*events)
-        curves.append(np.interp(at, curve.predicted, curve.observed, left=np.nan, right=np.nan))
-    observed = (("task", "level"), np.asarray(curves).reshape(-1, at.size))
-    return xr.Dataset({"observed": observed}, coords={**task_coords(tree), "level": at})
-
-
 def confidence_and_hit(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Probability of the predicted class ``(N,)``, and whether it is the label ``(N,)``.
 
@@ -190,19 +115,3 @@ def _of_confidence(labels: ArrayLike, probabilities: ArrayLike, bins: int, binni
 def _mean_gap(groups: ReliabilityBins) -> float:
     share = groups.rows / groups.rows.sum()
     return float(np.nansum(share * np.abs(groups.predicted - groups.observed)))
-
-
-def _events(tree: xr.DataTree, of_class: int | None) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """Predicted probability and whether it happened, for each target; None where there is nothing to judge."""
-    if of_class is not None and of_class < 0:
-        raise ValueError(f"of_class is {of_class}; expected a class from 0, or None for the predicted class.")
-    found: list[tuple[np.ndarray, np.ndarray] | None] = []
-    for arrays in class_arrays(tree).values():
-        if arrays is None or np.isnan(arrays[1]).any() or (of_class or 0) >= arrays[1].shape[1]:
-            found.append(None)
-        elif of_class is None:
-            found.append(confidence_and_hit(*arrays))
-        else:
-            y, p = checked(*arrays)
-            found.append((p[:, of_class], y == of_class))
-    return found

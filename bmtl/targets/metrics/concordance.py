@@ -1,12 +1,10 @@
 """Does the predictive mean put rows in the right order?"""
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
-from bmtl.evaluation.metrics.labelled import per_target
-from bmtl.evaluation.metrics.point import pair
+from bmtl.targets.metrics.point import pair
 
 
 def concordance_index(y: ArrayLike, predicted: ArrayLike) -> float:
@@ -35,11 +33,6 @@ def concordance_index(y: ArrayLike, predicted: ArrayLike) -> float:
         return 0.5
     tau = kendalltau(labels, values).statistic
     return float(0.5 + 0.5 * tau * np.sqrt(apart / unequal))
-
-
-def concordance(tree: xr.DataTree) -> xr.Dataset:
-    """Concordance index per target, ``concordance (task)``; see `concordance_index`."""
-    return per_target(tree, ("observed_data", "predictive_mean"), concordance_index).to_dataset(name="concordance")
 
 
 def _tied(values: np.ndarray) -> int:

@@ -1,12 +1,10 @@
 """The expected calibration error as the released code of MT-ENet computes it, to compare with printed numbers only."""
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.calibration import ece_from_pit
-from bmtl.evaluation.metrics.intervals import of_predictives
-from bmtl.evaluation.predictive import EmpiricalPredictive, StudentTMixture
+from bmtl.targets.laws import StudentTMixture
+from bmtl.targets.metrics.pit import ece_from_pit
 
 
 def released_ece(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, df: ArrayLike) -> float:
@@ -31,14 +29,3 @@ def released_ece(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, df: ArrayLike) 
     if (freedom <= 1).any():
         raise ValueError(f"The released ECE takes one off df, which is {freedom.min():.4g} at least; expected above 1.")
     return ece_from_pit(StudentTMixture(loc, scale, freedom - 1).cdf(y), np.linspace(0, 1, 100))
-
-
-def ece_released(tree: xr.DataTree) -> xr.Dataset:
-    """`released_ece` per target, ``ece_released (task)``; NaN for one without a Student-t or normal predictive."""
-
-    def core(y: np.ndarray, predictive: StudentTMixture | EmpiricalPredictive) -> float:
-        if isinstance(predictive, EmpiricalPredictive):
-            return float("nan")
-        return released_ece(y, predictive.loc, predictive.scale, predictive.df)
-
-    return of_predictives(tree, core).to_dataset(name="ece_released")

@@ -1,11 +1,9 @@
 """Calibration where it is worst: the ECE of the worst among random groups of rows."""
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.calibration import LEVELS, checked_pit, pits_of
-from bmtl.evaluation.metrics.labelled import task_coords
+from bmtl.targets.metrics.pit import LEVELS, checked_pit, rounding
 
 SIZES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -49,7 +47,7 @@ def worst_group_ece(
     missing = np.isnan(values).any()
     held = np.zeros(LEVELS.size, dtype=np.int64)
     if not missing:  # how many values come in with each level
-        first = np.searchsorted(LEVELS, np.abs(2 * values - 1), side="left")
+        first = np.searchsorted(LEVELS, np.abs(2 * values - 1) - rounding(pit), side="left")
         held = np.bincount(first, minlength=LEVELS.size)
     worst, floor = np.full(shares.shape, np.nan), np.empty(shares.shape)
     for k, share in enumerate(shares):
@@ -60,25 +58,6 @@ def worst_group_ece(
         if not missing:
             worst[k] = np.mean([_worst(held, size, groups, random) for _ in range(repeats)])
     return worst, floor
-
-
-def worst_groups(tree: xr.DataTree, *, sizes: ArrayLike = SIZES, seed: int = 0) -> xr.Dataset:
-    """`worst_group_ece` per target.
-
-    Returns:
-        ``worst_ece`` and ``worst_ece_floor`` (task, size), the latter of a perfect predictive on as many rows; NaN for a
-        target without PIT values.
-    """
-    shares = np.asarray(sizes, dtype=float)
-    found = [
-        worst_group_ece(values, shares, seed=seed) if values.size else np.full((2, shares.size), np.nan)
-        for values in pits_of(tree).values()
-    ]
-    stacked = np.asarray(found, dtype=float).reshape(-1, 2, shares.size)
-    return xr.Dataset(
-        {name: (("task", "size"), stacked[:, k]) for k, name in enumerate(("worst_ece", "worst_ece_floor"))},
-        coords={**task_coords(tree), "size": shares},
-    )
 
 
 def _worst(held: np.ndarray, size: int, groups: int, random: np.random.Generator) -> float:

@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.labelled import per_target, task_coords
-from bmtl.evaluation.metrics.probabilities import checked, class_arrays, entropy_of_probabilities, predicted_class
-from bmtl.evaluation.metrics.roc import area_under_roc
+from bmtl.targets.metrics.probabilities import checked, entropy_of_probabilities, predicted_class
+from bmtl.targets.metrics.roc import area_under_roc
 
 CELLS = 1000  # groups of rows that the bootstrap draws from, on either side
 BLOCK = 100  # resamples at a time: 100 x 2,000 counts
@@ -129,58 +127,6 @@ def error_auroc_of_probabilities(labels: ArrayLike, probabilities: ArrayLike) ->
     """
     y, p = checked(labels, probabilities)
     return area_under_roc(predicted_class(p) != y, entropy_of_probabilities(p))
-
-
-def entropy_ratio(
-    tree: xr.DataTree, *, accuracy: float | None = None, resamples: int = 2000, seed: int = 0
-) -> xr.Dataset:
-    """Mean predictive entropy of wrong over that of right predictions, per target.
-
-    Args:
-        tree: A results tree with ``probability``.
-        accuracy: Take it from a random subsample of this accuracy (`rows_at_accuracy`), the same for every method.
-        resamples: Of the bootstrap.
-        seed: Of bootstrap and subsample; a target's result does not depend on the others.
-
-    Returns:
-        ``entropy_ratio``, ``entropy_ratio_low``, ``entropy_ratio_high`` (95 %), ``entropy_ratio_dropped``
-        (resamples without a ratio), ``accuracy`` of the rows used, and the text ``reason``, which says why a ratio is NaN
-        or infinite; each ``(task)``.
-
-    Raises:
-        ValueError: If the tree has no ``probability``, or as `entropy_ratio_of_rows` and `rows_at_accuracy`.
-    """
-    if accuracy is not None and not 0 < accuracy < 1:
-        raise ValueError(f"accuracy is {accuracy}; expected a share inside (0, 1).")
-    ratios = []
-    for arrays in class_arrays(tree).values():
-        if arrays is None or np.isnan(arrays[1]).any():
-            nothing, reason = float("nan"), "no class probabilities of a scored row"
-            reason = reason if arrays is None else "a probability is NaN"
-            ratios.append(EntropyRatio(nothing, nothing, nothing, nothing, resamples, reason))
-            continue
-        random = np.random.default_rng(seed)
-        y, p = checked(*arrays)
-        right, values = predicted_class(p) == y, entropy_of_probabilities(p)
-        if accuracy is not None and 0 < right.mean() < 1:
-            kept = rows_at_accuracy(right, accuracy, seed=random)
-            right, values = right[kept], values[kept]
-        ratios.append(entropy_ratio_of_rows(right, values, resamples=resamples, seed=random))
-    variables = {
-        "entropy_ratio": [ratio.ratio for ratio in ratios],
-        "entropy_ratio_low": [ratio.low for ratio in ratios],
-        "entropy_ratio_high": [ratio.high for ratio in ratios],
-        "entropy_ratio_dropped": [ratio.dropped for ratio in ratios],
-        "accuracy": [ratio.accuracy for ratio in ratios],
-        "reason": np.asarray([ratio.reason for ratio in ratios], dtype=str),
-    }
-    return xr.Dataset({name: ("task", np.asarray(of)) for name, of in variables.items()}, coords=task_coords(tree))
-
-
-def error_auroc(tree: xr.DataTree) -> xr.Dataset:
-    """How well entropy tells wrong from right predictions, per target, ``error_auroc (task)``; NaN for a regression."""
-    groups = ("observed_data", "probability")
-    return per_target(tree, groups, error_auroc_of_probabilities).to_dataset(name="error_auroc")
 
 
 def _checked(correct: ArrayLike, entropy: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.special import bdtr
 from scipy.stats import binom
 
-from bmtl.evaluation.metrics.calibration import LEVELS, checked_pit, pits_of
-from bmtl.evaluation.metrics.labelled import task_coords
+from bmtl.targets.metrics.pit import LEVELS, checked_pit, rounding
 
 POINTS = LEVELS[:-1]  # .01, .02, ..., .99: the cost of the bands does not grow with the number of rows
 SIMULATIONS = 4000
@@ -52,25 +50,9 @@ def pit_ecdf(pit: ArrayLike, *, level: float = 0.95) -> PitEcdf:
     values = checked_pit(pit)
     if not 0 < level < 1:
         raise ValueError(f"The level of the bands is {level}; expected one in (0, 1).")
-    below = np.searchsorted(np.sort(values), POINTS, side="right") / values.size
+    below = np.searchsorted(np.sort(values) - rounding(pit), POINTS, side="right") / values.size
     lower, upper = _bands(values.size, level)
     return PitEcdf(POINTS, np.full(POINTS.shape, np.nan) if np.isnan(values).any() else below, lower, upper)
-
-
-def pit_bands(tree: xr.DataTree, *, level: float = 0.95) -> xr.Dataset:
-    """`pit_ecdf` per target: ``ecdf``, ``lower`` and ``upper`` (task, point).
-
-    NaN for a target without PIT values: without a scored row, or a classification.
-    """
-    curves = [
-        pit_ecdf(values, level=level)[1:] if values.size else np.full((3, POINTS.size), np.nan)
-        for values in pits_of(tree).values()
-    ]
-    stacked = np.asarray(curves, dtype=float).reshape(-1, 3, POINTS.size)
-    return xr.Dataset(
-        {name: (("task", "point"), stacked[:, k]) for k, name in enumerate(("ecdf", "lower", "upper"))},
-        coords={**task_coords(tree), "point": POINTS},
-    )
 
 
 @lru_cache(maxsize=256)

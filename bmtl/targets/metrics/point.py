@@ -1,10 +1,7 @@
 """Errors of the predictive mean, in reported units."""
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
-
-from bmtl.evaluation.metrics.labelled import per_target
 
 
 def mean_absolute_error(y: ArrayLike, predicted: ArrayLike) -> float:
@@ -45,21 +42,6 @@ def coefficient_of_determination(y: ArrayLike, predicted: ArrayLike) -> float:
     centred = labels - labels.mean()
     unit = np.abs(centred).max()  # squares are taken of ratios to it, so that they neither overflow nor vanish
     return float(1 - np.square((labels - values) / unit).sum() / np.square(centred / unit).sum())
-
-
-def mae(tree: xr.DataTree) -> xr.Dataset:
-    """Mean absolute error per target, ``mae (task)``, in each target's unit; rows without a label do not count."""
-    return per_target(tree, ("observed_data", "predictive_mean"), mean_absolute_error).to_dataset(name="mae")
-
-
-def rmse(tree: xr.DataTree) -> xr.Dataset:
-    """Root mean squared error per target, ``rmse (task)``, in each target's unit."""
-    return per_target(tree, ("observed_data", "predictive_mean"), root_mean_squared_error).to_dataset(name="rmse")
-
-
-def r2(tree: xr.DataTree) -> xr.Dataset:
-    """Coefficient of determination per target, ``r2 (task)``; see `coefficient_of_determination`."""
-    return per_target(tree, ("observed_data", "predictive_mean"), coefficient_of_determination).to_dataset(name="r2")
 
 
 def pair(y: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,8 @@
-"""Class probabilities: what is asked of them, what they predict, and the layer that finds them in a tree."""
-
-from collections.abc import Callable, Mapping, Sequence
+"""Class probabilities: what is asked of them, and what they predict."""
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.special import entr
-
-from bmtl.evaluation.metrics.labelled import group_of, targets_of, task_coords
 
 TOLERANCE = 1e-4  # of a row's sum: float32 softmaxes, averaged over draws
 
@@ -57,39 +52,3 @@ def predicted_class(probabilities: np.ndarray) -> np.ndarray:
 def entropy_of_probabilities(probabilities: ArrayLike) -> np.ndarray:
     """Entropy ``(N,)`` in nats of probabilities ``(N, C)``, from 0 to ``log C``; NaN where a row holds NaN."""
     return entr(np.asarray(probabilities, dtype=float).clip(0, 1)).sum(axis=-1)
-
-
-def class_arrays(tree: xr.DataTree) -> dict[str, tuple[np.ndarray, np.ndarray] | None]:
-    """Target -> labels ``(N,)`` and probabilities ``(N, C)``; None for a regression, and for a target without a row.
-
-    Raises:
-        ValueError: If the tree has no ``probability``.
-    """
-    observed, probability = group_of(tree, "observed_data"), group_of(tree, "probability")
-    found: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
-    for name in targets_of(tree):
-        there = f"y_{name}" in probability and observed[f"y_{name}"].size
-        found[name] = (observed[f"y_{name}"].values, probability[f"y_{name}"].values) if there else None
-    return found
-
-
-def class_scores(
-    tree: xr.DataTree, core: Callable[[np.ndarray, np.ndarray], Sequence[float]], names: Sequence[str]
-) -> xr.Dataset:
-    """Several scores of each classification from one call: ``<name> (task)`` for each of `names`.
-
-    Args:
-        tree: A results tree with ``probability``.
-        core: Labels ``(N,)`` and probabilities ``(N, C)`` of one target -> as many numbers as there are names.
-        names: What to call them.
-
-    Returns:
-        NaN for a regression and for a target without a scored row.
-    """
-    undefined = (np.nan,) * len(names)
-    scores = [undefined if arrays is None else core(*arrays) for arrays in class_arrays(tree).values()]
-    columns = np.asarray(scores, dtype=float).reshape(-1, len(names))
-    variables: Mapping[str, tuple[str, np.ndarray]] = {
-        name: ("task", columns[:, position]) for position, name in enumerate(names)
-    }
-    return xr.Dataset(variables, coords=task_coords(tree))

@@ -199,7 +199,7 @@ def _variable(stored: Any, most: int) -> xr.Variable:
     attrs = _attributes(stored)
     values = stored[...] if size else np.empty(stored.shape, dtype="U1" if stored.dtype is str else stored.dtype)
     if stored.dtype is str:
-        values = np.asarray(values, dtype=str)
+        values = np.asarray(np.asarray(values, dtype=object).tolist(), dtype=str)
     elif attrs.get("dtype") == "bool":
         values = values.astype(bool)
         del attrs["dtype"]

@@ -102,8 +102,8 @@ def scored(tree: xr.DataTree, part: str | None = None) -> dict[str, Scored]:
     Raises:
         ValueError: If the run has no such part.
     """
-    known = reported_targets(tree)
     reader = PartReader(tree, part)
+    known = reported_targets(tree)
     return {
         name: Scored(reader.labels(name), reader.prediction(name), known[name].family, known[name].scaler)
         for name in reader.targets

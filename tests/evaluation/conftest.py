@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmtl.evaluation import results
+from tests.evaluation import trees
 
 UNITS = {
     "mu": "D",
@@ -34,7 +34,7 @@ def arrays(
     cosine=True,
     **overrides,
 ):
-    """Arguments of `to_datatree` for a run whose predictive is Gaussian: calibrated where `width` is 1.
+    """Arguments of `trees.tree` for a run whose predictive is Gaussian: calibrated where `width` is 1.
 
     `seed` makes the labels, `variant` the predictions and the training, so that two methods share a seed's rows.
     """
@@ -93,7 +93,7 @@ def run_arrays():
 
 @pytest.fixture
 def make_tree():
-    return lambda **options: results.to_datatree(**arrays(**options))
+    return lambda **options: trees.tree(**arrays(**options))
 
 
 @pytest.fixture

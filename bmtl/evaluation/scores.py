@@ -64,8 +64,8 @@ def primary_scores(comparison: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """The primary score of each target of a comparison ``(learner, split, task)``, and whether more is better ``(task)``.
 
     Args:
-        comparison: With ``score (learner, split, task, metric)`` and the coordinates ``primary (task)``, a metric's name, and
-            ``higher_is_better (metric)``.
+        comparison: With ``score (learner, split, task, metric)`` and the coordinates ``primary (task)``, which names a
+            metric, and ``higher_is_better (metric)``.
     """
     names = xr.DataArray(comparison["primary"].values, dims="task")
     picked = comparison["score"].sel(metric=names)

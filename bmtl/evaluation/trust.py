@@ -6,8 +6,8 @@ largest ratios tells whether they can (Yao et al. 2018, "Yes, but did it work?: 
 al. 2024, "Pareto smoothed importance sampling"). The same with each row's density taken out gives leave-one-out densities of
 the posterior itself, whatever the guide (Magnusson et al. 2019, "Bayesian leave-one-out cross-validation for large data").
 
-Both are about the rows that the posterior was conditioned on, those of the tree's root. They assume weights of 1: a run whose
-balancer weighs tasks otherwise targets another posterior, and k then measures the distance between the two as well.
+Both are about the rows that the posterior was conditioned on, those of the tree's root. They assume weights of 1: a run
+whose balancer weighs tasks otherwise targets another posterior, and k then measures the distance between the two as well.
 """
 
 import warnings
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.special import logsumexp
 
 from bmtl.evaluation.metrics.by_target import task_coords
 from bmtl.evaluation.parts import TRAIN, group, part_targets, parts_of
@@ -64,11 +65,12 @@ def trust(tree: xr.DataTree) -> xr.Dataset:
     found = {name: np.full(len(targets), np.nan) for name in ("elpd_loo", "se", "unreliable")}
     rows = [likelihood.sizes.get(f"obs_{name}", 0) for name in targets]
     for i, name in enumerate(targets):
-        if rows[i]:
-            loo = _loo(likelihood[f"y_{name}"], log_p, log_q)
-            found["elpd_loo"][i], found["se"][i] = loo.elpd, loo.se  # its p is that of the guide's draws as they are
-            reliable = loo.pareto_k <= _threshold(draws)  # false for NaN
-            found["unreliable"][i] = rows[i] - int(reliable.sum())
+        if rows[i] and f"y_{name}" in likelihood:
+            density, k = _left_out(likelihood[f"y_{name}"], log_p, log_q)
+            found["elpd_loo"][i] = density.sum()
+            with np.errstate(invalid="ignore"):  # the spread of infinite ones is NaN
+                found["se"][i] = np.sqrt(rows[i] * density.var())
+            found["unreliable"][i] = rows[i] - int((k <= _threshold(draws)).sum())  # false for NaN
     weights = np.exp(ratios - ratios.max())
     recorded = _last_weights(tree, targets)
     return xr.Dataset(
@@ -125,8 +127,6 @@ def in_words(found: xr.Dataset) -> str:
         bad = int(task["unreliable"])
         mean, error = float(task["elpd_loo"]) / count, float(task["se"]) / count
         line = f"{name}: mean log density of a row left out {mean:.3f} ± {error:.3f} ({count:,} rows)"
-        if not np.isfinite(mean):
-            line = f"{name}: no log density of rows left out ({count:,} rows), since a draw gives a row none"
         lines.append(line + (f"; not reliable for {bad:,} of them." if bad else "."))
     return "\n".join(lines)
 
@@ -146,6 +146,24 @@ def _threshold(draws: int) -> float:
     return min(1 - 1 / np.log10(draws), SAFE)
 
 
+def _left_out(log_likelihood: xr.DataArray, log_p: xr.DataArray, log_q: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Log density of each row given all others, and its Pareto k, each ``(N,)``.
+
+    Where one draw has all the weight the smoothing fails, with a k that looks harmless: k is NaN there, and the density
+    that of the weights as they are.
+    """
+    loo = _loo(log_likelihood, log_p, log_q)
+    density, k = loo.elpd_i.values.astype(float), loo.pareto_k.values.astype(float)
+    failed = ~np.isfinite(density)
+    if failed.any():
+        drawn = log_likelihood.stack(sample=("chain", "draw"), create_index=False).transpose("sample", ...)
+        ratios = (log_p - log_q).values.ravel()[:, None]
+        with np.errstate(invalid="ignore"):
+            raw = logsumexp(ratios, axis=0) - logsumexp(ratios - drawn.values[:, failed].astype(float), axis=0)
+        density[failed], k[failed] = raw, np.nan
+    return density, k
+
+
 def _pareto_k(log_p: xr.DataArray, log_q: xr.DataArray, ratios: np.ndarray) -> float:
     """Pareto k of the draws' ratios: that of leaving out a row of density 1; -inf where all are equal up to rounding."""
     if np.ptp(ratios) <= 1e-6:
@@ -158,8 +176,8 @@ def _loo(log_likelihood: xr.DataArray, log_p: xr.DataArray, log_q: xr.DataArray)
     import arviz_stats  # slow to import
 
     tree = xr.DataTree.from_dict({"log_likelihood": xr.Dataset({"y": log_likelihood.astype(float)})})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a large k, which is told in words
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # of rows whose k does not exist
+        warnings.simplefilter("ignore", UserWarning)  # of a large k, which `in_words` explains
         return arviz_stats.loo_approximate_posterior(  # type: ignore[attr-defined]
             tree, log_p=log_p, log_q=log_q, var_name="y", pointwise=True
         )

@@ -1,4 +1,4 @@
-"""Networks with a normal for output: a mean, and a variance above a floor."""
+"""Networks with a normal for output: a mean and a variance."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         h = self.trunk(x)
-        return self.mean(h), above_floor(F.softplus(self.spread(h)))
+        return self.mean(h), F.softplus(self.spread(h))
 
     def location(self, x: Tensor) -> Tensor:
         """The mean alone."""
@@ -46,17 +46,18 @@ class GaussianEncoder(nn.Module):
         """Moments at averages of rows: an affine map of an average is the average of the map."""
         affine, rest = affine_first(self.trunk)
         h = rest(average(affine(x)))
-        return self.mean(h), above_floor(F.softplus(self.spread(h)))
+        return self.mean(h), F.softplus(self.spread(h))
 
 
-def above_floor(variance: Tensor) -> Tensor:
-    """The variance, nowhere below 1e-6: the one place where variances of networks are made.
+def above_floor(moments: Moments) -> Moments:
+    """Mean and variance of a latent, the variance nowhere below 1e-6. Every posterior from a network goes through here.
 
     ``v + floor exp(-v / floor)`` is v itself from about 40 times the floor on, and its slope is that of v there. Without a
     floor a variance falls on until its inverse overflows: float32 ends at 1e-38, and a divergence from such a normal, or
     between two of them, is infinite long before.
     """
-    return variance + _FLOOR * torch.exp(-variance / _FLOOR)
+    mean, variance = moments
+    return mean, None if variance is None else variance + _FLOOR * torch.exp(-variance / _FLOOR)
 
 
 _FLOOR = 1e-6

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from bmtl.inference.predictives import PREFIX, Draws, TargetAccumulator, to_numpy
+from bmtl.inference.program_warnings import warn_of_random_rows
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -105,6 +106,8 @@ def _draw(
             proposal = guide if globals_ is None else poutine.replay(guide, trace=globals_)
             guide_trace = poutine.trace(proposal).get_trace(part)
             trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+            if i == 0 and globals_ is None:
+                warn_of_random_rows((guide_trace, trace))
             new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
             if y is not None and not fixed:
                 log_q[i] += _log_density(guide_trace, set(guide_trace.nodes), new)

@@ -49,5 +49,5 @@ class TasksSeenTogether:
             int(steps[i]),
             int(steps[j]),
             weighting,
-            int(apart.sum()) // 2,
+            int(((self._met == 0) & (steps > 0)[:, None] & (steps > 0)).sum()) // 2,
         )

@@ -21,6 +21,7 @@ from bmtl.inference.loaders import forked
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
 from bmtl.inference.predictives import Draws
+from bmtl.inference.program_warnings import warn_of_random_rows
 from bmtl.inference.readings import read
 
 Program = Callable[..., Any]
@@ -116,8 +117,14 @@ def _draw(
         for part in chunks:
             proposal = own_guide if globals_ is None else poutine.replay(own_guide, trace=globals_)
             guide_trace = poutine.trace(proposal).get_trace(part)
+<<<<<<< HEAD
             with _explained():
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+=======
+            trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+            if i == 0 and globals_ is None:
+                warn_of_random_rows((guide_trace, trace))
+>>>>>>> e2
             new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
             if y is not None and not fixed:
                 log_q[i] += _log_density(guide_trace, set(guide_trace.nodes), new)

@@ -10,7 +10,6 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn import functional as F
 
-
 _LOG_8 = math.log(8)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
@@ -77,7 +76,9 @@ def _all_scores(comparison: xr.Dataset, group: Alike) -> Iterator[Column]:
 def _means(comparison: xr.Dataset) -> Iterator[Column]:
     """Means over the targets of a family of those scores that are shown so."""
     families = by_family(comparison)
-    for name in dict.fromkeys(score.name for family, _ in families.values() for score in family.scores if score.averaged):
+    for name in dict.fromkeys(
+        score.name for family, _ in families.values() for score in family.scores if score.averaged
+    ):
         for title, (family, places) in families.items():
             for score in held(comparison, family.scores):
                 if score.name == name and score.averaged:

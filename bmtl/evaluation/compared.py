@@ -44,9 +44,7 @@ def alike(comparison: xr.Dataset) -> list[Alike]:
     families = families_of(comparison)
     places: dict[tuple[str, str], list[int]] = {}
     first: dict[tuple[str, str], Family] = {}
-    for i, (family, primary) in enumerate(
-        zip(families.values(), comparison["primary"].values.tolist(), strict=True)
-    ):
+    for i, (family, primary) in enumerate(zip(families.values(), comparison["primary"].values.tolist(), strict=True)):
         places.setdefault((family.name, primary), []).append(i)
         first.setdefault((family.name, primary), family)
     names = [name for name, _ in places]
@@ -107,7 +105,9 @@ def chosen_primaries(
         return {**by_default, **dict.fromkeys(having, chosen)}
     for name, score in chosen.items():
         if name not in families:
-            raise ValueError(f"There is no target {name!r} to be judged by {score!r}; the targets are {list(families)}.")
+            raise ValueError(
+                f"There is no target {name!r} to be judged by {score!r}; the targets are {list(families)}."
+            )
         score_of(families[name], score)
     return {**by_default, **chosen}
 

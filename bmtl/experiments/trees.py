@@ -58,9 +58,7 @@ def results_tree(
     """
     names = tuple(task for task in data.tasks if task in drawn.targets)
     if not names:
-        raise ValueError(
-            f"What was drawn has the targets {list(drawn.targets)}, and the data have {list(data.tasks)}."
-        )
+        raise ValueError(f"What was drawn has the targets {list(drawn.targets)}, and the data have {list(data.tasks)}.")
     given = {{"val": "validation"}.get(part, part): drawn, "validation": validation, "train": train, "ood": ood}
     parts = {
         name: predicted_rows(data, DATA_PARTS[name], {n: of.targets[n] for n in names})

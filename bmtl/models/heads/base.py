@@ -48,7 +48,7 @@ class Heads(nn.Module):
         return None
 
     def forward(self, target: str, h: Tensor, joint: Any) -> Tensor:
-        """f ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents."""
+        """F ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents."""
         raise NotImplementedError
 
 

@@ -51,7 +51,9 @@ def mlp(
     if not widths or min(*widths, inputs) < 1:
         raise ValueError(f"A trunk has one or more layers of width 1 or more; inputs={inputs}, widths={tuple(widths)}.")
     if dropout and mc_dropout:
-        raise ValueError(f"A trunk has dropout or mc_dropout; dropout={dropout} and mc_dropout={mc_dropout} were given.")
+        raise ValueError(
+            f"A trunk has dropout or mc_dropout; dropout={dropout} and mc_dropout={mc_dropout} were given."
+        )
     first = mc_dropout if input_dropout is None else input_dropout
     layers: list[nn.Module] = []
     if first:

@@ -30,6 +30,7 @@ def train(
 ) -> None:
     """Train one method, keep the model, and score it on the test rows."""
     from bmtl import experiments
+    from bmtl.experiments.trees import reported
 
     chosen = experiments.method(method)
     if balancer:
@@ -48,8 +49,8 @@ def train(
     with console.status(f"training {escape(chosen.name)} on {escape(one.name)}"):
         tree = experiments.run(one, chosen, seed, budget, out, keep_model=True, trust=True)
     for task, value in experiments.validation_scores(tree).items():
-        target = one.targets[task]
-        score = next(score for score in target.family.scores if score.name == target.primary)
+        target = reported(one, task)
+        score = target.primary_score
         unit = f" {target.unit}" if score.in_units and target.unit != "1" else ""
         console.print(f"{escape(task)}: {score.symbol} on validation {value:.4g}{escape(unit)}")
     console.print(

@@ -279,7 +279,6 @@ def _write(
         reference="ew" if "ew" in names else names[0],
         primary=primary,
         step_seconds=seconds,
-        repeats="split" if len({split for split, _ in numbers}) > 1 else "seed",
     )
     if command is not None:
         scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})

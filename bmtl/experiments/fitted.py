@@ -12,6 +12,7 @@ from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.methods import Method, ModelAndGuide
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
+from bmtl.targets.summaries import summary
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -61,12 +62,12 @@ class Fitted:
             self.targets,
             attributes=about,
         )
-        summary = {name: self.targets[name].family.summary(p, QUANTILES) for name, p in predictions.items()}
-        tree["predictions_summary"] = xr.DataTree(
-            xr.Dataset(
-                {f"{name} {column}": ("row", v) for name, found in summary.items() for column, v in found.items()}
-            )
-        )
+        columns = {
+            f"{name} {column.name}".strip(): ("row", column.values)
+            for name, prediction in predictions.items()
+            for column in summary(self.targets[name].family, prediction, QUANTILES)
+        }
+        tree["predictions_summary"] = xr.DataTree(xr.Dataset(columns))
         return tree
 
     def table(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> pd.DataFrame:
@@ -75,10 +76,10 @@ class Fitted:
         columns: dict[str, Any] = {}
         for name, target in self.targets.items():
             prediction = drawn.targets[name].in_units(target.family, target.scaler)
-            unit = "" if target.unit in ("", "1") else f" [{target.unit}]"
-            for column, values in target.family.summary(prediction, QUANTILES).items():
-                has_unit = column in target.family.summary_in_units
-                columns[f"{name} {column}{unit if has_unit else ''}".strip()] = values
+            for column in summary(target.family, prediction, QUANTILES):
+                unit = target.unit if column.unit == "target" else column.unit
+                title = f"{name} {column.name}".strip()
+                columns[title if unit in ("", "1") else f"{title} [{unit}]"] = column.values
         return pd.DataFrame(columns)
 
     def _draw(self, x: Any, num_draws: int, seed: int) -> Draws:

@@ -185,4 +185,4 @@ def _plain(support: tuple[Any, Any] | None) -> Any:
 
 def _rows(kept: Mapping[str, Any] | None) -> tuple[Any, Any] | None:
     """The inverse of `_plain`."""
-    return kept and ((PerTask(kept["x"]) if kept["per_task"] else kept["x"]), kept["y"])
+    return None if kept is None else (PerTask(kept["x"]) if kept["per_task"] else kept["x"], kept["y"])

@@ -9,8 +9,8 @@ both. Installed packages add names by the entry-point groups ``bmtl.models``, ``
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from bmtl.datasets.checks import meant
 from bmtl.experiments.importing import Imported, announced, is_path, load
-from bmtl.targets.names import meant
 
 MODELS: Mapping[str, str] = MappingProxyType(
     {

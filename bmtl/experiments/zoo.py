@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from bmtl.datasets.checks import meant
 from bmtl.experiments import importing, registry
 from bmtl.experiments.methods import Method
 from bmtl.experiments.slots import is_slot
-from bmtl.targets.names import meant
 
 _FIXED = {"noise": "fixed"}
 

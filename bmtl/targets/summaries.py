@@ -42,9 +42,7 @@ def summary(family: Family, prediction: Prediction, levels: Sequence[float]) -> 
         return list(_of_numbers("", prediction, levels))
     entries = axes[0] or tuple(map(str, range(prediction.draws.shape[-1])))
     return [
-        column
-        for k, entry in enumerate(entries)
-        for column in _of_numbers(f"{entry} ", _entry(prediction, k), levels)
+        column for k, entry in enumerate(entries) for column in _of_numbers(f"{entry} ", _entry(prediction, k), levels)
     ]
 
 
@@ -66,9 +64,7 @@ def _of_numbers(prefix: str, prediction: Prediction, levels: Sequence[float]) ->
         variance = getattr(prediction, name)
         if variance is not None:
             yield Column(f"{prefix}{name} sd", np.sqrt(variance), "target")
-    predictive = (
-        EmpiricalPredictive(prediction.draws) if prediction.law is None else distribution(prediction.law)
-    )
+    predictive = EmpiricalPredictive(prediction.draws) if prediction.law is None else distribution(prediction.law)
     quantiles = predictive.quantile(np.asarray(levels)[:, None])
     for level, values in zip(levels, quantiles, strict=True):
         yield Column(f"{prefix}{100 * level:g} %", values, "target")

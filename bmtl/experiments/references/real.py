@@ -1,5 +1,7 @@
 """References for real targets: a mean with a normal scale that is fitted on validation."""
 
+from collections.abc import Callable
+
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
@@ -9,6 +11,7 @@ from bmtl.targets import Prediction, Real
 from bmtl.targets.intervals import finite_ends
 from bmtl.targets.prediction import Law
 
+Mean = Callable[[np.ndarray], np.ndarray]
 _LEAST = 1e-6  # of the labels' standard deviation: a perfect fit still has a density
 
 

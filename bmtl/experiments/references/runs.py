@@ -69,11 +69,12 @@ def run_references(
 
 def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[str, PredictedRows]] | None:
     """Part -> target -> prediction for its labelled rows; None if the data have no such reference."""
-    features = {part: data.inputs.summary_features(rows) for part, rows in data.rows.items()}
-    if any(x is None for x in features.values()):
-        if name != "constant":
+    features = {}
+    for part, numbers in data.rows.items():
+        x = data.inputs.summary_features(numbers)
+        if x is None and name != "constant":
             return None
-        features = {part: np.zeros((len(rows), 0)) for part, rows in data.rows.items()}
+        features[part] = np.zeros((len(numbers), 0)) if x is None else x
     parts = [part for part in ("test", "val") if part in data.rows]
     found: dict[str, dict[str, PredictedRows]] = {"validation" if part == "val" else part: {} for part in parts}
     for task, target in data.targets.items():

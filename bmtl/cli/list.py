@@ -28,7 +28,7 @@ def _methods() -> Table:
 
     table = _listing("Methods (bmtl compare --methods, bmtl train --method)", "name", "model", "balancer", "options")
     for method in METHODS.values():
-        options = {**method.options, **({"members": method.members} if method.members > 1 else {})}
+        options = {**method.options, **({"networks": method.ensemble_size} if method.ensemble_size > 1 else {})}
         said = ", ".join(f"{name}={value}" for name, value in options.items())
         said += "; a network a target" if method.single_task else ""
         table.add_row(method.name, method.model, method.balancer, escape(said))

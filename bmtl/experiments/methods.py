@@ -98,7 +98,7 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
             f"The recipe {method.model} returned {type(made).__name__}; it returns a torch module, or (module, guide)."
         )
     if guide is None:
-        guide = model.guide() if hasattr(model, "guide") else "auto-normal"
+        guide = model.guide() if callable(getattr(model, "guide", None)) else "auto-normal"  # type: ignore[operator]
     return model, AutoNormal(model) if guide == "auto-normal" else guide
 
 

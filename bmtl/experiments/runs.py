@@ -155,7 +155,7 @@ def _write(
     except Exception as error:
         kept = []
         for name, keep in (
-            ("fallback.npz", lambda path: results.write_arrays(tree, path)),
+            ("fallback.npz", lambda path: save_arrays(tree, path)),
             ("fallback-model.pt", lambda path: model_files.save(path, data, method, budget, states)),
         ):
             try:

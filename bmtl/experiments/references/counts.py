@@ -7,6 +7,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import PoissonRegressor
 
 from bmtl.experiments.references.base import Predict, Rows, fit, of_law, standardised
+from bmtl.experiments.references.real import Mean
 from bmtl.targets import Count, Prediction
 from bmtl.targets.prediction import Law
 
@@ -32,7 +33,7 @@ def _(family: Count, name: str, train: Rows, val: Rows, seed: int) -> Predict:
     return predicted
 
 
-def _rate(name: str, train: Rows, val: Rows, seed: int):
+def _rate(name: str, train: Rows, val: Rows, seed: int) -> Mean:
     if name == "constant" or not train.y.any():
         return lambda x: np.full(len(x), max(float(train.y.mean()), _LEAST))
     if name == "linear":

@@ -31,7 +31,7 @@ def _(family: Real, name: str, train: Rows, val: Rows, seed: int) -> Predict:
     return predicted
 
 
-def mean_of(name: str, train: Rows, seed: int, weights: np.ndarray | None = None):
+def mean_of(name: str, train: Rows, seed: int, weights: np.ndarray | None = None) -> Mean:
     """The mean that a reference predicts ``(N, D) -> (N,)``.
 
     Args:

@@ -86,6 +86,9 @@ class Score:
         needs: Fields of `Prediction` that it takes; "predictive" means a law or, without one, draws.
         higher_is_better: The same for all scores of one name.
         in_units: It has the target's unit.
+        relative: A relative change of it has a meaning: its zero is the best or the worst that it can be, in every unit. A
+            mean of relative changes leaves out targets whose primary score is none of these, such as a log density.
+        averaged: Tables of several targets show its mean over those of a family.
     """
 
     name: str
@@ -94,6 +97,8 @@ class Score:
     needs: tuple[str, ...] = ()
     higher_is_better: bool = False
     in_units: bool = False
+    relative: bool = True
+    averaged: bool = False
 
     def computable(self, rows: Scored) -> bool:
         """Whether there is a row, and the prediction has what the score needs."""

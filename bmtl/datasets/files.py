@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -134,6 +135,7 @@ _DAMAGED = (
     ValueError,
     TypeError,
     SyntaxError,
+    TokenError,
     OverflowError,
     EOFError,
     OSError,

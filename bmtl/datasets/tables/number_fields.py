@@ -70,11 +70,6 @@ def parse_label(text: str, style: NumberStyle) -> tuple[float, float] | None:
     return (-np.inf, number) if marked[1][0] in "<≤" else (number, np.inf)
 
 
-def is_marked(text: str) -> bool:
-    """Whether a field begins with a censoring mark."""
-    return _MARK.fullmatch(text) is not None
-
-
 def parse_all(column: Column, style: NumberStyle, way_out: str) -> np.ndarray:
     """Numbers ``(N,)`` of a column, NaN where missing.
 
@@ -96,7 +91,8 @@ def parse_all(column: Column, style: NumberStyle, way_out: str) -> np.ndarray:
     for row, text in column.present():
         number = parse(text, style)
         if number is None:
-            raise ValueError(f"{column.at(row)}: {text!r} is no number{_as_written(style)}. {way_out}")
+            what = "an interval, as labels may be, and no number" if _MARK.fullmatch(text) else "no number"
+            raise ValueError(f"{column.at(row)}: {text!r} is {what}{_as_written(style)}. {way_out}")
         numbers[row] = number
     return numbers
 

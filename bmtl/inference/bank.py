@@ -36,9 +36,9 @@ class Bank:
             for batch in batches:                          # bmtl.datasets.Batches(x, y, batch_size, seed=seed)
                 svi.step(*batch)
 
-    An objective is thus a mean over its task's labelled rows, of which a batch gives an unbiased estimate, and all objectives
-    have weight 1. Where every label is there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task without any label in a batch
-    rest there alone, and in a bank Adam's momentum moves them on.
+    An objective is thus a mean over its task's labelled rows, which a batch estimates without bias, and all objectives have
+    weight 1. Where every label is there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task
+    without any label in a batch rest there alone, and in a bank Adam's momentum moves them on.
 
     What networks may differ in, besides data and parameters: floats that a program has as attributes (``regulariser``,
     ``weight``), so long as it only calculates with them; `n_data`, which cancels. Networks with fewer rows than others see

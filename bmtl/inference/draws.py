@@ -1,7 +1,6 @@
 """Draws from a fitted model and guide as plain arrays: posterior, predictive, pointwise density."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from bmtl.inference.loaders import forked
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
 from bmtl.inference.predictives import Draws
+from bmtl.inference.program_warnings import warn_of_random_rows
 from bmtl.inference.readings import read
 
 Program = Callable[..., Any]
@@ -124,7 +124,7 @@ def _draw(
                 log_p[i] += _log_density(trace, set(guide_trace.nodes), new)
             if globals_ is None:
                 if not i:
-                    _warn_of_subsampling(trace)
+                    warn_of_random_rows((guide_trace, trace))
                 globals_ = _global_latents(guide_trace, probe)
                 values: dict[str, Any] = {name: site["value"] for name, site in globals_.nodes.items()}
                 values |= {name: site["value"] for name, site in trace.nodes.items() if _is_derived(site)}
@@ -234,21 +234,6 @@ def _check_sites(sites: Collection[str] | None, latents: Collection[str]) -> Non
     unknown = sorted(set(sites or ()) - set(latents))
     if unknown:
         raise ValueError(f"There is no global latent {', '.join(map(repr, unknown))}; there are {list(latents)}.")
-
-
-def _warn_of_subsampling(trace: Trace) -> None:
-    """Warns of a plate that draws its rows at random: predictions would be of those."""
-    sites: dict[str, Any] = dict(trace.nodes)
-    for name, site in sites.items():
-        if not site_is_subsample(site):
-            continue
-        size, subsample_size = site["fn"].size, site["fn"].subsample_size
-        if subsample_size is not None and subsample_size < size:
-            warnings.warn(
-                f"The plate {name!r} draws {subsample_size} of its {size} rows at random, and predictions are of those, not "
-                f"of the rows of x. Give it the batch's rows: pyro.plate({name!r}, {size}, subsample=x).",
-                stacklevel=4,
-            )
 
 
 def _is_derived(site: Any) -> bool:

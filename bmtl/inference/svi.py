@@ -348,7 +348,7 @@ class BalancedSVI:
     ) -> Objective:
         """Runs guide and model once more from the marked tensors on."""
         with autocast:
-            terms = self._terms(args, kwargs, cut=ReplayFromShared(marks.leaves))
+            terms = self._terms(args, kwargs, cut=ReplayFromShared(marks))
         return self._objective(self._trained(terms), self.scale)
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:

@@ -271,15 +271,3 @@ def test_an_error_of_the_model_says_what_was_asked():
     with pytest.raises(TypeError, match="not subscriptable") as error:
         draw(model, lambda x: None, X)
     assert "labels are None then, and bmtl.observe(name, fn, None)" in error.value.__notes__[0]
-
-
-def test_a_plate_that_draws_its_rows_is_warned_of():
-    """Its predictions are of rows at random, in another order than those of x."""
-
-    def model(x, y=None):
-        with pyro.plate("rows", ROWS, subsample_size=3) as rows:
-            pyro.sample("y_a", dist.Normal(x[rows], 1.0))
-
-    with pytest.warns(UserWarning, match="'rows' draws 3 of its 7 rows at random.*subsample=x") as warned:
-        draw(model, lambda x: None, X, num_draws=4)
-    assert len(warned) == 1

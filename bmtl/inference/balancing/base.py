@@ -59,7 +59,7 @@ class Objective:
         names: The K tasks.
         losses: Loss values ``(K,)``, float64 on the host.
         rows: K scalars in the graph. The loss whose gradient is taken is ``per_datum_scale[k] * rows[k]``, in the mean over
-            several processes: ``losses[k] * scale``, or under ``normalize="task_mean"`` an unbiased estimate of the same mean.
+            several processes: ``losses[k] * scale``, or an unbiased estimate of it under ``normalize="task_mean"``.
         per_datum_scale: Float64 on the host ``(K,)``: one over the number of data, times `scale`.
         unweighted_terms: Terms of weight 1 (KL divergences), ``()``, or None.
         scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.

@@ -11,6 +11,7 @@ from bmtl.distributions.evidence import evidence_penalty, lipschitz_mse
 from bmtl.distributions.interval_labels import IntervalLabels
 from bmtl.distributions.multivariate_normal import MarginalNormal, MultivariateNormal
 from bmtl.distributions.normal_inverse_gamma import NormalInverseGamma
+from bmtl.distributions.pixels import Pixels
 from bmtl.distributions.student_t import StudentT
 from bmtl.distributions.survival import LogNormal, Weibull
 
@@ -22,6 +23,7 @@ __all__ = [
     "MultivariateNormal",
     "NegativeBinomial",
     "NormalInverseGamma",
+    "Pixels",
     "Poisson",
     "StudentT",
     "Weibull",

@@ -28,6 +28,7 @@ class Censored(IntervalLabels):
         base: The label without censoring: a normal, Laplace, `StudentT` or `NormalInverseGamma`.
         lower: Bound below, in the label's unit; -inf for none.
         upper: Bound above; inf for none.
+        intervals: Whether labels are intervals ``(B, 2)``; by default they are where there are no bounds.
 
     Raises:
         ValueError: If bounds are not in order.
@@ -44,6 +45,7 @@ class Censored(IntervalLabels):
         lower: Tensor | float = -torch.inf,
         upper: Tensor | float = torch.inf,
         *,
+        intervals: bool | None = None,
         validate_args: bool | None = None,
     ) -> None:
         loc, self.lower, self.upper = broadcast_all(base.loc, lower, upper)
@@ -51,13 +53,22 @@ class Censored(IntervalLabels):
             raise ValueError(f"A lower bound is below the upper one; lower={lower} and upper={upper} were given.")
         # Whether there are bounds at all is asked often; a tensor would have to come from the device each time.
         self.bounded = any(isinstance(bound, Tensor) or abs(bound) < torch.inf for bound in (lower, upper))
+        self._takes_intervals(not self.bounded if intervals is None else intervals)
         self.base = base.expand(loc.shape)
         super().__init__(loc.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         new: Self = self._expanded(("base", "lower", "upper"), batch_shape, _instance)
         new.bounded = self.bounded
+        new._takes_intervals(self.intervals)
         return new
+
+    def _takes_intervals(self, intervals: bool) -> None:
+        self.intervals = intervals
+        self.label_shape = torch.Size((2,) if intervals else ())
+
+    def holds_intervals(self, value: Tensor) -> bool:
+        return self.intervals and super().holds_intervals(value)
 
     def law(self) -> tuple[str, dict[str, Tensor]] | None:
         """That of the label without censoring; None where it is clipped at bounds."""

@@ -18,7 +18,7 @@ class IntervalLabels(TorchDistribution):
     `log_prob` also takes exact values, such as draws, of the distribution's batch shape.
     """
 
-    label_shape = torch.Size((2,))
+    label_shape: torch.Size = torch.Size((2,))
 
     fill: float
     """A value inside the support, in the place of missing labels."""

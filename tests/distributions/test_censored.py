@@ -210,7 +210,7 @@ def test_intervals_and_exact_values_are_told_apart_under_particles():
 
 
 def test_intervals_at_bounds_reach_beyond_them():
-    p = Censored(dist.Normal(torch.zeros(4, dtype=torch.float64), 1.0), -1.0, 2.0)
+    p = Censored(dist.Normal(torch.zeros(4, dtype=torch.float64), 1.0), -1.0, 2.0, intervals=True)
     found = p.log_prob(torch.tensor([[-3.0, 0.5], [0.5, 9.0], [-1.0, -1.0], [0.5, 0.5]], dtype=torch.float64))
     expected = [stats.norm.logcdf(0.5), stats.norm.logsf(0.5), stats.norm.logcdf(-1.0), stats.norm.logpdf(0.5)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-Inputs = Tensor | Mapping[str, Tensor]
+from bmtl.inputs import PerTask
+
+Inputs = Tensor | PerTask
 
 
 class Rows:

@@ -74,18 +74,18 @@ class PosteriorDraws(nn.Module):
         Raises:
             ValueError: If the run has no draws, or lacks a site of `sites`.
         """
-        grouped: dict[str, Tensor] = mcmc.get_samples(group_by_chain=True) or {}
+        reports: Any = mcmc._diagnostics  # `diagnostics()` also computes R-hat, which needs four draws
+        if None in reports:
+            raise ValueError("The run of MCMC has no draws. Call mcmc.run(...) first.")
+        grouped: dict[str, Tensor] = mcmc.get_samples(group_by_chain=True)
         unknown = sorted(set(sites or ()) - set(grouped))
         if unknown:
-            raise ValueError(f"The run has draws of {sorted(grouped) or 'nothing'}, and not of {unknown}.")
+            raise ValueError(f"The run has draws of {sorted(grouped)}, and not of {unknown}.")
         kept = {name: values for name, values in grouped.items() if sites is None or name in sites}
-        if not kept:
-            raise ValueError("The run has no draws. Call mcmc.run(...) first; sites must name a latent.")
         chains, length = next(iter(kept.values())).shape[:2]
         diverging = np.zeros((chains, length), dtype=bool)
-        reports: Any = mcmc._diagnostics  # `diagnostics()` needs four draws, for R-hat
         for chain, report in enumerate(reports):
-            diverging[chain, (report or {}).get("divergences", [])] = True
+            diverging[chain, report.get("divergences", [])] = True
         return cls(
             {name: values.flatten(0, 1) for name, values in kept.items()},
             chains=chains,

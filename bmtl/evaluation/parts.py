@@ -160,7 +160,8 @@ class PartReader:
             return None
         if "draw" in variable.dims:
             ordered = variable.transpose("chain", "draw", ...)
-            return ordered.values.reshape(-1, *ordered.shape[2:])
+            draws = ordered.shape[0] * ordered.shape[1]  # and not -1, which no rows leave open
+            return ordered.values.reshape(draws, *ordered.shape[2:])
         return variable.values
 
     def _law(self, target: str) -> Law | None:

@@ -160,7 +160,8 @@ class PartReader:
             return None
         if "draw" in variable.dims:
             ordered = variable.transpose("chain", "draw", ...)
-            return ordered.values.reshape(-1, *ordered.shape[2:])
+            chains, draws, *rest = ordered.shape
+            return ordered.values.reshape(chains * draws, *rest)
         return variable.values
 
     def _law(self, target: str) -> Law | None:

@@ -1,4 +1,4 @@
-"""A tree's arrays as NumPy's ``.npz``: for when a results file cannot be written, so that nothing that was learnt is lost."""
+"""A tree's arrays as NumPy's ``.npz``, for when its results file cannot be written, so that nothing learnt is lost."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def read_arrays(path: str | os.PathLike[str]) -> xr.DataTree:
     if not Path(path).exists():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             groups = json.loads(stored[ABOUT].tobytes())
             read = {
                 place: netcdf.Group(

@@ -211,7 +211,7 @@ def _attributes(of: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value of NumPy's as one of Python's own.
+    """A value of NumPy's as one of Python's own."""
     if isinstance(value, np.ndarray | list):
         return [plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value

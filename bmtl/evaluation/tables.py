@@ -135,7 +135,7 @@ def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """Names as English lists them: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -158,11 +158,8 @@ def _notes(comparison: xr.Dataset) -> list[str]:
         chosen = comparison.isel(task=places)
         counts = chosen["rows"].values
         for score in held(comparison, family.scores):
-            if not (
-                score.averaged
-                or len(families) == comparison.sizes["task"] == 1
-                or score.name in chosen["primary"].values
-            ):
+            only = comparison.sizes["task"] == 1  # then there is a column for every score
+            if not (score.averaged or only or score.name in chosen["primary"].values):
                 continue
             if score.note:
                 notes.setdefault(score.symbol, {}).setdefault(score.note, []).append(name)

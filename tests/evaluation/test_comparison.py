@@ -291,7 +291,7 @@ def test_a_run_that_cannot_be_scored_is_named(grid, make_tree, run_arrays):
     grid["ew", 0] = make_tree(seed=0, log_likelihood=density)
     with pytest.raises(
         ValueError,
-        match="The scores of 'ew' in split 0 cannot be computed: target 'mu', nll: .*a predictive scale is zero",
+        match="'ew' in split 0 cannot be computed: target 'mu', nll: .*scale is zero",
     ):
         compare(grid)
 

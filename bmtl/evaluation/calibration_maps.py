@@ -211,7 +211,7 @@ class IsotonicPredictive:
         return self.quantile(np.random.default_rng(seed).uniform(size=(n, self.rows)))
 
     def mean(self) -> np.ndarray:
-        """Mean ``(N,)``: exact for Student-t components, a sum over pieces of the mixture; else the mean of 1,000 quantiles."""
+        """Mean ``(N,)``: for Student-t components a sum over pieces of the mixture, else the mean of 1,000 quantiles."""
         if not isinstance(self.base, StudentTMixture):
             steps = (np.arange(STEPS) + 0.5) / STEPS
             return np.asarray(self.quantile(steps[:, None]).mean(axis=0))

@@ -160,8 +160,8 @@ class PartReader:
             return None
         if "draw" in variable.dims:
             ordered = variable.transpose("chain", "draw", ...)
-            chains, draws, *rest = ordered.shape
-            return ordered.values.reshape(chains * draws, *rest)
+            draws = ordered.shape[0] * ordered.shape[1]  # and not -1, which no rows leave open
+            return ordered.values.reshape(draws, *ordered.shape[2:])
         return variable.values
 
     def _law(self, target: str) -> Law | None:

@@ -11,6 +11,7 @@ from bmtl.targets.family import Family, check_numeric, check_shape, first_row, r
 from bmtl.targets.metrics.probabilities import checked, predicted_class
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import classes as scores
+from bmtl.targets.streaming import ClassSums, Sums
 
 RARE = 0.2  # share of the training labels outside the most frequent class, below which accuracy says little
 
@@ -102,6 +103,9 @@ class Classes(Family):
             return None
         y, p = checked(rows.labels, rows.prediction.probability)
         return np.where(np.isnan(p).any(axis=1), np.nan, predicted_class(p) != y)
+
+    def sums(self) -> Sums | None:
+        return ClassSums(len(self.classes))
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return values == -1

@@ -10,6 +10,7 @@ from bmtl.targets.family import Family, check_numeric, check_shape, first_row, r
 from bmtl.targets.metrics.counts import count_pit
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import counts, real
+from bmtl.targets.streaming import NumberSums, Sums
 
 
 @register
@@ -44,6 +45,9 @@ class Count(Family):
     def pit(self, rows: Scored) -> np.ndarray | None:
         """Randomised between the cdf below the count and the one at it."""
         return count_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def sums(self) -> Sums | None:
+        return NumberSums()
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return np.isnan(values)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
+from bmtl.targets.streaming import Reducer, Sums
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,20 @@ class Family(ABC):
 
     def pit(self, rows: Scored) -> np.ndarray | None:
         """Predictive cdf at each label ``(N,)``, uniform where calibrated; None where there is none."""
+        return None
+
+    def sums(self) -> Sums | None:
+        """Sums from which scores of very many rows follow; None for families that have none."""
+        return None
+
+    def reducer(self, scaler: Scaler, *, pixels: int = 10_000, seed: int = 0) -> Reducer | None:
+        """What accumulates predictions that are too large to keep; None where they are kept as they are.
+
+        Args:
+            scaler: Of the target.
+            pixels: How many pixels of all images are kept.
+            seed: Of their choice.
+        """
         return None
 
     def primary(self, training_labels: np.ndarray) -> str:

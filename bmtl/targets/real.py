@@ -12,6 +12,7 @@ from bmtl.targets.metrics.survival import interval_pit
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import real as scores
+from bmtl.targets.streaming import NumberSums, Sums
 
 
 @register
@@ -73,6 +74,9 @@ class Real(Family):
         if not self.censored:
             return rows.prediction.pit
         return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def sums(self) -> Sums | None:
+        return None if self.censored else NumberSums()
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         volume = super().log_volume(labels, scaler)

@@ -19,6 +19,10 @@ class ScoredFamily(Units, Protocol):
         """The score of that name, None where the family has none."""
         ...
 
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        """Which rows of checked labels have no label ``(N,)``."""
+        ...
+
     def losses(self, rows: "Scored") -> np.ndarray | None:
         """The loss of each labelled row ``(N,)``, not negative; None where there is none."""
         ...

@@ -4,7 +4,7 @@ Every function judges the test rows of a run's tree, or those of another ``part=
 ``mae(tree)``, ``mae(tree, part="validation")``, ``mae(tree["validation"])``.
 """
 
-from bmtl.evaluation.metrics.by_target import per_target, rows, score, score_names, task_coords
+from bmtl.evaluation.metrics.by_target import per_target, rows, score, task_coords
 from bmtl.evaluation.metrics.calibration import (
     coverage,
     pit_bands,
@@ -83,7 +83,6 @@ __all__ = [
     "rows",
     "rps",
     "score",
-    "score_names",
     "sharpness",
     "task_coords",
     "uncertainty_calibration",

@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.parts import reported_targets, scored
-from bmtl.targets.family import FAMILIES
 from bmtl.targets.score import Score, Scored
 
 
@@ -81,10 +80,12 @@ def score(tree: xr.DataTree, name: str, part: str | None = None) -> xr.DataArray
         which the tree does not hold what the score needs.
 
     Raises:
-        ValueError: If no family has such a score, or the tree holds what it needs of none of the targets that have it.
+        ValueError: If none of the targets has such a score, or the tree holds what it needs of none of them that have it.
     """
-    if name not in score_names():
-        raise ValueError(f"No family of targets has a score {name!r}; there are {', '.join(score_names())}.")
+    families = {known.family.name: known.family for known in reported_targets(tree).values()}
+    if all(family.score(name) is None for family in families.values()):
+        there = dict.fromkeys(of.name for family in families.values() for of in family.scores)
+        raise ValueError(f"None of the targets has a score {name!r}; their scores are {', '.join(there)}.")
     lacking: dict[str, Score] = {}
     any_found = False
     rows = scored(tree, part)
@@ -104,12 +105,6 @@ def score(tree: xr.DataTree, name: str, part: str | None = None) -> xr.DataArray
             "to_datatree, or leave the score out."
         )
     return xr.DataArray(values, dims="task", coords=task_coords(tree, rows))
-
-
-def score_names() -> list[str]:
-    """Names of all scores of all families."""
-    every = [known for family in FAMILIES.values() for known in (*family().scores, *family().further_scores)]
-    return list(dict.fromkeys(known.name for known in every))
 
 
 def rows(tree: xr.DataTree, *, part: str | None = None) -> xr.Dataset:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEVELS = np.arange(1, 101) / 100  # .01, .02, ..., 1.00
+STREAM = 2009  # of the randomised values
 TOLERANCE = 1e-6  # a mean of float32 cdfs can leave [0, 1] by rounding
 
 
@@ -63,7 +64,8 @@ def randomised_pit(below: ArrayLike, up_to: ArrayLike, *, seed: int = 0) -> np.n
         raise ValueError(
             f"below has shape {low.shape} and up_to {high.shape}; expected (N,) for both, none above the other."
         )
-    uniform = np.random.default_rng(seed).uniform(size=low.shape)
+    # A stream of its own: data that were simulated with the same seed must not share its numbers.
+    uniform = np.random.default_rng([seed, STREAM]).uniform(size=low.shape)
     return low + np.maximum(high - low, 0) * uniform
 
 

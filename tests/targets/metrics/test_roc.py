@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bmtl.evaluation.metrics import area_under_roc, average_precision_of_scores
+from bmtl.targets.metrics.roc import area_under_roc, average_precision_of_scores
 from tests.evaluation.classifications import steady
 
 oracle = pytest.importorskip("sklearn.metrics")

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import logsumexp
 
-from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics import nll_of_draws
+from bmtl.targets.metrics.density import nll_of_draws
 
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(0, 2**32 - 1))
 
@@ -61,33 +60,3 @@ def test_other_shapes_are_refused(shape):
 def test_an_infinite_density_is_refused():
     with pytest.raises(ValueError, match="a predictive scale is zero"):
         nll_of_draws([[np.inf, 0.0]])
-
-
-def test_standardised_is_the_density_of_the_standardised_target():
-    """In another unit, with the scale to match, it is the same; and it equals scoring z = (y - location) / scale."""
-    random = np.random.default_rng(0)
-    y, locations = random.normal(size=50), random.normal(size=(9, 1))
-    scores = []
-    for unit in (1.0, 27.2114):
-        tree = results.to_datatree(
-            observed={"a": unit * y},
-            log_likelihood={"a": stats.norm.logpdf(unit * y, unit * locations, unit * 0.7)},
-            target_location={"a": unit * 0.3},
-            target_scale={"a": unit * 2.0},
-        )
-        scores.append(float(metrics.nll(tree, standardised=True)["nll"].item()))
-    z = stats.norm.logpdf((y - 0.3) / 2, (locations - 0.3) / 2, 0.35)
-    assert scores == pytest.approx([nll_of_draws(z)] * 2, rel=1e-12)
-
-
-def test_units_as_reported_by_default(make_tree):
-    tree = make_tree()
-    raw, standard = metrics.nll(tree)["nll"], metrics.nll(tree, standardised=True)["nll"]
-    np.testing.assert_allclose(raw - standard, np.log([1.5, 600.0, 4.0]))
-
-
-def test_what_is_missing_is_named(make_tree):
-    with pytest.raises(ValueError, match="no target_scale"):
-        metrics.nll(make_tree(target_scale=None), standardised=True)
-    with pytest.raises(ValueError, match="no group 'log_likelihood'; it has"):
-        metrics.nll(make_tree(log_likelihood=None))

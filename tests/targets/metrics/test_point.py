@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics import mean_absolute_error, root_mean_squared_error
+from bmtl.targets.metrics.point import mean_absolute_error, root_mean_squared_error
 
 CORES = [mean_absolute_error, root_mean_squared_error]
 numbers = arrays(float, st.integers(1, 30), elements=st.floats(-1e6, 1e6))
@@ -55,16 +54,3 @@ def test_adversarial_rows(core):
 def test_shapes_that_would_broadcast_or_hold_nothing_are_refused(core, y, predicted):
     with pytest.raises(ValueError, match="expected the same"):
         core(np.zeros(y), np.zeros(predicted))
-
-
-def test_labels_of_the_tree(make_tree, run_arrays):
-    given = run_arrays()
-    given["observed"]["homo"][::2] = np.nan
-    tree = make_tree(observed=given["observed"])
-    y, mean = given["observed"]["homo"][1::2], given["predictive_mean"]["homo"][1::2]
-    mae, rmse = metrics.mae(tree)["mae"], metrics.rmse(tree)["rmse"]
-    assert mae.dims == ("task",)
-    assert mae["task"].values.tolist() == ["mu", "homo", "cv"]
-    assert mae["unit"].values.tolist() == ["D", "meV", "cal/(mol K)"]
-    assert float(mae.sel(task="homo")) == pytest.approx(np.abs(y - mean).mean())
-    assert float(rmse.sel(task="homo")) == pytest.approx(np.sqrt(np.square(y - mean).mean()))

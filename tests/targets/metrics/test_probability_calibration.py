@@ -5,16 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics import (
-    binned_reliability,
+from bmtl.targets.metrics.binning import bin_numbers, binned_reliability
+from bmtl.targets.metrics.classes import roc_auc_of_probabilities
+from bmtl.targets.metrics.entropy import error_auroc_of_probabilities
+from bmtl.targets.metrics.probability_calibration import (
     classwise_ece_of_probabilities,
     ece_of_probabilities,
     isotonic_reliability,
     mce_of_probabilities,
 )
-from bmtl.evaluation.metrics.binning import bin_numbers
-from tests.evaluation.classifications import calibrated, class_tree, problems, rounded, sharpened, steady
+from bmtl.targets.metrics.proper_scores import brier_decomposition
+from tests.evaluation.classifications import calibrated, problems, rounded, sharpened, steady
 
 
 def gaps_by_counting(predicted, happened, bins):
@@ -113,14 +114,6 @@ def test_isotonic_regression_equals_scikit_learn(problem):
     assert (np.diff(curve.predicted) > 0).all()
 
 
-def test_isotonic_regression_finds_the_calibration_map():
-    tree = class_tree(rows=50_000, power=2.0)
-    curve = metrics.class_reliability_isotonic(tree, levels=[0.1, 0.5, 0.9], of_class=1)["observed"].sel(task="ill")
-    # a probability q squared and normalised was sqrt(q) / (sqrt(q) + sqrt(1 - q)) before
-    root = np.sqrt([0.1, 0.5, 0.9])
-    np.testing.assert_allclose(curve, root / (root + root[::-1]), atol=0.05)
-
-
 @pytest.mark.parametrize(
     ("predicted", "happened", "message"),
     [
@@ -137,41 +130,12 @@ def test_events_that_cannot_be_judged_are_refused(predicted, happened, message):
             core(predicted, happened)
 
 
-def test_the_curve_is_where_the_error_comes_from():
-    tree = class_tree(power=2.0)
-    curve = metrics.class_reliability(tree, bins=10)
-    errors = metrics.class_calibration(tree, bins=10)
-    assert curve["predicted"].dims == ("task", "bin")
-    share = curve["rows"] / curve["rows"].sum("bin").clip(min=1)
-    found = (share * np.abs(curve["predicted"] - curve["observed"])).sum("bin")
-    np.testing.assert_allclose(found.sel(task=["ill", "digit"]), errors["class_ece"].sel(task=["ill", "digit"]))
-    assert curve["rows"].sum("bin").values.tolist() == [0, 200, 133, 0]
-    assert np.isnan(curve["observed"].sel(task=["price", "none"])).all()
-    equal = metrics.class_reliability(tree, bins=10, binning="mass")["rows"].sel(task="ill")
-    assert equal.values.tolist() == [20] * 10
-
-
-def test_the_curve_of_a_class():
-    tree = class_tree()
-    y, p = calibrated(200, 2)
-    curve = metrics.class_reliability(tree, of_class=1).sel(task="ill")
-    np.testing.assert_allclose(curve["observed"], binned_reliability(p[:, 1], y).observed)
-    of_third = metrics.class_reliability(tree, of_class=2)["rows"].sum("bin")
-    assert of_third.values.tolist() == [0, 0, 133, 0]  # two classes have no third
-    with pytest.raises(ValueError, match="of_class is -1"):
-        metrics.class_reliability(tree, of_class=-1)
-    steps = metrics.class_reliability_isotonic(tree)["observed"]
-    assert steps.dims == ("task", "level")
-    assert np.isnan(steps.sel(task="ill").sel(level=0.3, method="nearest"))  # no confidence of two classes is below 0.5
-    assert np.isnan(steps.sel(task="price")).all()
-
-
 def test_a_million_rows():
     y, p = calibrated(1_000_000, 3)
     started = time.perf_counter()
     assert ece_of_probabilities(y, p) < 0.005
     assert classwise_ece_of_probabilities(y, p, binning="mass") < 0.005
-    assert metrics.roc_auc_of_probabilities(y, p) > 0.7
-    assert metrics.brier_decomposition(y, p).reliability < 1e-3
-    assert metrics.error_auroc_of_probabilities(y, p) > 0.6
+    assert roc_auc_of_probabilities(y, p) > 0.7
+    assert brier_decomposition(y, p).reliability < 1e-3
+    assert error_auroc_of_probabilities(y, p) > 0.6
     assert time.perf_counter() - started < 30  # a guard against loops over rows, not a measurement

@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics import brier_decomposition, brier_of_probabilities, nll_of_probabilities
-from tests.evaluation.classifications import calibrated, class_tree, problems, rounded, sharpened, steady
+from bmtl.targets.metrics.proper_scores import brier_decomposition, brier_of_probabilities, nll_of_probabilities
+from tests.evaluation.classifications import calibrated, problems, rounded, sharpened, steady
 
 binnings = st.sampled_from(["width", "mass"])
 
@@ -70,27 +69,3 @@ def test_decomposition_without_a_number():
         brier_decomposition(*calibrated(10, 3), bins=0)
     with pytest.raises(ValueError, match="expected 'width' or 'mass'"):
         brier_decomposition(*calibrated(10, 3), binning="equal")
-
-
-def test_the_log_score_is_that_of_the_mixture_of_draws():
-    y = np.random.default_rng(1).integers(3, size=50)
-    draws = np.random.default_rng(0).dirichlet(np.ones(3), size=(7, 50))
-    tree = results.to_datatree(
-        observed={"a": y},
-        probability={"a": draws.mean(0)},
-        log_likelihood={"a": np.log(draws[:, np.arange(50), y])},
-    )
-    np.testing.assert_allclose(metrics.class_nll(tree)["class_nll"], metrics.nll(tree)["nll"], rtol=1e-12)
-
-
-def test_the_layer_holds_the_parts():
-    scores = metrics.brier(class_tree(), bins=7, binning="mass").sel(task="ill")
-    expected = brier_decomposition(*calibrated(200, 2), bins=7, binning="mass")
-    np.testing.assert_allclose([scores[name] for name in scores.data_vars], expected, rtol=1e-12)
-    assert list(scores.data_vars) == [
-        "brier",
-        "brier_reliability",
-        "brier_resolution",
-        "brier_uncertainty",
-        "brier_residual",
-    ]

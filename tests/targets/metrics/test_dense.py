@@ -5,14 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmtl.evaluation.metrics import (
-    angle_summary,
-    angles,
-    confusion_matrix,
-    depth_errors,
-    mean_iou,
-    pixel_accuracy,
-)
+from bmtl.targets.metrics.dense import angle_summary, angles, confusion_matrix, depth_errors, mean_iou, pixel_accuracy
 from tests.evaluation.classifications import steady
 
 images = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(2, 5), st.integers(0, 2**32 - 1))

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics import coefficient_of_determination, concordance_index
+from bmtl.targets.metrics.concordance import concordance_index
+from bmtl.targets.metrics.point import coefficient_of_determination
 
 # Few values, so that ties in labels, in predictions and in both are common.
 tied = st.integers(2, 25).flatmap(
@@ -95,11 +95,3 @@ def test_r2_of_adversarial_rows():
 def test_other_shapes_are_refused(core, y, predicted):
     with pytest.raises(ValueError, match="expected the same"):
         core(np.zeros(y), np.zeros(predicted))
-
-
-def test_labels_of_the_tree(make_tree, run_arrays):
-    given_arrays = run_arrays()
-    tree = make_tree()
-    y, mean = given_arrays["observed"]["mu"], given_arrays["predictive_mean"]["mu"]
-    assert metrics.concordance(tree)["concordance"].sel(task="mu") == concordance_index(y, mean)
-    assert metrics.r2(tree)["r2"].sel(task="mu") == coefficient_of_determination(y, mean)

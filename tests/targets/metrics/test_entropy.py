@@ -6,15 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics import entropy as entropies
-from bmtl.evaluation.metrics import (
-    entropy_of_probabilities,
-    entropy_ratio_of_rows,
-    error_auroc_of_probabilities,
-    rows_at_accuracy,
-)
-from tests.evaluation.classifications import calibrated, class_tree, problems, rounded, sharpened, steady
+from bmtl.targets.metrics import entropy as entropies
+from bmtl.targets.metrics.entropy import entropy_ratio_of_rows, error_auroc_of_probabilities, rows_at_accuracy
+from bmtl.targets.metrics.probabilities import entropy_of_probabilities
+from tests.evaluation.classifications import calibrated, problems, rounded, sharpened, steady
 
 rows = st.tuples(st.integers(1, 50), st.floats(0, 1), st.integers(0, 2**32 - 1))
 
@@ -158,14 +153,6 @@ def test_a_subsample_has_the_accuracy_and_is_as_large_as_can_be(problem, accurac
         assert abs(misses - hits * (1 - accuracy) / accuracy) <= 0.5 + 1e-9 or misses == 1
 
 
-@pytest.mark.parametrize("accuracy", [0.0, 1.0, -1.0, np.nan])
-def test_an_accuracy_outside_its_range_is_refused(accuracy):
-    with pytest.raises(ValueError, match="inside"):
-        rows_at_accuracy([True, False], accuracy)
-    with pytest.raises(ValueError, match="inside"):
-        metrics.entropy_ratio(class_tree(), accuracy=accuracy)
-
-
 def test_means_keep_their_expectation_in_subsamples():
     correct, entropy = judged((400, 0.9, 0))
     full = entropy_ratio_of_rows(correct, entropy, resamples=1).ratio
@@ -193,44 +180,6 @@ def test_sharpening_moves_the_ratio_and_not_the_order_of_two_classes():
     assert ratios == sorted(ratios)
     expected = error_auroc_of_probabilities(y, p)
     assert error_auroc_of_probabilities(y, sharpened(p, 2)) == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_layer():
-    found = metrics.entropy_ratio(class_tree(), resamples=200)
-    assert list(found.data_vars) == [
-        "entropy_ratio",
-        "entropy_ratio_low",
-        "entropy_ratio_high",
-        "entropy_ratio_dropped",
-        "accuracy",
-        "reason",
-    ]
-    y, p = calibrated(200, 2)
-    h, right = stats.entropy(p, axis=1), p.argmax(1) == y
-    of_task = found.sel(task="ill")
-    assert float(of_task["entropy_ratio"]) == pytest.approx(h[~right].mean() / h[right].mean())
-    assert of_task["entropy_ratio_low"] < of_task["entropy_ratio"] < of_task["entropy_ratio_high"]
-    assert float(of_task["accuracy"]) == right.mean()
-    assert found["reason"].values.tolist() == [
-        "no class probabilities of a scored row",
-        "",
-        "",
-        found["reason"].values[0],
-    ]
-    alone = metrics.entropy_ratio(class_tree(), resamples=200, accuracy=0.5)
-    np.testing.assert_allclose(alone["accuracy"].sel(task=["ill", "digit"]), 0.5, atol=0.01)
-
-
-def test_a_diverged_and_a_perfect_target_of_a_tree():
-    y = np.array([0, 1, 1])
-    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    tree = results.to_datatree(
-        observed={"good": y, "gone": y}, probability={"good": p, "gone": np.full((3, 2), np.nan)}
-    )
-    found = metrics.entropy_ratio(tree, accuracy=0.5)
-    assert found["reason"].values.tolist() == ["no wrong prediction among 3 rows", "a probability is NaN"]
-    assert np.isnan(found["entropy_ratio"]).all()
-    assert found["accuracy"].values.tolist() == pytest.approx([1, np.nan], nan_ok=True)
 
 
 def test_a_million_rows():

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics import LEVELS, ece_from_pit, pit_ecdf, worst_group_ece
+from bmtl.targets.metrics.groupwise import worst_group_ece
+from bmtl.targets.metrics.pit import LEVELS, ece_from_pit, noise_floor
+from bmtl.targets.metrics.uniformity import pit_ecdf
 
 
 @pytest.mark.parametrize("rows", [10, 100, 2000])
@@ -25,6 +26,19 @@ def test_bands_equal_arviz_at_its_points():
     ours = pit_ecdf(np.full(rows, 0.5))
     assert np.abs(ours.lower - lower).max() <= 0.02 + 1e-9  # two rows
     assert np.abs(ours.upper - upper).max() <= 0.02 + 1e-9
+
+
+def test_values_at_a_point_are_up_to_it_in_either_precision():
+    for dtype in (np.float64, np.float32):
+        for point in LEVELS[:-1]:
+            found = pit_ecdf(np.array([point], dtype=dtype))
+            np.testing.assert_array_equal(found.ecdf, found.points >= point - 1e-9)
+
+
+def test_a_group_counts_values_at_an_edge_as_the_ece_does():
+    edges = np.concatenate([(1 + LEVELS) / 2, (1 - LEVELS) / 2])
+    worst, _ = worst_group_ece(edges, [1.0])
+    assert worst[0] == pytest.approx(ece_from_pit(edges), abs=1e-12)
 
 
 def test_the_ecdf_is_scipys_and_miscalibration_leaves_the_bands():
@@ -87,7 +101,7 @@ def test_the_group_of_all_rows_is_the_ece():
     pit = np.random.default_rng(0).beta(2, 2, size=77)
     worst, floor = worst_group_ece(pit, [1.0])
     assert worst[0] == pytest.approx(ece_from_pit(pit), abs=1e-12)
-    assert floor[0] == pytest.approx(metrics.noise_floor(77).mean, rel=0.5)
+    assert floor[0] == pytest.approx(noise_floor(77).mean, rel=0.5)
 
 
 def test_smaller_groups_are_worse_and_a_perfect_predictive_is_at_the_floor():
@@ -118,16 +132,3 @@ def test_worst_groups_of_adversarial_rows():
             worst_group_ece(*arguments)
     with pytest.raises(ValueError, match="expected one of each"):
         worst_group_ece([0.5], groups=0)
-
-
-def test_labels_of_the_tree(make_tree, run_arrays):
-    observed = run_arrays()["observed"]
-    observed["cv"] = np.full(60, np.nan)
-    tree = make_tree(observed=observed, width=0.4)
-    bands, groups = metrics.pit_bands(tree), metrics.worst_groups(tree, sizes=[0.5, 1.0])
-    assert bands["ecdf"].dims == ("task", "point")
-    assert groups["worst_ece"].dims == ("task", "size")
-    for array in (*bands.values(), *groups.values()):
-        np.testing.assert_array_equal(np.isnan(array).all(array.dims[1]), [False, False, True])
-    np.testing.assert_allclose(groups["worst_ece"].sel(size=1.0), metrics.ece(tree)["ece"])
-    assert (groups["worst_ece"] > groups["worst_ece_floor"]).sel(task=["mu", "homo"]).all()

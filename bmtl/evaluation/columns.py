@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import Alike, alike, by_family, primary_scores
+from bmtl.evaluation.compared import Alike, alike, by_family
 from bmtl.evaluation.ranks import ranks
+from bmtl.evaluation.scores import primary_scores
 from bmtl.evaluation.statistics import share_worse
 from bmtl.targets.score import Score
 

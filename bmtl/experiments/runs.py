@@ -14,6 +14,7 @@ from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import model_files
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.collecting import RunResult, collect, join, mix
+from bmtl.experiments.fallback import save_arrays
 from bmtl.experiments.methods import Method
 from bmtl.experiments.training import train
 from bmtl.experiments.trees import run_tree

@@ -89,6 +89,8 @@ class Score:
         relative: A relative change of it has a meaning: its zero is the best or the worst that it can be, in every unit. A
             mean of relative changes leaves out targets whose primary score is none of these, such as a log density.
         averaged: Tables of several targets show its mean over those of a family.
+        note: How it is read, for captions.
+        floor: Number of rows -> the score that a perfect predictive would show on so many, where that is not 0.
     """
 
     name: str
@@ -99,6 +101,8 @@ class Score:
     in_units: bool = False
     relative: bool = True
     averaged: bool = False
+    note: str = ""
+    floor: Callable[[int], float] | None = None
 
     def computable(self, rows: Scored) -> bool:
         """Whether there is a row, and the prediction has what the score needs."""

@@ -39,9 +39,7 @@ def test_scores_and_partial_means(case):
     p, exact = make(*case)
     for z in (-3.0, 0.2, 5.0):
         y = case[1] + z * case[2]
-        crps, _ = integrate.quad(
-            lambda t, y=y: (exact.cdf(t) - (t >= y)) ** 2, -np.inf, np.inf, limit=400, epsabs=1e-9
-        )
+        crps, _ = integrate.quad(lambda t, y=y: (exact.cdf(t) - (t >= y)) ** 2, -np.inf, np.inf, limit=400, epsabs=1e-9)
         assert p.crps(tensor(y)).item() == pytest.approx(crps, rel=1e-5)
         beyond, _ = integrate.quad(lambda t: (t - case[1]) * exact.pdf(t), y, np.inf, limit=400, epsabs=1e-12)
         assert p.partial_mean(tensor(y)).item() == pytest.approx(beyond, rel=1e-6)
@@ -75,7 +73,13 @@ def exact_log_density(alpha, w, e):
         return float(step - mpmath.log(mpmath.pi * w) / 2 - (alpha + 0.5) * mpmath.log1p(e * e / w))
 
 
-FAR = [(torch.float64, 1e160), (torch.float64, 1e300), (torch.float32, 1e18), (torch.float32, 1e25), (torch.float32, 1e38)]
+FAR = [
+    (torch.float64, 1e160),
+    (torch.float64, 1e300),
+    (torch.float32, 1e18),
+    (torch.float32, 1e25),
+    (torch.float32, 1e38),
+]
 
 
 @pytest.mark.parametrize("nu", [1e-4, 2.0, 1e4])

@@ -89,7 +89,9 @@ def test_its_law_is_named(name):
 @pytest.mark.parametrize("name", LAWS)
 def test_hours_and_centuries_have_finite_losses_and_gradients(name, dtype):
     make = LAWS[name][0]
-    ends = torch.tensor([[1e-12, 1e-12], [0.0, 1e-9], [1e12, INF], [3e9, 3e9], [1e-9, 1e9], [2.0, 2.0000002]], dtype=dtype)
+    ends = torch.tensor(
+        [[1e-12, 1e-12], [0.0, 1e-9], [1e12, INF], [3e9, 3e9], [1e-9, 1e9], [2.0, 2.0000002]], dtype=dtype
+    )
     for a in (-20.0, 0.0, 20.0):
         parameters = values(a, -1.0, dtype)
         p = make(*parameters).expand([len(ends)])

@@ -8,6 +8,7 @@ setting that bmtl makes: with Pyro's own default two models of one class silentl
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import pyro
@@ -82,11 +83,12 @@ class task_plate(pyro.plate):
     Args:
         names: One name a row, ``(K,)``.
         dim: The plate's dimension, counted from the right; by default the next free one.
-        n_data: Number of data of each task, where they differ and rows inside are padded to one length; by default what
-            the plates inside declare.
+        n_data: Number of data of each task, from 1, where they differ and rows inside are padded to one length; by default
+            what the plates inside declare.
 
     Raises:
-        ValueError: If a name is empty or appears twice, or `n_data` has another length.
+        TypeError: If `n_data` holds anything but integers.
+        ValueError: If a name is empty or appears twice, or `n_data` has another length or a number below 1.
     """
 
     def __init__(self, names: Sequence[str], dim: int | None = None, n_data: Sequence[int] | None = None) -> None:
@@ -94,6 +96,13 @@ class task_plate(pyro.plate):
         self.n_data = None if n_data is None else tuple(n_data)
         if self.n_data is not None and len(self.n_data) != len(self.names):
             raise ValueError(f"n_data has {len(self.n_data)} numbers for the {len(self.names)} tasks {self.names}.")
+        for name, number in zip(self.names, self.n_data or (), strict=False):
+            if isinstance(number, bool) or not isinstance(number, Integral):
+                raise TypeError(f"n_data holds numbers of data, integers, and {number!r} was given for {name!r}.")
+            if number < 1:
+                raise ValueError(
+                    f"n_data holds a number of data for each task, from 1, and {number} was given for {name!r}."
+                )
         super().__init__(TASK_PLATE, len(self.names), dim=dim)
 
     def _process_message(self, msg: Message) -> None:

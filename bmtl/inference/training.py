@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from bmtl.inference import distributed
 from bmtl.inference.callbacks import KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
-from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
+from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -118,6 +118,10 @@ class BalancedTraining(LightningModule):
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and not self.trainer.enable_validation:
             raise ValueError("ReduceLROnPlateau waits for a validation loss, 'val/loss'; give validation batches.")
         return [optimizer], [scheduler]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A batch on the device; Lightning itself knows no kinds of inputs but its own."""
+        return moved(batch, device)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""

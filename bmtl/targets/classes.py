@@ -59,6 +59,10 @@ class Classes(Family):
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", check_class_names(self.classes))
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.classes
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         return check_indices(target, values, rows, self.classes)
 

@@ -4,6 +4,9 @@ import numpy as np
 
 from bmtl.targets.family import check_shape, first_row, read_only
 
+ENDS: dict[str, tuple[str, ...] | None] = {"end": ("lower", "upper")}
+"""The axis of an interval."""
+
 
 def check_intervals(target: str, values: np.ndarray, rows: int, lowest: float = -np.inf) -> np.ndarray:
     """Intervals ``(N, 2)`` as float64: equal ends are an exact label, an infinite end is open, NaN in both is missing.

@@ -29,6 +29,16 @@ class Pixels(Family):
     def scaled(self) -> bool:
         return self.of.scaled
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.of.class_names
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        return {"height": None, "width": None, **self.of.axes()}
+
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        return {"height": None, "width": None, **self.of.label_axes()}
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)
         check_numeric(target, array)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, first_row, read_only, register
-from bmtl.targets.intervals import check_intervals, finite_ends
+from bmtl.targets.intervals import ENDS, check_intervals, finite_ends
 from bmtl.targets.scaler import Scaler
 
 
@@ -26,6 +26,9 @@ class TimeToEvent(Family):
     @property
     def scaled(self) -> bool:
         return True
+
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        return ENDS
 
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)

@@ -35,6 +35,9 @@ class Vector(Family):
     def scaled(self) -> bool:
         return True
 
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        return {"entry": self.components}
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)
         check_numeric(target, array)

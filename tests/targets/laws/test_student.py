@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from bmtl.evaluation import student
+from bmtl.targets.laws import student
 
 freedoms = st.one_of(st.floats(1.05, 1e6), st.just(np.inf))
 values = st.floats(-50, 50)

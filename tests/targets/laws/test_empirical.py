@@ -2,11 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
-from bmtl.evaluation import results
-from bmtl.evaluation.mixture import StudentTMixture
-from bmtl.evaluation.predictive import EmpiricalPredictive, predictive_of, regressions, sample_crps
+from bmtl.targets.laws import EmpiricalPredictive, StudentTMixture, sample_crps
 
 
 def draws_of(count, rows, seed=0):
@@ -109,24 +106,15 @@ def test_bad_arguments_are_refused():
         EmpiricalPredictive(draws_of(1, 3)).crps(np.zeros(3))
 
 
-def test_trees_of_every_kind():
-    y = np.array([0.1, np.nan, 0.5])
-    loc = draws_of(4, 3)
-    tree = results.to_datatree(
-        observed={"t": y, "drawn": y, "class": np.array([0, 1, -1])},
-        predictive={"t": loc, "drawn": loc, "class": np.zeros((4, 3), dtype=int)},
-        distribution={"t": {"loc": loc, "scale": np.ones((4, 3)), "df": np.full((4, 3), 3.0)}},
-        probability={"class": np.full((3, 2), 0.5)},
-    )
-    assert regressions(tree) == ["t", "drawn"]
-    mixture, empirical = predictive_of(tree, "t"), predictive_of(tree, "drawn")
-    assert isinstance(mixture, StudentTMixture)
-    np.testing.assert_allclose(mixture.cdf([0.1, 0.5]), stats.t.cdf([0.1, 0.5], 3, loc[:, [0, 2]]).mean(axis=0))
-    assert isinstance(empirical, EmpiricalPredictive)
-    np.testing.assert_array_equal(empirical.draws, np.sort(loc[:, [0, 2]], axis=0))
-    with pytest.raises(ValueError, match=r"no regression 'class'; it has \['t', 'drawn'\]"):
-        predictive_of(tree, "class")
-    with pytest.raises(ValueError, match="neither predictive_distribution nor posterior_predictive of 't'"):
-        predictive_of(results.to_datatree(observed={"t": y}), "t")
-    with pytest.raises(ValueError, match="no group 'observed_data'"):
-        regressions(results.to_datatree())
+@pytest.mark.parametrize("fair", [True, False])
+def test_infinite_draws_and_labels_score_infinity_and_not_nan(fair):
+    draws = np.array([[0.0, np.inf, np.inf, 0.0, np.inf, np.nan], [1.0, 2.0, -np.inf, 1.0, np.inf, np.inf]])
+    y = np.array([0.5, 0.5, 0.5, np.inf, np.inf, 0.5])
+    found = sample_crps(y, draws, fair=fair)
+    np.testing.assert_array_equal(found[1:], [np.inf, np.inf, np.inf, 0.0, np.nan])
+    assert np.isfinite(found[0])
+
+
+def test_draws_have_no_density():
+    with pytest.raises(ValueError, match="no likelihood"):
+        EmpiricalPredictive(draws_of(3, 2)).log_prob(np.zeros(2))

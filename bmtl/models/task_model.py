@@ -210,7 +210,9 @@ class TaskModel(nn.Module):
         likelihoods = self.likelihoods
         for name, value in sigma.items():
             if name not in likelihoods:
-                raise ValueError(f"sigma maps targets among {list(likelihoods)} to positive numbers; {name!r} was given.")
+                raise ValueError(
+                    f"sigma maps targets among {list(likelihoods)} to positive numbers; {name!r} was given."
+                )
             likelihoods[name].set_noise(value)
 
     def tree_extras(self, draws: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Heads(nn.Module):
         return None
 
     def forward(self, target: str, h: Tensor, joint: Any) -> Tensor:
-        """f ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents."""
+        """F ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents."""
         raise NotImplementedError
 
 
@@ -64,7 +64,7 @@ def initial_layers(
 
 
 def affine(h: Tensor, weight: Tensor) -> Tensor:
-    """``(..., B, C)`` from a representation ``(..., B, D)`` and a latent head ``(..., C, D + 1)``, the bias in the last column.
+    """``(..., B, C)`` from a representation ``(..., B, D)`` and a latent head ``(..., C, D + 1)``, its bias last.
 
     Vectorised particles of the head are ``(S, 1, C, D + 1)``: their plate leaves room for that of the rows.
     """

@@ -196,7 +196,9 @@ class Likelihood(nn.Module):
         Raises:
             ValueError: If there is none that is set by hand.
         """
-        raise ValueError(f"The likelihood {self.name!r} has no noise that is set by hand; calibrate it on validation rows.")
+        raise ValueError(
+            f"The likelihood {self.name!r} has no noise that is set by hand; calibrate it on validation rows."
+        )
 
     def _unknowns(self) -> list[tuple[str, Any]]:
         return list(self.unknowns.items())
@@ -209,14 +211,14 @@ class Likelihood(nn.Module):
 
     @torch.no_grad()
     def _start_linear(self, y: Tensor) -> None:
-        """f = 0 is the mean of the labels and a step of 1 their standard deviation; unchanged where they are standardised."""
+        """Starts at the mean of the labels, in units of their standard deviation; unchanged where they are standardised."""
         mean, sd = location_and_unit(y)
         self.location.fill_(mean)
         self.unit.fill_(sd)
 
     @torch.no_grad()
     def _start_log(self, y: Tensor) -> None:
-        """f = 0 is the log of the mean label."""
+        """Starts at the log of the mean label."""
         seen = y[~y.isnan()].double()
         if len(seen) and seen.mean() > 0:
             self.location.fill_(math.log(seen.mean().item()))
@@ -238,10 +240,10 @@ def minimise(loss: Callable[[], Tensor], values: list[Tensor], steps: int = 200)
         optimizer.zero_grad()
         with torch.enable_grad():
             total = loss()
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
         return total
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
 
 
 def _wide(y: Tensor) -> Tensor:

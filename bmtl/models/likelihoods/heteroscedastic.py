@@ -29,9 +29,7 @@ class Heteroscedastic(Likelihood):
     has_unknowns = False
     families = ("real", "count")
 
-    def __init__(
-        self, noise: Noise = "parameter", *, censored: bool = False, bounds: Bounds | None = None
-    ) -> None:
+    def __init__(self, noise: Noise = "parameter", *, censored: bool = False, bounds: Bounds | None = None) -> None:
         super().__init__(2, noise)
         self.censored = censored
         self.bounds = None if bounds is None else check_bounds(*bounds)

@@ -15,6 +15,8 @@ import bmtl
 from bmtl import distributions
 from bmtl.inference.draws import draw
 from bmtl.inference.simulation import simulated_ranks
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import JointNormal
 
 TASKS, ROWS, D = ("left", "right", "both"), 7, 2
 X = torch.linspace(-1, 2, ROWS, dtype=torch.float64)
@@ -382,3 +384,20 @@ def test_a_joint_site_is_simulated_by_component():
         return guide
 
     simulated_ranks(joint("normal"), fit, X, datasets=1, num_draws=5)
+
+
+def test_the_joint_likelihood_of_a_task_model_predicts_its_components():
+    """Without latents: each row's joint density, and marginals, at the model's own parameters."""
+    likelihood = JointNormal(2, components=("a", "b"))
+    with torch.no_grad():
+        likelihood.unknowns["log_variance"].scaled.copy_(torch.tensor([0.1, -0.1]))
+    model = TaskModel(mlp(1, (4,)), 4, {"a+b": likelihood}, ROWS).double()
+    y = {"a": torch.linspace(-1, 1, ROWS, dtype=X.dtype), "b": torch.ones(ROWS, dtype=X.dtype)}
+    y["b"][3] = math.nan
+    found = draw(model, model.guide(), X[:, None], y, num_draws=6)
+    assert list(found.targets) == ["a", "b"]
+    site = pyro.poutine.trace(model).get_trace(X[:, None]).nodes["y_a+b"]["fn"]
+    for i, target in enumerate("ab"):
+        oracle = stats.norm(site.loc[:, i].detach(), site.variance[:, i].detach().sqrt())
+        np.testing.assert_allclose(found.targets[target].log_likelihood[0], oracle.logpdf(y[target]), rtol=1e-6)
+        assert found.targets[target].draws.shape == (6, ROWS)

@@ -76,7 +76,7 @@ class Censored(IntervalLabels):
             return None
         law = getattr(self.base, "law", None)
         if law is not None:
-            return law()  # type: ignore[no-any-return]
+            return law()
         loc, scale = self.base.loc, self.base.scale
         if isinstance(self.base, torch.distributions.Laplace):
             return "laplace", {"loc": loc, "scale": scale}
@@ -124,7 +124,7 @@ class Censored(IntervalLabels):
     @property
     def aleatoric(self) -> Tensor:
         """Variance of the noise of the label without censoring."""
-        return getattr(self.base, "aleatoric", self.base.variance)  # type: ignore[no-any-return]
+        return getattr(self.base, "aleatoric", self.base.variance)
 
     @property
     def epistemic(self) -> Tensor:

@@ -31,7 +31,7 @@ class _Counts(TorchDistribution):
             setattr(new, name, getattr(self, name).expand(batch_shape))
         TorchDistribution.__init__(new, torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        return new
 
     def _checked(self, value: Tensor) -> Tensor:
         if self._validate_args:

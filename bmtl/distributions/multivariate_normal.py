@@ -24,7 +24,7 @@ class MultivariateNormal(dist.MultivariateNormal):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         new = self._get_checked_instance(MultivariateNormal, _instance)
-        return super().expand(batch_shape, new)  # type: ignore[no-any-return]
+        return super().expand(batch_shape, new)
 
     def marginal(self, mask: Tensor) -> "MarginalNormal":
         """The distribution of the components that are there.
@@ -43,22 +43,22 @@ class MarginalNormal(MultivariateNormal):
 
     Args:
         whole: The distribution of all components.
-        mask: Which components each row has, ``(B, d)`` bool.
+        there: Which components each row has, ``(B, d)`` bool.
     """
 
-    def __init__(self, whole: MultivariateNormal, mask: Tensor) -> None:
-        self.whole, self.mask = whole, mask
-        both = mask[..., :, None] & mask[..., None, :]
+    def __init__(self, whole: MultivariateNormal, there: Tensor) -> None:
+        self.whole, self.there = whole, there
+        both = there[..., :, None] & there[..., None, :]
         covariance = whole.scale_tril @ whole.scale_tril.mT
-        unit = torch.eye(mask.shape[-1], dtype=covariance.dtype, device=covariance.device)
+        unit = torch.eye(there.shape[-1], dtype=covariance.dtype, device=covariance.device)
         tril = torch.linalg.cholesky(torch.where(both, covariance, unit))
-        super().__init__(torch.where(mask, whole.loc, 0.0), scale_tril=tril, validate_args=False)
+        super().__init__(torch.where(there, whole.loc, 0.0), scale_tril=tril, validate_args=False)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "MarginalNormal":  # type: ignore[override]
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "MarginalNormal":
         batch = torch.Size(batch_shape)
-        return MarginalNormal(self.whole.expand(batch), self.mask.expand(batch + self.event_shape))
+        return MarginalNormal(self.whole.expand(batch), self.there.expand(batch + self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        log_prob = super().log_prob(torch.where(self.mask, value, 0.0))
-        absent = (~self.mask).sum(-1).to(log_prob)
-        return log_prob + 0.5 * math.log(2 * math.pi) * absent  # type: ignore[no-any-return]
+        log_prob = super().log_prob(torch.where(self.there, value, 0.0))
+        absent = (~self.there).sum(-1).to(log_prob)
+        return log_prob + 0.5 * math.log(2 * math.pi) * absent

@@ -27,4 +27,4 @@ class Pixels(dist.Independent):
         Args:
             mask: Which have one, ``(B, H, W)`` bool.
         """
-        return self.base_dist.mask(mask).to_event(2)  # type: ignore[no-any-return]
+        return self.base_dist.mask(mask).to_event(2)

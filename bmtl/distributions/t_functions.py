@@ -57,7 +57,7 @@ def log1p_square(w: Tensor, e: Tensor) -> Tensor:
 
 
 def partial_mean(alpha: Tensor, w: Tensor, e: Tensor) -> Tensor:
-    """``E[Y - location; Y - location > e]``, that is ``scale f(z) (n + z^2) / (n - 1)`` with n degrees of freedom above 1."""
+    """``E[Y - location; Y - location > e]``, that is ``scale f(z) (n + z^2) / (n - 1)`` with n > 1 degrees of freedom."""
     log_factor = log_gamma_step(alpha) - 0.5 * np.log(np.pi) - (alpha - 0.5) * log1p_square(w, e)
     return 0.5 * w.sqrt() * torch.exp(log_factor) / (alpha - 0.5)
 

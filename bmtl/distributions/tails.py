@@ -151,6 +151,6 @@ def log1mexp(x: Tensor) -> Tensor:
 
 def _unknown(p: Any) -> str:
     return (
-        f"The tails of {type(p).__name__} are not known. Known are those of the normal, the Laplace and the Student-t; register "
-        "another with bmtl.distributions.tails.log_cdf, log_survival and partial_mean."
+        f"The tails of {type(p).__name__} are not known. Known are those of the normal, the Laplace and the Student-t; "
+        "register another with bmtl.distributions.tails.log_cdf, log_survival and partial_mean."
     )

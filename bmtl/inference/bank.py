@@ -169,7 +169,7 @@ class Bank:
                 totals, labelled = self._map(self._totals, self._rows, part)  # (networks, tasks)
                 losses = totals * self._weights(labelled, (part != self._rows.nowhere).sum(1, keepdim=True))
                 gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
-                gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)
+                gradient = torch.cat([g.reshape(len(self), -1) for g in gradients], dim=1)
                 self._check(losses, gradient, i)
                 sums += totals.detach() / labelled.clamp_min(1.0)
                 self._step(gradient, i < self._batches)

@@ -76,8 +76,9 @@ def groups(x: Any, n_data: Mapping[str, int], labelled: Mapping[str, Tensor] | N
         labelled: By target, which rows have a label ``(B,)``; None predicts.
 
     Raises:
-        ValueError: If a target has no inputs of its own.
+        ValueError: As `check_inputs`.
     """
+    check_inputs(x, tuple(n_data))
     if not isinstance(x, PerTask):
         # Targets with as many data have one plate: it costs as much as a site.
         count, plates = inputs.count(x), {}
@@ -88,10 +89,21 @@ def groups(x: Any, n_data: Mapping[str, int], labelled: Mapping[str, Tensor] | N
         yield Rows(tuple(n_data), x, {name: plates[n] for name, n in n_data.items()}, False, seen)
         return
     for name, n in n_data.items():
-        if name not in x:
-            raise ValueError(f"x has inputs for {sorted(x)}, and the program also has {name!r}.")
         seen = None if labelled is None else labelled[name]
         yield Rows((name,), x[name], {name: _plate(name, n, inputs.count(x[name]))}, True, seen)
+
+
+def check_inputs(x: Any, names: Sequence[str]) -> None:
+    """Raises a ``ValueError`` if inputs lack a target, or are a plain dict where `PerTask` was meant."""
+    if isinstance(x, PerTask):
+        missing = [name for name in names if name not in x]
+        if missing:
+            raise ValueError(f"x has inputs for {sorted(x)}, and the program also has {', '.join(map(repr, missing))}.")
+    elif isinstance(x, Mapping) and set(x) == set(names):
+        raise ValueError(
+            f"x is a dict of the targets {sorted(x)}, and a dict means several inputs of one row. Where each target has "
+            "inputs of its own, give bmtl.inputs.PerTask(x)."
+        )
 
 
 def check_labelled(y: Mapping[str, Tensor], targets: Sequence[str]) -> None:

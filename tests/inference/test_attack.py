@@ -10,8 +10,10 @@ import bmtl
 from bmtl.inference.attack import fgsm, log_probabilities, robustness
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inputs import PerTask
-from bmtl.models import Homoscedastic, mlp
+from bmtl.models import mlp
+from bmtl.models.likelihoods import Categorical
 from bmtl.models.vmtl import vmtl_preset
+from tests.inference.programs import task_model
 from tests.kinds_of_input import KINDS, WIDTH, features, table
 
 ROWS, CLASSES = 15, 3
@@ -19,6 +21,10 @@ ROWS, CLASSES = 15, 3
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def classes():
+    return {task: Categorical(CLASSES, "fixed") for task in "ab"}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,7 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def fitted():
-    model = vmtl_preset(
-        "VBMTL", 4, {"a": CLASSES, "b": CLASSES}, 20, widths=(8,), latent=5, scale_w=1.0, generator=seeded()
-    )
+    model = vmtl_preset("VBMTL", 4, classes(), 20, widths=(8,), latent=5, scale_w=1.0, generator=seeded())
     with torch.no_grad():
         model.classifiers.loc.mul_(6.0)
     return model, model.guide()
@@ -67,7 +71,7 @@ def test_log_probabilities_are_those_of_the_drawn_predictive(fitted, inputs):
 def test_parallel_draws_leave_the_global_generator_and_need_no_site_in_the_task_plate(weights, inputs):
     x, y, _ = inputs
     options = {"widths": (8,), "latent": 5, "support": (x, y), "attention": "all", "generator": seeded()}
-    model = vmtl_preset("VMTL", 4, {"a": CLASSES, "b": CLASSES}, 20, latent_w="point", weights=weights, **options)
+    model = vmtl_preset("VMTL", 4, classes(), 20, latent_w="point", weights=weights, **options)
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -89,7 +93,7 @@ def test_draws_at_once_are_of_the_same_law(preset, common, inputs):
         "attention": "all",
         "generator": seeded(),
     }
-    model = vmtl_preset(preset, 4, {"a": CLASSES, "b": CLASSES}, 20, scale_w=1.0, **options)
+    model = vmtl_preset(preset, 4, classes(), 20, scale_w=1.0, **options)
     with torch.no_grad():
         model.classifiers.loc.mul_(6.0)
     given = x["a"] if common else x
@@ -208,7 +212,7 @@ def test_a_seed_repeats_and_nothing_else_changes(fitted, inputs):
 
 def test_rows_without_a_label_stay_and_do_not_count(inputs):
     x, train = inputs[0]["a"], inputs[2]["a"]
-    model = Homoscedastic(mlp(4, (6,), generator=seeded()), 6, {"a": 3, "b": 3}, ROWS, generator=seeded())
+    model = task_model(mlp(4, (6,), generator=seeded()), 6, {"a": 3, "b": 3}, ROWS, generator=seeded())
     y = {task: torch.randint(3, (ROWS,), generator=seeded(9)) for task in "ab"}
     y["a"][:5] = y["b"][:3] = -1
     moved = fgsm(model, model.guide(), x, y, 0.1, train)
@@ -232,7 +236,7 @@ def test_what_cannot_be_attacked_is_told(fitted, inputs):
         fgsm(*fitted, x, {"c": y["a"]}, 0.1, train)
     with pytest.raises(ValueError, match=r"without a labelled row.*\['a'\]"):
         robustness(*fitted, x, {"a": torch.full((ROWS,), -1)}, train)
-    model = Homoscedastic(mlp(4, (6,)), 6, {"a": "regression"}, ROWS)
+    model = task_model(mlp(4, (6,)), 6, {"a": 0}, ROWS)
     with pytest.raises(ValueError, match="Normal; classes are expected"):
         log_probabilities(model, model.guide(), x["a"])
     with pytest.raises(ValueError, match="predicts nothing"):

@@ -21,7 +21,8 @@ from bmtl.inference import Bank
 from bmtl.inference.bank_rows import NetworkRows
 from bmtl.inference.errors import NonFinite
 from bmtl.inputs import PerTask
-from bmtl.models import EvidentialRegression, GaussianRegression, mlp
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Categorical, Evidential, Gaussian, Heteroscedastic, NegativeBinomial
 from bmtl.models.networks.dropout import Dropout
 from tests.kinds_of_input import OF_TENSORS, Graphs, Ragged, features
 
@@ -45,12 +46,14 @@ def data(rows=ROWS, targets=("a",), dtype=torch.float64, missing=0.0):
 def evidential(seed, rows=70, targets=("a",), dtype=torch.float64, width=8, **options):
     random = torch.Generator().manual_seed(seed)
     trunk = mlp(3, (width,), generator=random)
-    return EvidentialRegression(trunk, width, targets, rows, generator=random, **options).to(dtype)
+    likelihoods = {target: Evidential(**options) for target in targets}
+    return TaskModel(trunk, width, likelihoods, rows, generator=random).to(dtype)
 
 
 def gaussian(seed, rows=70, targets=("a",), dtype=torch.float64):
     random = torch.Generator().manual_seed(seed)
-    return GaussianRegression(mlp(3, (8,), generator=random), 8, targets, rows, generator=random).to(dtype)
+    likelihoods = {target: Heteroscedastic() for target in targets}
+    return TaskModel(mlp(3, (8,), generator=random), 8, likelihoods, rows, generator=random).to(dtype)
 
 
 def one_by_one(programs, rows, epochs, elbo=None):
@@ -181,8 +184,8 @@ def test_frozen_parameters_and_buffers_are_each_networks_own():
         made = []
         for k, n in enumerate(ROWS):
             program = gaussian(k, n)
-            program.trunk[0].weight.requires_grad_(False)
-            program.trunk.append(Shift(k))
+            program.representation.trunk[0].weight.requires_grad_(False)
+            program.representation.trunk.append(Shift(k))
             made.append(program)
         return made
 
@@ -191,8 +194,9 @@ def test_frozen_parameters_and_buffers_are_each_networks_own():
     one_by_one(alone, rows, 2)
     assert_alike(together, alone, 1e-10)
     assert_alike(together, programs(), math.inf)  # of one architecture
-    assert torch.equal(together[1].trunk[0].weight, programs()[1].trunk[0].weight)
-    assert [program.trunk[-1].shift.item() for program in together] == [0, 1, 2, 3]
+    first, other = (made[1].representation.trunk[0].weight for made in (together, programs()))
+    assert torch.equal(first, other)
+    assert [program.representation.trunk[-1].shift.item() for program in together] == [0, 1, 2, 3]
 
 
 class Shift(nn.Module):
@@ -426,6 +430,39 @@ def test_labels_of_every_form_train_as_they_would_alone(fn, labels):
     assert_alike(together, alone, 1e-8)
 
 
+class Deep(nn.Module):
+    """A trunk on named inputs."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.layers = mlp(3, (6,), generator=generator)
+
+    def forward(self, x):
+        return self.layers(features(x))
+
+
+def mixed(seed, labels):
+    """Likelihoods of three kinds on named inputs, each with its own start and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    likelihoods = {"a": Gaussian("parameter"), "n": NegativeBinomial("parameter"), "c": Categorical(3, "fixed")}
+    return TaskModel(Deep(generator), 6, likelihoods, 70, labels=labels, generator=generator).double()
+
+
+def test_task_models_of_several_likelihoods_end_as_they_would_alone():
+    """Starting values from each network's own labels, a negative binomial's dispersion, rows without a label."""
+    rows = []
+    for x, y in data(ROWS[:2], missing=0.2):
+        a = y["a"]
+        n = (a.abs() * 3).round()
+        rows.append((x, {"a": 3 * a + 1, "n": n.roll(1), "c": torch.where(a.isnan(), -1, (n % 3).long())}))
+    together, alone = ([mixed(k, y) for k, (_, y) in enumerate(rows)] for _ in range(2))
+    losses = bank(together, [({"drug": x[:, :1], "protein": x[:, 1:]}, y) for x, y in rows]).fit(3)
+    expected = one_by_one(alone, rows, 3, bmtl.TaskELBO(normalize="task_mean"))
+    assert_close(losses, expected, rtol=1e-8, atol=1e-8)
+    assert_alike(together, alone, 1e-8)
+    assert together[0].likelihoods["a"].location != together[1].likelihoods["a"].location
+
+
 # ---- What is refused ---------------------------------------------------------------------------------------------
 
 
@@ -471,11 +508,11 @@ def test_a_loss_that_is_not_finite_is_told_with_its_network():
 @pytest.mark.parametrize(
     ("one", "other", "what"),
     [
-        ({}, {"objective": "nll"}, "'objective' is 'nll.lipschitz' in network 0 and 'nll' in network 1"),
-        ({}, {"threshold": "sample"}, "'threshold' is 'batch_min' in network 0"),
-        ({}, {"regulariser": 0.0}, "'penalised' is True in network 0 and False"),
-        ({}, {"tie": True}, "'tie' is False"),
-        ({}, {"width": 9}, "'trunk.0.out_features' is 8 in network 0 and 9"),
+        ({}, {"objective": "nll"}, "objectives' is .'nll', 'mse'. in network 0 and .'nll',. in network 1"),
+        ({}, {"threshold": "sample"}, "threshold' is 'batch_min' in network 0"),
+        ({}, {"regulariser": 0.0}, "penalised' is True in network 0 and False"),
+        ({}, {"tie": True}, "'heads.layers.1.out_features' is 3 in network 0 and 2"),
+        ({}, {"width": 9}, "'representation.width' is 8 in network 0 and 9"),
         ({}, {"dtype": torch.float32}, "float64"),
     ],
 )
@@ -497,7 +534,7 @@ def test_dropout_that_is_a_latent():
     programs = []
     for k in range(2):
         program = gaussian(k)
-        program.trunk.append(Dropout(8, 0.1, "dropout_0").eval())
+        program.representation.trunk.append(Dropout(8, 0.1, "dropout_0").eval())
         programs.append(program)
     with pytest.raises(ValueError, match="without latents, and 'dropout_0' is one"):
         bank(programs, data()[:2])

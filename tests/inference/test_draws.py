@@ -14,7 +14,8 @@ from torch import nn
 import bmtl
 from bmtl.inference.draws import draw
 from bmtl.inputs import PerTask
-from bmtl.models import Homoscedastic, mlp
+from bmtl.models import mlp
+from tests.inference.programs import task_model
 
 ROWS = 12
 
@@ -40,9 +41,7 @@ def bayesian():
     """Latent noise and heads for a regression and a classification; the guide is wide, so that draws differ."""
     generator = seeded()
     trunk = mlp(3, (4,), generator=generator)
-    model = Homoscedastic(
-        trunk, 4, {"a": "regression", "c": 3}, 50, noise="latent", head="bayesian", generator=generator
-    )
+    model = task_model(trunk, 4, {"a": 0, "c": 3}, 50, noise="latent", head="bayesian", generator=generator)
     return model, model.guide(scale=0.5)
 
 
@@ -131,9 +130,9 @@ def present(found, target, field):
 def test_posterior_draws_fit_the_guides_normals(bayesian, inputs):
     model, guide = bayesian
     found = draw(model, guide, inputs[0][:1], num_draws=400).posterior
-    for name, lr_multiplier, loc in zip(guide.latents, guide.lr_multiplier, guide.loc, strict=True):
+    for name, posterior in guide.items():
         drawn = found[name].reshape(400, -1)
-        centred = (drawn - (loc * lr_multiplier).detach().numpy().reshape(-1)) / 0.5
+        centred = (drawn - posterior().mean.detach().numpy().reshape(-1)) / 0.5
         assert np.abs(centred.mean(0)).max() < 4 / math.sqrt(400)
         assert stats.kstest(centred[:, 0], stats.norm.cdf).pvalue > 1e-3
         if drawn.shape[1] > 1:  # independent entries
@@ -147,7 +146,7 @@ def test_the_predictive_is_the_average_over_the_posterior_draws(bayesian, inputs
     x, y = inputs
     found = draw(model, guide, x, y, num_draws=20)
     with torch.no_grad():
-        h = np.concatenate([model.trunk(x).double().numpy(), np.ones((ROWS, 1))], 1)
+        h = np.concatenate([model.representation.trunk(x).double().numpy(), np.ones((ROWS, 1))], 1)
     f = np.einsum("nd,sd->sn", h, found.posterior["head_a"][:, 0])
     sigma = np.exp(found.posterior["log_variance_a"] / 2)[:, None]
     label = y["a"].numpy()
@@ -181,15 +180,15 @@ def test_log_densities_are_of_all_latents_and_labels(bayesian, inputs):
     model, guide = bayesian
     found = draw(model, guide, *inputs, num_draws=5, batch_size=4)
     prior = sum(
-        stats.norm(0, model.prior_scale).logpdf(found.posterior[f"head_{t}"]).sum(axis=(1, 2))
-        + stats.norm(*model.noise_prior).logpdf(found.posterior[f"log_variance_{t}"])
+        stats.norm(0, model.heads.prior_scale).logpdf(found.posterior[f"head_{t}"]).sum(axis=(1, 2))
+        + stats.norm(*model.likelihoods[t].unknowns["log_variance"].prior).logpdf(found.posterior[f"log_variance_{t}"])
         for t in "ac"
     )
     likelihood = sum(np.nansum(found.targets[t].log_likelihood, axis=1) for t in "ac")
     np.testing.assert_allclose(found.log_p, prior + likelihood, rtol=1e-4)
     log_q = 0.0
-    for name, lr_multiplier, loc in zip(guide.latents, guide.lr_multiplier, guide.loc, strict=True):
-        normal = stats.norm((loc * lr_multiplier).detach().numpy(), 0.5)
+    for name, posterior in guide.items():
+        normal = stats.norm(posterior().mean.detach().numpy(), 0.5)
         log_q = log_q + normal.logpdf(found.posterior[name]).reshape(5, -1).sum(axis=1)
     np.testing.assert_allclose(found.log_q, log_q, rtol=1e-4)
 
@@ -304,14 +303,14 @@ def test_a_plate_that_is_called_like_a_target_is_none(inputs):
 
 def test_without_latents_one_pass_gives_the_densities_and_all_draws(inputs):
     x, y = inputs
-    model = Homoscedastic(mlp(3, (4,), generator=seeded()), 4, {"a": "regression", "c": 3}, 50, noise="fixed")
+    model = task_model(mlp(3, (4,), generator=seeded()), 4, {"a": 0, "c": 3}, 50, noise="fixed")
     model.set_noise({"a": 0.3})
     found = draw(model, model.guide(), x, y, num_draws=5000)
     assert found.posterior == {}
     assert found.targets["a"].draws.shape == (5000, ROWS)
     assert found.targets["a"].log_likelihood.shape == (1, ROWS)
     with torch.no_grad():
-        f = model.heads[0](model.trunk(x)).squeeze(-1).numpy()
+        f = model.heads("a", model.representation.trunk(x), None).squeeze(-1).numpy()
     np.testing.assert_allclose(found.targets["a"].mean, f, atol=1e-6)
     np.testing.assert_allclose(found.targets["a"].log_likelihood[0], stats.norm(f, 0.3).logpdf(y["a"]), rtol=1e-4)
     assert stats.kstest((found.targets["a"].draws[:, 3] - f[3]) / 0.3, stats.norm.cdf).pvalue > 1e-3
@@ -320,7 +319,7 @@ def test_without_latents_one_pass_gives_the_densities_and_all_draws(inputs):
 
 
 def test_a_point_mass_guide_draws_one_value(inputs):
-    model = Homoscedastic(nn.Identity(), 3, {"a": "regression"}, 50, noise="latent", head="bayesian")
+    model = task_model(nn.Identity(), 3, {"a": 0}, 50, noise="latent", head="bayesian")
     found = draw(model, model.guide("point"), inputs[0], num_draws=3)
     assert (found.posterior["head_a"] == found.posterior["head_a"][0]).all()
 
@@ -382,7 +381,7 @@ def test_what_is_as_large_as_the_draws_is_there_once_and_in_the_models_precision
     own numbers, about 15 of 8 bytes a row."""
     rows, draws = 20_000, 30
     x, label = torch.randn(rows, 3, generator=seeded()), torch.randn(rows, generator=seeded(1))
-    model = Homoscedastic(nn.Identity(), 3, {"a": "regression"}, rows, noise="latent", head="bayesian")
+    model = task_model(nn.Identity(), 3, {"a": 0}, rows, noise="latent", head="bayesian")
     for batch_size in (None, 3000):
         tracemalloc.start()
         found = draw(model, model.guide(), x, {"a": label}, num_draws=draws, batch_size=batch_size)

@@ -6,24 +6,17 @@ import torch
 
 from bmtl.inference.draws import draw
 from bmtl.inference.predictives import Draws, merge_targets, mixture
-from bmtl.models import Homoscedastic
 from bmtl.targets.laws import distribution
 from bmtl.targets.prediction import Law, Prediction
+from tests.inference.programs import task_model
 
 X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
 Y = {"a": torch.randn(9, generator=torch.Generator().manual_seed(1)), "c": torch.arange(9) % 3}
 
 
 def member(seed, targets=("a", "c")):
-    kinds = {"a": "regression", "c": 3}
-    model = Homoscedastic(
-        torch.nn.Identity(),
-        3,
-        {name: kinds[name] for name in targets},
-        9,
-        noise="parameter",
-        generator=torch.Generator().manual_seed(seed),
-    )
+    classes = {name: {"a": 0, "c": 3}[name] for name in targets}
+    model = task_model(torch.nn.Identity(), 3, classes, 9, generator=torch.Generator().manual_seed(seed))
     return draw(model, model.guide(), X, {name: Y[name] for name in targets}, num_draws=20, seed=seed)
 
 

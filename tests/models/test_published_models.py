@@ -88,7 +88,13 @@ CASES |= {
     "bakker-heskes correlated": ("bakker_heskes", {}, ("correlated", 0.2), KINDS, False),
     "bakker-heskes normal": ("bakker_heskes", {"prior_scale": 0.8}, ("normal", 0.2), KINDS, False),
     "bakker-heskes point": ("bakker_heskes", {}, ("point",), KINDS, False),
-    "bakker-heskes latent": ("bakker_heskes", named("laplace", "kendall", noise="latent"), ("correlated",), KINDS, False),
+    "bakker-heskes latent": (
+        "bakker_heskes",
+        named("laplace", "kendall", noise="latent"),
+        ("correlated",),
+        KINDS,
+        False,
+    ),
     "bakker-heskes own": ("bakker_heskes", {"noise": "fixed"}, ("correlated", 0.1), KINDS, True),
     "multilinear normal": ("multilinear", {}, ("normal", 0.2), REAL, False),
     "multilinear point": (

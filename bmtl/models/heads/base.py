@@ -64,7 +64,7 @@ def initial_layers(
 
 
 def affine(h: Tensor, weight: Tensor) -> Tensor:
-    """``(..., B, C)`` from a representation ``(..., B, D)`` and a latent head ``(..., C, D + 1)``, the bias in the last column.
+    """``(..., B, C)`` from a representation ``(..., B, D)`` and a latent head ``(..., C, D + 1)``, its bias last.
 
     Vectorised particles of the head are ``(S, 1, C, D + 1)``: their plate leaves room for that of the rows.
     """

@@ -211,14 +211,14 @@ class Likelihood(nn.Module):
 
     @torch.no_grad()
     def _start_linear(self, y: Tensor) -> None:
-        """F = 0 is the mean of the labels and a step of 1 their standard deviation; unchanged where they are standardised."""
+        """Starts at the mean of the labels, in units of their standard deviation; unchanged where they are standardised."""
         mean, sd = location_and_unit(y)
         self.location.fill_(mean)
         self.unit.fill_(sd)
 
     @torch.no_grad()
     def _start_log(self, y: Tensor) -> None:
-        """F = 0 is the log of the mean label."""
+        """Starts at the log of the mean label."""
         seen = y[~y.isnan()].double()
         if len(seen) and seen.mean() > 0:
             self.location.fill_(math.log(seen.mean().item()))
@@ -240,10 +240,10 @@ def minimise(loss: Callable[[], Tensor], values: list[Tensor], steps: int = 200)
         optimizer.zero_grad()
         with torch.enable_grad():
             total = loss()
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
         return total
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
 
 
 def _wide(y: Tensor) -> Tensor:

@@ -95,9 +95,7 @@ class JointNormal(Likelihood):
     def observe(self, target: str, f: Tensor, values: Values, y: Tensor | None, objective: str) -> None:
         p = self.distribution(f, values)
         if y is None and self.components is not None:
-            for i, component in enumerate(self.components):
-                scale = p.scale_tril[..., i, :].norm(dim=-1)
-                observe(f"y_{component}", dist.Normal(p.loc[..., i], scale), None)
+            pyro.sample(f"y_{target}", p, infer={"components": self.components})
         elif y is None or not self.trains_on_deviance:
             observe(f"y_{target}", p, y)
         else:
@@ -114,17 +112,19 @@ class JointNormal(Likelihood):
         if not self.needs_calibration or not rows.any():
             return
         wide, labels = f[rows].detach().double(), y[rows].double()
-        log_variance = self.unknowns["log_variance"].value.double().requires_grad_()  # type: ignore[union-attr, operator]
+        unknowns = dict(self._unknowns())
+        log_variance: Tensor = unknowns["log_variance"].value.double().requires_grad_()
         below = torch.zeros(self.outputs, self.outputs, dtype=torch.float64, device=f.device, requires_grad=True)
 
         def loss() -> Tensor:
             values = {"log_variance": log_variance, "correlation": correlation_factor(below)}
             found = read_labels(f"y_{self.name}", self.distribution(wide, values), labels)
-            return -found.fn.log_prob(found.value).mean()
+            nll: Tensor = -found.fn.log_prob(found.value).mean()
+            return nll
 
         minimise(loss, [log_variance, below])
-        self.unknowns["log_variance"].set(log_variance.detach())  # type: ignore[operator]
-        self.unknowns["correlation"].set(correlation_factor(below.detach()))  # type: ignore[operator]
+        unknowns["log_variance"].set(log_variance.detach())
+        unknowns["correlation"].set(correlation_factor(below.detach()))
 
 
 class Correlation(nn.Module):

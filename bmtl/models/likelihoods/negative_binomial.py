@@ -14,8 +14,8 @@ class NegativeBinomial(Likelihood):
     """Counts with mean ``m = exp(f)`` and variance ``m + m^2 / r``; training starts at the mean count.
 
     Args:
-        noise: What ``log r``, the unknown ``log_concentration``, is. A fixed one is 0 in training, where the loss is half the
-            unit deviance.
+        noise: What ``log r``, the unknown ``log_concentration``, is. A fixed one is 0 in training, where the loss is half
+            the unit deviance.
         noise_prior: Mean and standard deviation of its prior.
     """
 

@@ -19,7 +19,7 @@ class Ordinal(Likelihood):
     """Ordered logistic regression: ``P(y <= k) = sigmoid(c_k - f)`` with cut points ``c_1 < ... < c_{C-1}``.
 
     The cut points are the first one and the logs of the gaps between them, so that they keep their order; they are the
-    unknown ``cuts`` ``(C - 1,)``. Without them nothing can be predicted: with a fixed noise they are parameters all the same.
+    unknown ``cuts`` ``(C - 1,)``. Without them nothing can be predicted: with a fixed noise they are parameters too.
 
     Args:
         count: Number of levels C, from 2.

@@ -46,8 +46,8 @@ class StudentT(LocationScale):
     ) -> None:
         if df is not None and not 1 < df < math.inf:
             raise ValueError(f"df is a number of degrees of freedom, above 1, and {df} was given.")
-        self_df = {} if df is not None else {"log_df": Unknown(math.log(_DF), noise, df_prior)}
-        super().__init__(noise, noise_prior, **options, **self_df)
+        further: dict[str, Any] = {} if df is not None else {"log_df": Unknown(math.log(_DF), noise, df_prior)}
+        super().__init__(noise, noise_prior, **options, **further)
         self.df = df
 
     def base(self, loc: Tensor, scale: Tensor, values: Values) -> TorchDistribution:

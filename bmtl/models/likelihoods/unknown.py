@@ -24,8 +24,8 @@ class Unknown(nn.Module):
 
     Args:
         start: Starting value, a number or ``(...)``; of latents, a number starts at the prior's mean instead.
-        noise: "fixed" stays at its start in training and may be set afterwards; "parameter" is learnt; "latent" has the prior
-            ``Normal(prior)`` on each entry.
+        noise: "fixed" stays at its start in training and may be set afterwards; "parameter" is learnt; "latent" has the
+            prior ``Normal(prior)`` on each entry.
         prior: Mean and standard deviation of the prior.
         lr_multiplier: How many units it moves where another parameter moves one. A log-variance travels over ten units
             where a weight travels over a tenth, and Adam's steps are of one size for both.

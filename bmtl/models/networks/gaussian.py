@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from bmtl.models.networks.layers import linear
 from bmtl.models.networks.mlp import MLP
+from bmtl.tasks import shared
 
 RHO = -3.0
 """Starting value where a softplus makes a scale or variance: 0.049."""
@@ -49,18 +50,25 @@ class GaussianEncoder(nn.Module):
         return self.mean(h), F.softplus(self.spread(h))
 
 
-def above_floor(moments: Moments) -> Moments:
-    """Mean and variance of a latent, the variance nowhere below 1e-6. Every posterior from a network goes through here.
+LEAST_VARIANCE = 1e-3
+"""Least posterior variance of a latent that a network gives, as a share of its prior variance."""
 
-    ``v + floor exp(-v / floor)`` is v itself from about 40 times the floor on, and its slope is that of v there. Without a
-    floor a variance falls on until its inverse overflows: float32 ends at 1e-38, and a divergence from such a normal, or
-    between two of them, is infinite long before.
+
+def above_floor(moments: Moments, least: float) -> Moments:
+    """Mean and variance of a latent, the variance nowhere below `least`. Every variance of a posterior goes through here.
+
+    ``v + least exp(-v / least)`` is v itself from about 40 times the least on, and has its slope there. Without a floor a
+    likelihood that outweighs the divergence drives a variance on until its inverse overflows; and where one row's posterior
+    is another's prior, means are then moved by differences over that variance, away without bound.
     """
     mean, variance = moments
-    return mean, None if variance is None else variance + _FLOOR * torch.exp(-variance / _FLOOR)
+    return mean, None if variance is None else variance + least * torch.exp(-variance / least)
 
 
-_FLOOR = 1e-6
+def marked(moments: Moments) -> Moments:
+    """The moments, marked as shared."""
+    mean, variance = moments
+    return shared(mean), None if variance is None else shared(variance)
 
 
 def affine_first(trunk: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
@@ -72,7 +80,7 @@ def affine_first(trunk: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     if type(module) in (nn.Sequential, MLP):  # another subclass may do more than one after the other
-        for part in module:
+        for part in module.children():
             yield from _layers(part)
     else:
         yield module

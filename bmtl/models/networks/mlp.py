@@ -39,14 +39,14 @@ def mlp(
         widths: Width of each layer; the last is the width of the representation, and of the trunk (``trunk.width``).
         activation: Class of the activation.
         dropout: Probability of dropping a unit in training, 0 for none.
-        mc_dropout: That of dropping a unit in predictions too, see `Dropout`; before every layer, the input and a head on top
-            included.
+        mc_dropout: That of dropping a unit in predictions too, see `Dropout`; before every layer, the first and a head on
+            top included.
         input_dropout: That of dropping a feature, of the same sort; `mc_dropout` by default, and 0 without it.
         generator: Draws the initial weights, by PyTorch's own rule for linear layers (uniform within ``1/sqrt(inputs)``
             of the layer); None uses torch's global generator.
 
     Raises:
-        ValueError: If there is no layer, a width is below 1, a rate is not in [0, 1), or both sorts of dropout are asked for.
+        ValueError: If there is no layer, a width is below 1, a rate is not in [0, 1), or both sorts are asked for.
     """
     if not widths or min(*widths, inputs) < 1:
         raise ValueError(f"A trunk has one or more layers of width 1 or more; inputs={inputs}, widths={tuple(widths)}.")

@@ -10,10 +10,10 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
-from bmtl.models.networks.gaussian import GaussianEncoder, above_floor
+from bmtl.models.networks.gaussian import LEAST_VARIANCE, GaussianEncoder, above_floor, marked
 from bmtl.models.representations.base import Representation
 from bmtl.models.rows import Rows
-from bmtl.tasks import shared, task
+from bmtl.tasks import task
 
 
 class Bottleneck(Representation):
@@ -66,7 +66,8 @@ class Bottleneck(Representation):
 
     def guide(self, groups: Iterable[Rows]) -> None:
         for rows in groups:
-            mean, variance = (shared(part) for part in above_floor(self.trunk(rows.x)))
+            mean, variance = marked(above_floor(self.trunk(rows.x), LEAST_VARIANCE))
+            assert variance is not None
             with self._latent_rows(rows):
                 pyro.sample(_site(rows), dist.Normal(mean, variance.sqrt()).to_event(1))
 

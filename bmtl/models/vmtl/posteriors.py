@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bmtl.models.networks.gaussian import GaussianEncoder, Moments, above_floor
+from bmtl import inputs
+from bmtl.models.networks.gaussian import LEAST_VARIANCE, GaussianEncoder, Moments, above_floor, marked
 from bmtl.models.vmtl.classifiers import AmortisedClassifiers, FreeClassifiers
 from bmtl.models.vmtl.encoders import at_averages, encoder_of, location
 from bmtl.models.vmtl.rows import Rows
 from bmtl.models.vmtl.support import AttentionWeights, Support
-from bmtl.tasks import shared
 
 
 class Posteriors(nn.Module):
@@ -19,10 +20,11 @@ class Posteriors(nn.Module):
 
     Args:
         names: The T tasks.
-        inputs: Number of features D.
+        features: Number of features D.
         shape: Outputs C of a classifier, and the number of latents H, None for that of the trunk.
         gaussian: Whether z and w are Gaussian.
-        scale_w: Standard deviation of w under its prior, for classes that a task lacks; None for ``1 / sqrt(H)``.
+        scale_w: Standard deviation of w under its prior; None for ``1 / sqrt(H)``.
+        scale_z: That of z.
         encoder: Name, or a module.
         sharing: "shared" or "task".
         trunk: Makes hidden layers.
@@ -35,11 +37,12 @@ class Posteriors(nn.Module):
     def __init__(
         self,
         names: tuple[str, ...],
-        inputs: int,
+        features: int,
         shape: tuple[int, int | None],
         gaussian: dict[str, bool],
         *,
         scale_w: float | None,
+        scale_z: float,
         encoder: str | nn.Module,
         sharing: str,
         trunk: Callable[[], nn.Module],
@@ -53,13 +56,16 @@ class Posteriors(nn.Module):
         outputs, latent = shape
         encoders = []
         for _ in names if sharing == "task" else ("shared",):
-            made, latent = encoder_of(encoder, inputs, trunk, latent, dropout, gaussian["z"], generator)
+            made, latent = encoder_of(encoder, features, trunk, latent, dropout, gaussian["z"], generator)
             encoders.append(made)
         assert latent is not None
         self.latent = latent
-        self.scale_w = latent**-0.5 if scale_w is None else scale_w
+        self.scales = {"w": latent**-0.5 if scale_w is None else scale_w, "z": scale_z}
+        # Free parameters do not run away as a network's output does: their floor is that of float32 alone.
+        self._least_z = LEAST_VARIANCE * scale_z**2
+        self._least_w = (LEAST_VARIANCE if amortised else 1e-10) * self.scales["w"] ** 2
         self.encoders = nn.ModuleList(encoders)
-        self.support = support
+        self.support, self.amortised = support, amortised
         if not amortised:
             self.classifiers: nn.Module = FreeClassifiers((len(names), outputs, latent), gaussian["w"], generator)
             return
@@ -67,7 +73,7 @@ class Posteriors(nn.Module):
         means = self._support().class_means(outputs)
         width: int = hidden.width  # type: ignore[assignment]
         network = GaussianEncoder(hidden, width, latent, generator)
-        self.classifiers = AmortisedClassifiers(network, *means, self.scale_w)
+        self.classifiers = AmortisedClassifiers(network, *means, self.scales["w"])
 
     def _support(self) -> Support:
         if self.support is None:
@@ -79,11 +85,12 @@ class Posteriors(nn.Module):
     def encode(self, rows: Rows, mean_only: bool = False) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
         """Mean and variance of z by task, ``(B_t, H)`` each; None for the variance of points, and where it is not asked."""
 
-        def moments(encoder: nn.Module, x: Tensor) -> Moments:
-            mean, variance = (location(encoder, x), None) if mean_only else above_floor(encoder(x))
-            if mean.shape != (len(x), self.latent):
+        def moments(encoder: nn.Module, x: Any) -> Moments:
+            mean, variance = (location(encoder, x), None) if mean_only else above_floor(encoder(x), self._least_z)
+            expected = (inputs.count(x), self.latent)
+            if mean.shape != expected:
                 raise ValueError(
-                    f"The encoder gives means of shape {tuple(mean.shape)}; ({len(x)}, {self.latent}) is expected, rows and "
+                    f"The encoder gives means of shape {tuple(mean.shape)}; {expected} is expected, rows and "
                     f"latent={self.latent}."
                 )
             return mean, variance
@@ -99,12 +106,17 @@ class Posteriors(nn.Module):
         """Mean and variance of z at averages of a support's rows, without dropout."""
         encoder = self.encoders[0]
         with _predicting(encoder):
-            return above_floor(at_averages(encoder, support.packed, answers))
+            return above_floor(at_averages(encoder, support.packed, answers), self._least_z)
 
     def classifier(self) -> Moments:
         """Mean and variance of w, ``(T, C, H)``; None for the variance of points."""
-        moments = above_floor(self.classifiers())
-        return marked(moments) if isinstance(self.classifiers, AmortisedClassifiers) else moments
+        moments = above_floor(self.classifiers(), self._least_w)
+        return marked(moments) if self.amortised else moments
+
+    def classifier_constants(self) -> Moments:
+        """The same, without a gradient."""
+        loc, variance = above_floor(self.classifiers(), self._least_w)
+        return loc.detach(), None if variance is None else variance.detach()
 
 
 @contextmanager
@@ -117,9 +129,3 @@ def _predicting(encoder: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-def marked(moments: Moments) -> Moments:
-    """The moments, marked as shared."""
-    mean, variance = moments
-    return shared(mean), None if variance is None else shared(variance)

@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from bmtl.models.likelihoods import Likelihood
+from bmtl.models.networks.gaussian import marked
 from bmtl.models.networks.mlp import mlp
 from bmtl.models.rows import data_by_target
 from bmtl.models.vmtl.checks import Prior, check
@@ -21,9 +22,9 @@ from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
 from bmtl.models.vmtl.likelihood import StackedLikelihood
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
-from bmtl.models.vmtl.posteriors import Posteriors, marked
+from bmtl.models.vmtl.posteriors import Posteriors
 from bmtl.models.vmtl.priors import Level, Rule
-from bmtl.models.vmtl.rows import Inputs, Rows
+from bmtl.models.vmtl.rows import Rows
 from bmtl.models.vmtl.support import Support
 from bmtl.models.vmtl.task_priors import TaskPriors
 from bmtl.tasks import check_names, task, task_plate
@@ -124,7 +125,7 @@ class VMTL(Posteriors):
         temperature: float | Temperature = 1.0,
         components: "Literal['current', 'attached'] | VMTL" = "current",
         attention: Literal["class", "all"] | None = None,
-        support: tuple[Inputs, Mapping[str, Tensor]] | None = None,
+        support: tuple[Any, Mapping[str, Tensor]] | None = None,
         sampling: Literal["logits", "weights"] = "logits",
         kl_weights: KLWeights | ReleasedKLWeights | None = None,
         predict: Literal["draws", "mean"] = "draws",
@@ -158,6 +159,7 @@ class VMTL(Posteriors):
             (likelihood.outputs, latent),
             {"w": latent_w == "gaussian", "z": latent_z == "gaussian"},
             scale_w=scale_w,
+            scale_z=scale_z,
             encoder=encoder,
             sharing=encoder_sharing,
             trunk=trunk or functools.partial(mlp, inputs, widths, activation=nn.ELU, generator=generator),
@@ -168,7 +170,6 @@ class VMTL(Posteriors):
         )
         self.n_data = tuple(data_by_target(names, n_data).values())
         self.likelihood = likelihood
-        self.scales = {"w": self.scale_w, "z": scale_z}
         self.sampling, self.predict = sampling, predict
         self.kl_weights = kl_weights or KLWeights()
         self.step = 0
@@ -227,11 +228,8 @@ class VMTL(Posteriors):
     def _prior_w(self, weights: dict[str, Tensor], like: Tensor) -> TorchDistribution:
         if self.priors is None:
             return self._normal("w", like, (len(self.names), 1, *like.shape[1:]), 2)
-        if self.attached:
-            loc, variance = self.classifier()
-        else:
-            loc, variance = (part.detach() for part in self._components.classifier())
-        return self.priors.w(weights[self.priors.site["w"]], (loc, variance))
+        posteriors = self.classifier() if self.attached else self._components.classifier_constants()
+        return self.priors.w(weights[self.priors.site["w"]], posteriors)
 
     def _prior_z(self, weights: dict[str, Tensor], rows: Rows, labels: Tensor, like: Tensor) -> TorchDistribution:
         if self.priors is None:
@@ -262,7 +260,7 @@ class VMTL(Posteriors):
         """The guide, which has this program's parameters."""
         return self._guide
 
-    def _guide(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
+    def _guide(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         at_means = y is None and self.predict == "mean"
         if y is not None and self.training and torch.is_grad_enabled():
             self.step += 1
@@ -285,11 +283,11 @@ class VMTL(Posteriors):
                 with pyro.plate(f"{name}_rows", len(mean)):
                     pyro.sample(f"z_{name}", self._posterior(mean, variance, 1))
 
-    def forward(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
+    def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         """The program.
 
         Args:
-            x: Inputs, ``(B, D)`` for all tasks, or each task's own.
+            x: Any, ``(B, D)`` for all tasks, or each task's own.
             y: Labels ``(B_t,)`` by task, NaN (floats) or -1 (integers) where missing; None predicts ``y_<task>``.
         """
         rows = Rows(x, self.names)

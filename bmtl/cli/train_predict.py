@@ -75,6 +75,7 @@ def predict(
 ) -> None:
     """Predict new rows: mean, aleatoric and epistemic uncertainty, quantiles, in the targets' units."""
     from bmtl.evaluation import results
+    from bmtl.evaluation.csv_cells import csv_text
     from bmtl.evaluation.storage import atomic
     from bmtl.experiments import load_fitted
 
@@ -91,5 +92,5 @@ def predict(
         frame = fitted.table(raw, num_draws=draws or None, seed=seed)
         results.check_writable(out.parent)
         with atomic(out) as temporary:
-            safe_csv(frame).to_csv(temporary, index_label="row")
+            temporary.write_text(csv_text(frame, index_label="row"), encoding="utf-8")
     console.print(f"Wrote {escape(str(out))}: targets {escape(', '.join(fitted.targets))}.", soft_wrap=True)

@@ -15,7 +15,7 @@ from bmtl.evaluation import comparison, plots, results
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import save
-from bmtl.evaluation.tables import table
+from bmtl.evaluation.tables import to_csv
 from bmtl.evaluation.text_tables import to_latex, to_markdown
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import Cell, Failure, Splits
@@ -283,7 +283,7 @@ def _write(
     if command is not None:
         scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})
     results.write(scores, out / "comparison.nc")
-    table(scores).to_csv(out / "table.csv")
+    (out / "table.csv").write_text(to_csv(scores), encoding="utf-8")
     (out / "table.md").write_text(to_markdown(scores))
     (out / "table.tex").write_text(to_latex(scores))
     first = min(number for _, number in trees)

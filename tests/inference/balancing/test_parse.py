@@ -52,7 +52,7 @@ def test_a_balancer_can_be_read_back_from_its_string_form(slots, order, heads):
     for slot in ("transform", "geometry", "weighting", "length"):
         one, other = getattr(made, slot), getattr(again, slot)
         assert type(one) is type(other)
-        assert one is None or one.options() == other.options()
+        assert one is None or one.given == other.given
 
 
 def test_the_string_form_and_the_operators_are_one():
@@ -72,7 +72,7 @@ def test_what_is_no_string_is_taken_as_it_is():
 def test_names_with_quotes_brackets_and_arrows():
     weights = {"a >> b": 2.0, "it's": 0.5, 'say "x"': 1.5, "f(x)": 3.0, "\\": 1.0, "y=1, z": 0.0}
     made = balancer(str(EW(weights) >> NashMTL()))
-    assert made.transform.options() == {"weights": weights}
+    assert made.transform.given == {"weights": weights}
     assert isinstance(made.weighting, NashMTL)
 
 

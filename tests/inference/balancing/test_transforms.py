@@ -86,7 +86,7 @@ def test_fixed_weights_are_numbers_of_0_or_more(weight):
 @pytest.mark.parametrize("transform", [EW(), SI(), SI("spread"), UW(), IGBv1()])
 def test_absent_tasks_are_a_smaller_problem(transform):
     active = [True, False, True, True]
-    fresh = type(transform)(**transform.options())
+    fresh = type(transform)(**transform.given)
     assert_close(
         loss_derivatives(transform, [2.0, 99.0, 0.5, 7.0], active=active), loss_derivatives(fresh, [2.0, 0.5, 7.0])
     )

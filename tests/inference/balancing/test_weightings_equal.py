@@ -168,11 +168,3 @@ def test_what_float64_cannot_align_is_said():
     assert found.status == "inexact"
     assert 1e-6 < found.residual < 1
     assert found.alpha.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("make", "message"), [(lambda: FairGrad(0.0), "a is above 0"), (lambda: AlignedMTL("max"), "scale is")]
-)
-def test_options_out_of_range(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

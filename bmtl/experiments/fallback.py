@@ -26,4 +26,4 @@ def save_arrays(tree: xr.DataTree, path: Path) -> None:
     plain = {name: values if values.dtype.kind in "biufU" else values.astype(str) for name, values in found.items()}
     with atomic(path) as temporary, temporary.open("wb") as file:
         arrays = {"paths": np.array(list(plain)), **{str(i): values for i, values in enumerate(plain.values())}}
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(file, allow_pickle=False, **arrays)

@@ -53,7 +53,7 @@ class Method:
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay is 0 or more, and {self.weight_decay} was given.")
         # Absolute paths: worker processes have folders of their own.
-        object.__setattr__(self, "model", registry.recipe(self.model).path)
+        object.__setattr__(self, "model", registry.checked_recipe(self.model))
         if self.trunk:
             object.__setattr__(self, "trunk", registry.trunk(self.trunk).path)
         object.__setattr__(self, "balancer", balancer_of(self.balancer).text)

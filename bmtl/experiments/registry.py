@@ -41,7 +41,7 @@ def recipe(name: str) -> Imported:
     Raises:
         ValueError: If there is none, or it cannot be imported.
     """
-    return _found("model", name, MODELS, "bmtl.models")
+    return _loaded("model", name, MODELS, "bmtl.models")
 
 
 def trunk(name: str) -> Imported:
@@ -50,7 +50,18 @@ def trunk(name: str) -> Imported:
     Raises:
         ValueError: If there is none, or it cannot be imported.
     """
-    return _found("trunk", name, TRUNKS, "bmtl.trunks")
+    return _loaded("trunk", name, TRUNKS, "bmtl.trunks")
+
+
+def checked_recipe(name: str) -> str:
+    """The name of a recipe as every process finds it: files by their absolute paths.
+
+    bmtl's own are not imported for it, which would take a second for each name in a list.
+
+    Raises:
+        ValueError: As `recipe`.
+    """
+    return name if name in MODELS else recipe(name).path
 
 
 def default_trunk(inputs: Mapping[str, object]) -> str:
@@ -71,10 +82,9 @@ def models() -> dict[str, str]:
     return {**MODELS, **announced("bmtl.models")}
 
 
-def _found(what: str, name: str, known: Mapping[str, str], group: str) -> Imported:
+def _loaded(what: str, name: str, known: Mapping[str, str], group: str) -> Imported:
     if name in known:
-        found = load(known[name])
-        return Imported(found.value, name, "")  # bmtl's own: its version says which code it is
+        return Imported(load(known[name]).value, name, "")  # bmtl's own: its version says which code it is
     paths = announced(group)
     if name in paths:
         found = load(paths[name])

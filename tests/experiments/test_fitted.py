@@ -12,7 +12,7 @@ from tests.experiments.toys import BUDGET, EW, METHODS, STL, mixed, ragged, toy
 def kept(tmp_path_factory):
     """A mixed run in three ways, each with its tree and folder."""
     made = {}
-    for method in (STL, METHODS["bayesian"], replace(EW, name="both", members=2)):
+    for method in (STL, METHODS["bayesian"], replace(EW, name="both", ensemble_size=2)):
         folder = tmp_path_factory.mktemp(method.name)
         made[method.name] = (run(mixed(), method, 3, BUDGET, folder, keep_model=True), folder)
     return made
@@ -21,7 +21,7 @@ def kept(tmp_path_factory):
 def agree(tree, fitted, data, seed):
     """Predictions for the test rows are those of the run, up to the rows without a label, which the run leaves out."""
     rows = data.rows["test"]
-    found = fitted.predict(data.x[rows], seed=seed)
+    found = fitted.predict(data.inputs.x[rows], seed=seed)
     summary = found["predictions_summary"].to_dataset()
     for name in data.tasks:
         seen = tree[f"observed_data/obs_{name}"].values
@@ -71,11 +71,11 @@ def test_a_run_for_a_comparison_keeps_no_model(data, tmp_path):
 def test_predictions_scale_with_the_units(tmp_path):
     """In millimetres all is a thousand times of what it is in metres."""
     data = toy()
-    y = {"mass": data.y["mass"], "length": data.y["length"] * 1000}
+    y = {"mass": data.targets["mass"], "length": data.targets["length"] * 1000}
     tables = []
     for given, folder in ((data, "m"), (toy(y=y, units={"mass": "g", "length": "mm"}), "mm")):
         run(given, METHODS["bayesian"], 0, BUDGET, tmp_path / folder, keep_model=True)
-        tables.append(load_fitted(tmp_path / folder).table(data.x[:5]))
+        tables.append(load_fitted(tmp_path / folder).table(data.inputs.x[:5]))
     assert [name for name in tables[1] if name.startswith("length")] == [
         f"length {what} [mm]"
         for what in ("mean", "aleatoric sd", "epistemic sd", "5 %", "25 %", "50 %", "75 %", "95 %")
@@ -87,7 +87,7 @@ def test_predictions_scale_with_the_units(tmp_path):
 
 def test_quantiles_are_those_of_the_draws(kept):
     fitted = load_fitted(kept["bayesian"][1])
-    tree = fitted.predict(mixed().x[:4], num_draws=400)
+    tree = fitted.predict(mixed().inputs.x[:4], num_draws=400)
     draws = tree["predictions/y_length"].values[0]
     exact = tree["predictions_summary/length_quantile"]
     assert (exact.diff("quantile") > 0).all()
@@ -97,7 +97,7 @@ def test_quantiles_are_those_of_the_draws(kept):
 
 
 def test_the_table_of_a_classification_names_its_classes(kept):
-    frame = load_fitted(kept["stl"][1]).table(mixed().x[:6])
+    frame = load_fitted(kept["stl"][1]).table(mixed().inputs.x[:6])
     p = frame[[f"kind p({name})" for name in ("low", "mid", "high")]].to_numpy()
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert frame["kind"].tolist() == [["low", "mid", "high"][i] for i in p.argmax(axis=1)]
@@ -108,7 +108,7 @@ def test_the_table_of_a_classification_names_its_classes(kept):
 
 def test_the_seed_and_the_number_of_draws(kept):
     fitted = load_fitted(kept["both"][1])
-    x = mixed().x[:3]
+    x = mixed().inputs.x[:3]
     one, same, other = (fitted.predict(x, seed=seed)["predictions/y_length"].values for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)

@@ -9,7 +9,7 @@ from scipy import stats
 import bmtl
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, validation_errors, validation_score
+from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, validation_scores, validation_score
 from bmtl.experiments import runs as module
 from bmtl.inference.checkpoint import check_file
 from bmtl.inference.predictives import mixture
@@ -48,12 +48,12 @@ def test_the_tree_of_a_run(runs, data, method):
     assert set(tree.children) == SCORED | {"training", "validation"} | latent
     for part, scored in (("test", tree), ("val", tree["validation"])):
         for name in data.tasks:
-            labels = data.y[name][data.rows[part]]
+            labels = data.targets[name].values[data.rows[part]]
             np.testing.assert_array_equal(scored[f"observed_data/y_{name}"], labels[~np.isnan(labels)])
             assert scored[f"posterior_predictive/y_{name}"].shape == (1, 8, (~np.isnan(labels)).sum())
     for name in data.tasks:
         assert tree["constant_data/unit"].sel(target=name) == UNITS[name]
-        assert tree["constant_data/target_scale"].sel(target=name) == pytest.approx(data.y_scalers[name].std.item())
+        assert tree["constant_data/target_scale"].sel(target=name) == pytest.approx(data.targets[name].scaler.std.item())
     assert tree["observed_data/obs_length"].values.tolist() == [i for i in range(16) if i != 70 - 64]
     training = tree["training"].to_dataset()
     assert training.sizes["step"] == STEPS
@@ -100,12 +100,12 @@ def test_predictions_are_in_the_targets_units(runs, data, method):
         x, y = part.tensors("test")
         with torch.no_grad():
             for i, name in enumerate(part.tasks):
-                scaler = data.y_scalers[name]
+                scaler = data.targets[name].scaler
                 f = model.heads[i](model.trunk(x)).squeeze(-1).double().numpy()
                 sd = model.fixed_log_variance[i].div(2).exp().item()
                 seen = ~y[name].isnan().numpy()
                 predictive = stats.norm(scaler.inverse(f)[seen], sd * scaler.std)
-                label = data.y[name][data.rows["test"]][seen]
+                label = data.targets[name].values[data.rows["test"]][seen]
                 np.testing.assert_allclose(tree[f"predictive_mean/y_{name}"], predictive.mean(), rtol=1e-5)
                 np.testing.assert_allclose(tree[f"log_likelihood/y_{name}"][0, 0], predictive.logpdf(label), atol=1e-4)
                 np.testing.assert_allclose(tree[f"pit/y_{name}"], predictive.cdf(label), atol=1e-5)
@@ -115,7 +115,7 @@ def test_predictions_are_in_the_targets_units(runs, data, method):
                 assert stats.kstest(z.ravel(), stats.norm.cdf).pvalue > 1e-3
                 assert nll.sel(task=name).item() == pytest.approx(-predictive.logpdf(label).mean(), abs=1e-4)
     standardised = metrics.nll(tree, standardised=True)["nll"]
-    scales = np.log([data.y_scalers[name].std for name in data.tasks])
+    scales = np.log([data.targets[name].scaler.std for name in data.tasks])
     np.testing.assert_allclose(nll - standardised, scales, rtol=1e-6)
 
 
@@ -127,10 +127,10 @@ def test_bayesian_predictions_are_in_the_targets_units(runs, data):
     with torch.no_grad():
         h = np.concatenate([model.trunk(x).double().numpy(), np.ones((16, 1))], 1)
     for name in data.tasks:
-        scaler, seen = data.y_scalers[name], ~y[name].isnan().numpy()
+        scaler, seen = data.targets[name].scaler, ~y[name].isnan().numpy()
         f = np.einsum("nd,sd->sn", h, posterior[f"head_{name}"].values[:, 0])[:, seen]
         sd = np.exp(posterior[f"log_variance_{name}"].values / 2)[:, None]
-        label = data.y[name][data.rows["test"]][seen]
+        label = data.targets[name].values[data.rows["test"]][seen]
         predictive = stats.norm(scaler.inverse(f), sd * scaler.std)
         np.testing.assert_allclose(tree[f"predictive_mean/y_{name}"], predictive.mean().mean(0), rtol=1e-5)
         np.testing.assert_allclose(tree[f"log_likelihood/y_{name}"][0], predictive.logpdf(label), atol=1e-3)
@@ -173,17 +173,17 @@ def test_a_run_leaves_the_global_generator_as_it_was(data):
 
 @pytest.mark.parametrize(
     "method",
-    [STL, BAYESIAN, METHODS["mc-dropout"], METHODS["mt-enet"], replace(METHODS["ensemble"], members=2)],
+    [STL, BAYESIAN, METHODS["mc-dropout"], METHODS["mt-enet"], replace(METHODS["ensemble"], ensemble_size=2)],
     ids=lambda method: method.name,
 )
 def test_inputs_from_elsewhere_are_predicted_and_learnt_nothing_from(data, tmp_path, method):
     """The tree holds what the kept model says of them, and is otherwise that of a run without them."""
     far = 50 + 10 * np.random.default_rng(1).normal(size=(7, 3))
-    tree = run(data, method, 3, BUDGET, tmp_path / "with", keep_model=True, outside=far)
+    tree = run(data, method, 3, BUDGET, tmp_path / "with", keep_model=True, new=far)
     without = run(data, method, 3, BUDGET, tmp_path / "without", keep_model=True)
     assert set(tree.children) - set(without.children) == {"predictions", "predictions_uncertainty"}
     kept = load_fitted(tmp_path / "with").predict(far, seed=3)
-    members = method.members * BUDGET.draws
+    members = method.ensemble_size * BUDGET.draws
     for name in data.tasks:
         found = tree[f"predictions/y_{name}"].values
         assert found.shape == (1, members, 7)
@@ -197,14 +197,14 @@ def test_inputs_from_elsewhere_are_predicted_and_learnt_nothing_from(data, tmp_p
     timeless = [part["training"].to_dataset().drop_vars("seconds") for part in (tree, without)]
     xr.testing.assert_equal(*timeless)
     assert validation_score(tree) == validation_score(without)
-    assert validation_errors(tree) == validation_errors(without)
-    one, other = (load_fitted(tmp_path / folder).predict(data.x[:5])["predictions"] for folder in ("with", "without"))
+    assert validation_scores(tree) == validation_scores(without)
+    one, other = (load_fitted(tmp_path / folder).predict(data.inputs.x[:5])["predictions"] for folder in ("with", "without"))
     xr.testing.assert_equal(one.to_dataset(), other.to_dataset())
 
 
 def test_inputs_from_elsewhere_that_do_not_fit(data, never_trains):
     with pytest.raises(ValueError, match=r"shape \(7, 2\); the model was trained on 3 columns"):
-        run(data, EW, 0, BUDGET, outside=np.zeros((7, 2)))
+        run(data, EW, 0, BUDGET, new=np.zeros((7, 2)))
 
 
 # ---- Kinds of data ---------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_classes_beside_regressions(method, tmp_path):
     run(data, method, 0, replace(BUDGET, epochs=40, lr=0.02), tmp_path)
     tree = results.read(tmp_path / "results.nc")
     for name in ("kind", "sign"):
-        labels = data.y[name][data.rows["test"]]
+        labels = data.targets[name].values[data.rows["test"]]
         seen = np.flatnonzero(labels != -1)
         np.testing.assert_array_equal(tree[f"observed_data/y_{name}"], labels[seen])
         assert tree[f"observed_data/obs_{name}"].values.tolist() == seen.tolist()
@@ -237,9 +237,9 @@ def test_classes_beside_regressions(method, tmp_path):
     assert list(tree["predictive_mean"].data_vars) == ["y_length"]
 
 
-def test_validation_errors_of_classes_are_shares_of_wrong_ones():
+def test_validation_scores_of_classes_are_shares_of_wrong_ones():
     tree = run(mixed(), EW, 0, BUDGET)
-    found, validation = validation_errors(tree), tree["validation"]
+    found, validation = validation_scores(tree), tree["validation"]
     for name in ("kind", "sign"):
         wrong = validation[f"probability/y_{name}"].argmax(f"class_{name}") != validation[f"observed_data/y_{name}"]
         assert found[name] == pytest.approx(float(wrong.mean()))
@@ -257,7 +257,7 @@ def test_rows_without_a_label_do_not_lengthen_single_task_learning():
     data = ragged()
     tree = run(data, STL, 0, BUDGET)
     for name in data.tasks:
-        labels = data.y[name][data.rows["test"]]
+        labels = data.targets[name].values[data.rows["test"]]
         assert tree[f"observed_data/y_{name}"].size == (~np.isnan(labels)).sum() > 0
         assert np.isfinite(tree[f"predictive_mean/y_{name}"]).all()
     # "length" has a label in 16 of 48 rows: one batch an epoch; "mass" has two.
@@ -278,7 +278,7 @@ def test_a_target_without_a_scored_label_is_no_error():
 def test_an_ensemble_is_the_mixture_of_its_members(data, single_task):
     """Member m of a run with seed s is the run with seed s * members + m."""
     one = replace(EW, single_task=single_task)
-    ensemble = run(data, replace(one, members=3), 2, BUDGET)
+    ensemble = run(data, replace(one, ensemble_size=3), 2, BUDGET)
     members = [run(data, one, seed, BUDGET) for seed in (6, 7, 8)]
     for name in data.tasks:
         means = np.stack([tree[f"predictive_mean/y_{name}"] for tree in members])
@@ -298,7 +298,7 @@ def test_an_ensemble_is_the_mixture_of_its_members(data, single_task):
 def test_ctrl_c_in_an_ensemble_keeps_the_finished_members(data, tmp_path, ctrl_c_at):
     ctrl_c_at(2 * STEPS + 2)  # in the third member
     with pytest.raises(KeyboardInterrupt):
-        run(data, replace(EW, members=3), 0, BUDGET, tmp_path)
+        run(data, replace(EW, ensemble_size=3), 0, BUDGET, tmp_path)
     partial = results.read(tmp_path / "partial.nc")
     assert partial["log_likelihood/y_mass"].sizes["draw"] == 2
 
@@ -336,14 +336,14 @@ def test_ctrl_c_in_single_task_learning_keeps_the_finished_targets(data, tmp_pat
 
 
 @pytest.mark.parametrize("method", ["stl", "ew", "bayesian"])
-def test_validation_errors_are_in_the_targets_units(runs, data, method):
-    found = validation_errors(runs[0][method])
+def test_validation_scores_are_in_the_targets_units(runs, data, method):
+    found = validation_scores(runs[0][method])
     assert list(found) == list(data.tasks)
     for part, model, svi in runs[1][method]:
         x, y = part.tensors("val")
         means = bmtl.draw(model, svi.guide, x, num_draws=BUDGET.draws, seed=3).mean
         for name in part.tasks:
-            error = np.nanmean(np.abs(y[name].numpy() - means[name])) * data.y_scalers[name].std
+            error = np.nanmean(np.abs(y[name].numpy() - means[name])) * data.targets[name].scaler.std
             assert found[name] == pytest.approx(error, rel=1e-5)
 
 
@@ -363,7 +363,7 @@ def test_the_score_is_that_of_the_epoch_that_was_kept(data, monkeypatch):
     rows = [len(found.history) for found in kept]
     assert rows == [36, 36, 36]
     test = trees["best-on-test"]
-    error = np.log([metrics.rmse(test)["rmse"].sel(task=t).item() / data.y_scalers[t].std for t in data.tasks])
+    error = np.log([metrics.rmse(test)["rmse"].sel(task=t).item() / data.targets[t].scaler.std for t in data.tasks])
     # Of the test rows: halves of mean squared errors.
     assert validation_score(test) == pytest.approx(float(np.mean(2 * error - np.log(2))), rel=1e-4)
     said = {name: decode_attributes(tree)["configuration"]["selection"] for name, tree in trees.items()}
@@ -374,8 +374,8 @@ def test_the_score_is_that_of_the_epoch_that_was_kept(data, monkeypatch):
 def test_a_tree_that_no_run_wrote_is_told(runs):
     tree = runs[0]["ew"].copy()
     tree.attrs = {}
-    with pytest.raises(ValueError, match="no validation_errors"):
-        validation_errors(tree)
+    with pytest.raises(ValueError, match="no validation_scores"):
+        validation_scores(tree)
     with pytest.raises(ValueError, match="no validation_score"):
         validation_score(tree)
 

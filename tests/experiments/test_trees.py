@@ -41,7 +41,7 @@ def test_a_tree_of_draws_for_another_part_and_some_targets(data):
     tree = results_tree(data, found, svi.history, part="val")
     assert tree["training/task"].values.tolist() == ["length", "mass"]  # the model's order, and not the data's
     np.testing.assert_array_equal(tree["training/losses"][0], svi.history[0].losses)
-    assert tree["observed_data/y_mass"].values == pytest.approx(data.y["mass"][48:64])
+    assert tree["observed_data/y_mass"].values == pytest.approx(data.targets["mass"].values[48:64])
     unlabelled = results_tree(data, bmtl.draw(model, model.guide(), x, num_draws=3), part="val")
     assert {"log_likelihood", "pit", "training"}.isdisjoint(unlabelled.children)
     some = results_tree(data.subset(["mass"]), found, part="val")
@@ -66,8 +66,8 @@ def test_inputs_without_labels_are_predicted_in_units():
     x, _ = data.tensors("test")
     model = Homoscedastic(mlp(3, (4,)), 4, data.kinds, 48)
     found = bmtl.draw(model, model.guide(), x, num_draws=3)
-    tree = results_tree(data, found, part="test", outside=found)
-    scaler = data.y_scalers["length"]
+    tree = results_tree(data, found, part="test", new=found)
+    scaler = data.targets["length"].scaler
     in_units = scaler.inverse(found.targets["length"].draws)
     np.testing.assert_allclose(tree["predictions/y_length"][0], in_units, rtol=1e-6, atol=1e-6 * scaler.std)
     np.testing.assert_array_equal(tree["predictions/y_kind"][0], found.targets["kind"].draws)
@@ -106,7 +106,7 @@ def test_draws_stay_in_float32_where_the_unit_allows_it():
     tree = results_tree(data, found)
     for name, dtype, error in (("mass", np.float64, 1e-12), ("length", np.float32, 1e-6)):
         seen = tree[f"posterior_predictive/obs_{name}"].values
-        scaler = data.y_scalers[name]
+        scaler = data.targets[name].scaler
         for values, scaled in (
             (tree[f"posterior_predictive/y_{name}"][0], found.targets[name].draws),
             (tree[f"predictive_distribution/loc_{name}"], found.targets[name].law.parameters["loc"]),
@@ -130,7 +130,7 @@ def test_densities_in_float32_give_the_nll_of_those_in_float64(unit):
     assert found.targets["a"].log_likelihood.dtype == np.float32
     tree = results_tree(data, found)
     assert tree["log_likelihood/y_a"].dtype == np.float32
-    exact = metrics.nll_of_draws(found.targets["a"].log_likelihood.astype(float) - np.log(data.y_scalers["a"].std))
+    exact = metrics.nll_of_draws(found.targets["a"].log_likelihood.astype(float) - np.log(data.targets["a"].scaler.std))
     assert float(metrics.nll(tree)["nll"][0]) == pytest.approx(exact, rel=1e-6)
 
 

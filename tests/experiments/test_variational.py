@@ -74,7 +74,7 @@ def test_the_family_learns_domains_and_is_kept(name, tmp_path):
     tree = run(data, METHODS[name], 3, LEARNING, tmp_path, keep_model=True)
     rows = data.rows_by_task("test")
     for task in data.tasks:
-        np.testing.assert_array_equal(tree[f"observed_data/y_{task}"], data.y[task][rows[task]])
+        np.testing.assert_array_equal(tree[f"observed_data/y_{task}"], data.targets[task].values[rows[task]])
         # Called as in a run on the table.
         place = np.searchsorted(data.rows["test"], rows[task])
         np.testing.assert_array_equal(tree[f"observed_data/obs_{task}"], place)
@@ -82,14 +82,14 @@ def test_the_family_learns_domains_and_is_kept(name, tmp_path):
     assert "train" not in tree.children  # there is no joint density to judge the guide by
     assert ("relatedness_w" in tree["posterior"] if "posterior" in tree.children else False) == (name in RELATING)
     fitted = load_fitted(tmp_path)
-    found = fitted.predict(data.x[data.rows["test"]], num_draws=60)["predictions_summary"]
+    found = fitted.predict(data.inputs.x[data.rows["test"]], num_draws=60)["predictions_summary"]
     for task in data.tasks:
         place = tree[f"observed_data/obs_{task}"].values
         p = found[f"{task}_probability"].values[place]
         np.testing.assert_allclose(p, tree[f"probability/y_{task}"], atol=0.3)  # of 60 draws and of 20
-    again = load_fitted(tmp_path).predict(data.x[:4], seed=1)["predictions_summary"].to_dataset()
+    again = load_fitted(tmp_path).predict(data.inputs.x[:4], seed=1)["predictions_summary"].to_dataset()
     np.testing.assert_array_equal(
-        again["a_probability"], fitted.predict(data.x[:4], seed=1)["predictions_summary/a_probability"]
+        again["a_probability"], fitted.predict(data.inputs.x[:4], seed=1)["predictions_summary/a_probability"]
     )
 
 
@@ -98,7 +98,7 @@ def test_the_family_learns_domains_and_is_kept(name, tmp_path):
 def test_regressions(name, data):
     """Both targets of the table and all three domains are linear in the inputs."""
     tree = run(data, METHODS[name], 0, replace(LEARNING, epochs=30))
-    spread = np.array([np.nanstd(data.y[task]) for task in data.tasks])
+    spread = np.array([np.nanstd(data.targets[task]) for task in data.tasks])
     assert (metrics.rmse(tree)["rmse"].values < 0.7 * spread).all()
     assert tree["training/losses"].sizes["task"] == len(data.tasks)
 
@@ -164,7 +164,7 @@ def test_the_seed_decides_a_run():
 
 def test_an_ensemble_of_it_and_inputs_from_elsewhere():
     data = domains()
-    tree = run(data, replace(VMTL, members=2), 0, BUDGET, outside=np.zeros((3, 4)))
+    tree = run(data, replace(VMTL, ensemble_size=2), 0, BUDGET, new=np.zeros((3, 4)))
     assert tree["predictions/y_a"].shape == (1, 2 * BUDGET.draws, 3)
     assert tree["probability/y_a"].shape == (len(data.rows_by_task("test")["a"]), 2)
 

@@ -35,8 +35,8 @@ def mean_(tensor: Tensor) -> Tensor:
 def inner_products(local: Tensor) -> Tensor:
     """Inner products of vectors with an entry for each example, such as gradients at the representation.
 
-    The processes' vectors are parts of one long vector: different examples have no product with each other. A step's gradient
-    is the mean of the processes', so each entry counts ``1 / world``, and products are the sum over ``world^2``.
+    The processes' vectors are parts of one long vector: different examples have no product with each other. A step's
+    gradient is the mean of the processes', so each entry counts ``1 / world``, and products are the sum over ``world^2``.
     """
     return sum_(local).div_(world_size() ** 2) if world_size() > 1 else local
 

@@ -18,7 +18,7 @@ class BatchCounts(NamedTuple):
     Attributes:
         sizes: Number of data that plates declare; 0 where they declare none.
         labelled: Labelled rows.
-        rows: Rows of the batch that stand for `sizes` data, labelled or not.
+        rows: Rows of the batch, labelled or not, that plates scale up to `sizes` data.
         most: Rows of the batch, padding included.
     """
 

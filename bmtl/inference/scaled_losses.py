@@ -178,7 +178,7 @@ def _joined(losses: TaskLosses) -> _Terms:
     """
     nll, kl, shared, _, batch, _ = _own(losses)
     scales = losses.scales.detach().cpu().double()
-    # Next to nothing in place of 0 rows: where nobody has any, a task's own KL is still the mean over the processes.
+    # A tiny number in place of 0 rows: where no process has any, a task's own KL is still the mean over the processes.
     rows = torch.where((batch.sizes > 0) & (scales > 0), 1.0 / scales, 1e-200)
     declared = (batch.sizes > 0).double()
     local = [rows * nll, rows * kl, batch.labelled, rows, batch.sizes, declared, batch.most, torch.tensor([shared])]

@@ -45,6 +45,11 @@ class Scaler:
         """The scaler that changes nothing."""
         return cls(np.zeros(()), np.ones(()))
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+        return bool((self.mean == 0).all() and (self.std == 1).all() and self.clip is None)
+
     @classmethod
     def fit(cls, values: ArrayLike, clip: float | None = None) -> Self:
         """Mean and standard deviation over the first axis; NaN counts as missing, a constant column gets std 1.

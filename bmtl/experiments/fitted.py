@@ -23,7 +23,8 @@ from bmtl.evaluation.storage import atomic
 from bmtl.experiments.methods import Built, Kind, Method, Shape, build
 from bmtl.experiments.rows import shape_of
 from bmtl.inference import Draws, draw
-from bmtl.inference.predictives import entropy, merge_targets, mixture
+from bmtl.inference.accumulator import entropy
+from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.targets.scaler import Scaler
 
 if TYPE_CHECKING:
@@ -79,13 +80,19 @@ class Fitted:
             ValueError: If `x` is not ``(N, D)`` with finite entries.
         """
         drawn = self._draw(scaled_inputs(x, self.x_scaler, self.inputs), num_draws or self.draws, seed)
-        in_units = {t: self.y_scalers[t].inverse(v) if t in self.y_scalers else v for t, v in drawn.predictive.items()}
+        in_units = {
+            t: self.y_scalers[t].inverse(p.draws) if t in self.y_scalers else p.draws for t, p in drawn.targets.items()
+        }
         square = {t: self.y_scalers[t].std ** 2 if t in self.y_scalers else 1.0 for t in drawn.targets}
         tree = results.to_datatree(
             predictions=in_units,
-            predictions_aleatoric={t: v * square[t] for t, v in drawn.aleatoric.items()},
-            predictions_epistemic={t: v * square[t] for t, v in drawn.epistemic.items()},
-            tasks=drawn.targets,
+            predictions_aleatoric={
+                t: p.aleatoric * square[t] for t, p in drawn.targets.items() if p.aleatoric is not None
+            },
+            predictions_epistemic={
+                t: p.epistemic * square[t] for t, p in drawn.targets.items() if p.epistemic is not None
+            },
+            tasks=tuple(drawn.targets),
             method=self.method.name,
             balancer=self.method.balancer,
             seed=seed,
@@ -128,22 +135,23 @@ class Fitted:
         variables: dict[str, Any] = {}
         coords: dict[str, Any] = {"quantile": list(QUANTILES)}
         for target in self.kinds:
-            if target in drawn.probability:
-                p = drawn.probability[target]
+            found = drawn.targets[target]
+            p = found.probability
+            if p is not None:
                 variables[f"{target}_probability"] = (("row", f"class_{target}"), p)
                 variables[f"{target}_entropy"] = (("row",), entropy(p))
-                variables[f"{target}_mutual_information"] = (("row",), drawn.epistemic[target])
+                variables[f"{target}_mutual_information"] = (("row",), found.epistemic)
                 coords[f"class_{target}"] = list(self.classes.get(target, range(p.shape[1])))
                 continue
             scaler = self.y_scalers[target]
-            variables[f"{target}_mean"] = (("row",), scaler.inverse(drawn.mean[target]))
-            if target in drawn.aleatoric:
-                variables[f"{target}_aleatoric_sd"] = (("row",), np.sqrt(drawn.aleatoric[target]) * scaler.std)
-                variables[f"{target}_epistemic_sd"] = (("row",), np.sqrt(drawn.epistemic[target]) * scaler.std)
+            variables[f"{target}_mean"] = (("row",), scaler.inverse(found.mean))  # type: ignore[arg-type]
+            if found.aleatoric is not None and found.epistemic is not None:
+                variables[f"{target}_aleatoric_sd"] = (("row",), np.sqrt(found.aleatoric) * scaler.std)
+                variables[f"{target}_epistemic_sd"] = (("row",), np.sqrt(found.epistemic) * scaler.std)
             predictive = (
-                StudentTMixture(**drawn.distribution[target])
-                if target in drawn.distribution
-                else EmpiricalPredictive(drawn.predictive[target])
+                StudentTMixture(**found.law.full().parameters)
+                if found.law is not None and found.law.name == "student-t"
+                else EmpiricalPredictive(found.draws)
             )
             quantiles = predictive.quantile(np.array(QUANTILES)[:, None])
             variables[f"{target}_quantile"] = (("quantile", "row"), scaler.inverse(quantiles))

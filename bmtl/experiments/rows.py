@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
 from bmtl.experiments.methods import MODELS_BY_ROWS, Method, Shape
+from bmtl.inputs import PerTask
 
 Inputs = Tensor | Mapping[str, Tensor]
 WHOLE = 1024  # rows in a batch that is not trained on
@@ -22,7 +23,8 @@ def tensors(data: MultiTaskData, method: Method, part: str) -> tuple[Inputs, dic
     A target without a label in the part has no rows of its own there; then all targets have the table.
     """
     if own_rows(data, method) and len(data.rows_by_task(part)) == len(data.tasks):
-        return data.tensors_by_task(part)
+        x, y = data.tensors_by_task(part)
+        return PerTask(x), y
     return data.tensors(part)
 
 

@@ -304,12 +304,13 @@ def _read_off(
     errors = {}
     for task in data.tasks:
         label = y[task].numpy()
-        if task in val.probability:
-            errors[task] = float((val.probability[task].argmax(-1) != label)[label != -1].mean())
+        predicted = val.targets[task]
+        if predicted.probability is not None:
+            errors[task] = float((predicted.probability.argmax(-1) != label)[label != -1].mean())
         else:
-            errors[task] = float(np.nanmean(np.abs(label - val.mean[task])))
+            errors[task] = float(np.nanmean(np.abs(label - predicted.mean)))
     if method.fits_noise:
-        residuals = {task: y[task].numpy() - mean for task, mean in val.mean.items()}
+        residuals = {task: y[task].numpy() - p.mean for task, p in val.targets.items() if p.mean is not None}
         noise = {task: float(np.sqrt(np.nanmean(np.square(values)))) for task, values in residuals.items()}
         model.set_noise(noise)  # type: ignore[operator]
         val, _ = drawn("val")

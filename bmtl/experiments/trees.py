@@ -127,15 +127,20 @@ def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str
     """Arguments of `to_datatree` for the rows of a part."""
     scalers = {task: data.y_scalers[task] for task in targets if data.kinds[task] == "regression"}
     # Without labels there are no densities; sample_stats go with densities of the same draws.
-    scored = set(targets) <= set(drawn.log_likelihood)
+    densities = {task: drawn.targets[task].log_likelihood for task in targets}
+    scored = all(density is not None for density in densities.values())
     together = drawn.log_p is not None and drawn.log_q is not None
     places = {task: _places_drawn(data, drawn, task, part) for task in targets}
     return {
         "observed": {task: data.y[task][data.rows[part][at]] for task, at in places.items()},
         "row_numbers": places,
         **_in_units(data, targets, drawn),
-        "log_likelihood": {t: _per_unit(drawn.log_likelihood[t], scalers.get(t)) for t in targets} if scored else None,
-        "pit": {task: values for task, values in drawn.pit.items() if task in scalers} or None,
+        "log_likelihood": {
+            task: _per_unit(density, scalers.get(task)) for task, density in densities.items() if density is not None
+        }
+        if scored
+        else None,
+        "pit": {task: p.pit for task, p in drawn.targets.items() if task in scalers and p.pit is not None} or None,
         "sample_stats": {"lp": drawn.log_p, "log_q": drawn.log_q} if together else None,
         "target_location": {task: float(scaler.mean) for task, scaler in scalers.items()},
         "target_scale": {task: float(scaler.std) for task, scaler in scalers.items()},
@@ -147,7 +152,7 @@ def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str
 def _places_drawn(data: MultiTaskData, drawn: Draws, task: str, part: str) -> np.ndarray:
     """The places in a part for which there are draws: of the rows with a label for the target, or of all."""
     labelled = np.flatnonzero(data.has_label(task, part))
-    return labelled if drawn.predictive[task].shape[1] == len(labelled) else np.arange(len(data.rows[part]))
+    return labelled if drawn.targets[task].rows == len(labelled) else np.arange(len(data.rows[part]))
 
 
 def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict[str, dict[str, Any]]:
@@ -155,27 +160,32 @@ def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict
     scalers = {task: data.y_scalers[task] for task in targets if data.kinds[task] == "regression"}
 
     def values(field: str) -> dict[str, np.ndarray]:
-        given = getattr(drawn, field)
-        return {t: _inverse(scalers[t], given[t]) if t in scalers else given[t] for t in targets if t in given}
+        given = {task: getattr(drawn.targets[task], field) for task in targets if task in drawn.targets}
+        return {t: _inverse(scalers[t], v) if t in scalers else v for t, v in given.items() if v is not None}
 
     def variances(field: str) -> dict[str, np.ndarray]:
-        given = getattr(drawn, field)
-        return {t: given[t] * (scalers[t].std ** 2 if t in scalers else 1.0) for t in targets if t in given}
+        given = {task: getattr(drawn.targets[task], field) for task in targets if task in drawn.targets}
+        return {t: v * (scalers[t].std ** 2 if t in scalers else 1.0) for t, v in given.items() if v is not None}
 
+    laws = {task: drawn.targets[task].law for task in scalers if task in drawn.targets}
+    parameters = {
+        task: law.full().parameters for task, law in laws.items() if law is not None and law.name == "student-t"
+    }
     return {
-        "predictive": values("predictive"),
+        "predictive": values("draws"),
         "predictive_mean": values("mean"),
-        "probability": values("probability"),
+        "probability": {
+            t: p.probability for t, p in drawn.targets.items() if t in targets and p.probability is not None
+        },
         "aleatoric": variances("aleatoric"),
         "epistemic": variances("epistemic"),
         "distribution": {
             task: {
-                "loc": _inverse(scalers[task], drawn.distribution[task]["loc"]),
-                "scale": _rounded_once(np.multiply, drawn.distribution[task]["scale"], float(scalers[task].std)),
-                "df": drawn.distribution[task]["df"],
+                "loc": _inverse(scalers[task], law["loc"]),
+                "scale": _rounded_once(np.multiply, law["scale"], float(scalers[task].std)),
+                "df": law["df"],
             }
-            for task in scalers
-            if task in drawn.distribution
+            for task, law in parameters.items()
         },
     }
 

@@ -26,9 +26,10 @@ from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite, StepError
 from bmtl.inference.halves import Halves, split
 from bmtl.inference.losses import TaskLosses
+from bmtl.inference.numbers_of_data import NumbersOfData
 from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.record import StepRecord, history_from_state, history_state
-from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes, numbers_of_data
+from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes
 from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class BalancedSVI:
         self._factory = optim
         self._parameters: list[Tensor] = []
         self._parameter_names: dict[int, str] = {}
-        self._numbers: dict[str, float] = {}  # of data, by task
+        self._numbers = NumbersOfData(self.elbo.n_data)
         self._lr0 = 0.0
         self._batch = 0
         self._validated = False
@@ -175,7 +176,7 @@ class BalancedSVI:
         tensors = {n: t for part in self.program_state().values() for n, t in part.items() if isinstance(t, Tensor)}
         distributed.share_state(tensors, self.balancer)
         self.names = names
-        self._numbers = numbers_of_data(names, declared_sizes(losses), self.elbo.n_data)
+        self._numbers.declare(names, declared_sizes(losses))
         self._epoch_sums = torch.zeros(len(self.names), dtype=torch.float64)
         self._epoch_counts = torch.zeros(len(self.names), dtype=torch.float64)
         if self._pending is not None:
@@ -347,7 +348,7 @@ class BalancedSVI:
     ) -> Objective:
         """Runs guide and model once more from the marked tensors on."""
         with autocast:
-            terms = self._terms(args, kwargs, cut=ReplayFromShared(marks.leaves))
+            terms = self._terms(args, kwargs, cut=ReplayFromShared(marks))
         return self._objective(self._trained(terms), self.scale)
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
@@ -394,7 +395,8 @@ class BalancedSVI:
         with self._validation(), self._capturing():
             losses = self.elbo.task_losses(self.model, self.guide, *args, cut=cut, **kwargs)
         self._validated = True
-        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers)
+        training = not isinstance(cut, ReplayFromShared)
+        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers, training=training)
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
@@ -528,6 +530,7 @@ class BalancedSVI:
             "epoch": self.epoch,
             "batch": self._batch,
             "skipped": self.skipped,
+            "numbers": self._numbers.state(),
             "lr0": self._lr0,
             "history": history_state(self.history),
             "scaler": {} if self.scaler is None else self.scaler.state_dict(),
@@ -565,6 +568,7 @@ class BalancedSVI:
         self._epoch_counts = state["epoch_counts"].clone()
         self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]
         self.skipped, self._lr0 = state["skipped"], state["lr0"]
+        self._numbers.load_state(state["numbers"])
         self.history = history_from_state(state["history"])
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from bmtl.inference import distributed
 from bmtl.inference.callbacks import KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
-from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
+from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -53,6 +53,9 @@ class BalancedTraining(LightningModule):
     `fit` makes one; under a `Trainer` of your own it gives you Lightning's loggers, callbacks and devices. It logs
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
     ``val/loss`` after each epoch.
+
+    Under a `Trainer` of your own Lightning moves batches to the device: it knows tensors in dicts, tuples and dataclasses,
+    and whatever has a method ``to``. `fit` moves all that `bmtl.inputs` knows.
 
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
@@ -214,6 +217,13 @@ class BalancedTraining(LightningModule):
         self.validation = checkpoint["bmtl"]["validation"]
 
 
+class _FromLoaders(BalancedTraining):
+    """Training on loaders of batches of any kind of inputs. (A data module has a hook of its own to move its batches.)"""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return moved(batch, device)
+
+
 def fit(
     svi: BalancedSVI,
     train: Iterable[Any],
@@ -288,7 +298,7 @@ def fit(
             raise CheckpointError(f"{resume} was written by bmtl.inference.checkpoint.save; take it up with its load.")
         resumed = saved["epoch"]
         del saved
-    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
+    module = _FromLoaders(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
     best = KeepBest(svi) if val is not None and restore_best else None
     used: list[Callback] = [*callbacks, *([best] if best else [])]
     if patience is not None:

@@ -18,8 +18,9 @@ try:
 except ImportError as error:
     raise ImportError("The multi-task Gaussian process needs GPyTorch: pip install 'bmtl[gp]'.") from error
 
+from bmtl.labels import check_targets
 from bmtl.models.rows import data_by_target
-from bmtl.tasks import check_names, check_targets, observe, shared, task
+from bmtl.tasks import check_names, observe, shared, task
 
 _NOISE_LR_MULTIPLIER = 10.0  # log-variances travel over ten units where other parameters travel over a tenth
 

@@ -54,7 +54,7 @@ def test_a_tree_of_tasks_with_rows_of_their_own(data):
     rows = data.rows_by_task("test")
     for task in TASKS:
         np.testing.assert_array_equal(tree[f"observed_data/y_{task}"], data.y[task][rows[task]])
-        hits = drawn.probability[task].argmax(-1) == data.y[task][rows[task]]
+        hits = drawn.targets[task].probability.argmax(-1) == data.y[task][rows[task]]
         assert metrics.accuracy(tree)["accuracy"].sel(task=task).item() == pytest.approx(hits.mean())
 
 

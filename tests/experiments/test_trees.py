@@ -68,10 +68,10 @@ def test_inputs_without_labels_are_predicted_in_units():
     found = bmtl.draw(model, model.guide(), x, num_draws=3)
     tree = results_tree(data, found, part="test", outside=found)
     scaler = data.y_scalers["length"]
-    in_units = scaler.inverse(found.predictive["length"])
+    in_units = scaler.inverse(found.targets["length"].draws)
     np.testing.assert_allclose(tree["predictions/y_length"][0], in_units, rtol=1e-6, atol=1e-6 * scaler.std)
-    np.testing.assert_array_equal(tree["predictions/y_kind"][0], found.predictive["kind"])
-    total = (found.aleatoric["length"] + found.epistemic["length"]) * scaler.std**2
+    np.testing.assert_array_equal(tree["predictions/y_kind"][0], found.targets["kind"].draws)
+    total = (found.targets["length"].aleatoric + found.targets["length"].epistemic) * scaler.std**2
     np.testing.assert_allclose(tree["predictions_uncertainty/total_length"], total)
 
 
@@ -93,7 +93,7 @@ def test_scores_do_not_depend_on_the_unit(runs, data):
     again = results_tree(data, found)
     expected = metrics.nll(tree, standardised=True)["nll"]
     np.testing.assert_allclose(metrics.nll(again, standardised=True)["nll"], expected)
-    per_datum = np.log(np.exp(found.log_likelihood["mass"].astype(float)).mean(0)).mean()
+    per_datum = np.log(np.exp(found.targets["mass"].log_likelihood.astype(float)).mean(0)).mean()
     assert expected.sel(task="mass").item() == pytest.approx(-per_datum, rel=1e-5)
 
 
@@ -108,8 +108,8 @@ def test_draws_stay_in_float32_where_the_unit_allows_it():
         seen = tree[f"posterior_predictive/obs_{name}"].values
         scaler = data.y_scalers[name]
         for values, scaled in (
-            (tree[f"posterior_predictive/y_{name}"][0], found.predictive[name]),
-            (tree[f"predictive_distribution/loc_{name}"], found.distribution[name]["loc"]),
+            (tree[f"posterior_predictive/y_{name}"][0], found.targets[name].draws),
+            (tree[f"predictive_distribution/loc_{name}"], found.targets[name].law.parameters["loc"]),
         ):
             assert values.dtype == dtype
             exact = scaler.inverse(scaled)[:, seen]
@@ -127,10 +127,10 @@ def test_densities_in_float32_give_the_nll_of_those_in_float64(unit):
     data = MultiTaskData.from_arrays("normal", x, y, rows)
     model = Homoscedastic(mlp(3, (4,)), 4, data.kinds, 100, head="bayesian")
     found = bmtl.draw(model, model.guide(scale=0.3), *data.tensors("test"), num_draws=20)
-    assert found.log_likelihood["a"].dtype == np.float32
+    assert found.targets["a"].log_likelihood.dtype == np.float32
     tree = results_tree(data, found)
     assert tree["log_likelihood/y_a"].dtype == np.float32
-    exact = metrics.nll_of_draws(found.log_likelihood["a"].astype(float) - np.log(data.y_scalers["a"].std))
+    exact = metrics.nll_of_draws(found.targets["a"].log_likelihood.astype(float) - np.log(data.y_scalers["a"].std))
     assert float(metrics.nll(tree)["nll"][0]) == pytest.approx(exact, rel=1e-6)
 
 

@@ -12,6 +12,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import bmtl
+from bmtl.models import BayesianHeads, LinearHeads, TaskModel
+from bmtl.models.likelihoods import Categorical, Gaussian
 
 TASKS = ("a", "b", "c")
 ROWS = 6
@@ -28,6 +30,22 @@ def batch(rows: int = ROWS, seed: int = 0, missing: bool = True) -> tuple[Tensor
         y["b"][:2] = NAN
         y["c"][2:] = NAN
     return x, y
+
+
+def task_model(
+    trunk: nn.Module,
+    width: int,
+    classes: dict[str, int],
+    n_data: int | dict[str, int],
+    *,
+    noise: str = "parameter",
+    head: str = "linear",
+    generator: torch.Generator | None = None,
+) -> TaskModel:
+    """A `TaskModel` of targets with so many classes; 0 is a real target."""
+    likelihoods = {name: Categorical(count, noise) if count else Gaussian(noise) for name, count in classes.items()}
+    heads = {"linear": LinearHeads, "bayesian": BayesianHeads}[head]
+    return TaskModel(trunk, width, likelihoods, n_data, head=heads, generator=generator)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import logging
 import math
 from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
@@ -209,6 +210,52 @@ def auxiliary_guide(p, x, y):
         pyro.sample("idle", dist.Normal(p["loc_v"], p["rho"].exp()), infer={"is_auxiliary": True})
 
 
+def guide_of_the_observed(p, x, y):
+    """Draws what the model observes, in a task and (a datum of its own) in none."""
+    simple_guide(p, x, y)
+    with pyro.plate("a_rows", N_DATA, subsample=x):
+        pyro.sample("y_a", dist.Normal(p["loc_v"] * x[:, 1], p["rho"].exp()))
+    pyro.sample("total", dist.Normal(p["slope"], 1.0))
+
+
+def model_with_a_total(p, x, y):
+    simple_model(p, x, y)
+    pyro.sample("total", dist.Normal(p["w0"], 1.0), obs=torch.tensor(0.3))
+
+
+def coin_of_the_observed(p, x, y):
+    """Draws what the model observes, without reparameterisation."""
+    simple_guide(p, x, y)
+    pyro.sample("side", dist.Bernoulli(logits=p["slope"]))
+
+
+def model_with_a_coin(p, x, y):
+    simple_model(p, x, y)
+    with bmtl.task("b"):
+        pyro.sample("side", dist.Bernoulli(logits=p["w0"]), obs=torch.tensor(1.0))
+
+
+def guide_observes_too(p, x, y):
+    simple_guide(p, x, y)
+    pyro.sample("total", dist.Normal(p["slope"], 1.0), obs=torch.tensor(0.3))
+
+
+def plate_of_the_observed(p, x, y):
+    w = pyro.sample("w", dist.Normal(p["w0"], 1.0))
+    with bmtl.task_plate(TASKS, dim=-2):
+        v = pyro.sample("v", dist.Normal(w, p["tau"].exp()))
+        with pyro.plate("rows", N_DATA, subsample=x, dim=-1):
+            bmtl.observe("y", dist.Normal(x[:, 0] * v, p["sigma"].exp()), torch.stack([y[name] for name in TASKS]))
+
+
+def plate_of_the_observed_guide(p, x, y):
+    pyro.sample("w", dist.Normal(p["loc"], p["rho"].exp()))
+    with bmtl.task_plate(TASKS, dim=-2):
+        pyro.sample("v", dist.Normal(p["loc_v"], p["rho"].exp()))
+        with pyro.plate("rows", N_DATA, subsample=x, dim=-1):
+            pyro.sample("y", dist.Normal(p["slope"] * x[:, 1], p["rho"].exp()))
+
+
 def coins(p, x, y):
     """Latents without reparameterisation: shared, task a's, and one per datum of task b."""
     c = pyro.sample("c", dist.Bernoulli(p["w0"].sigmoid()))
@@ -320,6 +367,10 @@ FEATURES = {
     "coins": ((coins, coins_guide), "mc"),
     "coins in a task plate": ((plate_of_coins, plate_of_coins_guide), "mc"),
     "inner task plate": ((inner_task_plate, inner_task_plate_guide), "mc"),
+    "guide of the observed": ((model_with_a_total, guide_of_the_observed), "both"),
+    "guide of the observed in a task plate": ((plate_of_the_observed, plate_of_the_observed_guide), "both"),
+    "guide of an observed coin": ((model_with_a_coin, coin_of_the_observed), "mc"),
+    "guide that observes too": ((model_with_a_total, guide_observes_too), "both"),
     "loops": ((loops, simple_guide), "both"),
     "nested plates": ((nested_plates, simple_guide), "both"),
 }
@@ -340,10 +391,12 @@ def runs():
                 yield pytest.param(feature, estimator, particles, id=f"{feature}-{estimator}-{name}")
 
 
+@pytest.mark.filterwarnings("ignore:Found non-auxiliary vars in guide but not model")
 @pytest.mark.parametrize(("feature", "estimator", "particles"), list(runs()))
 def test_the_terms_add_up_with(feature, estimator, particles):
     losses = same_as_pyro(*programs(feature), estimator, particles)
     scored = {"guide factor, scored", "auxiliary coin", "coins", "coins in a task plate", "inner task plate"}
+    scored.add("guide of an observed coin")
     assert (losses.score is not None) == (feature in scored)
 
 
@@ -502,6 +555,30 @@ def test_a_task_plate_and_tagged_sites_give_the_same_losses():
     assert losses[0].sizes == losses[1].sizes == (N_DATA,) * 3
 
 
+@pytest.mark.filterwarnings("ignore:Found non-auxiliary vars in guide but not model")
+def test_log_q_of_what_the_model_observes_counts_in_the_task_that_observes_it():
+    def guide(p, x, y):
+        simple_guide(p, x, y)
+        with pyro.plate("a_rows", N_DATA, subsample=x):
+            pyro.sample("y_a", dist.Normal(0.0, p["rho"].exp()))
+
+    (model, plain), seed = NORMAL, 5
+    found = []
+    for program in (plain, guide):
+        torch.manual_seed(seed)
+        modules = (
+            Program(model, w0=0.4, tau=-0.2, sigma=0.1),
+            Program(program, loc=0.3, rho=-0.7, loc_v=-0.4, slope=0.6),
+        )
+        found.append(TaskELBO().task_losses(*modules, *batch()))
+    torch.manual_seed(seed)
+    drawn = poutine.trace(Program(guide, loc=0.3, rho=-0.7, loc_v=-0.4, slope=0.6)).get_trace(*batch()).nodes["y_a"]
+    log_q = drawn["fn"].log_prob(drawn["value"]).sum() * N_DATA / 6
+    assert found[0].names == found[1].names == ("a", "b")
+    assert_close(found[1].kl - found[0].kl, torch.stack([log_q, torch.zeros(())]))
+    assert_close([found[1].nll, found[1].shared], [found[0].nll, found[0].shared])
+
+
 def test_a_joint_guide_warns_once_and_its_entropy_counts_as_shared(caplog):
     program = Sites()
     guide = AutoMultivariateNormal(program)
@@ -509,7 +586,7 @@ def test_a_joint_guide_warns_once_and_its_entropy_counts_as_shared(caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             losses = elbo.task_losses(program, guide, *batch())
-    (record,) = [r for r in caplog.records if r.name == "bmtl.inference.elbo"]
+    (record,) = [r for r in caplog.records if r.name == "bmtl.inference.program_warnings"]
     assert "(a, b, c)" in record.getMessage()
     assert gradients(losses.shared, parameters_of(guide, None))["0.scale_unconstrained"].abs().sum() > 0
 
@@ -523,7 +600,7 @@ def test_a_joint_guide_of_one_tasks_latents_belongs_to_it(caplog):
     with caplog.at_level(logging.WARNING):
         torch.manual_seed(0)
         losses = TaskELBO().task_losses(program, guide, *batch())
-    assert not [r for r in caplog.records if r.name == "bmtl.inference.elbo"]
+    assert not [r for r in caplog.records if r.name == "bmtl.inference.program_warnings"]
     own = parameters_of(guide, None)
     for k in range(3):
         reached = {n for n, g in gradients(losses.kl_terms[k], own).items() if g.abs().sum() > 0}
@@ -797,14 +874,48 @@ def test_two_task_plates_of_different_tasks_are_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("error", "options"),
     [
-        {"estimator": "exact"},
-        {"balanced": "kl"},
-        {"normalize": "rows"},
-        {"num_particles": 0},
+        (ValueError, {"estimator": "exact"}),
+        (ValueError, {"balanced": "kl"}),
+        (ValueError, {"normalize": "rows"}),
+        (ValueError, {"num_particles": 0}),
+        (ValueError, {"num_particles": -1}),
+        (TypeError, {"num_particles": 2.0}),
+        (TypeError, {"num_particles": True}),
+        (TypeError, {"num_particles": NAN}),
+        (TypeError, {"vectorize_particles": 1}),
+        (TypeError, {"vectorize_particles": "yes"}),
+        (ValueError, {"max_plate_nesting": -1}),
+        (TypeError, {"max_plate_nesting": 1.5}),
+        (ValueError, {"n_data": -1}),
+        (ValueError, {"n_data": 0}),
+        (TypeError, {"n_data": 5.0}),
+        (TypeError, {"n_data": NAN}),
+        (TypeError, {"n_data": True}),
+        (TypeError, {"n_data": "5"}),
+        (TypeError, {"n_data": [5, 6]}),
+        (TypeError, {"n_data": torch.tensor(5)}),
+        (ValueError, {"n_data": {}}),
+        (ValueError, {"n_data": {"a": 5, "b": 0}}),
+        (ValueError, {"n_data": {"a": 5, "b": -2}}),
+        (TypeError, {"n_data": {"a": 5, "b": 2.5}}),
+        (TypeError, {"n_data": {"a": 5, "b": NAN}}),
+        (TypeError, {"n_data": {"a": 5, "b": True}}),
+        (TypeError, {"n_data": {0: 5}}),
+        (TypeError, {"n_data": {"": 5}}),
     ],
 )
-def test_unknown_options_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
+def test_options_of_another_kind_or_sign_are_refused_by_name(error, options):
+    (name,) = options
+    with pytest.raises(error, match=name) as raised:
         TaskELBO(**options)
+    wrong = options[name]
+    if isinstance(wrong, dict) and wrong:
+        wrong = list(wrong.values())[-1] if all(isinstance(key, str) and key for key in wrong) else next(iter(wrong))
+    assert str(wrong) in str(raised.value) or wrong == {}
+
+
+@pytest.mark.parametrize("n_data", [None, 5, np.int64(5), {"a": 5, "b": np.int32(3)}])
+def test_numbers_of_data_are_integers_of_any_kind(n_data):
+    assert TaskELBO(n_data=n_data).n_data == n_data

@@ -100,7 +100,7 @@ def test_every_choice_trains_and_predicts(noise, kind):
         "head_b.1": (7, 1, 7),
     }
     assert drawn.targets == tuple(TARGETS)
-    np.testing.assert_allclose(drawn.probability["c"].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(drawn.targets["c"].probability.sum(-1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("balancer", ["last-layer >> nash-mtl", "full >> pcgrad", "representation >> imtl-g"])

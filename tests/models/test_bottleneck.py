@@ -63,8 +63,8 @@ def test_every_choice_trains_and_predicts(own, noise, classification):
     drawn = bmtl.draw(model, svi.guide, inputs, y, num_draws=30)
     assert drawn.targets == tuple(TARGETS)
     assert not drawn.posterior, "z is a row's own"
-    assert drawn.epistemic["a"].min() > 0
-    np.testing.assert_allclose(drawn.probability["c"].sum(-1), 1, rtol=1e-5)
+    assert drawn.targets["a"].epistemic.min() > 0
+    np.testing.assert_allclose(drawn.targets["c"].probability.sum(-1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("beta", [1e-4, 0.3, 1.0])
@@ -160,7 +160,7 @@ def test_a_large_beta_forgets_x_and_a_small_one_keeps_it():
         for _ in range(150):
             svi.step(x, y)
         kept[beta] = divergence(model, x, n).mean().item()
-        error[beta] = np.mean((bmtl.draw(model, svi.guide, x).mean["a"] - y["a"].numpy()) ** 2)
+        error[beta] = np.mean((bmtl.draw(model, svi.guide, x).targets["a"].mean - y["a"].numpy()) ** 2)
     assert kept[100.0] < 0.02
     assert kept[1e-3] > 2
     assert error[100.0] > 0.8 * y["a"].var().item()

@@ -106,10 +106,10 @@ def test_a_draw_is_one_thinned_network_for_all_rows():
     assert draws.posterior["dropout_0"].shape == (30, 4)
     assert draws.posterior["dropout_2"].shape == (30, 8)
     model.set_noise({"a": 1e-6})
-    values = bmtl.draw(model, guide, same, num_draws=30).predictive["a"]
+    values = bmtl.draw(model, guide, same, num_draws=30).targets["a"].draws
     np.testing.assert_allclose(values[:, :20], values[:, 20:], atol=1e-4)
     assert values.std(axis=0).min() > 0
-    chunked = bmtl.draw(model, guide, same, num_draws=30, batch_size=7).predictive["a"]
+    chunked = bmtl.draw(model, guide, same, num_draws=30, batch_size=7).targets["a"].draws
     np.testing.assert_allclose(chunked, values, atol=1e-4)
 
 
@@ -126,9 +126,9 @@ def test_predictions_are_the_mixture_over_masks():
     mean = x @ weight + bias
     variance = (x * weight).square().sum(1) * rate / (1 - rate)
     error = (variance / 500).sqrt()
-    assert (abs(draws.mean["a"] - mean.numpy()) < 4 * error.numpy()).all()
+    assert (abs(draws.targets["a"].mean - mean.numpy()) < 4 * error.numpy()).all()
     total = (variance + 0.25).numpy()
-    np.testing.assert_allclose(draws.predictive["a"].var(axis=0), total, rtol=5 * math.sqrt(2 / 500))
+    np.testing.assert_allclose(draws.targets["a"].draws.var(axis=0), total, rtol=5 * math.sqrt(2 / 500))
 
 
 def test_it_trains_by_balanced_svi():
@@ -151,7 +151,7 @@ def test_the_guide_draws_other_latents_too():
     sites = poutine.trace(guide.eval()).get_trace(x).stochastic_nodes
     assert sites == ["dropout_0", "dropout_1", "dropout_2", "log_variance_a", "log_variance_b"]
     draws = bmtl.draw(model, guide, x, y, num_draws=3)
-    assert draws.log_likelihood["a"].shape == (3, 20)
+    assert draws.targets["a"].log_likelihood.shape == (3, 20)
 
 
 def test_vectorised_particles_are_networks_of_their_own():

@@ -268,12 +268,12 @@ def test_draws_are_those_of_the_closed_form():
     assert not draws.posterior
     for name in TARGETS:
         p = poutine.trace(model).get_trace(x).nodes[f"y_{name}"]["fn"]
-        assert draws.predictive[name].shape == (500, 20)
-        torch.testing.assert_close(torch.tensor(draws.mean[name]), p.mean.detach())
+        assert draws.targets[name].draws.shape == (500, 20)
+        torch.testing.assert_close(torch.tensor(draws.targets[name].mean), p.mean.detach())
         exact = stats.t(p.df.detach(), loc=p.loc.detach(), scale=p.scale.detach())
-        torch.testing.assert_close(torch.tensor(draws.pit[name][2:]), torch.tensor(exact.cdf(y[name]))[2:])
+        torch.testing.assert_close(torch.tensor(draws.targets[name].pit[2:]), torch.tensor(exact.cdf(y[name]))[2:])
         torch.testing.assert_close(
-            torch.tensor(draws.log_likelihood[name][0, 2:]), torch.tensor(exact.logpdf(y[name]))[2:]
+            torch.tensor(draws.targets[name].log_likelihood[0, 2:]), torch.tensor(exact.logpdf(y[name]))[2:]
         )
 
 

@@ -92,10 +92,10 @@ def test_it_trains_and_predicts():
         svi.step(x, y)
     assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
     draws = bmtl.draw(model, model.guide(), x, y, num_draws=7)
-    assert draws.predictive["a"].shape == (7, 20)
+    assert draws.targets["a"].draws.shape == (7, 20)
     trace = poutine.trace(model).get_trace(x)
     assert not trace.observation_nodes
-    torch.testing.assert_close(torch.tensor(draws.mean["b"]).float(), trace.nodes["y_b"]["fn"].mean.detach())
+    torch.testing.assert_close(torch.tensor(draws.targets["b"].mean).float(), trace.nodes["y_b"]["fn"].mean.detach())
 
 
 def test_own_inputs_that_are_equal_give_what_common_inputs_give():

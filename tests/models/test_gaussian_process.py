@@ -204,16 +204,18 @@ def test_predictions_follow_the_parameters_and_split_their_variance():
     fresh.load_state_dict(model.state_dict())
     third = bmtl.draw(fresh, fresh.guide(), x, y, num_draws=5)
     for name in TARGETS:
-        assert np.abs(first.mean[name] - second.mean[name]).max() > 1e-4
-        np.testing.assert_allclose(second.mean[name], third.mean[name], atol=1e-5)
+        assert np.abs(first.targets[name].mean - second.targets[name].mean).max() > 1e-4
+        np.testing.assert_allclose(second.targets[name].mean, third.targets[name].mean, atol=1e-5)
         noise = math.exp(10 * model.scaled_log_variance[TARGETS.index(name)].item())
-        np.testing.assert_allclose(second.aleatoric[name], noise, rtol=1e-5)
-        scale = second.distribution[name]["scale"]
+        np.testing.assert_allclose(second.targets[name].aleatoric, noise, rtol=1e-5)
+        scale = second.targets[name].law.parameters["scale"]
         assert scale.shape == (1, 20)
-        np.testing.assert_allclose(scale[0] ** 2, second.aleatoric[name] + second.epistemic[name], rtol=1e-4)
+        np.testing.assert_allclose(
+            scale[0] ** 2, second.targets[name].aleatoric + second.targets[name].epistemic, rtol=1e-4
+        )
     far = bmtl.draw(model, svi.guide, x + 100)
     c = model.task_covariance().diagonal().detach().numpy()
-    np.testing.assert_allclose([far.epistemic[name][0] for name in TARGETS], c, rtol=1e-3)
+    np.testing.assert_allclose([far.targets[name].epistemic[0] for name in TARGETS], c, rtol=1e-3)
 
 
 def test_related_tasks_are_found_and_help_each_other():
@@ -234,7 +236,7 @@ def test_related_tasks_are_found_and_help_each_other():
     correlation = drawn.posterior["task_correlation"][0]
     np.testing.assert_allclose(correlation.diagonal(), 1, rtol=1e-5)
     assert correlation[0, 1] < -0.8
-    error = np.abs(drawn.mean["b"][right.numpy()] - hidden.numpy()).mean()
+    error = np.abs(drawn.targets["b"].mean[right.numpy()] - hidden.numpy()).mean()
     assert error < 0.35, "their mean absolute value is 0.6"
 
 

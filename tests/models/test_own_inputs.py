@@ -88,5 +88,5 @@ def test_they_train_under_balancers_and_predict(make, guide, balancer):
     assert (losses[-5:].mean(0) < losses[:5].mean(0)).all()
     drawn = bmtl.draw(model, posterior, x, y, num_draws=5)
     for name, size in SIZES.items():
-        assert drawn.probability[name].shape == (size, CLASSES)
-        assert drawn.log_likelihood[name].shape == (5, size)
+        assert drawn.targets[name].probability.shape == (size, CLASSES)
+        assert drawn.targets[name].log_likelihood.shape == (5, size)

@@ -400,9 +400,9 @@ def test_every_preset_trains_resumes_and_predicts(preset, regression):
         assert torch.equal(one, two)
     drawn = bmtl.draw(model, model.guide(), x, y, num_draws=3)
     for name in TASKS:
-        assert drawn.predictive[name].shape[-1] == len(x[name])
+        assert drawn.targets[name].draws.shape[-1] == len(x[name])
         if not regression:
-            np.testing.assert_allclose(drawn.probability[name].sum(-1), 1.0, rtol=1e-5)
+            np.testing.assert_allclose(drawn.targets[name].probability.sum(-1), 1.0, rtol=1e-5)
     assert model.step == 3, "predictions are no steps"
 
 
@@ -428,8 +428,8 @@ def test_without_variance_draws_are_the_mean_prediction():
     mean = bmtl.draw(model, model.guide(), x, num_draws=1)
     for t, name in enumerate(TASKS):
         expected = (model.encoders[0].mean(x[name]) @ model.classifiers.loc[t].mT).softmax(-1).detach().numpy()
-        np.testing.assert_allclose(drawn.probability[name], expected, atol=1e-4)
-        np.testing.assert_allclose(mean.probability[name], expected, atol=1e-6)
+        np.testing.assert_allclose(drawn.targets[name].probability, expected, atol=1e-4)
+        np.testing.assert_allclose(mean.targets[name].probability, expected, atol=1e-6)
 
 
 def test_parts_of_a_prediction_share_their_global_draws():

@@ -156,7 +156,8 @@ def test_classes_learnt_by_one_task_help_the_others():
         train(model, x, y, 100, lr=0.05)
         drawn = bmtl.draw(model, model.guide(), {name: rows for name, (rows, _) in test.items()}, num_draws=20)
         accuracy[preset] = {
-            name: (drawn.probability[name].argmax(-1) == label.numpy()).mean() for name, (_, label) in test.items()
+            name: (drawn.targets[name].probability.argmax(-1) == label.numpy()).mean()
+            for name, (_, label) in test.items()
         }
     assert min(accuracy["VMTL"].values()) > 0.65, accuracy
     assert accuracy["VMTL"]["poorer"] > accuracy["VSTL"]["poorer"] + 0.1, accuracy

@@ -19,6 +19,7 @@ from bmtl.inference.balancing.geometry.full import Full
 from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
 from bmtl.inference.balancing.transforms.ew import EW
 from bmtl.inference.errors import NonFinite, NonPositiveLoss
+from bmtl.inference.tasks_seen_together import TasksSeenTogether
 from bmtl.tasks import check_names
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Balancer(nn.Module):
         self.heads = heads
         self.names: tuple[str, ...] = ()
         self._told: set[str] = set()
+        self._together = TasksSeenTogether()
 
     @classmethod
     def of(cls, *slots: Slot, heads: Literal["transform", "alpha"] = "transform") -> Balancer:
@@ -175,6 +177,8 @@ class Balancer(nn.Module):
         cut = objective.marks.cut
         if len(self.names) == 1 and self.weighting is not None:
             self._warn_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
+        if self.weighting is not None:
+            self._together.step(self.names, ctx.active, self.weighting.name)
         if not self.compares or (len(objective.names) < 2 and not cut):
             backward(objective.weighted(loss_derivatives), objective.unweighted(loss_derivatives))
         elif not objective.names:  # nobody has a label: only the terms of weight 1 are left

@@ -58,15 +58,16 @@ class Objective:
     Attributes:
         names: The K tasks.
         losses: Loss values ``(K,)``, float64 on the host.
-        rows: K scalars in the graph, ``losses[k] * scale == units[k] * rows[k]``, in the mean over several processes.
-        per_datum_scale: Float64 on the host ``(K,)``: one over the number of data.
+        rows: K scalars in the graph. The loss whose gradient is taken is ``per_datum_scale[k] * rows[k]``, in the mean over
+            several processes: ``losses[k] * scale``, or an unbiased estimate of it under ``normalize="task_mean"``.
+        per_datum_scale: Float64 on the host ``(K,)``: one over the number of data, times `scale`.
         unweighted_terms: Terms of weight 1 (KL divergences), ``()``, or None.
         scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.
         marks: The tensors marked by `bmtl.shared`.
         parameter_names: Names of the model's and guide's parameters by their `id`, for messages.
         parameters: All of them, in the order that processes which train together share.
-        scale: What `units` and `rest` are multiplied by beside, so that float16 can hold the gradients. A geometry measures
-            gradients without it, and writes them with it.
+        scale: What `per_datum_scale` and `unweighted_terms` are multiplied by, so that float16 can hold the gradients. A
+            geometry measures gradients without it, and writes them with it.
         halves: The same of either half of the batch, where the geometry asked for two samples; all else is their mean.
         rerun: Runs guide and model once more on the batch, from the marked tensors on, with new draws of all latents; where
             the graph is cut.

@@ -14,7 +14,7 @@ from bmtl.datasets.tables.column import RawTable, names_of
 from bmtl.datasets.tables.date_fields import DateOrder
 from bmtl.datasets.tables.kinds import KindLike
 from bmtl.datasets.tables.labels import Labels, read_labels, with_common_classes
-from bmtl.datasets.tables.number_fields import Decimal, Decimals
+from bmtl.datasets.tables.number_fields import Decimal
 from bmtl.datasets.tables.reading import ENDINGS, read_table
 from bmtl.datasets.tables.roles import find_roles
 from bmtl.datasets.tables.wide import TableOptions, decimals_of, labels_of, pieces_of_table
@@ -140,10 +140,9 @@ def read(
         events=events,
         vectors=vectors,
     )
-    labels = labels_of(table, roles, decimals_of(table, roles, options))
-    return MultiTaskData(
-        name=_stem(found), citation=f"The file {found.name}.", **pieces_of_table(table, labels, roles, options)
-    )
+    decimals = decimals_of(table, roles, options)
+    pieces = pieces_of_table(table, labels_of(table, roles, decimals), roles, decimals, options)
+    return MultiTaskData(name=_stem(found), citation=f"The file {found.name}.", **pieces)
 
 
 def _stem(file: Path) -> str:
@@ -178,15 +177,15 @@ def _pieces_of_folder(
     roles = find_roles(table, targets=label[0], ignore=ignore, split=split, groups=groups, kinds=of_features or None)
     ends = np.cumsum([len(own) for own in tables.values()]).tolist()
     places = {task: slice(end - len(own), end) for (task, own), end in zip(tables.items(), ends, strict=True)}
+    # The other files' labels may be written in another way, so only this file's are evidence, with the features.
+    decimals = decimals_of(table, replace(roles, targets={}), options)
     own: dict[str, Labels] = {}
     for task, rows in places.items():
         column = table.columns[label[0]].take(rows)
-        # The other files' labels may be written in another way, so only this file's are evidence, with the features.
-        evidence = [column, *(table.columns[name] for name in roles.features)]
         kind = kinds.get(task) if isinstance(kinds, Mapping) else kinds
-        own[task] = read_labels(task, column, kind, Decimals(evidence, options.decimal, tables[task].delimiter).style)
+        own[task] = read_labels(task, column, kind, decimals.joined(column).style)
     labels = {task: _placed(found, places[task], len(table)) for task, found in with_common_classes(own).items()}
-    return pieces_of_table(table, labels, replace(roles, targets={}), options)
+    return pieces_of_table(table, labels, roles, decimals, options)
 
 
 def _placed(labels: Labels, rows: slice, num_rows: int) -> Labels:

@@ -200,8 +200,8 @@ class MultiTaskData:
         options = TableOptions(
             units, decimal, dates, proportion, validation, validation_from, seed, scale, clip, {"missing": tokens}
         )
-        labels = labels_of(table, roles, decimals_of(table, roles, options))
-        return cls(name=name, **pieces_of_table(table, labels, roles, options))
+        decimals = decimals_of(table, roles, options)
+        return cls(name=name, **pieces_of_table(table, labels_of(table, roles, decimals), roles, decimals, options))
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Targets with their scalers, and the parts that their labels allow."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
-from bmtl.datasets import splits
+from bmtl.datasets import checks, splits
 from bmtl.targets import Family, Target
 from bmtl.targets.names import check_name
 
@@ -145,7 +146,6 @@ def units_of(units: str | Mapping[str, str], families: Mapping[str, Family]) -> 
     """
     if isinstance(units, str):
         return {name: units for name, family in families.items() if not hasattr(family, "classes")}
-    unknown = [name for name in units if name not in families]
-    if unknown:
-        raise ValueError(f"`units` names the unknown {unknown[0]!r}; the targets are: {', '.join(families)}.")
-    return dict(units)
+    found = {unicodedata.normalize("NFC", name).strip(): unit for name, unit in units.items()}
+    checks.names_of_targets("units", found, families)
+    return found

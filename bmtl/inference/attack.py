@@ -337,7 +337,7 @@ def _averaged(log_p: Tensor) -> Tensor:
 
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> int:
-    """How many plates stand in each other at most."""
+    """How deep plates are nested at most."""
     with torch.no_grad(), evaluating(model, guide), forked(None):
         proposal = poutine.trace(guide).get_trace(x)
         trace = poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)

@@ -54,6 +54,9 @@ class BalancedTraining(LightningModule):
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
     ``val/loss`` after each epoch.
 
+    Under a `Trainer` of your own Lightning moves batches to the device: it knows tensors in dicts, tuples and dataclasses,
+    and whatever has a method ``to``. `fit` moves all that `bmtl.inputs` knows.
+
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
 
@@ -118,10 +121,6 @@ class BalancedTraining(LightningModule):
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and not self.trainer.enable_validation:
             raise ValueError("ReduceLROnPlateau waits for a validation loss, 'val/loss'; give validation batches.")
         return [optimizer], [scheduler]
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """A batch on the device; Lightning itself knows no kinds of inputs but its own."""
-        return moved(batch, device)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""
@@ -218,6 +217,13 @@ class BalancedTraining(LightningModule):
         self.validation = checkpoint["bmtl"]["validation"]
 
 
+class _FromLoaders(BalancedTraining):
+    """Training on loaders of batches of any kind of inputs. (A data module has a hook of its own to move its batches.)"""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return moved(batch, device)
+
+
 def fit(
     svi: BalancedSVI,
     train: Iterable[Any],
@@ -292,7 +298,7 @@ def fit(
             raise CheckpointError(f"{resume} was written by bmtl.inference.checkpoint.save; take it up with its load.")
         resumed = saved["epoch"]
         del saved
-    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
+    module = _FromLoaders(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
     best = KeepBest(svi) if val is not None and restore_best else None
     used: list[Callback] = [*callbacks, *([best] if best else [])]
     if patience is not None:

@@ -150,7 +150,7 @@ def test_split_and_groups_are_columns_and_no_features(folder):
         ({"a": "x,y\n"}, {}, "has no rows below its header x, y"),
         ({"a": "x,label\n1,2\n"}, {}, "a.csv has no column 'y' for the target 'y'. Its columns are: x, label"),
         ({"a": "x,y\n1,2\n"}, {"groups": "patient"}, "has no column 'patient' for groups"),
-        ({"a": "y\n1\n"}, {}, "has no column of features besides y"),
+        ({"a": "y\n1\n"}, {}, "has the one column 'y'"),
         ({"a": "x,y\n1,red\n"}, {"kinds": "real"}, "a.csv, row 2, column 'y': 'red' is no number"),
         ({"a": "x,y\n1,2\n", "b": "x,y\n1,2\n2,?\n3,2 kg\n"}, {}, "b.csv, row 4, column 'y': '2 kg' is no number"),
         ({"a": "x,y\n1,2\n", "b": "x,y\n1,?\n"}, {}, "'b' has no label: the column 'y' of b.csv is empty"),

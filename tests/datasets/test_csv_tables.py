@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -270,7 +270,6 @@ LABEL = st.one_of(
 )
 
 
-@settings(max_examples=40)
 @given(st.lists(LABEL, min_size=5, max_size=30))
 def test_labels_of_a_file_are_read_back(tmp_path_factory, fields):
     numbers = [field for field in fields if field and field[0] in "-0123456789" and field != "-"]
@@ -344,6 +343,24 @@ def test_what_does_not_fit_is_refused(save, changes, options, message):
     path = save(wide().assign(**changes))
     with pytest.raises(ValueError, match=message):
         load(f"csv:{path}", **{**OPTIONS, **options})
+
+
+def test_names_of_columns_may_be_given_in_another_unicode_form(save):
+    table = wide().rename(columns={"strength": "force\u0301", "age": "a  g\ne", "city": "ci\u0301ty"})
+    data = load(
+        f"csv:{save(table)}",
+        targets="forc\u00e9",
+        ignore=["id", "smiles", "patient", "price"],
+        kinds={"a g e": "number", "cíty": "category"},
+        units={"force\u0301": "N"},
+    )
+    assert {name: target.unit for name, target in data.targets.items()} == {"forcé": "N"}
+    assert [feature.name for feature in data.inputs.encoding.features][:3] == ["fold", "a g e", "cíty"]
+
+
+def test_a_file_of_one_column_asks_for_its_delimiter(save):
+    with pytest.raises(ValueError, match="has the one column 'a b y'. Is it delimited by something else"):
+        load(f"csv:{save('a b y' + chr(10) + '1 2 3' + chr(10))}")
 
 
 def test_a_file_alone_needs_no_options_where_its_labels_are_y(save):

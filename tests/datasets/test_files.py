@@ -4,7 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
@@ -139,7 +139,6 @@ def test_a_member_that_is_no_array_is_no_array(tmp_path):
             archive.array(name)
 
 
-@settings(max_examples=60)
 @given(st.data())
 def test_one_flipped_bit_is_found_or_harmless(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("bits") / "a.npz"

@@ -10,7 +10,7 @@ import numpy as np
 
 from bmtl.datasets.checks import meant
 
-MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "?", "-", "<na>")
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?", "-", "<na>"})
 """Fields that are a missing value, in lower case; they are recognised in any case."""
 
 
@@ -19,7 +19,14 @@ def cleaned(text: str, missing: frozenset[str] = frozenset()) -> str | None:
     text = text.strip()
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return None if text.lower() in MISSING or text in missing else text
+    if len(text) < 5 and text.lower() in MISSING:  # none of them is longer
+        return None
+    return None if text in missing else text
+
+
+def spelled(name: str) -> str:
+    """The name of a column as tables spell it: in Unicode NFC, and any white space as one space."""
+    return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
 def number_text(value: float) -> str:
@@ -171,8 +178,12 @@ class RawTable:
         origin = Origin(tuple(part for table in tables for part in table.origin.parts))
         columns = {}
         for name in first.columns:
-            texts = [text for table in tables for text in table.columns[name].as_texts()]
-            columns[name] = Column(name, origin, texts)
+            own = [table.columns[name] for table in tables]
+            values = [column.values for column in own if column.values is not None]
+            if len(values) == len(own) and len({column.dates for column in own}) == 1:
+                columns[name] = Column(name, origin, values=np.concatenate(values), dates=own[0].dates)
+            else:
+                columns[name] = Column(name, origin, [text for column in own for text in column.as_texts()])
         notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
         return RawTable(columns, origin, first.delimiter, notes)
 

@@ -40,14 +40,13 @@ def order_of(column: Column, given: DateOrder | None = None) -> DateOrder | None
         return None
     if all(_YEAR_FIRST.fullmatch(text) for _, text in present):
         return "year-first"
-    found = [_YEAR_LAST.fullmatch(text) for _, text in present]
-    if not all(found):
+    if not all(_YEAR_LAST.fullmatch(text) for _, text in present):
         return None
-    first = max(int(match[1]) for match in found if match)
-    second = max(int(match[3]) for match in found if match)
     if given in ("day-first", "month-first"):
         return given
-    if first > 12 or all(match[2] == "." for match in found if match):
+    found = [match for _, text in present if (match := _YEAR_LAST.fullmatch(text))]
+    first, second = (max(int(match[group]) for match in found) for group in (1, 3))
+    if first > 12 or all(match[2] == "." for match in found):
         return "day-first"
     if second > 12:
         return "month-first"

@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bmtl.datasets.tables.column import MISSING, Column, Origin, RawTable, cleaned
+from bmtl.datasets.tables.column import Column, Origin, RawTable, cleaned, spelled
+from bmtl.datasets.tables.number_fields import NumberStyle, parse
 from bmtl.targets.names import check_text
 
 _BYTE_ORDER_MARKS = (
@@ -163,6 +164,8 @@ def _found_delimiter(path: Path, text: str) -> str:
 
 
 def _ragged(header: Sequence[str], body: Sequence[tuple[int, list[str]]]) -> str:
+    if header[0].startswith("#"):
+        return " The header is a comment: begin the file with the columns' names."
     if all(len(row) == len(header) + 1 for _, row in body):
         return " Every row has one more: name the column of row names in the header."
     return " Quote a field that holds the delimiter, or fill the row up."
@@ -187,7 +190,7 @@ def _names(path: Path, header: list[str], body: list[tuple[int, list[str]]]) -> 
             if place == len(header) - 1 and not any(map(str.strip, fields)):
                 continue  # each row ends with a delimiter
             raise ValueError(f"{path}: column {place + 1} has no name in the header. Name it there, or remove it.")
-        name = check_text("column", re.sub(r"\s+", " ", given))
+        name = check_text("column", spelled(given))
         if name in where:
             raise ValueError(
                 f"{path} has two columns {name!r}, the {where[name] + 1}. and the {place + 1}. Rename one."
@@ -202,8 +205,4 @@ def _counts(fields: Sequence[str]) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text.strip().lower() in MISSING
-    return True
+    return cleaned(text) is None or parse(text.strip(), NumberStyle()) is not None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bmtl.datasets.tables.column import Column, Origin, RawTable, cleaned
+from bmtl.datasets.tables.column import Column, Origin, RawTable, cleaned, spelled
 from bmtl.targets.names import check_text
 
 _EPOCH = pd.Timestamp("1970-01-01")
@@ -55,7 +55,8 @@ def raw_table(frame: pd.DataFrame, *, source: str = "the data frame", missing: S
     origin = Origin(((source, [_label(label) for label in frame.index.tolist()]),))
     columns: dict[str, Column] = {}
     for place, given in enumerate(frame.columns):
-        name = check_text("column", str(given) if isinstance(given, int) else given)
+        text = str(given) if isinstance(given, int) else given
+        name = check_text("column", spelled(text) if isinstance(text, str) else text)
         if name in columns:
             raise ValueError(f"{source} has two columns {name!r}. Rename one.")
         columns[name] = _column(name, frame.iloc[:, place], origin, frozenset(missing))

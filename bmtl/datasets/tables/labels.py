@@ -122,7 +122,7 @@ def _of_numbers(target: str, column: Column, parsed: Kind | None, style: NumberS
 
 def _intervals(column: Column, style: NumberStyle, mixed: str) -> np.ndarray:
     """Lower and upper ends ``(N, 2)``, NaN where missing."""
-    if column.values is not None:
+    if column.values is not None or not any(text[0] in "<>≤≥" for _, text in column.present()):
         return np.repeat(parse_all(column, style, mixed)[:, None], 2, axis=1)
     found = np.full((len(column), 2), np.nan)
     for row, text in column.present():
@@ -167,11 +167,12 @@ def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: 
                 f"Target {target!r} is ordinal, and the order of {', '.join(found[:10])} is not known. Give the levels "
                 f"from the lowest: kinds={target}:ordinal({','.join(found[:10])})."
             )
+        _check_spelling(target, column, found)
     labelled = int((~column.missing).sum())
     if too_many(len(found), labelled):
         raise ValueError(
-            f"Target {target!r} has {len(found):,} different texts in {labelled:,} rows with a label, too many for "
-            "classes. Leave the column out, or give its labels as numbers."
+            f"Target {target!r} has {len(found):,} different texts, such as {found[0]!r}, in {labelled:,} rows with a "
+            "label, too many for classes. Leave the column out, or give its labels as numbers."
         )
     if len(found) < 2:
         raise ValueError(
@@ -185,6 +186,19 @@ def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: 
     if len(found) == 2 and not column.levels and numbers is None:
         found = _event_last(found)
     return Labels(index_of_classes(target, texts, found), of_classes(family, found))
+
+
+def _check_spelling(target: str, column: Column, classes: Sequence[str]) -> None:
+    """Refuse classes that differ in case alone; naming the classes allows them."""
+    first: dict[str, str] = {}
+    for name in classes:
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            row = next(row for row, text in column.present() if text == name)
+            raise ValueError(
+                f"{column.at(row)}: {name!r} and {other!r} differ in case alone. Write them alike, or name the classes of "
+                f"target {target!r}: -d 'kinds={target}:classes({','.join(classes)})'."
+            )
 
 
 def _event_last(found: list[str]) -> list[str]:

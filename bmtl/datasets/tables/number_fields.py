@@ -8,6 +8,7 @@ readings, from the file's other columns. What stays ambiguous is an error, never
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -88,6 +89,9 @@ def parse_all(column: Column, style: NumberStyle, way_out: str) -> np.ndarray:
             raise ValueError(f"{column.at(row)}: {column.values[row]} is not finite. {way_out}")
         return column.values
     numbers = np.full(len(column), np.nan)
+    if style == NumberStyle() and (plain := _plain([text for _, text in column.present()])) is not None:
+        numbers[~column.missing] = plain
+        return numbers
     for row, text in column.present():
         number = parse(text, style)
         if number is None:
@@ -130,9 +134,19 @@ class Decimals:
             raise ValueError(f"decimal is 'point' or 'comma'; got {decimal!r}.")
         self._given = decimal
         self._delimiter = delimiter
-        scans = [scan for column in columns if column.values is None and isinstance(scan := _scan(column), _Scan)]
-        # A column that can be read in one way only says how its file writes numbers.
-        self._evidence = {next(iter(scan.readable)) for scan in scans if len(scan.readable) == 1}
+        self._scans = {column: _scan(column) for column in columns if column.values is None}
+
+    def joined(self, column: Column) -> "Decimals":
+        """With another column as evidence."""
+        more = Decimals([column], self._given, self._delimiter)
+        more._scans |= self._scans
+        return more
+
+    @cached_property
+    def _evidence(self) -> set[Decimal]:
+        """What separates decimals in the columns that can be read in one way only."""
+        found = [scan.readable for scan in self._scans.values() if isinstance(scan, _Scan)]
+        return {next(iter(readable)) for readable in found if len(readable) == 1}
 
     def style(self, column: Column, way_out: str) -> NumberStyle | None:
         """How a column's numbers are written; None if no field of it is a number.
@@ -146,7 +160,7 @@ class Decimals:
         """
         if column.values is not None:
             return NumberStyle()
-        scan = _scan(column)
+        scan = self._scans[column] if column in self._scans else _scan(column)
         if scan is None:
             return None
         if isinstance(scan, str):
@@ -185,7 +199,7 @@ def _scan(column: Column) -> _Scan | str | None:
         return None
     fields = [text for _, text in present]
     bare = [marked[2] if (marked := _MARK.fullmatch(text)) else text for text in fields]
-    if fields == bare and _plain(fields):
+    if fields == bare and _plain(fields) is not None:
         # Points alone may be thousands separators (1.234): only where each of them could be one.
         pointed = [text for text in fields if "." in text]
         both = all(_GROUPED["comma"].fullmatch(text) for text in pointed)
@@ -229,11 +243,12 @@ def _fault(column: Column, present: Sequence[tuple[int, str]], bare: Sequence[st
     return None
 
 
-def _plain(fields: Sequence[str]) -> bool:
-    """Whether every field is a number as Python writes it; fast."""
-    if not set().union(*fields) <= _PLAIN_LETTERS:
-        return False
+def _plain(fields: Sequence[str]) -> np.ndarray | None:
+    """Numbers that are all written as Python writes them; None if one is not. A fast way for the usual column."""
+    if not set("".join(fields)) <= _PLAIN_LETTERS:
+        return None
     try:
-        return all(np.isfinite(list(map(float, fields))))
+        numbers = np.array(list(map(float, fields)))
     except ValueError:
-        return False
+        return None
+    return numbers if np.isfinite(numbers).all() else None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bmtl.datasets.checks import meant
-from bmtl.datasets.tables.column import RawTable, names_of
+from bmtl.datasets.tables.column import RawTable, names_of, spelled
 from bmtl.datasets.tables.features import FEATURES
 from bmtl.datasets.tables.kinds import KindLike
 from bmtl.targets.names import check_name
@@ -65,9 +65,15 @@ def find_roles(
         ValueError: If there is no such column, one has two uses, no target or no feature is left, or an option names
             something else than a target or column.
     """
-    components = {name: _parts(columns) for name, columns in (vectors or {}).items()}
-    events = dict(events or {})
-    wanted = list(dict.fromkeys([*names_of(targets), *components]))
+    components = {spelled(name): _parts(columns) for name, columns in (vectors or {}).items()}
+    events = {spelled(target): spelled(column) for target, column in (events or {}).items()}
+    split, groups = (None if name is None else spelled(name) for name in (split, groups))
+    wanted = list(dict.fromkeys([*map(spelled, names_of(targets)), *components]))
+    if len(table.columns) == 1:
+        raise ValueError(
+            f"{table.source} has the one column {next(iter(table.columns))!r}. Is it delimited by something else than , ; | "
+            "or a tab?"
+        )
     if not wanted:
         raise ValueError(
             f"Name the columns of {table.source} that are targets: targets=..., as in -d "
@@ -80,7 +86,7 @@ def find_roles(
     uses = [(f"the target {target!r}", column) for target, own in columns.items() for column in own]
     uses += [(f"the event of {target!r}", column) for target, column in events.items()]
     uses += [(what, name) for what, name in (("split", split), ("groups", groups)) if name is not None]
-    uses += [("ignore", name) for name in names_of(ignore)]
+    uses += [("ignore", spelled(name)) for name in names_of(ignore)]
     used: dict[str, str] = {}
     for what, name in uses:
         table.column(name, what)
@@ -94,7 +100,10 @@ def find_roles(
     features = tuple(name for name in table.columns if name not in used)
     if not features:
         raise ValueError(f"{table.source} has no column of features besides {', '.join(used)}.")
-    by_name = dict(kinds) if isinstance(kinds, Mapping) else dict.fromkeys(columns, kinds) if kinds is not None else {}
+    if isinstance(kinds, Mapping):
+        by_name = {spelled(name): kind for name, kind in kinds.items()}
+    else:
+        by_name = {} if kinds is None else dict.fromkeys(columns, kinds)
     _check_kinds(by_name, columns, features)
     return Roles(
         targets={check_name("target", target): own for target, own in columns.items()},
@@ -108,7 +117,7 @@ def find_roles(
 
 
 def _parts(columns: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(part.strip() for part in columns.split("+")) if isinstance(columns, str) else tuple(columns)
+    return tuple(map(spelled, columns.split("+") if isinstance(columns, str) else columns))
 
 
 def _check_kinds(kinds: Mapping[str, KindLike], targets: Iterable[str], features: Iterable[str]) -> None:

@@ -77,7 +77,7 @@ def labels_of(table: RawTable, roles: Roles, decimals: Decimals) -> dict[str, La
 
 
 def pieces_of_table(
-    table: RawTable, labels: Mapping[str, Labels], roles: Roles, options: TableOptions
+    table: RawTable, labels: Mapping[str, Labels], roles: Roles, decimals: Decimals, options: TableOptions
 ) -> dict[str, Any]:
     """Inputs, targets, rows, scaling and notes of `MultiTaskData`.
 
@@ -85,6 +85,7 @@ def pieces_of_table(
         table: All rows.
         labels: Target -> labels of all rows.
         roles: What the columns are for.
+        decimals: How numbers are written.
         options: How they become a data set.
 
     Raises:
@@ -116,7 +117,7 @@ def pieces_of_table(
         roles.features,
         rows["train"],
         kinds=roles.feature_kinds,
-        style=decimals_of(table, roles, options).style,
+        style=decimals.style,
         order=lambda column: order_of(column, options.dates),
     )
     if not features:

@@ -115,6 +115,7 @@ def test_further_fields_may_be_missing(read):
         ("a,b\n1,2\n3\n", "t.csv", "t.csv, row 3: 1 fields, and the header has 2. Quote a field"),
         ("a,b\n1,2,3\n", "t.csv", "row 2: 3 fields, .* Every row has one more: name the column of row names"),
         ("a,b\n1,2\n3,4,5,6\n", "t.csv", "row 3: 4 fields"),
+        ("# made today\na,b\n1,2\n", "t.csv", "row 2: 2 fields, and the header has 1. The header is a comment"),
         ("a,a\n1,2\n", "t.csv", "has two columns 'a', the 1. and the 2. Rename one"),
         ("caf\u00e9,cafe\u0301\n1,2\n", "t.csv", "two columns 'café'"),
         ("a,,b\n1,2,3\n", "t.csv", "column 2 has no name"),

@@ -79,6 +79,11 @@ def test_one_odd_label_is_an_error_and_no_class(column, odd, place):
     ("fields", "kind", "message"),
     [
         (["", "NA"], None, "has no label: the column 'price' of wide.csv is empty"),
+        (
+            ["Yes", "no", "yes"],
+            None,
+            r"row 4, column 'price': 'yes' and 'Yes' differ in case alone. .*classes\(Yes,no,yes\)",
+        ),
         (["a", "a"], None, "has the one label 'a' .*binary.a,other."),
         (["a", "b"], "real", "row 2, column 'price': 'a' is no number.*of the kind real"),
         (["1", "x"], "count", "row 3, column 'price': 'x' is no number"),
@@ -94,7 +99,11 @@ def test_one_odd_label_is_an_error_and_no_class(column, odd, place):
         (["1", "2"], "vector", "vectors=t:u.v"),
         (["1", "2"], "float", "one of .*real.*got 'float'"),
         (["1", "2"], "real(a,b)", "takes no classes"),
-        ([f"m{i}" for i in range(30)], None, "30 different texts in 30 rows with a label, too many for classes"),
+        (
+            [f"m{i}" for i in range(30)],
+            None,
+            "30 different texts, such as 'm0', in 30 rows with a label, too many for classes",
+        ),
         ([f"m{i}" for i in range(30)], "classes", "too many for classes"),
     ],
 )

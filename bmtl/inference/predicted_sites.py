@@ -36,7 +36,7 @@ class SiteTargets(NamedTuple):
     joint: bool = False
 
     def rows(self, batch: Sequence[int]) -> int | None:
-        """Number of rows of each target, the first dimension of a batch shape that is not the task plate's; None without one."""
+        """Number of rows of each target: the first dimension of a batch shape that is not the task plate's. None without."""
         sizes = list(batch)
         if self.dim is not None:
             del sizes[self.dim]

@@ -218,7 +218,7 @@ class BalancedTraining(LightningModule):
 
 
 class _FromLoaders(BalancedTraining):
-    """Training on loaders of batches of any kind of inputs. (A data module has a hook of its own to move its batches.)"""
+    """Training on loaders of batches of any kind of inputs; a data module has a hook of its own to move its batches."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return moved(batch, device)

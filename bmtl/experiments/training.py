@@ -42,10 +42,22 @@ def program(
     """What a method trains, before its first step, and the batches that it trains on."""
     x, y = tensors(data, method, "train")
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
-    elbo = TaskELBO("analytic", normalize=method.normalize)
+    elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
     svi = BalancedSVI(model, guide, optim, balancer_of(method.balancer).make(), elbo)
     return model, svi, batches(x, y, budget.batch_size, seed)
+
+
+def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:
+    """Number of labelled training rows of each task, where the model says what its tasks are; else None.
+
+    With it a mean per task is over all of its labels from the first batch on, and need not be estimated.
+    """
+    tasks: tuple[str, ...] = getattr(model, "tasks", ())
+    targets = {task: task.partition("/")[0] for task in tasks}
+    if not targets or not set(targets.values()) <= set(data.tasks):
+        return None
+    return {task: int(data.has_label(target, "train").sum()) for task, target in targets.items()}
 
 
 def train(

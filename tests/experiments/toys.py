@@ -46,10 +46,10 @@ def classes_of(x, count):
 def mixed():
     """A regression and two classifications, each with missing labels in every part."""
     data = toy()
-    kind, sign = classes_of(data.x, 3), classes_of(-data.x, 2)
+    kind, sign = classes_of(data.inputs.x, 3), classes_of(-data.inputs.x, 2)
     kind[[1, 49, 66, 67]] = -1
     sign[[2, 3, 51, 70]] = -1
-    length = data.targets["length"]
+    length = data.targets["length"].values
     y = {"length": length, "kind": kind, "sign": sign}
     families = {"kind": Classes(("low", "mid", "high")), "sign": Binary()}
     return toy(y=y, families=families, units={"length": "m"})
@@ -59,7 +59,8 @@ def ragged():
     """Each row has a label for one of two targets."""
     data = toy()
     odd = np.arange(80) % 3 == 0
-    return toy(y={"mass": np.where(odd, np.nan, data.targets["mass"]), "length": np.where(odd, data.targets["length"], np.nan)})
+    mass, length = (data.targets[name].values for name in ("mass", "length"))
+    return toy(y={"mass": np.where(odd, np.nan, mass), "length": np.where(odd, length, np.nan)})
 
 
 def domains(kind=2, lacking=None):
@@ -67,10 +68,10 @@ def domains(kind=2, lacking=None):
     random = np.random.default_rng(1)
     task = np.arange(120) % 3
     x = random.normal(size=(120, 4))
-    y = 5.0 + 2.0 * x[:, 0] if kind == "regression" else classes_of(x, kind)
+    y = 5.0 + 2.0 * x[:, 0] if kind == "real" else classes_of(x, kind)
     if lacking is not None:
         y[(task == "abc".index(lacking)) & (y == kind - 1)] = 0
-    return assemble("domains", x, y, task=task, task_names=["a", "b", "c"], kind=kind, seed=1)
+    return assemble("domains", x, y, task=task, task_names=["a", "b", "c"], kinds=kind, seed=1)
 
 
 class Deadly(Mapping):

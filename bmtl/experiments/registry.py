@@ -14,17 +14,14 @@ from bmtl.experiments.importing import Imported, announced, is_path, load
 
 MODELS: Mapping[str, str] = MappingProxyType(
     {
-        name: f"bmtl.models.recipes:{name.replace('-', '_')}"
-        for name in (
-            "homoscedastic",
-            "evidential",
-            "gaussian",
-            "bakker-heskes",
-            "multilinear",
-            "bottleneck",
-            "gaussian-process",
-            "vmtl",
-        )
+        "homoscedastic": "bmtl.models.recipes:homoscedastic",
+        "evidential": "bmtl.models.recipes:evidential",
+        "gaussian": "bmtl.models.recipes:gaussian",
+        "bakker-heskes": "bmtl.models.recipes:bakker_heskes",
+        "multilinear": "bmtl.models.recipes:multilinear",
+        "bottleneck": "bmtl.models.recipes:bottleneck",
+        "gaussian-process": "bmtl.models.gaussian_process_recipe:gaussian_process",
+        "vmtl": "bmtl.models.vmtl.recipe:vmtl",
     }
 )
 """Recipe by name."""

@@ -51,12 +51,23 @@ def test_settings_are_plain_values_that_make_the_method_again(name):
     json.dumps(configuration(METHODS[name], BUDGET))
 
 
-@pytest.mark.parametrize("model", ["evidential", "gaussian", "gaussian-process"])
-def test_models_for_regressions_refuse_classes(model):
-    if model == "gaussian-process":
-        pytest.importorskip("gpytorch")
-    with pytest.raises(ValueError, match="these targets are classes: kind, sign"):
-        program(mixed(), Method("m", model=model), 0, BUDGET)
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("evidential", mixed().subset(["kind", "sign"]), "is for real targets, and the data have none"),
+        ("gaussian", mixed().subset(["sign"]), "is for real targets, and the data have none"),
+        ("gaussian-process", mixed(), "of real targets, and these are not: {'kind': 'classes', 'sign': 'binary'}"),
+    ],
+)
+def test_models_of_real_targets_refuse_others(model, data, message):
+    with pytest.raises(ValueError, match=message):
+        program(data, Method("m", model=model), 0, BUDGET)
+
+
+def test_targets_that_are_not_real_have_their_own_likelihood_in_an_evidential_model():
+    model, svi, _ = program(mixed(), METHODS["mt-enet"], 0, BUDGET)
+    svi.step(*mixed().tensors("train"))
+    assert model.tasks == ("length/nll", "length/mse", "kind", "sign")
 
 
 def test_a_method_is_found_by_its_name_or_its_balancer():

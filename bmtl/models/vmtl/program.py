@@ -225,6 +225,30 @@ class VMTL(Posteriors):
         """See `TaskPriors.relatedness`; empty where priors do not come from other tasks."""
         return {} if self.priors is None else self.priors.relatedness(draws)
 
+    @property
+    def joint_density(self) -> bool:
+        """Whether program and guide are of one joint model; not where priors come from other tasks' posteriors."""
+        return self.priors is None
+
+    def tree_extras(self, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What share each source has in each task's prior, for the posterior of a results tree.
+
+        ``relatedness_w`` and ``relatedness_z``, as far as the model has them, ``(S, task, source)``: the diagonal is 0, rows
+        sum to 1, and the last source is "anchor". Where weights are not drawn, all draws are equal.
+
+        Args:
+            draws: Of the latents by site, with those of the weights, ``alpha...``, where the model draws them.
+        """
+        if self.priors is None:
+            return {}
+        sites = {site: draws[site] for site, _ in self.priors.sites() if site in draws}
+        count = max((len(values) for values in draws.values()), default=1)
+        found: dict[str, Any] = {"coords": {"task": list(self.names), "source": [*self.names, "anchor"]}}
+        for latent, share in self.relatedness(sites or None).items():
+            values = share.detach() if sites else share.detach().expand(count, *share.shape)
+            found[f"relatedness_{latent}"] = (("task", "source"), values.cpu().numpy())
+        return found
+
     def _prior_w(self, weights: dict[str, Tensor], like: Tensor) -> TorchDistribution:
         if self.priors is None:
             return self._normal("w", like, (len(self.names), 1, *like.shape[1:]), 2)

@@ -82,15 +82,21 @@ def collect(
         if train.log_q is not None:
             drawn["train"] = train
     shown = drawn.get("train", next(iter(drawn.values())))
-    latents = {site: torch.as_tensor(values) for site, values in shown.posterior.items()}
     return RunResult(
         draws=drawn,
         history=history_arrays(trained.svi.history),
         tasks=trained.svi.names,
         score=trained.score,
         states=[copy.deepcopy(trained.svi.module.state_dict())],
-        extras=model.tree_extras(latents) if hasattr(model, "tree_extras") else {},  # type: ignore[operator]
+        extras=extras_of(model, shown),
     )
+
+
+def extras_of(model: Any, drawn: Draws) -> dict[str, Any]:
+    """What a model adds to the posterior of a results tree besides its latents, at these draws; nothing if it does not say."""
+    if not hasattr(model, "tree_extras"):
+        return {}
+    return dict(model.tree_extras({site: torch.as_tensor(values) for site, values in drawn.posterior.items()}))
 
 
 def mix(members: Sequence[RunResult]) -> RunResult:

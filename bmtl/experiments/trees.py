@@ -10,7 +10,7 @@ from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.budgets import Budget
-from bmtl.experiments.collecting import RunResult
+from bmtl.experiments.collecting import RunResult, extras_of
 from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import Method
 from bmtl.inference import Draws
@@ -33,6 +33,7 @@ def results_tree(
     ood: Draws | None = None,
     new: Draws | None = None,
     tasks: Sequence[str] | None = None,
+    model: Any = None,
     extras: Mapping[str, Any] | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> xr.DataTree:
@@ -49,8 +50,8 @@ def results_tree(
         ood: The same for labelled rows from elsewhere, the data's part "ood".
         new: For inputs without labels: the tree's ``predictions``.
         tasks: What the arrays of a history call its tasks; the targets by default.
-        extras: Further variables of the posterior: name -> ``(dims, values)``, with ``coords`` for new dimensions, as a
-            model's `tree_extras` gives them.
+        model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
+        extras: The same, where the model is gone: name -> ``(dims, values)``, with ``coords`` for new dimensions.
         attributes: Attributes of the tree: ``method``, ``balancer``, ``seed``, ``configuration`` and any of your own.
 
     Raises:
@@ -75,7 +76,7 @@ def results_tree(
     arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
     sampled = drawn if train is None else train
     densities = {"lp": sampled.log_p, "log_q": sampled.log_q}
-    extra = dict(extras or {})
+    extra = {**extras_of(model, sampled), **(extras or {})}
     coords = extra.pop("coords", {})
     return results.to_datatree(
         parts,

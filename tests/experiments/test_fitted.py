@@ -24,24 +24,24 @@ def agree(tree, fitted, data, seed):
     found = fitted.predict(data.inputs.x[rows], seed=seed)
     summary = found["predictions_summary"].to_dataset()
     for name in data.tasks:
-        seen = tree[f"observed_data/obs_{name}"].values
+        seen = tree[f"test/observed_data/obs_{name}"].values
         draws = found[f"predictions/y_{name}"].values[0][:, seen]
-        np.testing.assert_allclose(draws, tree[f"posterior_predictive/y_{name}"].values[0], rtol=1e-6)
+        np.testing.assert_allclose(draws, tree[f"test/posterior_predictive/y_{name}"].values[0], rtol=1e-6)
         for what in ("total", "aleatoric", "epistemic"):
             np.testing.assert_allclose(
                 found[f"predictions_uncertainty/{what}_{name}"].values[seen],
-                tree[f"uncertainty/{what}_{name}"],
+                tree[f"test/uncertainty/{what}_{name}"],
                 rtol=1e-5,
                 atol=1e-9,
             )
         if data.kinds[name] == "regression":
             mean = summary[f"{name}_mean"].values[seen]
-            np.testing.assert_allclose(mean, tree[f"predictive_mean/y_{name}"], rtol=1e-6)
+            np.testing.assert_allclose(mean, tree[f"test/predictive_mean/y_{name}"], rtol=1e-6)
         else:
             p = summary[f"{name}_probability"].values[seen]
-            np.testing.assert_allclose(p, tree[f"probability/y_{name}"], rtol=1e-5)
+            np.testing.assert_allclose(p, tree[f"test/probability/y_{name}"], rtol=1e-5)
             entropy = summary[f"{name}_entropy"].values[seen]
-            np.testing.assert_allclose(entropy, tree[f"uncertainty/total_{name}"], rtol=1e-5, atol=1e-9)
+            np.testing.assert_allclose(entropy, tree[f"test/uncertainty/total_{name}"], rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["stl", "bayesian", "both"])

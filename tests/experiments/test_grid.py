@@ -101,7 +101,7 @@ def test_a_killed_process_takes_no_other_along(data, tmp_path):
     alone = run(data, EW, 0, BUDGET)
     for name in "abc":
         tree = results.read(tmp_path / name / "seed-0/results.nc")
-        xr.testing.assert_equal(tree["predictive_mean"].to_dataset(), alone["predictive_mean"].to_dataset())
+        xr.testing.assert_equal(tree["test/predictive_mean"].to_dataset(), alone["test/predictive_mean"].to_dataset())
 
 
 class Pool:

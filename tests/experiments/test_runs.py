@@ -9,7 +9,7 @@ from scipy import stats
 import bmtl
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, validation_scores, validation_score
+from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, validation_score, validation_scores
 from bmtl.experiments import runs as module
 from bmtl.inference.checkpoint import check_file
 from bmtl.inference.predictives import mixture
@@ -49,12 +49,14 @@ def test_the_tree_of_a_run(runs, data, method):
     for part, scored in (("test", tree), ("val", tree["validation"])):
         for name in data.tasks:
             labels = data.targets[name].values[data.rows[part]]
-            np.testing.assert_array_equal(scored[f"observed_data/y_{name}"], labels[~np.isnan(labels)])
-            assert scored[f"posterior_predictive/y_{name}"].shape == (1, 8, (~np.isnan(labels)).sum())
+            np.testing.assert_array_equal(scored[f"test/observed_data/y_{name}"], labels[~np.isnan(labels)])
+            assert scored[f"test/posterior_predictive/y_{name}"].shape == (1, 8, (~np.isnan(labels)).sum())
     for name in data.tasks:
         assert tree["constant_data/unit"].sel(target=name) == UNITS[name]
-        assert tree["constant_data/target_scale"].sel(target=name) == pytest.approx(data.targets[name].scaler.std.item())
-    assert tree["observed_data/obs_length"].values.tolist() == [i for i in range(16) if i != 70 - 64]
+        assert tree["constant_data/target_scale"].sel(target=name) == pytest.approx(
+            data.targets[name].scaler.std.item()
+        )
+    assert tree["test/observed_data/obs_length"].values.tolist() == [i for i in range(16) if i != 70 - 64]
     training = tree["training"].to_dataset()
     assert training.sizes["step"] == STEPS
     assert training["task"].values.tolist() == list(data.tasks)
@@ -106,12 +108,14 @@ def test_predictions_are_in_the_targets_units(runs, data, method):
                 seen = ~y[name].isnan().numpy()
                 predictive = stats.norm(scaler.inverse(f)[seen], sd * scaler.std)
                 label = data.targets[name].values[data.rows["test"]][seen]
-                np.testing.assert_allclose(tree[f"predictive_mean/y_{name}"], predictive.mean(), rtol=1e-5)
-                np.testing.assert_allclose(tree[f"log_likelihood/y_{name}"][0, 0], predictive.logpdf(label), atol=1e-4)
-                np.testing.assert_allclose(tree[f"pit/y_{name}"], predictive.cdf(label), atol=1e-5)
-                np.testing.assert_allclose(tree[f"uncertainty/total_{name}"], predictive.var(), rtol=1e-4)
-                np.testing.assert_allclose(tree[f"uncertainty/epistemic_{name}"], 0, atol=1e-12)
-                z = (tree[f"posterior_predictive/y_{name}"].values[0] - predictive.mean()) / predictive.std()
+                np.testing.assert_allclose(tree[f"test/predictive_mean/y_{name}"], predictive.mean(), rtol=1e-5)
+                np.testing.assert_allclose(
+                    tree[f"test/log_likelihood/y_{name}"][0, 0], predictive.logpdf(label), atol=1e-4
+                )
+                np.testing.assert_allclose(tree[f"test/pit/y_{name}"], predictive.cdf(label), atol=1e-5)
+                np.testing.assert_allclose(tree[f"test/uncertainty/total_{name}"], predictive.var(), rtol=1e-4)
+                np.testing.assert_allclose(tree[f"test/uncertainty/epistemic_{name}"], 0, atol=1e-12)
+                z = (tree[f"test/posterior_predictive/y_{name}"].values[0] - predictive.mean()) / predictive.std()
                 assert stats.kstest(z.ravel(), stats.norm.cdf).pvalue > 1e-3
                 assert nll.sel(task=name).item() == pytest.approx(-predictive.logpdf(label).mean(), abs=1e-4)
     standardised = metrics.nll(tree, standardised=True)["nll"]
@@ -132,13 +136,13 @@ def test_bayesian_predictions_are_in_the_targets_units(runs, data):
         sd = np.exp(posterior[f"log_variance_{name}"].values / 2)[:, None]
         label = data.targets[name].values[data.rows["test"]][seen]
         predictive = stats.norm(scaler.inverse(f), sd * scaler.std)
-        np.testing.assert_allclose(tree[f"predictive_mean/y_{name}"], predictive.mean().mean(0), rtol=1e-5)
-        np.testing.assert_allclose(tree[f"log_likelihood/y_{name}"][0], predictive.logpdf(label), atol=1e-3)
-        np.testing.assert_allclose(tree[f"pit/y_{name}"], predictive.cdf(label).mean(0), atol=1e-5)
+        np.testing.assert_allclose(tree[f"test/predictive_mean/y_{name}"], predictive.mean().mean(0), rtol=1e-5)
+        np.testing.assert_allclose(tree[f"test/log_likelihood/y_{name}"][0], predictive.logpdf(label), atol=1e-3)
+        np.testing.assert_allclose(tree[f"test/pit/y_{name}"], predictive.cdf(label).mean(0), atol=1e-5)
         # The law of total variance, in units.
         for what, expected in (("aleatoric", predictive.var().mean(0)), ("epistemic", predictive.mean().var(0))):
             np.testing.assert_allclose(
-                tree[f"uncertainty/{what}_{name}"], np.broadcast_to(expected, label.shape), rtol=1e-4
+                tree[f"test/uncertainty/{what}_{name}"], np.broadcast_to(expected, label.shape), rtol=1e-4
             )
 
 
@@ -158,7 +162,7 @@ def test_the_seed_decides_a_run(runs, data):
     again, other = run(data, EW, 3, BUDGET), run(data, EW, 4, BUDGET)
     for group in ("predictive_mean", "posterior_predictive"):
         xr.testing.assert_equal(runs[0]["ew"][group].to_dataset(), again[group].to_dataset())
-    assert not np.allclose(again["predictive_mean/y_mass"], other["predictive_mean/y_mass"])
+    assert not np.allclose(again["test/predictive_mean/y_mass"], other["test/predictive_mean/y_mass"])
 
 
 def test_a_run_leaves_the_global_generator_as_it_was(data):
@@ -198,7 +202,9 @@ def test_inputs_from_elsewhere_are_predicted_and_learnt_nothing_from(data, tmp_p
     xr.testing.assert_equal(*timeless)
     assert validation_score(tree) == validation_score(without)
     assert validation_scores(tree) == validation_scores(without)
-    one, other = (load_fitted(tmp_path / folder).predict(data.inputs.x[:5])["predictions"] for folder in ("with", "without"))
+    one, other = (
+        load_fitted(tmp_path / folder).predict(data.inputs.x[:5])["predictions"] for folder in ("with", "without")
+    )
     xr.testing.assert_equal(one.to_dataset(), other.to_dataset())
 
 
@@ -220,21 +226,21 @@ def test_classes_beside_regressions(method, tmp_path):
     for name in ("kind", "sign"):
         labels = data.targets[name].values[data.rows["test"]]
         seen = np.flatnonzero(labels != -1)
-        np.testing.assert_array_equal(tree[f"observed_data/y_{name}"], labels[seen])
-        assert tree[f"observed_data/obs_{name}"].values.tolist() == seen.tolist()
-        p = tree[f"probability/y_{name}"].values
+        np.testing.assert_array_equal(tree[f"test/observed_data/y_{name}"], labels[seen])
+        assert tree[f"test/observed_data/obs_{name}"].values.tolist() == seen.tolist()
+        p = tree[f"test/probability/y_{name}"].values
         assert p.shape == (len(seen), data.kinds[name])
         np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
         # The mean over draws of the label's probability is that of the predictive.
-        of_label = np.exp(tree[f"log_likelihood/y_{name}"].values[0]).mean(0)
+        of_label = np.exp(tree[f"test/log_likelihood/y_{name}"].values[0]).mean(0)
         np.testing.assert_allclose(p[np.arange(len(seen)), labels[seen]], of_label, rtol=1e-4)
-        total = tree[f"uncertainty/total_{name}"]
+        total = tree[f"test/uncertainty/total_{name}"]
         np.testing.assert_allclose(total, -(p * np.log(p)).sum(axis=1), rtol=1e-4, atol=1e-6)
-        assert set(np.unique(tree[f"posterior_predictive/y_{name}"])) <= set(range(data.kinds[name]))
+        assert set(np.unique(tree[f"test/posterior_predictive/y_{name}"])) <= set(range(data.kinds[name]))
         assert metrics.accuracy(tree)["accuracy"].sel(task=name) > 0.7  # chance is a third, and a half
-    assert tree["probability/class_kind"].values.tolist() == ["low", "mid", "high"]
+    assert tree["test/probability/class_kind"].values.tolist() == ["low", "mid", "high"]
     assert tree["constant_data/kind"].values.tolist() == ["regression", "classification", "classification"]
-    assert list(tree["predictive_mean"].data_vars) == ["y_length"]
+    assert list(tree["test/predictive_mean"].data_vars) == ["y_length"]
 
 
 def test_validation_scores_of_classes_are_shares_of_wrong_ones():
@@ -258,8 +264,8 @@ def test_rows_without_a_label_do_not_lengthen_single_task_learning():
     tree = run(data, STL, 0, BUDGET)
     for name in data.tasks:
         labels = data.targets[name].values[data.rows["test"]]
-        assert tree[f"observed_data/y_{name}"].size == (~np.isnan(labels)).sum() > 0
-        assert np.isfinite(tree[f"predictive_mean/y_{name}"]).all()
+        assert tree[f"test/observed_data/y_{name}"].size == (~np.isnan(labels)).sum() > 0
+        assert np.isfinite(tree[f"test/predictive_mean/y_{name}"]).all()
     # "length" has a label in 16 of 48 rows: one batch an epoch; "mass" has two.
     assert tree["training"].sizes["step"] == 2
     assert run(data, EW, 0, BUDGET)["training"].sizes["step"] == STEPS
@@ -267,7 +273,7 @@ def test_rows_without_a_label_do_not_lengthen_single_task_learning():
 
 def test_a_target_without_a_scored_label_is_no_error():
     tree = run(unlabelled_in("test"), EW, 0, BUDGET)
-    assert tree["observed_data/y_length"].size == 0
+    assert tree["test/observed_data/y_length"].size == 0
     assert metrics.mae(tree)["mae"].isnull().values.tolist() == [False, True]
 
 
@@ -281,11 +287,11 @@ def test_an_ensemble_is_the_mixture_of_its_members(data, single_task):
     ensemble = run(data, replace(one, ensemble_size=3), 2, BUDGET)
     members = [run(data, one, seed, BUDGET) for seed in (6, 7, 8)]
     for name in data.tasks:
-        means = np.stack([tree[f"predictive_mean/y_{name}"] for tree in members])
-        aleatoric = np.mean([tree[f"uncertainty/aleatoric_{name}"] for tree in members], axis=0)
-        np.testing.assert_allclose(ensemble[f"predictive_mean/y_{name}"], means.mean(0), rtol=1e-6)
-        np.testing.assert_allclose(ensemble[f"uncertainty/epistemic_{name}"], means.var(0), rtol=1e-4)
-        np.testing.assert_allclose(ensemble[f"uncertainty/aleatoric_{name}"], aleatoric, rtol=1e-5)
+        means = np.stack([tree[f"test/predictive_mean/y_{name}"] for tree in members])
+        aleatoric = np.mean([tree[f"test/uncertainty/aleatoric_{name}"] for tree in members], axis=0)
+        np.testing.assert_allclose(ensemble[f"test/predictive_mean/y_{name}"], means.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(ensemble[f"test/uncertainty/epistemic_{name}"], means.var(0), rtol=1e-4)
+        np.testing.assert_allclose(ensemble[f"test/uncertainty/aleatoric_{name}"], aleatoric, rtol=1e-5)
         for group in ("posterior_predictive", "log_likelihood"):
             expected = np.concatenate([tree[f"{group}/y_{name}"].values[0] for tree in members])
             np.testing.assert_allclose(ensemble[f"{group}/y_{name}"][0], expected, rtol=1e-6)
@@ -300,7 +306,7 @@ def test_ctrl_c_in_an_ensemble_keeps_the_finished_members(data, tmp_path, ctrl_c
     with pytest.raises(KeyboardInterrupt):
         run(data, replace(EW, ensemble_size=3), 0, BUDGET, tmp_path)
     partial = results.read(tmp_path / "partial.nc")
-    assert partial["log_likelihood/y_mass"].sizes["draw"] == 2
+    assert partial["test/log_likelihood/y_mass"].sizes["draw"] == 2
 
 
 def test_a_mixture_needs_common_targets(data):

@@ -74,19 +74,19 @@ def test_the_family_learns_domains_and_is_kept(name, tmp_path):
     tree = run(data, METHODS[name], 3, LEARNING, tmp_path, keep_model=True)
     rows = data.rows_by_task("test")
     for task in data.tasks:
-        np.testing.assert_array_equal(tree[f"observed_data/y_{task}"], data.targets[task].values[rows[task]])
+        np.testing.assert_array_equal(tree[f"test/observed_data/y_{task}"], data.targets[task].values[rows[task]])
         # Called as in a run on the table.
         place = np.searchsorted(data.rows["test"], rows[task])
-        np.testing.assert_array_equal(tree[f"observed_data/obs_{task}"], place)
+        np.testing.assert_array_equal(tree[f"test/observed_data/obs_{task}"], place)
     assert float(metrics.accuracy(tree)["accuracy"].mean()) > 0.75  # chance is a half; 24 rows: a standard error of 0.1
     assert "train" not in tree.children  # there is no joint density to judge the guide by
     assert ("relatedness_w" in tree["posterior"] if "posterior" in tree.children else False) == (name in RELATING)
     fitted = load_fitted(tmp_path)
     found = fitted.predict(data.inputs.x[data.rows["test"]], num_draws=60)["predictions_summary"]
     for task in data.tasks:
-        place = tree[f"observed_data/obs_{task}"].values
+        place = tree[f"test/observed_data/obs_{task}"].values
         p = found[f"{task}_probability"].values[place]
-        np.testing.assert_allclose(p, tree[f"probability/y_{task}"], atol=0.3)  # of 60 draws and of 20
+        np.testing.assert_allclose(p, tree[f"test/probability/y_{task}"], atol=0.3)  # of 60 draws and of 20
     again = load_fitted(tmp_path).predict(data.inputs.x[:4], seed=1)["predictions_summary"].to_dataset()
     np.testing.assert_array_equal(
         again["a_probability"], fitted.predict(data.inputs.x[:4], seed=1)["predictions_summary/a_probability"]
@@ -120,7 +120,7 @@ def test_a_target_without_a_scored_label_is_no_error():
     y = {name: values.copy() for name, values in data.y.items()}
     y["b"][data.rows["test"]] = -1
     tree = run(replace(data, y=y), VMTL, 0, BUDGET)
-    assert tree["observed_data/y_b"].size == 0
+    assert tree["test/observed_data/y_b"].size == 0
     assert metrics.accuracy(tree)["accuracy"].isnull().values.tolist() == [False, True, False]
 
 
@@ -129,7 +129,7 @@ def test_a_class_that_a_target_lacks_makes_all_rows_answer():
     by_class = [build(VMTL, shape_of(data, VMTL), (4,), 0)[0].by_class for data in (whole, lacking)]
     assert by_class == [True, False]
     tree = run(lacking, VMTL, 0, BUDGET)
-    assert tree["probability/y_b"].shape[1] == 3
+    assert tree["test/probability/y_b"].shape[1] == 3
     with pytest.raises(ValueError, match="Tasks lack rows of some classes"):
         run(lacking, replace(VMTL, options={**VMTL.options, "attention": "class"}), 0, BUDGET)
 
@@ -157,7 +157,7 @@ def test_weights_given_twice_and_options_that_no_file_holds_are_told(tmp_path):
 
 
 def test_the_seed_decides_a_run():
-    one, same, other = (run(domains(), VMTL, seed, BUDGET)["probability/y_a"].values for seed in (1, 1, 2))
+    one, same, other = (run(domains(), VMTL, seed, BUDGET)["test/probability/y_a"].values for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
 
@@ -166,7 +166,7 @@ def test_an_ensemble_of_it_and_inputs_from_elsewhere():
     data = domains()
     tree = run(data, replace(VMTL, ensemble_size=2), 0, BUDGET, new=np.zeros((3, 4)))
     assert tree["predictions/y_a"].shape == (1, 2 * BUDGET.draws, 3)
-    assert tree["probability/y_a"].shape == (len(data.rows_by_task("test")["a"]), 2)
+    assert tree["test/probability/y_a"].shape == (len(data.rows_by_task("test")["a"]), 2)
 
 
 def test_its_steps_are_timed_beside_others():

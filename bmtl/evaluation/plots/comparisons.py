@@ -155,9 +155,7 @@ def scores_by_task(
         for task, panel in axes.items():
             one = by_task[task]
             if baseline is not None:
-                panel.axvline(
-                    float(one["mean"].sel(learner=baseline)), color="#444444", linewidth=0.8, dashes=(4, 2)
-                )
+                panel.axvline(float(one["mean"].sel(learner=baseline)), color="#444444", linewidth=0.8, dashes=(4, 2))
             for row, method in enumerate(methods):
                 cell = one.sel(learner=method)
                 panel.plot(cell["score"], np.full(cell.sizes["split"], row), "o", color=GREY, markersize=2.5, alpha=0.6)

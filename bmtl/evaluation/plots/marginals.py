@@ -86,7 +86,11 @@ def _margins(family: Family, task: str, rows: Rows) -> Iterator[tuple[str, Draw]
 def _(family: Real, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
     _check(task, rows, "predictive")
     if family.censored:
-        return iter([(task, lambda panel, lines: _draw_survival(panel, rows, lines))]) if _right_censored(task, rows) else iter([])
+        return (
+            iter([(task, lambda panel, lines: _draw_survival(panel, rows, lines))])
+            if _right_censored(task, rows)
+            else iter([])
+        )
     return iter([(task, lambda panel, lines: _draw_cdf(panel, rows, lines, None))])
 
 
@@ -198,7 +202,9 @@ def _draw_classes(panel: Axes, names: Sequence[str], rows: Rows, lines: Mapping[
     for i, (name, of) in enumerate(having.items()):
         assert of.prediction.probability is not None
         beside = (i - (len(having) - 1) / 2) * min(0.12, 0.6 / len(having))
-        panel.plot(places + beside, of.prediction.probability.mean(axis=0), "o", color=lines[name]["color"], markersize=4)
+        panel.plot(
+            places + beside, of.prediction.probability.mean(axis=0), "o", color=lines[name]["color"], markersize=4
+        )
     few = len(names) <= 12
     panel.set_xticks(places if few else places[:: -(-len(names) // 12)])
     panel.set_xticklabels(

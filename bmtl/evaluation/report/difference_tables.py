@@ -87,7 +87,9 @@ def scores(comparison: xr.Dataset) -> Iterator[Markup]:
         tasks, note = first_ones([str(task) for task in own["task"].values[held]])
         if tasks:
             dots = (
-                f" Grey dots are {repeats.nouns}, the bar is the standard error of their mean." if repeats.runs > 1 else ""
+                f" Grey dots are {repeats.nouns}, the bar is the standard error of their mean."
+                if repeats.runs > 1
+                else ""
             )
             yield Picture(
                 f"{_named(group, groups)} by target",

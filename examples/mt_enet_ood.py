@@ -32,6 +32,7 @@ from bmtl.datasets.many_tasks import assemble
 from bmtl.evaluation import metrics, ood
 from bmtl.evaluation.plots import ood_densities
 from bmtl.evaluation.style import save
+from bmtl.evaluation.text_tables import markdown_table
 from bmtl.experiments import METHODS, Budget, run
 
 FILE, TARGET = "wine_domains/wine_domains.npz", "quality"
@@ -66,7 +67,7 @@ def main():
         outside = sample(white, len(data.rows["test"]), seed)
         scores += nearest(data, outside, seed)
         for name in NAMES:
-            tree = run(data, METHODS[name], seed, budget, options.out / name / f"seed-{seed}", outside=outside)
+            tree = run(data, METHODS[name], seed, budget, options.out / name / f"seed-{seed}", new=outside)
             first.setdefault(name, tree)
             scores += judged(tree, name, seed)
             print(f"{name}, seed {seed}: AUROC of the epistemic uncertainty {scores[-3]['auroc']:.3f}", flush=True)
@@ -112,9 +113,8 @@ def judged(tree, name, seed):
 
 def nearest(data, outside, seed):
     """The same of the distance to the nearest training row."""
-    train, inside = (data.x_scaler.transform(data.x[data.rows[part]]) for part in ("train", "test"))
-    tree = KDTree(train)
-    distances = (tree.query(inside)[0], tree.query(data.x_scaler.transform(outside))[0])
+    tree = KDTree(data.features("train"))
+    distances = [tree.query(x)[0] for x in (data.features("test"), data.inputs.scaler.transform(outside))]
     return [separation(NEAREST, seed, "distance", *distances)]
 
 
@@ -148,7 +148,7 @@ def report(frame, rows):
         "bootstrap interval over the rows (its ends' means over seeds). Chance: AUROC and AUPR 0.5, FPR95 0.95 (1 if all",
         "scores are equal). halves: AUROC of one half of the red test rows against the other. RMSE, NLL: red test rows.",
     ]
-    return "\n".join([*caption, "", *markdown(header, body), ""])
+    return "\n".join([*caption, "", *markdown_table(header, *body), ""])
 
 
 def entry(of, metric, interval=False):
@@ -157,15 +157,6 @@ def entry(of, metric, interval=False):
         return ""
     text = f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
     return text + (f" [{of[f'{metric}_low'].mean():.2f}, {of[f'{metric}_high'].mean():.2f}]" if interval else "")
-
-
-def markdown(header, rows):
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rules = ["-" * width for width in widths]
-    return [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in [header, rules, *rows]
-    ]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from torch import nn
 import bmtl
 from bmtl.datasets import Batches
 from bmtl.evaluation.style import COLOURS, save, styled
-from bmtl.models import EvidentialRegression, mlp
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Evidential
 
 METHODS = {
     "enet": {"objective": "nll"},
@@ -90,7 +91,8 @@ def column(x):
 def train(x, y, options, seed, epochs, balancer):
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(1, (100, 100, 100), activation=nn.Tanh, generator=generator)
-    model = EvidentialRegression(trunk, 100, ("value",), len(x), regulariser=1e-4, generator=generator, **options)
+    likelihood = Evidential(regulariser=1e-4, **options)
+    model = TaskModel(trunk, 100, {"value": likelihood}, len(x), generator=generator)
     optim = functools.partial(torch.optim.Adam, lr=0.01, weight_decay=1e-3)
     svi = bmtl.BalancedSVI(model, model.guide(), optim, balancer)
     batches = Batches(column(x), {"value": torch.tensor(y, dtype=torch.float32)}, 128, seed=seed)

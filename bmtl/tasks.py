@@ -75,6 +75,13 @@ class task(Messenger):
         msg.setdefault("task", self.name)  # type: ignore[typeddict-item]
 
 
+def _check_number(name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"n_data holds numbers of data, integers, and {number!r} was given for {name!r}.")
+    if number < 1:
+        raise ValueError(f"n_data holds numbers of data, each from 1, and {number} was given for {name!r}.")
+
+
 class task_plate(pyro.plate):
     """A vectorised plate whose rows are tasks, with their names.
 
@@ -97,12 +104,7 @@ class task_plate(pyro.plate):
         if self.n_data is not None and len(self.n_data) != len(self.names):
             raise ValueError(f"n_data has {len(self.n_data)} numbers for the {len(self.names)} tasks {self.names}.")
         for name, number in zip(self.names, self.n_data or (), strict=False):
-            if isinstance(number, bool) or not isinstance(number, Integral):
-                raise TypeError(f"n_data holds numbers of data, integers, and {number!r} was given for {name!r}.")
-            if number < 1:
-                raise ValueError(
-                    f"n_data holds a number of data for each task, from 1, and {number} was given for {name!r}."
-                )
+            _check_number(name, number)
         super().__init__(TASK_PLATE, len(self.names), dim=dim)
 
     def _process_message(self, msg: Message) -> None:

@@ -137,7 +137,7 @@ class BalancedSVI:
         self._factory = optim
         self._parameters: list[Tensor] = []
         self._parameter_names: dict[int, str] = {}
-        self._numbers = NumbersOfData(self.elbo.n_data)
+        self._numbers = NumbersOfData()
         self._lr0 = 0.0
         self._batch = 0
         self._validated = False
@@ -176,7 +176,7 @@ class BalancedSVI:
         tensors = {n: t for part in self.program_state().values() for n, t in part.items() if isinstance(t, Tensor)}
         distributed.share_state(tensors, self.balancer)
         self.names = names
-        self._numbers.declare(names, declared_sizes(losses))
+        self._numbers.declare(names, declared_sizes(losses), self.elbo.n_data)
         self._epoch_sums = torch.zeros(len(self.names), dtype=torch.float64)
         self._epoch_counts = torch.zeros(len(self.names), dtype=torch.float64)
         if self._pending is not None:

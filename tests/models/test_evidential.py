@@ -315,7 +315,7 @@ def test_a_generator_gives_the_same_program():
         ({"min_scale": -0.1}, "min_scale is 0 or more"),
         ({"nonnegative": True}, "nonnegative=True needs a min_scale above 0"),
         ({"targets": ()}, "at least one name"),
-        ({"targets": ("a", "a")}, "'a' stands more than once"),
+        ({"targets": ("a", "a")}, "'a' appears more than once"),
         ({"n_data": {"a": 4}}, r"n_data lacks the targets \['b.1'\]"),
         ({"n_data": 0}, "n_data is a number of data, from 1, and 0"),
         ({"bounds": {"a": (None, None)}}, r"one of them at least; 'a': \(None, None\)"),

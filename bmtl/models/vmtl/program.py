@@ -241,6 +241,15 @@ class VMTL(Posteriors):
         loc, variance = (part.unflatten(0, answers.rows.shape[:2]) for part in moments if part is not None)
         return self.priors.z(weights[self.priors.site["z"]], (loc, variance), rows)
 
+    def _labels(self, rows: Rows, y: Mapping[str, Tensor]) -> Tensor:
+        labels = rows.labels(y)
+        if labels.is_floating_point() and self.likelihood.classes:
+            raise TypeError(
+                f"Labels are class indices below {self.likelihood.classes}, integers with -1 where one is missing; got "
+                f"{labels.dtype} for {list(self.names)}."
+            )
+        return labels
+
     @property
     def _components(self) -> Posteriors:
         """Whose posteriors the priors are made of."""
@@ -276,7 +285,7 @@ class VMTL(Posteriors):
                     pyro.sample("w", self._posterior(loc.unsqueeze(1), None if at_means else variance.unsqueeze(1), 2))
             means, variances = self.encode(rows, at_means) if self.gaussian["z"] else ((), None)
             if y is not None and variances is not None:
-                with self._rows(rows, rows.labels(y)), poutine.scale(scale=self.kl_weights.z):
+                with self._rows(rows, self._labels(rows, y)), poutine.scale(scale=self.kl_weights.z):
                     pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1))
         if y is None:
             for name, mean, variance in zip(self.names, means, variances or [None] * len(means), strict=False):
@@ -301,7 +310,7 @@ class VMTL(Posteriors):
                 with poutine.scale(scale=self._kl_weight_w(w)):
                     w = pyro.sample("w", self._prior_w(weights, w)).squeeze(-3)
             if y is not None:
-                labels = rows.labels(y)
+                labels = self._labels(rows, y)
                 with self._rows(rows, labels):
                     if self.gaussian["z"]:
                         with poutine.scale(scale=self.kl_weights.z):

@@ -115,7 +115,7 @@ def test_two_splits_have_a_wide_interval_and_no_small_p():
 
 
 def test_an_unknown_baseline_is_named():
-    with pytest.raises(ValueError, match="'gone' is not among the methods"):
+    with pytest.raises(ValueError, match="'gone' is not among the learners"):
         paired_differences(make(), "gone")
     with pytest.raises(ValueError, match=r"expected \['split'\]"):
         mean_and_error(xr.DataArray([1.0], dims="learner"))

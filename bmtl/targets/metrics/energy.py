@@ -45,6 +45,6 @@ def energy_of_draws(y: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> flo
             part = off[:, start : start + step]
             for i in range(count - 1):
                 second[start : start + step] += np.linalg.norm(part[i + 1 :] - part[i], axis=-1).sum(axis=0)
-    scores = first - second / (count * (count - 1 if fair else count))
+        scores = first - second / (count * (count - 1 if fair else count))
     missing = np.isnan(off).any(axis=(0, 2))
     return float(np.where(missing, np.nan, np.where(endless, np.inf, scores)).mean())

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import Alike, alike, by_family, primary_scores
+from bmtl.evaluation.compared import Alike, alike, by_family
 from bmtl.evaluation.ranks import ranks
+from bmtl.evaluation.scores import primary_scores
 from bmtl.evaluation.statistics import share_worse
 from bmtl.targets.score import Score
 
@@ -77,7 +77,9 @@ def _all_scores(comparison: xr.Dataset, group: Alike) -> Iterator[Column]:
 def _means(comparison: xr.Dataset) -> Iterator[Column]:
     """Means over the targets of a family of those scores that are shown so."""
     families = by_family(comparison)
-    for name in dict.fromkeys(score.name for family, _ in families.values() for score in family.scores if score.averaged):
+    for name in dict.fromkeys(
+        score.name for family, _ in families.values() for score in family.scores if score.averaged
+    ):
         for title, (family, places) in families.items():
             for score in held(comparison, family.scores):
                 if score.name == name and score.averaged:

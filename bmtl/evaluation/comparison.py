@@ -13,13 +13,15 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from bmtl.evaluation.attributes import encode_attributes
-from bmtl.evaluation.compared import chosen_primaries, primary_scores, score_of
+from bmtl.evaluation.compared import of_family
 from bmtl.evaluation.constants import ReportedTarget, family_text
 from bmtl.evaluation.history import recorded
 from bmtl.evaluation.parts import PartReader, reported_targets, scored
 from bmtl.evaluation.repeats import UNKNOWN
 from bmtl.evaluation.results import provenance
+from bmtl.evaluation.scores import computed, primary_names, primary_scores, scores_of
 from bmtl.evaluation.tables import best, caption, spread, standard_error, table
+from bmtl.targets.family import Family
 
 __all__ = ["best", "caption", "compare", "delta_m", "spread", "standard_error", "table"]
 
@@ -100,13 +102,11 @@ def compare(
     targets = _targets(trees)
     tasks = list(targets)
     families = {name: target.family for name, target in targets.items()}
-    primaries = chosen_primaries(families, {name: target.primary for name, target in targets.items()}, primary)
+    primaries = primary_names(targets, primary)
     rows = _scored_rows(trees, splits, tasks, part)
     if not rows.any():
         raise ValueError("There is nothing to compare: none of the runs has a scored row.")
-    metrics: dict[str, bool] = {}
-    for family in families.values():
-        metrics |= {score.name: score.higher_is_better for score in family.scores if score.name not in metrics}
+    metrics = {name: score.higher_is_better for name, score in scores_of(families.values()).items()}
     names = list(metrics)
     values = np.full((len(learners), len(splits), len(tasks), len(names)), np.nan)
     seconds, present = np.full(values.shape[:2], np.nan), np.zeros(values.shape[:2], dtype=bool)
@@ -114,7 +114,10 @@ def compare(
         cell = learners.index(learner), splits.index(split)
         present[cell] = True
         seconds[cell] = _step_seconds(tree) if step_seconds is None else step_seconds.get(learner, float("nan"))
-        values[cell] = _scores(tree, tasks, names, part, f"{learner!r} in split {split}")
+        try:
+            values[cell] = _scores(tree, families, names, part)
+        except ValueError as error:
+            raise ValueError(f"The scores of {learner!r} in split {split} cannot be computed: {error}") from error
 
     has = np.isfinite(values).any(axis=(0, 1, 2)) | np.isin(names, list(primaries.values()))
     plane = ("learner", "split")
@@ -139,7 +142,7 @@ def compare(
             "higher_is_better": ("metric", list(metrics.values())),
         },
     ).isel(metric=np.flatnonzero(has), task=np.flatnonzero(rows.any(axis=0)))  # an unscored target is not compared
-    relative = [score_of(families[name], primaries[name]).relative for name in cells["task"].values.tolist()]
+    relative = [of_family(families[name], primaries[name]).relative for name in cells["task"].values.tolist()]
     cells["delta_m"] = (plane, _change(cells, baseline, np.asarray(relative)))
     cells["T"] = (plane, _cost(seconds, learners, baseline, reference))
     cells["delta_m"].attrs["units"] = "%"
@@ -171,24 +174,23 @@ def _targets(trees: Trees) -> dict[str, ReportedTarget]:
     return found
 
 
-def _scores(tree: xr.DataTree, tasks: list[str], names: list[str], part: str, run: str) -> np.ndarray:
+def _scores(tree: xr.DataTree, families: Mapping[str, Family], names: list[str], part: str) -> np.ndarray:
     """Scores ``(task, metric)`` of a run."""
-    values = np.full((len(tasks), len(names)), np.nan)
-    for name, rows in scored(tree, part).items():
-        if not len(rows.labels):
-            continue
-        for score in rows.family.scores:
-            if all(rows.prediction.has(field) for field in score.needs):
-                try:
-                    values[tasks.index(name), names.index(score.name)] = score.compute(rows)
-                except ValueError as error:
-                    raise ValueError(f"{score.name} of {name!r} of {run} cannot be computed: {error}") from error
+    places = {name: place for place, name in enumerate(families)}
+    values = np.full((len(families), len(names)), np.nan)
+    for task, rows in scored(tree, part).items():
+        try:
+            found = computed(rows, families[task])
+        except ValueError as error:
+            raise ValueError(f"target {task!r}, {error}") from error
+        for name, value in found.items():
+            values[places[task], names.index(name)] = value
     return values
 
 
 def _about(trees: Trees, split: int, name: str, unknown: object) -> object:
-    """An attribute of a split's runs; where none recorded it, or they differ, it is unknown."""
-    found = {tree.attrs.get(name, unknown) for (_, of), tree in trees.items() if of == split}
+    """An attribute of a split's runs, of those that recorded it; unknown where none did, or they differ."""
+    found = {tree.attrs[name] for (_, of), tree in trees.items() if of == split and name in tree.attrs}
     return found.pop() if len(found) == 1 else unknown
 
 

@@ -24,6 +24,7 @@ def marked(
     """
     marks = not_worse_than_best(values, higher_is_better=higher_is_better, counted=counted)
     summary = mean_and_error(values, counted=counted)
-    worse = (np.isfinite(summary["mean"]) & ~marks).any("learner")
+    mean = summary["mean"]
+    worse = (mean.copy(data=np.isfinite(mean.values)) & ~marks).any("learner")
     enough = summary["splits"].max("learner") >= FEWEST
     return marks & worse & enough

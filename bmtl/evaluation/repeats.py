@@ -68,7 +68,7 @@ class Repeats:
         if self.runs == 1:
             return ""
         if self.noun == "seed":
-            return "Intervals and ± are over seeds: they hold no variance of the data."
+            return "Intervals are over seeds and hold no variance of the data."
         if self.noun == "split":
-            return "Intervals and ± are over splits, which share rows: they are approximate."
-        return "Intervals and ± are over runs."
+            return "Intervals are over splits, which share rows, and are approximate."
+        return "Intervals are over runs."

@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike
 
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes, installed
 from bmtl.evaluation.constants import ReportedTarget, constant_data
+from bmtl.evaluation.fallback import read_arrays, write_arrays
 from bmtl.evaluation.groups import PredictedRows, part_groups
 from bmtl.evaluation.history import training_group
 from bmtl.evaluation.names import stored_as, unique_names
@@ -48,8 +49,10 @@ __all__ = [
     "check_writable",
     "decode_attributes",
     "read",
+    "read_arrays",
     "to_datatree",
     "write",
+    "write_arrays",
 ]
 
 PACKAGES = ("arviz-base", "arviz-stats", "lightning", "numpy", "pyro-ppl", "scipy", "torch", "xarray")

@@ -35,29 +35,50 @@ def known_score(name: str) -> Score:
 
 
 def computed(rows: Scored, family: Family) -> dict[str, float]:
-    """Every score of a target's labelled rows for which the prediction holds what it needs, by name; none without a row."""
-    return {score.name: score.compute(rows) for score in family.scores if score.computable(rows)}
+    """Every score of a target's labelled rows for which the prediction holds what it needs, by name; none without a row.
+
+    Raises:
+        ValueError: If one cannot be computed of what the prediction holds; names the score.
+    """
+    found = {}
+    for score in family.scores:
+        if score.computable(rows):
+            try:
+                found[score.name] = score.compute(rows)
+            except ValueError as error:
+                raise ValueError(f"{score.name}: {error}") from error
+    return found
 
 
-def primary_names(targets: Mapping[str, ReportedTarget], given: str | None = None) -> dict[str, str]:
+def primary_names(
+    targets: Mapping[str, ReportedTarget], given: str | Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The name of the score that each target is judged by first.
 
     Args:
         targets: What a run knows of its targets.
-        given: A score that goes before for every target whose family has it, as ``--primary`` says.
+        given: A score that goes before for every target whose family has it, as ``--primary auroc`` says, or scores by
+            target.
 
     Raises:
-        ValueError: If no target has the given score; says which scores there are.
+        ValueError: If no target has the given score, a target has not the one given for it, or there is no such target;
+            says which there are.
     """
+    own = {name: target.primary for name, target in targets.items()}
+    having = {name: [score.name for score in target.family.scores] for name, target in targets.items()}
     if given is None:
-        return {name: target.primary for name, target in targets.items()}
-    names = scores_of(target.family for target in targets.values())
-    if given not in names:
-        raise ValueError(f"None of the targets has a score {given!r}; their scores are {', '.join(names)}.")
-    return {
-        name: given if given in [score.name for score in target.family.scores] else target.primary
-        for name, target in targets.items()
-    }
+        return own
+    if isinstance(given, str):
+        if not any(given in names for names in having.values()):
+            known = ", ".join(dict.fromkeys(name for names in having.values() for name in names))
+            raise ValueError(f"None of the targets has a score {given!r}; their scores are {known}.")
+        return {name: given if given in having[name] else primary for name, primary in own.items()}
+    for name, score in given.items():
+        if name not in targets:
+            raise ValueError(f"There is no target {name!r} to be judged by {score!r}; the targets are {list(targets)}.")
+        if score not in having[name]:
+            raise ValueError(f"The target {name!r} has no score {score!r}; its scores are {', '.join(having[name])}.")
+    return {**own, **given}
 
 
 def primary_scores(comparison: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:

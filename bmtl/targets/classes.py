@@ -60,6 +60,7 @@ class Classes(Family):
     """
 
     name: ClassVar[str] = "classes"
+    loss_name: ClassVar[str] = "error rate"
     classes: tuple[str, ...] = ("0", "1")
 
     def __post_init__(self) -> None:

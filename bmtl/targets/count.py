@@ -19,6 +19,7 @@ class Count(Family):
     """Whole numbers from 0 ``(N,)`` as float64, NaN where missing (-1 in integer arrays); never scaled."""
 
     name: ClassVar[str] = "count"
+    loss_name: ClassVar[str] = "MAE"
 
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         given = np.asarray(values)

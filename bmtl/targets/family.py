@@ -21,9 +21,11 @@ class Family(ABC):
 
     Attributes:
         name: Of the family, such as "real"; its key in `FAMILIES`.
+        loss_name: What the mean of `losses` is called, for axes.
     """
 
     name: ClassVar[str]
+    loss_name: ClassVar[str] = "loss"
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:

@@ -23,6 +23,7 @@ class Ordinal(Classes):
     """
 
     name: ClassVar[str] = "ordinal"
+    loss_name: ClassVar[str] = "MAE of ranks"
     classes: tuple[str, ...] = ("0", "1", "2")
 
     @property

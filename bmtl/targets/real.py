@@ -26,6 +26,7 @@ class Real(Family):
     """
 
     name: ClassVar[str] = "real"
+    loss_name: ClassVar[str] = "MAE"
     censored: bool = False
 
     @property

@@ -15,6 +15,15 @@ from bmtl.targets.units import Units
 class ScoredFamily(Units, Protocol):
     """What is asked of a family where its rows are scored; `bmtl.targets.family.Family` answers."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none for targets that are no classes."""
+        ...
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a value of y after its row."""
+        ...
+
     def score(self, name: str) -> "Score | None":
         """The score of that name, None where the family has none."""
         ...
@@ -89,6 +98,8 @@ class Score:
         relative: A relative change of it has a meaning: its zero is the best or the worst that it can be, in every unit. A
             mean of relative changes leaves out targets whose primary score is none of these, such as a log density.
         averaged: Tables of several targets show its mean over those of a family.
+        note: How it is read, for captions.
+        floor: Number of rows -> the score that a perfect predictive would show on so many, where that is not 0.
     """
 
     name: str
@@ -99,6 +110,8 @@ class Score:
     in_units: bool = False
     relative: bool = True
     averaged: bool = False
+    note: str = ""
+    floor: Callable[[int], float] | None = None
 
     def computable(self, rows: Scored) -> bool:
         """Whether there is a row, and the prediction has what the score needs."""

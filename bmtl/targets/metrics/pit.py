@@ -117,3 +117,8 @@ def noise_floor(rows: int) -> NoiseFloor:
     if rows < 1:
         raise ValueError(f"The noise floor is asked for {rows} rows; expected one at least.")
     return NoiseFloor(mean=float(np.sqrt(np.pi / 32 / rows)), upper95=float(0.58 / np.sqrt(rows)))
+
+
+def noise_floor_mean(rows: int) -> float:
+    """The mean of `noise_floor`."""
+    return noise_floor(rows).mean

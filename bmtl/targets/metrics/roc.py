@@ -1,5 +1,7 @@
 """How well a score ranks positives above negatives, exactly, ties included."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
@@ -50,6 +52,43 @@ def average_precision_of_scores(positive: ArrayLike, score: ArrayLike) -> float:
     last = np.flatnonzero(np.append(descending[1:] != descending[:-1], True))  # of the rows that share a score
     hits = np.cumsum(is_positive[order])[last]
     return float((np.diff(hits, prepend=0) / count * (hits / (last + 1))).sum())
+
+
+class RocPoints(NamedTuple):
+    """Points of the curves, one for each distinct score and one before the highest, thresholds descending."""
+
+    false: np.ndarray
+    """Share of the negatives at or above the threshold, from 0 to 1."""
+    true: np.ndarray
+    """Share of the positives at or above it, from 0 to 1: the recall."""
+    precision: np.ndarray
+    """Share of positives among those; at the first point, where there are none, that of the second."""
+
+
+def roc_points(positive: ArrayLike, score: ArrayLike) -> RocPoints:
+    """Points of the ROC curve and of the precision-recall curve.
+
+    The area under the first by trapezoids is `area_under_roc`; under the second by steps, `average_precision_of_scores`.
+
+    Args:
+        positive: Whether a row is positive ``(N,)``, booleans or 0 and 1; some of both.
+        score: ``(N,)``, in any unit; rows of one score enter together.
+
+    Raises:
+        ValueError: As `area_under_roc`, and without a positive or a negative.
+    """
+    is_positive, values = _checked(positive, score)
+    count = int(is_positive.sum())
+    if count in (0, values.size):
+        raise ValueError(f"A curve needs positives and negatives; {count} of {values.size} rows are positive.")
+    order = np.argsort(-values)
+    descending = values[order]
+    last = np.flatnonzero(np.append(descending[1:] != descending[:-1], True))
+    hits = np.cumsum(is_positive[order])[last]
+    precision = hits / (last + 1)
+    return RocPoints(
+        np.r_[0.0, (last + 1 - hits) / (values.size - count)], np.r_[0.0, hits / count], np.r_[precision[0], precision]
+    )
 
 
 def _checked(positive: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

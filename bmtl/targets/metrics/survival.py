@@ -4,6 +4,8 @@ Labels are intervals ``(N, 2)``, lower and upper end: equal ends are an observed
 censoring.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -88,6 +90,40 @@ def censoring_survival(labels: ArrayLike, times: ArrayLike, *, before: bool = Fa
     curve = np.cumprod(np.where(staying > 0, 1 - leaving / np.where(staying > 0, staying, 1), 1.0))
     index = np.searchsorted(distinct, np.asarray(times, dtype=float), side="left" if before else "right")
     return np.append(1.0, curve)[index]
+
+
+class SurvivalCurve(NamedTuple):
+    """The Kaplan-Meier estimate at the distinct times of events, ascending."""
+
+    times: np.ndarray
+    survival: np.ndarray
+    """Probability that the event has not happened up to and at each time."""
+    error: np.ndarray
+    """Its standard error by Greenwood's formula; NaN where the estimate is 0."""
+
+
+def survival_of_times(labels: ArrayLike) -> SurvivalCurve:
+    """Kaplan-Meier estimate of the distribution of times, some of them right-censored.
+
+    Args:
+        labels: Right-censored or observed times as intervals ``(N, 2)``; at one time, events come before censoring.
+
+    Raises:
+        ValueError: If a label is known up to a finite interval, or the shape is another.
+
+    Source:
+        Kaplan & Meier (1958); Greenwood (1926) for the error.
+    """
+    time, upper = checked_times(labels)
+    event = np.isfinite(upper)
+    if (event & (upper > time)).any():
+        raise ValueError("The Kaplan-Meier estimate takes observed and right-censored times; a label is an interval.")
+    times, deaths = np.unique(time[event], return_counts=True)
+    at_risk = time.size - np.searchsorted(np.sort(time), times, side="left")
+    survival = np.cumprod(1 - deaths / at_risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = survival * np.sqrt(np.cumsum(deaths / (at_risk * (at_risk - deaths))))
+    return SurvivalCurve(times, survival, np.where(survival > 0, error, np.nan))
 
 
 def brier_at(labels: ArrayLike, predictive: Predictive, times: ArrayLike) -> np.ndarray:

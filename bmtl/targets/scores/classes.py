@@ -52,9 +52,11 @@ AVERAGE_PRECISION = Score(
     PROBABILITY,
     higher_is_better=True,
 )
-NLL = Score("nll", "NLL", of_probabilities(nll_of_probabilities), PROBABILITY)
+NLL = Score("nll", "NLL", of_probabilities(nll_of_probabilities), PROBABILITY, averaged=True)
 BRIER = Score("brier", "Brier", of_probabilities(brier_of_probabilities), PROBABILITY)
-ECE = Score("ece", "ECE", of_probabilities(ece_of_probabilities), PROBABILITY)
+ECE = Score(
+    "ece", "ECE", of_probabilities(ece_of_probabilities), PROBABILITY, averaged=True, note="of the predicted class"
+)
 ENTROPY_RATIO = Score(
     "entropy_ratio", "entropy ratio", of_probabilities(_entropy_ratio), PROBABILITY, higher_is_better=True
 )
@@ -67,5 +69,5 @@ ERROR_AUROC = Score(
 )
 
 RANK_MAE = Score("mae", "MAE", of_probabilities(rank_error), PROBABILITY)
-KAPPA = Score("kappa", "quadratic kappa", of_probabilities(quadratic_kappa), PROBABILITY, higher_is_better=True)
+KAPPA = Score("kappa", "quadratic kappa", of_probabilities(quadratic_kappa), PROBABILITY, True, relative=False)
 RPS = Score("rps", "RPS", of_probabilities(ranked_probability_score), PROBABILITY)

@@ -4,7 +4,7 @@ import numpy as np
 
 from bmtl.targets.metrics.concordance import concordance_index
 from bmtl.targets.metrics.density import nll_of_draws
-from bmtl.targets.metrics.pit import ece_from_pit
+from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean
 from bmtl.targets.metrics.point import coefficient_of_determination, mean_absolute_error, root_mean_squared_error
 from bmtl.targets.metrics.survival import censored_concordance, interval_pit
 from bmtl.targets.metrics.uncertainty_calibration import ence
@@ -26,11 +26,27 @@ def _ence(rows: Scored) -> float:
 MAE = Score("mae", "MAE", lambda rows: mean_absolute_error(rows.labels, rows.mean()), ("mean",), in_units=True)
 RMSE = Score("rmse", "RMSE", lambda rows: root_mean_squared_error(rows.labels, rows.mean()), ("mean",), in_units=True)
 R2 = Score(
-    "r2", "R²", lambda rows: coefficient_of_determination(rows.labels, rows.mean()), ("mean",), higher_is_better=True
+    "r2", "R²", lambda rows: coefficient_of_determination(rows.labels, rows.mean()), ("mean",), True, relative=False
 )
 # Raw densities of different units have no common mean: the NLL is that of what the model saw.
-NLL = Score("nll", "NLL", _nll, ("log_likelihood",))
-ECE = Score("ece", "ECE", lambda rows: ece_from_pit(given(rows.prediction.pit)), ("pit",))
+NLL = Score(
+    "nll",
+    "NLL",
+    _nll,
+    ("log_likelihood",),
+    relative=False,
+    averaged=True,
+    note="nats, of targets as scaled for training",
+)
+ECE = Score(
+    "ece",
+    "ECE",
+    lambda rows: ece_from_pit(given(rows.prediction.pit)),
+    ("pit",),
+    averaged=True,
+    note="of central intervals",
+    floor=noise_floor_mean,
+)
 CRPS = Score(
     "crps", "CRPS", lambda rows: float(rows.predictive().crps(rows.labels).mean()), ("predictive",), in_units=True
 )
@@ -56,6 +72,7 @@ CENSORED_MAE = Score(
     lambda rows: mean_absolute_error(nearest_label(rows.labels, rows.mean()), rows.mean()),
     ("mean",),
     in_units=True,
+    note="distance to the label's interval",
 )
 CENSORED_RMSE = Score(
     "rmse",
@@ -63,9 +80,16 @@ CENSORED_RMSE = Score(
     lambda rows: root_mean_squared_error(nearest_label(rows.labels, rows.mean()), rows.mean()),
     ("mean",),
     in_units=True,
+    note="distance to the label's interval",
 )
 CENSORED_ECE = Score(
-    "ece", "ECE", lambda rows: ece_from_pit(interval_pit(rows.labels, rows.predictive())), ("predictive",)
+    "ece",
+    "ECE",
+    lambda rows: ece_from_pit(interval_pit(rows.labels, rows.predictive())),
+    ("predictive",),
+    averaged=True,
+    note="of central intervals, PIT values uniform within a label's ends",
+    floor=noise_floor_mean,
 )
 CENSORED_CONCORDANCE = Score(
     "concordance",

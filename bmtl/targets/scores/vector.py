@@ -9,6 +9,7 @@ from bmtl.targets.metrics.energy import energy_of_draws
 from bmtl.targets.metrics.pit import ece_from_pit
 from bmtl.targets.score import Score, Scored
 
+SCALED = "in standard deviations of each component"
 DRAWS = 200  # of a law of which none were kept
 
 
@@ -37,6 +38,6 @@ def _mean_over_components(labels: np.ndarray, score: Callable[[int, np.ndarray],
     return float(np.mean([score(k, seen[:, k]) for k in range(labels.shape[1]) if seen[:, k].any()]))
 
 
-ENERGY = Score("energy", "energy score", _energy, ("predictive",))
-MAE = Score("mae", "MAE", _mae, ("mean",))
-ECE = Score("ece", "ECE", _ece, ("predictive",))
+ENERGY = Score("energy", "energy score", _energy, ("predictive",), note=SCALED)
+MAE = Score("mae", "MAE", _mae, ("mean",), note=SCALED)
+ECE = Score("ece", "ECE", _ece, ("predictive",), averaged=True)

@@ -17,7 +17,7 @@ from bmtl.evaluation.storage import atomic
 
 Trees = xr.DataTree | Mapping[str, xr.DataTree]
 MOST_PANELS = 36  # beyond that a page is unreadable and takes a minute to lay out; the figure says what it leaves out
-# Okabe & Ito: colours that people with any common colour blindness tell apart. Their yellow is too faint on white.
+# Okabe & Ito: colours that people with any common colour blindness can distinguish. Their yellow is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")  # beyond seven methods, colours come again with the next dash
 RC = {
@@ -60,13 +60,24 @@ def named(trees: Trees) -> dict[str, xr.DataTree]:
     return dict(trees)
 
 
-def task_names(records: Mapping[str, xr.DataArray | None], chosen: Sequence[str] | None) -> tuple[list[str], str]:
-    """Tasks in order of appearance, or those chosen after a check that they are there; a note on those left out."""
+def task_names(
+    records: Mapping[str, xr.DataArray | None], chosen: Sequence[str] | None, what: str = "this"
+) -> tuple[list[str], str]:
+    """Tasks in order of appearance, or those chosen after a check that they are there; a note on those left out.
+
+    Args:
+        records: Run -> an array with the tasks that can be drawn, or None.
+        chosen: Which to draw.
+        what: What is drawn, for messages.
+
+    Raises:
+        ValueError: If no run has a task, or a chosen one is in none.
+    """
     found = dict.fromkeys(
         str(name) for record in records.values() if record is not None for name in record["task"].values
     )
     if not found:
-        raise ValueError(f"None of the runs {list(records)} recorded this; it cannot be drawn.")
+        raise ValueError(f"None of the runs {list(records)} has {what} of any task; it cannot be drawn.")
     for name in chosen or ():
         if name not in found:
             raise ValueError(f"There is no task {name!r}; the runs have {list(found)}.")
@@ -86,7 +97,7 @@ def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 def panels(
     host: Figure | SubFigure, titles: Sequence[str], columns: int, *, sharex: bool = True, sharey: bool = False
 ) -> dict[str, Axes]:
-    """One panel a title, row by row; numbers of a common x axis stand below the lowest panel of each column."""
+    """One panel a title, row by row; with the numbers of a common x axis below the lowest panel of each column."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     grid = host.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)

@@ -1,14 +1,17 @@
-"""A comparison's table for a page: Markdown, and LaTeX with booktabs; mean ± standard error over splits, best in bold."""
+"""A comparison's table for a page or a terminal: mean ± standard error over splits, what is marked in bold or starred.
 
-from collections.abc import Callable
-from typing import Literal
+Markdown, LaTeX with booktabs, and plain text in tables that fit a width without a break inside a number or a name.
+"""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from bmtl.evaluation.columns import columns
-from bmtl.evaluation.tables import best, caption, standard_error, table
+from bmtl.evaluation.columns import Column
+from bmtl.evaluation.tables import ScoreTable, score_table
 
 Layout = Literal["rows", "columns"]
 ARROWS = {True: "↑", False: "↓", None: ""}
@@ -40,7 +43,8 @@ def to_markdown(comparison: xr.Dataset, *, methods: Layout = "rows") -> str:
         Text with lines of equal length; entries `mean ± standard error`, those of `best` in bold, NaN as a dash. An
         arrow at a column's name says which end is best.
     """
-    cells = _cells(comparison, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"), methods)
+    of = score_table(comparison, marked_as="In bold")
+    cells = _cells(of, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"), methods)
     header, *body = cells
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * max(widths[0], 3), *("-" * (max(width, 3) - 1) + ":" for width in widths[1:])]  # numbers to the right
@@ -48,7 +52,7 @@ def to_markdown(comparison: xr.Dataset, *, methods: Layout = "rows") -> str:
         "| " + " | ".join(text.ljust(max(width, 3)) for text, width in zip(row, widths, strict=True)) + " |"
         for row in (header, rule, *body)
     ]
-    return "\n".join([*lines, "", _note(comparison), ""])
+    return "\n".join([*lines, "", of.caption, ""])
 
 
 def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | None = None) -> str:
@@ -59,11 +63,12 @@ def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | N
         methods: As for `to_markdown`.
         label: To refer to it by.
     """
-    header, *body = _cells(comparison, lambda text: rf"\textbf{{{text}}}", _escaped, methods)
+    of = score_table(comparison, marked_as="In bold")
+    header, *body = _cells(of, lambda text: rf"\textbf{{{text}}}", _escaped, methods)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escaped(_note(comparison))}}}",
+        rf"\caption{{{_escaped(of.caption)}}}",
         *([] if label is None else [rf"\label{{{label}}}"]),
         rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
         r"\toprule",
@@ -75,6 +80,41 @@ def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | N
         r"\end{table}",
     ]
     return "\n".join([*lines, ""])
+
+
+def to_text(
+    comparison: xr.Dataset,
+    *,
+    width: int = 80,
+    bold: Callable[[str], str] = lambda text: text,
+    escape: Callable[[str], str] = lambda text: text,
+) -> str:
+    """The table and its caption for a terminal: methods by scores, then targets by methods where there are several.
+
+    A table that is too wide is turned, or continued below with its first column again. Numbers and names are never broken:
+    a name longer than the width sticks out.
+
+    Args:
+        comparison: From `compare`.
+        width: Characters of a line.
+        bold: What makes a marked entry bold, besides its star.
+        escape: What keeps the terminal's library from reading markup in the text.
+    """
+    of = score_table(comparison, marked_as="Starred")
+    targets = [column for column in of.columns if column.task is not None]
+    rest = [column for column in of.columns if column.task is None]
+    tables = [("Scores on the test rows", rest, "score")] if rest else []
+    if targets:
+        scores = list(dict.fromkeys(column.score for column in targets))
+        title = f"{scores[0]} by target" if len(scores) == 1 else "Primary scores by target"
+        tables.append((title, targets, "target"))
+    lines: list[str] = []
+    for title, columns, rows in tables:
+        short = rows == "target" and len({column.score for column in columns}) == 1
+        for place, block in enumerate(_fitting(_text_cells(of, columns, short), rows, width)):
+            lines += [f"{title}{', continued' * (place > 0)}", *_aligned(block, bold, escape), ""]
+    said = textwrap.fill(of.caption, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*lines, escape(said), ""])
 
 
 def entry(mean: float, error: float) -> str:
@@ -96,31 +136,84 @@ def entry(mean: float, error: float) -> str:
 
 
 def _cells(
-    comparison: xr.Dataset, bold: Callable[[str], str], escape: Callable[[str], str], methods: Layout
+    of: ScoreTable, bold: Callable[[str], str], escape: Callable[[str], str], methods: Layout
 ) -> list[list[str]]:
     """Header and rows of text."""
     if methods not in ("rows", "columns"):
         raise ValueError(f"methods is {methods!r}; expected 'rows' or 'columns'.")
-    means, errors, marks = table(comparison), standard_error(comparison), best(comparison)
-    arrows = {column.name: ARROWS[column.higher_is_better] for column in columns(comparison)}
-    texts = pd.DataFrame(
-        {
-            f"{escape(name)} {escape(arrows[name])}".strip(): [
-                bold(escape(entry(mean, error))) if marked else escape(entry(mean, error))
-                for mean, error, marked in zip(means[name], errors[name], marks[name], strict=True)
-            ]
-            for name in means.columns
-        },
-        index=[escape(name) for name in means.index],
-    )
-    if methods == "columns":
-        texts = texts.T
-    corner = "method" if methods == "rows" else "score"
-    return [[corner, *texts.columns], *([str(name), *row] for name, row in zip(texts.index, texts.values, strict=True))]
+    rows = [["method" if methods == "rows" else "score", *(escape(str(name)) for name in of.means.index)]]
+    for column in of.columns:
+        texts = [escape(entry(*both)) for both in zip(of.means[column.name], of.errors[column.name], strict=True)]
+        marked = [bold(text) if mark else text for text, mark in zip(texts, of.marks[column.name], strict=True)]
+        rows.append([f"{escape(column.name)} {escape(ARROWS[column.higher_is_better])}".strip(), *marked])
+    return rows if methods == "columns" else _turned(rows)
 
 
-def _note(comparison: xr.Dataset) -> str:
-    return caption(comparison) + (" ±: standard error over splits." if comparison.sizes["split"] > 1 else "")
+Marked = tuple[str, bool]  # text, and whether it is marked
+T = TypeVar("T")
+
+
+def _text_cells(of: ScoreTable, columns: Sequence[Column], short: bool) -> list[list[Marked]]:
+    """Header and rows of text, methods down; a marked entry has a star."""
+    rows: list[list[Marked]] = [[("method", False), *((str(name), False) for name in of.means.index)]]
+    for column in columns:
+        name = f"{column.short if short else column.name} {ARROWS[column.higher_is_better]}".strip()
+        entries = zip(of.means[column.name], of.errors[column.name], of.marks[column.name], strict=True)
+        rows.append(
+            [(name, False), *((f"{'*' * bool(mark)}{entry(mean, error)}", bool(mark)) for mean, error, mark in entries)]
+        )
+    return _turned(rows)
+
+
+def _fitting(cells: list[list[Marked]], rows: str, width: int) -> list[list[list[Marked]]]:
+    """The table as it is or turned, whichever needs fewer lines, in blocks of columns that fit.
+
+    Args:
+        cells: Header and rows, methods down.
+        rows: What the rows of the turned table are called.
+        width: Of a line.
+    """
+    turned = _turned(cells)
+    turned[0][0] = (rows, False)
+    layouts = [_blocks(layout, width) for layout in (cells, turned)]
+    return min(layouts, key=lambda blocks: (_overflow(blocks, width), sum(map(len, blocks))))
+
+
+def _blocks(cells: list[list[Marked]], width: int) -> list[list[list[Marked]]]:
+    widths = [max(len(row[i][0]) for row in cells) for i in range(len(cells[0]))]
+    groups: list[list[int]] = []
+    left = 0
+    for i in range(1, len(widths)):
+        if not groups or left < widths[i] + 2:
+            groups.append([])
+            left = width - widths[0]
+        groups[-1].append(i)
+        left -= widths[i] + 2
+    return [[[row[0], *(row[i] for i in group)] for row in cells] for group in groups]
+
+
+def _overflow(blocks: list[list[list[Marked]]], width: int) -> int:
+    """By how many characters the widest line sticks out."""
+    wide = [sum(max(len(row[i][0]) for row in block) + 2 for i in range(len(block[0]))) - 2 for block in blocks]
+    return max([0, *(w - width for w in wide)])
+
+
+def _aligned(block: list[list[Marked]], bold: Callable[[str], str], escape: Callable[[str], str]) -> list[str]:
+    widths = [max(len(row[i][0]) for row in block) for i in range(len(block[0]))]
+
+    def line(row: list[Marked]) -> str:
+        parts = []
+        for i, ((text, marked), wide) in enumerate(zip(row, widths, strict=True)):
+            shown = bold(escape(text)) if marked else escape(text)
+            space = " " * (wide - len(text))
+            parts.append(space + shown if i else shown + space)
+        return "  ".join(parts).rstrip()
+
+    return [line(block[0]), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(line(row) for row in block[1:])]
+
+
+def _turned(rows: Sequence[Sequence[T]]) -> list[list[T]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _escaped(text: str) -> str:

@@ -62,7 +62,7 @@ def cosine_curves(
         pairs: Which pairs of tasks to draw; by default all of them, or the twelve with the lowest mean cosine over the
             methods, and the figure says so.
         window: Measured steps of the centred moving average; a 25th of each run's by default.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If no run recorded cosines, or none has a named pair.

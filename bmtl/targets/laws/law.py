@@ -43,6 +43,21 @@ class Law(NamedTuple):
         )
 
     @classmethod
+    def of_rows(cls, laws: Sequence["Law"]) -> "Law":
+        """The law of all rows of several laws of one kind and equally many components.
+
+        Raises:
+            ValueError: If there is none, or they differ in kind or in the number of components.
+        """
+        kinds = {(law.name, law.components) for law in laws}
+        if len(kinds) != 1:
+            raise ValueError(
+                f"Rows of one kind of law with equally many components go together; got {sorted(kinds) or 'none'}."
+            )
+        parts = [law.full().parameters for law in laws]
+        return cls(laws[0].name, {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]})
+
+    @classmethod
     def mixture(cls, laws: Sequence["Law"]) -> "Law":
         """The equal-weight mixture of laws of one kind and equally many components, their components one after another.
 

@@ -51,15 +51,6 @@ def first_below(z: np.ndarray, df: ArrayLike) -> np.ndarray:
     return -_weighted(z, df)
 
 
-def second_below(z: np.ndarray, df: ArrayLike) -> np.ndarray:
-    """``E[Z^2; Z <= z]`` at finite `z`; infinite for df up to 2."""
-    normal, finite = _kinds(df)
-    above = np.where(finite > 2, finite - 2, 1)
-    ratio = np.where(normal, 1, np.where(finite > 2, finite / above, np.inf))
-    share = np.where(normal, 1, np.where(finite > 2, (finite - 1) / above, 0))
-    return ratio * cdf(z, df) - share * z * _weighted(z, df)
-
-
 def mean_distance(z: np.ndarray, df: ArrayLike) -> np.ndarray:
     """``E|Z - z|``, for df above 1."""
     return z * (2 * cdf(z, df) - 1) + 2 * _weighted(z, df)

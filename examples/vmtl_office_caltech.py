@@ -45,7 +45,8 @@ from bmtl.evaluation.relatedness import nearest
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import lines_of, method_legend, save, styled
 from bmtl.experiments.trees import add_relatedness, results_tree
-from bmtl.inference.attack import log_probabilities, robustness
+from bmtl.inference.attack import robustness
+from bmtl.inference.log_probabilities import log_probabilities
 from bmtl.models.networks.mlp import linear
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, vmtl_preset
 from bmtl.targets.scaler import Scaler

@@ -102,7 +102,7 @@ def read(
         validation_from: ``"test"`` where there are too few training rows to spare any.
         seed: For what is drawn.
         scale: Rows to fit the scalers on: ``train``, ``all``, or ``none`` for features and targets as they are.
-        clip: Bound of the scaled features, in standard deviations.
+        clip: Bound of the scaled features, in standard deviations; ``inf`` for none.
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder has none.

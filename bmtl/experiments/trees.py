@@ -20,6 +20,8 @@ from bmtl.targets.score import Scored
 
 DATA_PARTS = {"test": "test", "validation": "val", "train": "train", "ood": "ood"}
 """Part of a results tree -> the data's part."""
+CORRELATION = "task_correlation"
+"""Site ``(T, T)`` by which a model says how its tasks relate, in their order; the tree labels it by the tasks."""
 
 
 def results_tree(
@@ -60,7 +62,7 @@ def results_tree(
     names = tuple(task for task in data.tasks if task in drawn.targets)
     if not names:
         raise ValueError(f"What was drawn has the targets {list(drawn.targets)}, and the data have {list(data.tasks)}.")
-    given = {{"val": "validation"}.get(part, part): drawn, "validation": validation, "train": train, "ood": ood}
+    given = {"validation": validation, "train": train, "ood": ood, {"val": "validation"}.get(part, part): drawn}
     parts = {
         name: predicted_rows(data, DATA_PARTS[name], {n: of.targets[n] for n in names})
         for name, of in given.items()
@@ -78,16 +80,21 @@ def results_tree(
     densities = {"lp": sampled.log_p, "log_q": sampled.log_q}
     extra = {**extras_of(model, sampled), **(extras or {})}
     coords = extra.pop("coords", {})
+    named = tuple(names if tasks is None else tasks)
+    dims = {name: axes for name, (axes, _) in extra.items()}
+    if CORRELATION in sampled.posterior:
+        dims[CORRELATION] = ("task", "task_bis")
+        coords = {"task": named, "task_bis": named, **coords}
     return results.to_datatree(
         parts,
         {name: reported(data, name) for name in names},
         posterior={**sampled.posterior, **{name: values for name, (_, values) in extra.items()}} or None,
         sample_stats={**{k: v for k, v in densities.items() if v is not None}, **sampled.sample_stats} or None,
         coords=coords,
-        dims={name: dims for name, (dims, _) in extra.items()},
+        dims=dims,
         chains=sampled.chains,
         training=arrays,
-        tasks=names if tasks is None else tasks,
+        tasks=named,
         attributes={
             "data_name": data.name,
             "data_fingerprint": data.fingerprint,

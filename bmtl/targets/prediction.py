@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from bmtl.targets.laws import Law, law_to_units
-from bmtl.targets.scaler import Scaler
+from bmtl.targets.scaler import Scaler, rounded_once
 from bmtl.targets.units import Units
 
 __all__ = ["Law", "Prediction"]
@@ -148,5 +148,7 @@ class Prediction:
             law=None if self.law is None else law_to_units(self.law, scaler),
             aleatoric=None if self.aleatoric is None else family.variance_to_units(self.aleatoric, scaler),
             epistemic=None if self.epistemic is None else family.variance_to_units(self.epistemic, scaler),
-            log_likelihood=None if density is None else density - family.log_volume(labels, scaler),
+            log_likelihood=None
+            if density is None
+            else rounded_once(np.subtract, density, family.log_volume(labels, scaler)),
         )

@@ -123,7 +123,7 @@ def test_draws_stay_in_float32_where_the_unit_allows_it():
     found = drawn(families(data), x, y)
     tree = results_tree(data, found)
     for name, dtype, error in (("mass", np.float64, 1e-12), ("length", np.float32, 1e-6)):
-        seen = tree[f"test/posterior_predictive/obs_{name}"].values
+        seen = tree[f"test/observed_data/obs_{name}"].values
         scaler = data.targets[name].scaler
         for values, scaled in (
             (tree[f"test/posterior_predictive/y_{name}"][0], found.targets[name].draws),

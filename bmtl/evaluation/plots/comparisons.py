@@ -166,7 +166,8 @@ def scores_by_task(
         best = "right" if higher else "left"
         dashed = f"; dashed: {baseline}" if baseline is not None else ""
         figure.supxlabel(
-            f"{known_score(metric).symbol}: mean ± standard error, grey dots are {repeats.nouns}{dashed}; better to the {best}{left_out}",
+            f"{known_score(metric).symbol}: mean ± standard error, grey dots are {repeats.nouns}{dashed}; "
+            f"better to the {best}{left_out}",
             fontsize=9,
         )
     return figure

@@ -71,8 +71,8 @@ def recalibrated(trees: Trees) -> Markup:
             ["method", "factor", *header],
             means,
             "Means over the recalibrated targets before and after, lower is better. The factor (geometric mean) multiplies "
-            "scales, or is the temperature of class probabilities: above 1, the predictive was overconfident. It is fitted on "
-            f"the validation rows, and scored on the test rows.{note}",
+            "scales, or is the temperature of class probabilities: above 1, the predictive was overconfident. It is fitted "
+            f"on the validation rows, and scored on the test rows.{note}",
         ),
         details(
             "Recalibration by target",

@@ -52,7 +52,7 @@ class MultivariateNormalMixture:
     def to_units(cls, parameters: dict[str, np.ndarray], scaler: Scaler) -> dict[str, np.ndarray]:
         """Parameters of ``mean + std * y`` from those of y."""
         std = np.broadcast_to(scaler.std, parameters["loc"].shape[-1:])
-        return {"loc": scaler.inverse(parameters["loc"]), "scale_tril": parameters["scale_tril"] * std[:, None]}
+        return {"loc": scaler.restored(parameters["loc"]), "scale_tril": parameters["scale_tril"] * std[:, None]}
 
     @property
     def components(self) -> int:

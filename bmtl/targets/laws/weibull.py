@@ -33,7 +33,7 @@ class WeibullMixture(PositiveMixture):
     def to_units(cls, parameters: dict[str, np.ndarray], scaler: Scaler) -> dict[str, np.ndarray]:
         if (scaler.mean != 0).any():
             return super().to_units(parameters, scaler)
-        return parameters | {"scale": parameters["scale"] * scaler.std}
+        return parameters | {"scale": scaler.widened(parameters["scale"])}
 
     def component_mean(self) -> np.ndarray:
         return self.scale * gamma(1 + 1 / self.concentration)

@@ -74,7 +74,7 @@ PAPER = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help=f"folder that holds {FILE}")
+    parser.add_argument("--root", help=f"folder that holds {FILE}; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/igb_qm9"))
     parser.add_argument("--quick", action="store_true", help="shows that everything runs, not how well")
     parser.add_argument("--jobs", type=int, default=1, help="processes")

@@ -100,7 +100,7 @@ def parts(p):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds uci/<set>.npz")
+    parser.add_argument("--root", help="folder that holds uci/<set>.npz; by default what BMTL_DATA says")
     parser.add_argument("--set", default="concrete", help="name of the UCI set")
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_conflict"))
     parser.add_argument("--seeds", type=int)

@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from scipy.spatial import KDTree
 
+from bmtl.datasets.files import Archive, find
 from bmtl.datasets.many_tasks import assemble
 from bmtl.evaluation import metrics, ood
 from bmtl.evaluation.plots import ood_densities
@@ -44,7 +45,7 @@ QUICK_ROWS = 300
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help=f"folder that holds {FILE}")
+    parser.add_argument("--root", help=f"folder that holds {FILE}; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_ood"))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
@@ -86,13 +87,9 @@ def main():
 
 def wines(root):
     """Red wine ``(N, 11)`` with its quality ``(N,)``, and white wine ``(M, 11)``; no row twice."""
-    path = root / FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no {path}: red and white wine of the UCI repository, X, y and domain (0 red)."
-        )
-    with np.load(path, allow_pickle=False) as file:
-        x, y, domain = file["X"], file["y"].astype(float), file["domain"]
+    source = "Red and white wine of the UCI repository, with the arrays X, y and domain (0 red)."
+    file = Archive(find("wine", [FILE], root, source))
+    x, y, domain = file.array("X"), file.array("y").astype(float), file.array("domain")
     _, kept = np.unique(x, axis=0, return_index=True)  # of red and white rows alike the first, a red one
     kept = np.sort(kept)
     red, white = kept[domain[kept] == 0], kept[domain[kept] == 1]
@@ -148,7 +145,7 @@ def report(frame, rows):
         "bootstrap interval over the rows (its ends' means over seeds). Chance: AUROC and AUPR 0.5, FPR95 0.95 (1 if all",
         "scores are equal). halves: AUROC of one half of the red test rows against the other. RMSE, NLL: red test rows.",
     ]
-    return "\n".join([*caption, "", *markdown_table(header, *body), ""])
+    return "\n".join([*caption, "", markdown_table(header, *body, left=2), ""])
 
 
 def entry(of, metric, interval=False):

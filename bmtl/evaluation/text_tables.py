@@ -48,15 +48,16 @@ def to_markdown(comparison: xr.Dataset, *, methods: Layout = "rows") -> str:
     return f"{markdown_table(*cells)}\n\n{of.caption}\n"
 
 
-def markdown_table(header: Sequence[str], *rows: Sequence[str]) -> str:
-    """Text as a table in Markdown with lines of equal length; columns but the first are aligned to the right.
+def markdown_table(header: Sequence[str], *rows: Sequence[str], left: int = 1) -> str:
+    """Text as a table in Markdown with lines of equal length, numbers to the right.
 
     Args:
         header: Names of the columns.
         *rows: As long as the header, without a bar that is not escaped.
+        left: Number of columns of names, which come first and are aligned to the left.
     """
     widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = [*("-" * width for width in widths[:left]), *("-" * (width - 1) + ":" for width in widths[left:])]
     return "\n".join(
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
         for row in (header, rule, *rows)

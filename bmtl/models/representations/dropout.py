@@ -32,8 +32,8 @@ class MCDropout(Deterministic):
 
     def __init__(self, trunk: nn.Module, width: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__(trunk, width)
-        self._layers = dropout_layers(trunk)
+        dropout_layers(trunk)  # raises
 
     def guide(self, groups: Iterable[Rows]) -> None:
-        for layer in self._layers:
+        for layer in dropout_layers(self.trunk):
             layer.noise()

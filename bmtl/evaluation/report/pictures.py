@@ -129,8 +129,8 @@ def of_intervals(trees: Trees) -> Iterator[Picture]:
         yield Picture(
             "Coverage of predictive intervals",
             "Share of test labels inside the central predictive interval of each nominal level. On the diagonal intervals "
-            "are calibrated, above it too wide, below it too narrow; the band is what a calibrated predictive shows by chance. "
-            f"Counts and censored labels have randomised PIT values.{note}",
+            "are calibrated, above it too wide, below it too narrow; the band is what a calibrated predictive shows by "
+            f"chance. Counts and censored labels have randomised PIT values.{note}",
             lambda: plots.reliability_curves(having, tasks=targets),
         )
 

@@ -38,8 +38,6 @@ from matplotlib.figure import Figure
 import bmtl
 from bmtl.datasets import office_caltech10
 from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics.entropy import entropy_ratio_of_rows
-from bmtl.evaluation.metrics.probabilities import entropy_of_probabilities, predicted_class
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.relatedness import nearest
 from bmtl.evaluation.storage import atomic
@@ -48,6 +46,8 @@ from bmtl.experiments.trees import add_relatedness, results_tree
 from bmtl.inference.attack import log_probabilities, robustness
 from bmtl.models.networks.mlp import linear
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, vmtl_preset
+from bmtl.targets.metrics.entropy import entropy_ratio_of_rows, error_auroc_of_probabilities
+from bmtl.targets.metrics.probabilities import entropy_of_probabilities, predicted_class
 from bmtl.targets.scaler import Scaler
 
 METHODS = {
@@ -440,7 +440,7 @@ def scores(proportion, method, tree):
     """One row for each task."""
     of = {
         "accuracy": metrics.accuracy(tree)["accuracy"],
-        "NLL": metrics.class_nll(tree)["class_nll"],
+        "NLL": metrics.nll(tree)["nll"],
         "Brier": metrics.brier(tree)["brier"],
         "ECE": metrics.class_calibration(tree)["class_ece"],
         "AUROC": metrics.error_auroc(tree)["error_auroc"],
@@ -556,7 +556,7 @@ def entropies(trees, proportion, methods):
                     "method": method,
                     "accuracy": f"{100 * ratio.accuracy:.1f}",
                     "entropy ratio": f"{ratio.ratio:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
-                    "AUROC": f"{metrics.error_auroc_of_probabilities(labels, p):.3f}",
+                    "AUROC": f"{error_auroc_of_probabilities(labels, p):.3f}",
                 }
             )
     return markdown(pd.DataFrame(rows))

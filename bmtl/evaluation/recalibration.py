@@ -35,8 +35,8 @@ class Map(Protocol):
         """The one number that it is, if it is one: a factor on scales, or a temperature."""
         ...
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
-        """The prediction of labelled rows, recalibrated."""
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
+        """The prediction of labelled rows, recalibrated, with so many draws where its predictive is known by them."""
         ...
 
 
@@ -106,9 +106,10 @@ def recalibrate(
     for part in SUBTREES:
         if part in tree.children:
             reader, rows = PartReader(tree, part), scored(tree, part)
+            draws = max((len(of.prediction.draws) for of in rows.values()), default=0) or DRAWS
             made = {
                 name: PredictedRows(
-                    maps[name](rows[name], random)
+                    maps[name](rows[name], draws, random)
                     if name in maps and len(rows[name].labels)
                     else rows[name].prediction,
                     rows[name].labels,
@@ -164,7 +165,7 @@ class Scaling:
 
     factor: float
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
         before, law = rows.predictive(), rows.prediction.law
         assert isinstance(before, Scalable)
         assert law is not None
@@ -197,7 +198,7 @@ class Tempering:
 
     factor: float
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
         old, y = rows.prediction, rows.labels
         assert old.probability is not None
         before, after = old.probability, tempered(old.probability, self.factor)
@@ -230,7 +231,7 @@ class IsotonicMap:
         """It is no number."""
         return None
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
         before, old = rows.predictive(), rows.prediction
         after: IsotonicPredictive | EmpiricalPredictive
         if isinstance(before, EmpiricalPredictive):  # as many draws, at equal steps of the recalibrated cdf
@@ -244,7 +245,7 @@ class IsotonicMap:
             densities = densities + self.pit_map.log_slope(old.pit)
         return replace(
             old,
-            draws=after.sample(len(old.draws) or DRAWS, random),
+            draws=after.sample(draws, random),
             mean=after.mean() if self.move_mean else old.mean,
             law=None,
             aleatoric=None,

@@ -71,12 +71,12 @@ def trust(tree: xr.DataTree) -> xr.Dataset:
             with np.errstate(invalid="ignore"):  # the spread of infinite ones is NaN
                 found["se"][i] = np.sqrt(rows[i] * density.var())
             found["unreliable"][i] = rows[i] - int((k <= _threshold(draws)).sum())  # false for NaN
-    weights = np.exp(ratios - ratios.max())
+    weights = np.exp(ratios - ratios.max()) if finite else np.full(draws, np.nan)
     recorded = _last_weights(tree, targets)
     return xr.Dataset(
         {
             "pareto_k": _pareto_k(log_p, log_q, ratios) if finite else np.nan,
-            "efficiency": weights.sum() ** 2 / (weights**2).sum() / draws if finite else np.nan,
+            "efficiency": weights.sum() ** 2 / (weights**2).sum() / draws,
             "threshold": _threshold(draws),
             "draws": draws,
             "rows": ("task", rows),

@@ -85,6 +85,8 @@ def integral_of_spread(whole: OnAxis, low: np.ndarray, high: np.ndarray) -> np.n
     edges = np.concatenate([np.linspace(first, 0, pieces + 1), np.linspace(0, last, pieces + 1)[1:]])  # (9, N)
     row = np.tile(np.arange(whole.rows), 2 * pieces)
     left, right = edges[:-1].ravel(), edges[1:].ravel()
+    some = ~(left == right)  # none where the middle is an end; NaN stays
+    row, left, right = row[some], left[some], right[some]
     value = in_chunks(row, left, right)
     enough = ACCURACY * np.bincount(row, value, minlength=whole.rows)
     total = np.zeros(whole.rows)

@@ -105,7 +105,7 @@ def not_worse_than_best(
     resamples: int = 2000,
     seed: int = 0,
 ) -> xr.DataArray:
-    """Which learners cannot be told from the one with the best mean: what a table may mark as best.
+    """Which learners are not significantly worse than the one with the best mean: what a table may mark as best.
 
     The best learner is chosen by the data that it is then compared on, and no correction is made for many learners: an
     unmarked learner is worse as far as its own interval says, and a marked one need not be good.

@@ -90,7 +90,7 @@ def integral_of_spread(whole: OnAxis, low: np.ndarray, high: np.ndarray) -> np.n
     value = in_chunks(row, left, right)
     enough = ACCURACY * np.bincount(row, value, minlength=whole.rows)
     total = np.zeros(whole.rows)
-    for _ in range(50):  # halvings: then an interval is as short as numbers can tell
+    for _ in range(50):  # halvings: then an interval is at the resolution of the numbers
         half = (left + right) / 2
         halves = np.stack([in_chunks(row, left, half), in_chunks(row, half, right)])
         open_ = (np.abs(halves.sum(axis=0) - value) > enough[row]) | coarse(row, left, right)

@@ -71,7 +71,7 @@ def _weighted(z: np.ndarray, df: ArrayLike) -> np.ndarray:
     """``f(z) (df + z^2) / (df - 1)``; for the normal ``f(z)``."""
     normal, finite = _kinds(df)
 
-    def heavy() -> np.ndarray:  # the powers of 1 + z^2 / df in the density and beside it go together
+    def heavy() -> np.ndarray:  # the powers of 1 + z^2 / df are combined before exp
         size = -betaln(finite / 2, 0.5) + np.log(finite) / 2 - (finite - 1) / 2 * _log_growth(z, finite)
         return np.exp(size) / (finite - 1)
 
@@ -92,7 +92,7 @@ def _log_growth(z: np.ndarray, df: np.ndarray) -> np.ndarray:
 
 
 def _either(normal: np.ndarray, gaussian: Callable[[], np.ndarray], heavy: Callable[[], np.ndarray]) -> np.ndarray:
-    """What the one gives where it is normal and the other elsewhere, without computing what nobody asks for."""
+    """The one where it is normal and the other elsewhere; what is needed nowhere is not computed."""
     if normal.all():
         return gaussian()
     return np.where(normal, gaussian(), heavy()) if normal.any() else heavy()

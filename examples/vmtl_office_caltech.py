@@ -384,7 +384,8 @@ def relations(plan, proportion):
         models.append(model)
     few = {task: part[:1] for task, part in x.items()}
     drawn = bmtl.draw(models[1], models[1].guide(), few, num_draws=400, sites=["alpha_w", "alpha_z"])
-    tree = results.to_datatree(posterior=drawn.posterior, method="VMTL on VBMTL's posteriors", configuration=asked)
+    about = {"method": "VMTL on VBMTL's posteriors", "configuration": asked}
+    tree = results.to_datatree({}, {}, posterior=drawn.posterior, attributes=about)
     add_relatedness(tree, models[1], drawn)
     results.write(tree, results.check_writable(file.parent) / file.name)
     return tree

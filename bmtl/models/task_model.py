@@ -13,6 +13,7 @@ from bmtl.models.heads import Heads, LinearHeads
 from bmtl.models.likelihoods import Likelihood
 from bmtl.models.representations import Deterministic, Representation
 from bmtl.models.rows import Rows, check_labelled, data_by_target, groups
+from bmtl.models.tree_variable import TreeVariable
 from bmtl.tasks import check_names, task
 
 
@@ -215,9 +216,13 @@ class TaskModel(nn.Module):
                 )
             likelihoods[name].set_noise(value)
 
-    def tree_extras(self, draws: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Variables for the posterior of a results tree, besides the latents: none."""
-        return {}
+    def tree_extras(self, draws: Mapping[str, Any]) -> dict[str, TreeVariable]:
+        """Variables of the posterior of a results tree that need names for their dimensions.
+
+        Args:
+            draws: Draws by site, ``(S, ...)``.
+        """
+        return TreeVariable.correlations(draws, self.names)
 
 
 def task_name(target: str, objective: str, likelihood: Likelihood) -> str:

@@ -131,11 +131,11 @@ class TaskModel(nn.Module):
         Raises:
             ValueError: If the batch lacks a target's inputs or labels.
         """
-        labelled = None
-        if y is not None:
-            check_labelled(y, [target for name, of in self.likelihoods.items() for target in of.targets(name)])
-            labelled = {name: of.labelled(of.gather(name, y)) for name, of in self.likelihoods.items()}
-        return groups(x, self.n_data, labelled)
+        if y is None:
+            return groups(x, self.n_data)
+        likelihoods = self.likelihoods
+        check_labelled(y, [target for name, of in likelihoods.items() for target in of.targets(name)])
+        return groups(x, self.n_data, lambda name: likelihoods[name].labelled(likelihoods[name].gather(name, y)))
 
     def _walk(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
         """The program up to the labels: what each target's statement needs, in order."""

@@ -88,6 +88,7 @@ def test_a_method_under_another_balancer_says_so():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"balancer": "no-such"}, "No balancer is called 'no-such'"),
         ({"model": "forest"}, "no model 'forest'. The names are: homoscedastic"),
         ({"ensemble_size": 0}, "ensemble_size is a number of networks, from 1"),
         ({"weight_decay": -1.0}, "weight_decay is 0 or more"),

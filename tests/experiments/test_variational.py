@@ -184,7 +184,7 @@ def test_its_steps_are_timed_beside_others():
     ("data", "name", "message"),
     [
         (mixed(), "vmtl", "all tasks have one likelihood and as many outputs"),
-        (toy(), "vmtl-ac", "Amortised classifiers are Gaussian, and of classes"),
+        (toy(), "vmtl-ac", "Amortised classifiers are Gaussian, with an output for each class"),
         (toy().subset(["mass"]), "vmtl", "needs another task, and only 'mass' was given"),
     ],
 )

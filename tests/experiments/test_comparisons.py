@@ -246,7 +246,9 @@ def test_a_folder_that_cannot_be_written_is_told(data, tmp_path, never_trains):
 )
 def test_a_grid_that_will_not_do_is_told(data, tmp_path, never_trains, methods, seeds, rates, message):
     with pytest.raises(ValueError, match=message):
-        compare(data, [METHODS[name] for name in methods], seeds, BUDGET, tmp_path, rates=rates, jobs=1, reference=False)
+        compare(
+            data, [METHODS[name] for name in methods], seeds, BUDGET, tmp_path, rates=rates, jobs=1, reference=False
+        )
 
 
 def test_data_that_will_not_do_are_told(data, tmp_path, never_trains):

@@ -39,7 +39,8 @@ def test_a_correlation_of_the_tasks_is_labelled_by_them(data):
     model = of(families(data), head=TensorNormalHeads)
     svi = BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=1e-3))
     svi.step(*data.tensors("train"))
-    tree = results_tree(data, bmtl.draw(model, svi.guide, *data.tensors("test"), num_draws=3), svi.history)
+    found = bmtl.draw(model, svi.guide, *data.tensors("test"), num_draws=3)
+    tree = results_tree(data, found, svi.history, model=model)
     found = tree["posterior/task_correlation"]
     assert found.dims == ("chain", "draw", "task", "task_bis")
     assert tuple(found["task"].values) == tuple(found["task_bis"].values) == data.tasks

@@ -2,9 +2,6 @@
 
     with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
         pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
-
-Importing this module switches Pyro to module-local parameters (`pyro.settings`, ``module_local_params``), the one global
-setting that bmtl makes: with Pyro's own default two models of one class silently share their values.
 """
 
 from collections.abc import Sequence
@@ -17,8 +14,6 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message, effectful
 from torch import Tensor
 from torch.distributions import constraints, transform_to
-
-pyro.settings.set(module_local_params=True)
 
 TASK_PLATE = "task"
 """Name of the vectorised plate whose rows are tasks."""

@@ -21,9 +21,9 @@ from torch.testing import assert_close
 
 import bmtl
 from bmtl.inference.balancing import EW, UW, IGBv1
-from bmtl.inference.checkpoint import CheckpointError
-from bmtl.inference.errors import NonFinite, NonPositiveLoss, StepError
-from bmtl.inference.record import history_arrays, history_from_state, history_state
+from bmtl.inference.errors import CheckpointError, NonFinite, NonPositiveLoss, StepError
+from bmtl.inference.history import History
+from bmtl.inference.record import history_arrays
 from bmtl.inference.svi import BalancedSVI
 from bmtl.models import Homoscedastic
 from tests.inference.programs import (
@@ -515,8 +515,7 @@ class OldStyle(PyroModule):
 
 
 def test_a_module_built_in_pyros_global_mode_is_given_parameters_of_its_own():
-    with pyro.settings.context(module_local_params=False):
-        models = [OldStyle(), OldStyle()]
+    models = [OldStyle(), OldStyle()]
     svis = [BalancedSVI(model, nothing, SGD) for model in models]
     svis[0].step(*batch())
     assert models[0].loc.item() != 0.5
@@ -813,11 +812,11 @@ def test_a_history_as_arrays():
     with pytest.raises(ValueError, match="no step"):
         history_arrays([])
 
-    again = history_from_state(history_state(svi.history))
+    again = History()
+    again.load_state_dict(svi.history.state_dict())
     for one, other in zip(again, svi.history, strict=True):
         assert one.names == other.names
         assert (one.events, one.status, one.seconds) == (other.events, other.status, other.seconds)
-    assert history_from_state(history_state([])) == []
     for name, values in history_arrays(again).items():
         np.testing.assert_array_equal(values, arrays[name])
 

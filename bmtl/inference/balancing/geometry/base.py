@@ -134,14 +134,13 @@ class Geometry(Slot):
             return
         structure = read_structure(objective)
         own = list({id(p): p for parameters in structure.private for p in parameters}.values())
+        pairs: list[tuple[Tensor, Tensor]] = []
         for parameters, weights, last in ((own, head_alpha, False), (structure.shared, alpha, rest is None)):
             total = objective.weighted(weights * loss_derivatives)
             if parameters and total is not None and total.requires_grad:
                 found = torch.autograd.grad(total, parameters, retain_graph=not last, allow_unused=True)
-                for parameter, gradient in zip(parameters, found, strict=True):
-                    if gradient is not None:
-                        add_gradient(parameter, gradient.clone())
-        backward(rest)
+                pairs += [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
+        add_gradients(pairs, rest)
 
     def keep(self, active: Tensor, alpha: Tensor, factors: Tensor, cosine: Tensor) -> None:
         """Remembers what a comparison found, for the tasks that were present."""
@@ -201,18 +200,19 @@ def read_structure(objective: Objective) -> Structure:
     )
 
 
-def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
-    """Adds to ``parameter.grad`` as backward would.
+def add_gradients(pairs: Sequence[tuple[Tensor, Tensor]], rest: Tensor | None) -> None:
+    """Adds to every parameter's ``.grad``, once, by autograd's own engine: hooks run as after an ordinary backward.
 
     Args:
-        parameter: Any leaf.
-        gradient: Owned by nobody else. What `torch.autograd.grad` returns is not: two parameters may get one tensor, or
-            one that is expanded, and an optimizer or a clip then changes both.
+        pairs: Parameters, possibly more than once, and gradients.
+        rest: A scalar whose gradient is added too, or None.
     """
-    if parameter.grad is None:
-        parameter.grad = gradient.detach()
-    else:
-        parameter.grad.add_(gradient)
+    roots, gradients = [p for p, _ in pairs], [gradient for _, gradient in pairs]
+    if rest is not None and rest.requires_grad:
+        roots.append(rest)
+        gradients.append(torch.ones_like(rest))
+    if roots:
+        torch.autograd.backward(roots, gradients)
 
 
 def backward(*totals: Tensor | None) -> None:

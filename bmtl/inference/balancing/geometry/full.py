@@ -11,8 +11,7 @@ from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import (
     Geometry,
     Structure,
-    add_gradient,
-    backward,
+    add_gradients,
     gram_matrix,
     read_structure,
 )
@@ -122,12 +121,12 @@ class Full(Geometry):
         if not objective.rows:  # what a step that failed has left
             structure, private = Structure([], []), []
         self._structure, self._private, self._jacobian = Structure([], []), [], torch.empty(0, 0)
-        for parameter, gradient, k in private:
-            add_gradient(parameter, gradient * head_alpha[k].item())
+        weights = head_alpha.tolist()
+        pairs = [(p, gradient if weights[k] == 1 else gradient * weights[k]) for p, gradient, k in private]
         if structure.shared:
             update = (
                 (alpha * objective.scale).to(jacobian) @ jacobian if direction is None else direction * objective.scale
             )
-            for parameter, part in zip(structure.shared, update.split(structure.sizes), strict=True):
-                add_gradient(parameter, part.view_as(parameter).to(parameter))
-        backward(objective.unweighted(alpha * loss_derivatives))
+            parts = zip(structure.shared, update.split(structure.sizes), strict=True)
+            pairs += [(p, part.view_as(p).to(p)) for p, part in parts]
+        add_gradients(pairs, objective.unweighted(alpha * loss_derivatives))

@@ -1,7 +1,7 @@
 """The marks that a Pyro program carries: which task a site belongs to, and what the tasks share.
 
-    with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
-        pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
+with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
+    pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
 """
 
 from collections.abc import Sequence

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from bmtl.inference.draws import few_rows
 from bmtl.inference.loaders import forked
+from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.predictives import PREFIX, to_numpy
 from bmtl.tasks import PARTICLE_PLATE
 
@@ -300,7 +301,8 @@ def _evaluating(*programs: Callable[..., Any]) -> Iterator[None]:
     for part, _ in modes:
         part.training = False
     try:
-        yield
+        with own_parameters(*programs):
+            yield
     finally:
         for part, mode in modes:
             part.training = mode

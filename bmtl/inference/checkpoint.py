@@ -34,7 +34,9 @@ _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
-_ALTERED = "Its content is not what was written: the digest differs. Use another copy, or the other of best.ckpt, last.ckpt."
+_ALTERED = (
+    "Its content is not what was written: the digest differs. Use another copy, or the other of best.ckpt, last.ckpt."
+)
 _RANDOM: dict[str, type] = {"torch": Tensor, "cuda": list, "numpy": list, "python": tuple}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _LIBRARIES = ("torch", "pyro", "bmtl", "lightning", "numpy")
+_OF_TORCH = set(vars(nn.Module()))  # what every module has
 _LARGE = 1_000  # a container with more entries holds data
 
 
@@ -52,9 +53,10 @@ def _referred(programs: tuple[Any, ...]) -> Iterator[tuple[str, nn.Module | Tens
 def _parts(name: str, item: Any) -> list[tuple[str, Any]]:
     """What an object refers to, with names."""
     match item:
-        case nn.Module():  # what its parts keep beside parameters and modules: an AutoGuide's model, a function
+        case nn.Module():  # what its parts keep unregistered: an AutoGuide's model, a function, a plain list of layers
             values = [pair for part in item.modules() for pair in vars(part).items()]
-            return [(key, value) for key, value in values if isinstance(value, FunctionType | MethodType | tuple)]
+            kinds = FunctionType | MethodType | tuple | list | dict
+            return [(key, value) for key, value in values if isinstance(value, kinds) and key not in _OF_TORCH]
         case functools.partial():
             return [(name, item.func), *((name, part) for part in item.args), *item.keywords.items()]
         case MethodType():

@@ -11,6 +11,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.predictives import PREFIX, Draws, TargetAccumulator, to_numpy
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -73,7 +74,7 @@ def draw(
         program.eval()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=cuda), own_parameters(model, guide):
             return _draw(model, guide, x, y, num_draws, batch_size, sites, torch.Generator().manual_seed(seed))
     finally:
         for part, mode in modes:

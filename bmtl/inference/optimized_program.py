@@ -117,11 +117,16 @@ class OptimizedProgram:
             ValueError: If the optimizer lacks some.
         """
         self.programs.refresh()
+        before = vars(self.trained).copy()
         new, gone = self.trained.collect(losses, self._held())
         if isinstance(self.optimizer, Optimizer):
-            if new and self._factory is not None:
-                optimizers.join(self.optimizer, self._factory, self.trained.named, new)
-            optimizers.check_ready(self.optimizer, self.trained.named, self.balancer)
+            try:
+                if new and self._factory is not None:
+                    optimizers.join(self.optimizer, self._factory, self.trained.named, new)
+                optimizers.check_ready(self.optimizer, self.trained.named, self.balancer)
+            except ValueError:
+                vars(self.trained).update(before)
+                raise
             optimizers.drop(self.optimizer, gone)
         return tuple(self.trained.names[id(p)] for p in new)
 
@@ -159,8 +164,9 @@ class OptimizedProgram:
         if others:
             told.append(
                 f"In no module of theirs: {', '.join(others)}. In a function, register the module, net = pyro.module('net', "
-                "net); in a module, make it an attribute. If it is an input that the program differentiates by, take a copy "
-                "in the program: x = x.detach().clone().requires_grad_()."
+                "net), under a name that no other has had (else pyro.clear_param_store() first); in a module, make it an "
+                "attribute. If it is an input that the program differentiates by, take a copy in the program: "
+                "x = x.detach().clone().requires_grad_()."
             )
         if distributed.world_size() > 1:
             told.append("Processes that train together must show every parameter in their first batches.")

@@ -14,7 +14,7 @@ from bmtl.inference import distributed
 from bmtl.inference.arguments import whole_number
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.balancing.geometry.base import gram_matrix
-from bmtl.inference.balancing.graph import parameters_reached
+from bmtl.inference.balancing.graph import parameters_reached, trained
 from bmtl.tasks import check_names
 
 
@@ -120,14 +120,15 @@ def _gradients(row: Tensor, objective: Objective) -> dict[int, Tensor]:
     Where the graph is cut at the marked tensors, the gradients at the leaves are carried on through the trunk. Processes
     that train together take the mean of theirs.
     """
-    reached = parameters_reached(row)
+    reached = trained(parameters_reached(row), (*objective.parameters, *objective.marks.leaves))
     found = _by_parameter([row], reached, None)
     pairs = list(zip(objective.marks.tensors, objective.marks.leaves, strict=False))  # no leaves: not cut
     through = [(h, found.pop(id(leaf)).view_as(leaf)) for h, leaf in pairs if id(leaf) in found]
     through = [(h, delta) for h, delta in through if h.requires_grad]
     if through:
         roots, deltas = zip(*through, strict=True)
-        for key, gradient in _by_parameter(roots, parameters_reached(*roots), deltas).items():
+        trunk = trained(parameters_reached(*roots), objective.parameters)
+        for key, gradient in _by_parameter(roots, trunk, deltas).items():
             found[key] = found[key] + gradient if key in found else gradient
     reached = distributed.union(found, objective.parameters)
     # Copies: two parameters may get one tensor, and the mean is taken in place.

@@ -20,6 +20,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from bmtl.inference.loaders import forked
+from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.predictives import PREFIX, to_numpy
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -134,7 +135,8 @@ def _predicting(program: Callable[..., Any]) -> Iterator[None]:
     for part in parts:
         part.training = False
     try:
-        yield
+        with own_parameters(program):
+            yield
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode

@@ -60,8 +60,11 @@ def check_structure(state: Any) -> None:
     for field in ("steps", "epoch", "batch", "skipped"):
         if state[field] < 0:
             raise CheckpointError(f"The saved run's {field!r} is {state[field]}, and it counts from 0.")
-    if not all(isinstance(number, float) and number > 0 for number in state["numbers"].values()):
-        raise CheckpointError(f"The saved run's 'numbers' are numbers of data, and are {state['numbers']}.")
+    numbers = state["numbers"]
+    if set(numbers) != set(state["names"]) or not all(isinstance(n, float) and n > 0 for n in numbers.values()):
+        raise CheckpointError(f"The saved run's 'numbers' are of data by task, and are {numbers}.")
+    if state["history"]["seen"] and state["history"]["names"] != state["names"]:
+        raise CheckpointError(f"The saved history is of the tasks {state['history']['names']}, not {state['names']}.")
     _check_packed_optimizer(state["optimizer"])
 
 
@@ -93,6 +96,10 @@ def _check_history(state: Any, where: str) -> None:
         raise CheckpointError(
             f"{where}'s {wrong[0]!r} is a {type(columns[wrong[0]]).__name__}, and a tensor is expected."
         )
+    if state["every"] < 1 or state["seen"] < 0:
+        raise CheckpointError(f"{where} keeps every {state['every']}th of {state['seen']} steps.")
+    if state["seen"] > 1 and not state["packed"]:
+        raise CheckpointError(f"{where} is of {state['seen']} steps, and holds none.")
     lengths = {name: len(column) for name, column in columns.items() if name != "gram"}
     if len(set(lengths.values())) > 1:
         raise CheckpointError(f"{where}'s columns are of different lengths: {lengths}.")

@@ -172,6 +172,7 @@ class BalancedSVI:
         """All parameters of model and guide that are trained; known after the first batch."""
         return tuple(self._program.trained.named)
 
+    @torch.inference_mode(False)
     def initialise(self, *args: Any, **kwargs: Any) -> None:
         """Runs guide and model once on a batch: AutoGuides make their parameters, tasks are found.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Geometry, gram_matrix
-from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
+from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached, trained
 
 
 class AtSharedRepresentation(Geometry):
@@ -39,7 +39,8 @@ class AtSharedRepresentation(Geometry):
 
     def full_gram(self, objective: Objective) -> Tensor:
         tensors = [h for h in objective.marks.tensors if h.requires_grad]
-        trunk = list(distributed.union(parameters_reached(*tensors), objective.parameters).values())
+        reached = trained(parameters_reached(*tensors), objective.parameters)
+        trunk = list(distributed.union(reached, objective.parameters).values())
         sizes = [p.numel() for p in trunk]
         dtype = reduce(torch.promote_types, (p.dtype for p in trunk), torch.float32)
         jacobian = torch.zeros(len(self.deltas), sum(sizes), dtype=dtype, device=tensors[0].device if tensors else None)
@@ -155,7 +156,7 @@ def check_marks(objective: Objective) -> list[list[Tensor]] | None:
             "marks. Mark the representation once, where the tasks part; or use the geometry 'full'."
         )
     own, common = parameters_by_tensor(objective.rows)
-    around = trunk.keys() & {*common, *(key for parameters in own for key in parameters)}
+    around = trained(trunk, objective.parameters).keys() & {*common, *(key for parameters in own for key in parameters)}
     if around:
         names = sorted(objective.parameter_names.get(key, "?") for key in around)
         raise ValueError(
@@ -163,6 +164,8 @@ def check_marks(objective: Objective) -> list[list[Tensor]] | None:
             "path with bmtl.shared, or use the geometry 'full'."
         )
     leaves = {id(leaf) for leaf in marks.leaves}
-    if common.keys() - leaves:
+    if trained(common, objective.parameters).keys() - leaves:
         return None
-    return [[p for key, p in parameters.items() if key not in leaves] for parameters in own]
+    return [
+        [p for key, p in trained(parameters, objective.parameters).items() if key not in leaves] for parameters in own
+    ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective, Slot
-from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
+from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached, trained
 
 
 class Geometry(Slot):
@@ -189,6 +189,7 @@ def read_structure(objective: Objective) -> Structure:
     of the processes that train together is shared in all.
     """
     own, common = parameters_by_tensor(objective.rows)
+    own, common = [trained(each, objective.parameters) for each in own], trained(common, objective.parameters)
     shared = common
     if objective.marks.tensors:
         reached = {*common, *(key for parameters in own for key in parameters)}

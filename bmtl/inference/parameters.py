@@ -29,7 +29,8 @@ class NamedParameters(list[Tensor]):
         names: The names, in the tensors' order.
 
     Example:
-        >>> import torch
+        >>> from contextlib import suppress
+import torch
         >>> found = NamedParameters([("trunk.weight", torch.zeros(2)), ("head.weight", torch.zeros(3))])
         >>> [tuple(p.shape) for name, p in found.items() if name.startswith("trunk")]
         [(2,)]
@@ -196,4 +197,5 @@ def _statements(losses: Iterable[TaskLosses]) -> Iterator[tuple[str, Tensor]]:
 def _tensors(batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Iterator[Tensor]:
     args, kwargs = batch
     for part in (*args, *kwargs.values()):
-        yield from inputs.parts(part).values()
+        with suppress(TypeError):  # what is no structure of tensors has none
+            yield from inputs.parts(part).values()

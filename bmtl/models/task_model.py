@@ -163,8 +163,8 @@ class TaskModel(nn.Module):
     ) -> None:
         """Fits what was fixed in training (noises, dispersions, shapes) to rows that were not trained on.
 
-        By maximum likelihood around the mean output over draws of the guide, in evaluation mode. Targets without a label
-        there stay as they are.
+        Around the mean output over draws of the guide, in evaluation mode; see `Likelihood.calibrate`. Targets without a
+        label there stay as they are.
 
         Args:
             guide: The fitted guide.

@@ -285,7 +285,7 @@ def test_the_elbo_without_pyro_is_that_of_the_program():
 
 def test_coefficients_start_at_the_labels_correlations():
     """Of rows with both labels; what they do not decide, and targets with rows of their own, start apart."""
-    x, y = batch(40)
+    _, y = batch(40)
     y["b.1"] = -0.9 * y["a"] + 0.3 * y["b.1"]
     y["b.1"][:20] = math.nan
     y["c"] = torch.where(y["b.1"].isnan(), y["c"], math.nan)  # no row has both

@@ -45,14 +45,23 @@ def to_markdown(comparison: xr.Dataset, *, methods: Layout = "rows") -> str:
     """
     of = score_table(comparison, marked_as="In bold")
     cells = _cells(of, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"), methods)
-    header, *body = cells
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * max(widths[0], 3), *("-" * (max(width, 3) - 1) + ":" for width in widths[1:])]  # numbers to the right
-    lines = [
-        "| " + " | ".join(text.ljust(max(width, 3)) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in (header, rule, *body)
-    ]
-    return "\n".join([*lines, "", of.caption, ""])
+    return f"{markdown_table(*cells)}\n\n{of.caption}\n"
+
+
+def markdown_table(header: Sequence[str], *rows: Sequence[str], left: int = 1) -> str:
+    """Text as a table in Markdown with lines of equal length, numbers to the right.
+
+    Args:
+        header: Names of the columns.
+        *rows: As long as the header, without a bar that is not escaped.
+        left: Number of columns of names, which come first and are aligned to the left.
+    """
+    widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = [*("-" * width for width in widths[:left]), *("-" * (width - 1) + ":" for width in widths[left:])]
+    return "\n".join(
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in (header, rule, *rows)
+    )
 
 
 def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | None = None) -> str:

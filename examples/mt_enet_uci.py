@@ -141,12 +141,12 @@ def halves(name, root, split):
 
 
 def scores_of(name, data, settings, file):
-    """Scores ``(reading, metric, method, split)`` of a set; methods that its file holds are read from there."""
+    """Scores ``(reading, metric, learner, split)`` of a set; methods that its file holds are read from there."""
     parts = {}
     if file.is_file():
         done = xr.load_dataarray(file, engine=ENGINE)
         if all(done.attrs.get(key) == value for key, value in settings.items()):
-            parts = {str(method): done.sel({"method": method}).values for method in done["method"].values}
+            parts = {str(method): done.sel(learner=method).values for method in done["learner"].values}
             print(f"{name}: read from {file}: {', '.join(parts)}", flush=True)
     for method in METHODS:
         if method in parts or method == "Ensemble":  # which comes with its members
@@ -161,14 +161,14 @@ def scores_of(name, data, settings, file):
         last = parts[method][0].mean(-1)
         print(f"{name}: {method} done, last RMSE {last[0]:.3f}, NLL {last[1]:.3f}", flush=True)
         keep(name, parts, settings, file)
-    return xr.load_dataarray(file, engine=ENGINE).sel({"method": list(METHODS)})
+    return xr.load_dataarray(file, engine=ENGINE).sel(learner=list(METHODS))
 
 
 def keep(name, parts, settings, file):
     scores = xr.DataArray(
         np.stack(list(parts.values()), axis=2),
-        dims=("reading", "metric", "method", "split"),
-        coords={"reading": list(READINGS), "metric": list(METRICS), "method": list(parts), "task": name},
+        dims=("reading", "metric", "learner", "split"),
+        coords={"reading": list(READINGS), "metric": list(METRICS), "learner": list(parts), "task": name},
         attrs=settings,
         name="score",
     )
@@ -343,7 +343,7 @@ def summarise(scores):
                 paper = PAPER[name].get(method, ((np.nan, np.nan),) * 2)[k]
                 for reading in READINGS:
                     where = {"method": method, "metric": metric, "reading": reading}
-                    of = found.sel({"task": name, **where})
+                    of = found.sel(task=name, learner=method, metric=metric, reading=reading)
                     ours = {"mean": of["mean"].item(), "error": of["error"].item()}
                     rows.append({"set": name, **where, **ours, "paper": paper[0], "paper_error": paper[1]})
     return pd.DataFrame(rows)
@@ -354,9 +354,9 @@ def differ(scores):
     parts = []
     for metric in METRICS:
         for reading in READINGS:
-            of = scores.sel(metric=metric, reading=reading, drop=True).transpose("method", "split", "task")
-            table = paired_differences(of, "ENet").to_dataframe(dim_order=["task", "method"])
-            table = table.reset_index().rename(columns={"task": "set"})
+            of = scores.sel(metric=metric, reading=reading, drop=True).transpose("learner", "split", "task")
+            table = paired_differences(of, "ENet").to_dataframe(dim_order=["task", "learner"])
+            table = table.reset_index().rename(columns={"task": "set", "learner": "method"})
             parts.append(table.assign(metric=metric, reading=reading))
     return pd.concat(parts)[[*("set", "method", "metric", "reading"), *_DIFFERENCE]]
 

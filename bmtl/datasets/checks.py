@@ -28,6 +28,13 @@ def inputs(x: ArrayLike) -> np.ndarray:
     return array
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, truth values excepted."""
+    return (
+        isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and np.isfinite(value)
+    )
+
+
 def partition(rows: Mapping[str, ArrayLike], num_rows: int) -> dict[str, np.ndarray]:
     """Rows per part as read-only int64 copies: in range, without a repeat, and no row in two parts."""
     if "train" not in rows:

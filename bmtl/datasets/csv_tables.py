@@ -10,7 +10,7 @@ import numpy as np
 from bmtl.datasets import checks
 from bmtl.datasets.files import own_path
 from bmtl.datasets.multi_task_data import MultiTaskData
-from bmtl.datasets.tables.column import RawTable, names_of
+from bmtl.datasets.tables.column import RawTable, names_of, tokens_of
 from bmtl.datasets.tables.date_fields import DateOrder
 from bmtl.datasets.tables.kinds import KindLike
 from bmtl.datasets.tables.labels import Labels, read_labels, with_common_classes
@@ -39,7 +39,7 @@ def read(
     units: str | Mapping[str, str] = "",
     events: Mapping[str, str] | None = None,
     vectors: Mapping[str, str | Sequence[str]] | None = None,
-    missing: str | Sequence[str] = (),
+    missing: str | float | Sequence[str | float] = (),
     decimal: Decimal | None = None,
     dates: DateOrder | None = None,
     encoding: str | None = None,
@@ -69,8 +69,8 @@ def read(
     indicator), dates are days since 1970-01-01, other text is a category, with a place for what the training rows do
     not have.
 
-    What is learnt of the columns is learnt from the training rows and kept with the model, so that predictions take
-    such files.
+    Medians, categories and scales are fitted on the training rows and kept with the model, so that predictions take
+    files of the same form.
 
     Args:
         path: Of the file or folder: absolute, or below `root`; without `root`, below the working folder or
@@ -88,7 +88,7 @@ def read(
         events: Pairs target:column for times to an event; the column says whether the event was observed at that time
             (1, yes, true) or had not happened by then (0, no, false).
         vectors: Pairs name:column+column: several columns as one target under a joint distribution.
-        missing: Further fields that are a missing value, such as ``-999``.
+        missing: Further fields that are a missing value, such as ``-999``; ``-999.0`` then is one too.
         decimal: ``point`` or ``comma``, what separates decimals; found from the file where it is clear.
         dates: ``day-first`` or ``month-first``, for dates such as 04/03/2021 where no column says so.
         encoding: Of a text file that is neither UTF-8 nor marked, such as ``latin-1``.
@@ -102,7 +102,7 @@ def read(
         validation_from: ``"test"`` where there are too few training rows to spare any.
         seed: For what is drawn.
         scale: Rows to fit the scalers on: ``train``, ``all``, or ``none`` for features and targets as they are.
-        clip: Bound of the scaled features, in standard deviations.
+        clip: Bound of the scaled features, in standard deviations; ``inf`` for none.
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder has none.
@@ -111,7 +111,7 @@ def read(
             what to do.
     """
     found = own_path(path, root, SOURCE)
-    reading: dict[str, Any] = {"encoding": encoding, "delimiter": delimiter, "missing": names_of(missing)}
+    reading: dict[str, Any] = {"encoding": encoding, "delimiter": delimiter, "missing": tokens_of(missing)}
     options = TableOptions(units, decimal, dates, proportion, validation, validation_from, seed, scale, clip, reading)
     if found.is_dir():
         if events or vectors:

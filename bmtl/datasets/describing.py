@@ -11,9 +11,10 @@ _MOST_NAMES = 6
 
 def label_text(family: Family, label: np.ndarray) -> str:
     """One label for a message."""
-    classes = getattr(family, "classes", None)
-    if classes is not None:
-        name = classes[int(label)]
+    if label.ndim > 1:
+        return "the same image"
+    if family.class_names:
+        name = family.class_names[int(label)]
         return name if name == str(int(label)) else repr(name)
     return f"{label:g}" if label.ndim == 0 else str(label.tolist())
 
@@ -31,11 +32,11 @@ def target_line(name: str, target: Target, rows: Mapping[str, np.ndarray]) -> st
     values = values[~target.family.missing(values)]
     unit = f" [{target.unit}]" if target.unit not in ("", "1") else ""
     said = [f"{name}{unit}: {target.family.name}", f"{len(values):,} labels of {len(used):,} rows"]
-    classes = getattr(target.family, "classes", None)
-    if classes is not None:
+    classes = target.family.class_names
+    if classes:
         said.append(_classes(classes, values, target.family.name))
-    elif values.ndim == 2 and hasattr(target.family, "components"):
-        said.append(f"components {', '.join(target.family.components)}")
+    elif components := getattr(target.family, "components", ()):
+        said.append(f"components {', '.join(components)}")
     elif values.ndim <= 2 and len(values):
         said.append(_range(values))
     line = ", ".join(said)
@@ -44,12 +45,8 @@ def target_line(name: str, target: Target, rows: Mapping[str, np.ndarray]) -> st
 
 
 def _classes(classes: tuple[str, ...], values: np.ndarray, family: str) -> str:
-    if family == "binary":
-        return (
-            f"{np.mean(values == 1):.1%} {classes[1]!r} (the event) and the rest {classes[0]!r}"
-            if len(values)
-            else "none"
-        )
+    if family == "binary" and len(values):
+        return f"{np.mean(values == 1):.1%} {classes[1]!r} (the event) and the rest {classes[0]!r}"
     joint = " < " if family == "ordinal" else ", "
     shown = joint.join(classes[:_MOST_NAMES]) + (f"{joint}..." if len(classes) > _MOST_NAMES else "")
     return f"{len(classes)} classes {shown}"

@@ -49,10 +49,10 @@ def assemble(
         task_names: Of the targets, by number; the default is task_0, task_1 and so on.
         classes: Names of the classes by their number, the same for all targets.
         features: Names of the columns of x.
-        kinds: A kind of all targets or target -> kind: a family, its name, or a number of classes. By default each
-            target's own labels say: floats are real, NaN where missing; integers are classes, -1 where missing, and
-            binary if they are 0 and 1; truth values are binary. Where a row has one label and `task`, all tasks have
-            the same classes.
+        kinds: A kind of all targets or target -> kind: a family, its name, or a number of classes. By default it follows
+            from each target's own labels: numbers that are 0 and 1 are binary, as truth values are; other floats are
+            real, NaN where missing; other integers are classes, -1 where missing. With `task`, all tasks have the same
+            kind and classes.
         drop: Targets to leave out.
         split: ``(N,)``: 1 training, 0 test, -1 neither; or names of parts. Without it a split is drawn.
         groups: ``(N,)``: rows of one group, e.g. a molecule or a patient, are in one part.

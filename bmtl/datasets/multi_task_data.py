@@ -17,7 +17,7 @@ from bmtl.datasets import checks
 from bmtl.datasets.describing import label_text, target_line
 from bmtl.datasets.input_kind import Inputs
 from bmtl.datasets.table import Table
-from bmtl.datasets.tables.column import names_of
+from bmtl.datasets.tables.column import tokens_of
 from bmtl.datasets.tables.date_fields import DateOrder
 from bmtl.datasets.tables.frames import raw_table
 from bmtl.datasets.tables.kinds import KindLike, labels_of_numbers
@@ -146,7 +146,7 @@ class MultiTaskData:
         units: str | Mapping[str, str] = "",
         events: Mapping[str, str] | None = None,
         vectors: Mapping[str, str | Sequence[str]] | None = None,
-        missing: str | Sequence[str] = (),
+        missing: str | float | Sequence[str | float] = (),
         decimal: Decimal | None = None,
         dates: DateOrder | None = None,
         proportion: float | None = None,
@@ -159,7 +159,7 @@ class MultiTaskData:
         """A pandas data frame, read as the reader ``csv:FILE`` reads a file; its options are described there.
 
         Kinds of features and targets follow from their columns: `describe_targets` and `describe_inputs` list them.
-        What is learnt of the columns (categories, medians, scales) is learnt from the training rows.
+        Medians, categories and scales are fitted on the training rows.
 
         Args:
             frame: A row per datum. Its index names rows in messages and is no column.
@@ -185,7 +185,7 @@ class MultiTaskData:
         Raises:
             ValueError: If a field cannot be read or an option is wrong; names row, column and value, and what to do.
         """
-        tokens = names_of(missing)
+        tokens = tokens_of(missing)
         table = raw_table(frame, missing=tokens)
         roles = find_roles(
             table,

@@ -45,9 +45,9 @@ def read(
     ``task``, ``task_names``, ``classes``, ``features``, ``groups`` and, if no `proportion` is given, ``split`` are used
     if the file has them.
 
-    Each target's kind follows from its own labels, if it is not given: floats are real (NaN where missing), integers
-    are classes (-1 where missing), and binary if they are 0 and 1, truth values are binary. All columns of one array
-    have its type: name several arrays as `y` for targets of several kinds.
+    Each target's kind follows from its own labels, if it is not given: numbers that are 0 and 1 are binary, as truth
+    values are; other floats are real (NaN where missing), and other integers classes (-1 where missing). All columns of
+    one array have its type: name several arrays as `y` for targets of several kinds.
 
     Args:
         path: Of the file: absolute, or below `root`; without `root`, below the working folder or ``BMTL_DATA``.

@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from bmtl.datasets import checks
+
 TRAIN, TEST, NEITHER = 1, 0, -1
 """Codes of a fixed split, one a row."""
 
@@ -34,8 +36,8 @@ def draw(
     Raises:
         ValueError: If the proportion is not between 0 and 1, or there are fewer than two groups.
     """
-    if not 0 < proportion < 1:
-        raise ValueError(f"A proportion is between 0 and 1; got {proportion}.")
+    if not checks.is_number(proportion) or not 0 < proportion < 1:
+        raise ValueError(f"A proportion is between 0 and 1; got {proportion!r}.")
     if groups is not None:
         first = _whole_groups(groups[rows], proportion, seed)
         return np.sort(rows[first]), np.sort(rows[~first])
@@ -60,8 +62,8 @@ def hold_out(
     Raises:
         ValueError: If the proportion is not from 0 to below 1, or so small that nothing is held out.
     """
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation is a proportion from 0 to below 1; got {validation}.")
+    if not checks.is_number(validation) or not 0 <= validation < 1:
+        raise ValueError(f"validation is a proportion from 0 to below 1; got {validation!r}.")
     if validation == 0:
         return rows, rows[:0]
     kept, held = draw(rows, 1 - validation, *seed, strata=strata, groups=groups)
@@ -139,8 +141,11 @@ def _named(codes: np.ndarray) -> np.ndarray:
 
 
 def _shuffled(number: int, seed: tuple[int, ...]) -> np.ndarray:
+    for one in seed:
+        if not checks.is_number(one) or one != int(one) or one < 0:
+            raise ValueError(f"A seed is a whole number from 0; got {one!r}.")
     # From the raw stream of a bit generator, which numpy keeps the same in every version; `permutation` it may change.
-    return np.argsort(np.random.PCG64(list(seed)).random_raw(number), kind="stable")
+    return np.argsort(np.random.PCG64([int(one) for one in seed]).random_raw(number), kind="stable")
 
 
 def _shares(sizes: np.ndarray, proportion: float, seed: tuple[int, ...]) -> np.ndarray:

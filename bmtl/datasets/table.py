@@ -78,6 +78,8 @@ class Table(Inputs):
             ValueError: See the class.
         """
         numbers = checks.inputs(x)
+        if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0):
+            raise ValueError(f"clip is a positive number of standard deviations, inf for no bound; got {clip!r}.")
         scaler = Scaler(np.zeros(()), np.ones(()), clip) if rows is None else Scaler.fit(numbers[rows], clip=clip)
         return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}))
 

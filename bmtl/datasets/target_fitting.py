@@ -145,7 +145,7 @@ def units_of(units: str | Mapping[str, str], families: Mapping[str, Family]) -> 
         ValueError: If a mapping names something else than a target.
     """
     if isinstance(units, str):
-        return {name: units for name, family in families.items() if not hasattr(family, "classes")}
+        return {name: units for name, family in families.items() if not family.class_names}
     found = {unicodedata.normalize("NFC", name).strip(): unit for name, unit in units.items()}
     checks.names_of_targets("units", found, families)
     return found

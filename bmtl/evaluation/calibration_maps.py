@@ -13,7 +13,7 @@ from bmtl.targets.laws.mixture import central_interval
 from bmtl.targets.metrics.pit import checked_pit
 
 SPREAD = 1.0  # of the prior of log T: 95 % between 1/7 and 7
-WIDEST = 8.0  # how far log T is looked for, in spreads of the prior
+WIDEST, FURTHEST = 8.0, 50.0  # how far log T is looked for, in spreads of the prior and at most
 STEPS = 1000  # quantiles that a mean is taken of where it is not closed
 FACTORS = np.exp(np.linspace(np.log(1e-4), np.log(1e4), 41))  # where the best factor on scales is looked for
 KNOTS = 99  # of the map of the cdf: its cost does not grow with the validation rows
@@ -258,7 +258,8 @@ def fit_temperature(probabilities: ArrayLike, y: ArrayLike, *, spread: float = S
         return float(-likelihood.mean() + (log_temperature / spread) ** 2 / (2 * labels.size))
 
     # One maximum of the likelihood in 1/T and one of the prior may leave two; between neighbours there is one.
-    grid = spread * np.linspace(-WIDEST, WIDEST, 81)
+    end = min(WIDEST * spread, FURTHEST)
+    grid = np.linspace(-end, end, 81)
     best = int(np.argmin([loss(at) for at in grid]))
     bounds = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x))

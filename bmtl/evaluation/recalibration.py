@@ -35,8 +35,8 @@ class Map(Protocol):
         """The one number that it is, if it is one: a factor on scales, or a temperature."""
         ...
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
-        """The prediction of labelled rows, recalibrated."""
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
+        """The prediction of labelled rows, recalibrated, with so many draws where its predictive is known by them."""
         ...
 
 
@@ -88,6 +88,9 @@ def recalibrate(
     test = scored(tree)
 
     def fit(validation: Scored, rows: Scored) -> Map:
+        for field in ("law", "probability"):
+            if validation.prediction.has(field) != rows.prediction.has(field):
+                raise ValueError(f"validation and test rows differ in whether the tree holds a {field} of it")
         return _fit(validation, method, move_mean)
 
     concerned = [name for name in kept if name in test and len(test[name].labels)]
@@ -103,9 +106,10 @@ def recalibrate(
     for part in SUBTREES:
         if part in tree.children:
             reader, rows = PartReader(tree, part), scored(tree, part)
+            draws = max((len(of.prediction.draws) for of in rows.values()), default=0) or DRAWS
             made = {
                 name: PredictedRows(
-                    maps[name](rows[name], random)
+                    maps[name](rows[name], draws, random)
                     if name in maps and len(rows[name].labels)
                     else rows[name].prediction,
                     rows[name].labels,
@@ -161,7 +165,7 @@ class Scaling:
 
     factor: float
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
         before, law = rows.predictive(), rows.prediction.law
         assert isinstance(before, Scalable)
         assert law is not None
@@ -194,7 +198,7 @@ class Tempering:
 
     factor: float
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
         old, y = rows.prediction, rows.labels
         assert old.probability is not None
         before, after = old.probability, tempered(old.probability, self.factor)
@@ -227,7 +231,7 @@ class IsotonicMap:
         """It is no number."""
         return None
 
-    def __call__(self, rows: Scored, random: np.random.Generator) -> Prediction:
+    def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:
         before, old = rows.predictive(), rows.prediction
         after: IsotonicPredictive | EmpiricalPredictive
         if isinstance(before, EmpiricalPredictive):  # as many draws, at equal steps of the recalibrated cdf
@@ -241,7 +245,7 @@ class IsotonicMap:
             densities = densities + self.pit_map.log_slope(old.pit)
         return replace(
             old,
-            draws=after.sample(len(old.draws) or DRAWS, random),
+            draws=after.sample(draws, random),
             mean=after.mean() if self.move_mean else old.mean,
             law=None,
             aleatoric=None,

@@ -129,7 +129,7 @@ def to_text(
 def entry(mean: float, error: float) -> str:
     """A mean with its standard error, both to the error's second digit; three digits of the mean where there is none.
 
-    An error that is rounding beside its mean is none: what is the same in every split does not vary.
+    An error within the rounding of its mean is left out: what is the same in every split does not vary.
     """
     if np.isnan(mean):
         return "–"

@@ -2,7 +2,7 @@
 
 A draw's importance ratio is the joint density of latents and training labels over the guide's density. Where the guide has
 the posterior's tails, the ratios can turn its draws into the posterior's; the shape k of a Pareto distribution fitted to the
-largest ratios tells whether they can (Yao et al. 2018, "Yes, but did it work?: evaluating variational inference"; Vehtari et
+largest ratios shows whether they can (Yao et al. 2018, "Yes, but did it work?: evaluating variational inference"; Vehtari et
 al. 2024, "Pareto smoothed importance sampling"). The same with each row's density taken out gives leave-one-out densities of
 the posterior itself, whatever the guide (Magnusson et al. 2019, "Bayesian leave-one-out cross-validation for large data").
 
@@ -71,12 +71,12 @@ def trust(tree: xr.DataTree) -> xr.Dataset:
             with np.errstate(invalid="ignore"):  # the spread of infinite ones is NaN
                 found["se"][i] = np.sqrt(rows[i] * density.var())
             found["unreliable"][i] = rows[i] - int((k <= _threshold(draws)).sum())  # false for NaN
-    weights = np.exp(ratios - ratios.max())
+    weights = np.exp(ratios - ratios.max()) if finite else np.full(draws, np.nan)
     recorded = _last_weights(tree, targets)
     return xr.Dataset(
         {
             "pareto_k": _pareto_k(log_p, log_q, ratios) if finite else np.nan,
-            "efficiency": weights.sum() ** 2 / (weights**2).sum() / draws if finite else np.nan,
+            "efficiency": weights.sum() ** 2 / (weights**2).sum() / draws,
             "threshold": _threshold(draws),
             "draws": draws,
             "rows": ("task", rows),

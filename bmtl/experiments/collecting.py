@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
@@ -16,6 +15,7 @@ from bmtl.experiments.training import Trained
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
+from bmtl.models.tree_variable import TreeVariable
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunResult:
     tasks: tuple[str, ...]
     score: float
     states: Sequence[dict[str, Any]] = ()
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, TreeVariable] = field(default_factory=dict)
 
 
 def collect(
@@ -82,15 +82,21 @@ def collect(
         if train.log_q is not None:
             drawn["train"] = train
     shown = drawn.get("train", next(iter(drawn.values())))
-    latents = {site: torch.as_tensor(values) for site, values in shown.posterior.items()}
     return RunResult(
         draws=drawn,
         history=history_arrays(trained.svi.history),
         tasks=trained.svi.names,
         score=trained.score,
         states=[copy.deepcopy(trained.svi.module.state_dict())],
-        extras=model.tree_extras(latents) if hasattr(model, "tree_extras") else {},  # type: ignore[operator]
+        extras=extras_of(model, shown),
     )
+
+
+def extras_of(model: Any, drawn: Draws) -> dict[str, TreeVariable]:
+    """What a model adds to the posterior of a results tree besides its latents; nothing if it does not say."""
+    if not hasattr(model, "tree_extras"):
+        return {}
+    return dict(model.tree_extras(drawn.posterior))
 
 
 def mix(members: Sequence[RunResult]) -> RunResult:

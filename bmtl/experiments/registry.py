@@ -20,8 +20,8 @@ MODELS: Mapping[str, str] = MappingProxyType(
         "bakker-heskes": "bmtl.models.recipes:bakker_heskes",
         "multilinear": "bmtl.models.recipes:multilinear",
         "bottleneck": "bmtl.models.recipes:bottleneck",
-        "gaussian-process": "bmtl.models.gaussian_process_recipe:gaussian_process",
-        "vmtl": "bmtl.models.vmtl.recipe:vmtl",
+        "gaussian-process": "bmtl.models.recipes:gaussian_process",
+        "vmtl": "bmtl.models.recipes:vmtl",
     }
 )
 """Recipe by name."""

@@ -10,11 +10,12 @@ from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.budgets import Budget
-from bmtl.experiments.collecting import RunResult
+from bmtl.experiments.collecting import RunResult, extras_of
 from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import Method
 from bmtl.inference import Draws
 from bmtl.inference.record import StepRecord, history_arrays
+from bmtl.models.tree_variable import TreeVariable
 from bmtl.targets import Prediction
 from bmtl.targets.score import Scored
 
@@ -33,7 +34,8 @@ def results_tree(
     ood: Draws | None = None,
     new: Draws | None = None,
     tasks: Sequence[str] | None = None,
-    extras: Mapping[str, Any] | None = None,
+    model: Any = None,
+    extras: Mapping[str, TreeVariable] | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> xr.DataTree:
     """The results tree of a run: draws in the model's scaled units become reported units.
@@ -49,8 +51,8 @@ def results_tree(
         ood: The same for labelled rows from elsewhere, the data's part "ood".
         new: For inputs without labels: the tree's ``predictions``.
         tasks: What the arrays of a history call its tasks; the targets by default.
-        extras: Further variables of the posterior: name -> ``(dims, values)``, with ``coords`` for new dimensions, as a
-            model's `tree_extras` gives them.
+        model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
+        extras: The same, where the model is gone.
         attributes: Attributes of the tree: ``method``, ``balancer``, ``seed``, ``configuration`` and any of your own.
 
     Raises:
@@ -59,7 +61,7 @@ def results_tree(
     names = tuple(task for task in data.tasks if task in drawn.targets)
     if not names:
         raise ValueError(f"What was drawn has the targets {list(drawn.targets)}, and the data have {list(data.tasks)}.")
-    given = {{"val": "validation"}.get(part, part): drawn, "validation": validation, "train": train, "ood": ood}
+    given = {"validation": validation, "train": train, "ood": ood, {"val": "validation"}.get(part, part): drawn}
     parts = {
         name: predicted_rows(data, DATA_PARTS[name], {n: of.targets[n] for n in names})
         for name, of in given.items()
@@ -75,15 +77,17 @@ def results_tree(
     arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
     sampled = drawn if train is None else train
     densities = {"lp": sampled.log_p, "log_q": sampled.log_q}
-    extra = dict(extras or {})
-    coords = extra.pop("coords", {})
+    extra = {**extras_of(model, sampled), **(extras or {})}
+    coords: dict[str, Any] = {}
+    for variable in extra.values():
+        coords |= variable.coords
     return results.to_datatree(
         parts,
         {name: reported(data, name) for name in names},
-        posterior={**sampled.posterior, **{name: values for name, (_, values) in extra.items()}} or None,
+        posterior={**sampled.posterior, **{name: variable.values for name, variable in extra.items()}} or None,
         sample_stats={**{k: v for k, v in densities.items() if v is not None}, **sampled.sample_stats} or None,
         coords=coords,
-        dims={name: dims for name, (dims, _) in extra.items()},
+        dims={name: variable.dims for name, variable in extra.items()},
         chains=sampled.chains,
         training=arrays,
         tasks=names if tasks is None else tasks,

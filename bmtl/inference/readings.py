@@ -131,10 +131,10 @@ def read_components(site: Any, labels: Tensor | None, samples: int, where: str) 
     for i, marginal in enumerate(marginals_of(site["fn"])):
         own = None if labels is None else labels[..., i]
         if marginal is None:
-            known = (
+            mean, aleatoric, epistemic = (
                 None if values is None else values[..., i] for values in (whole.mean, whole.aleatoric, whole.epistemic)
             )
-            part = Reading(0, whole.drawn[..., i], None, *known, None, None, None)
+            part = Reading(0, whole.drawn[..., i], None, mean, aleatoric, epistemic, None, None, None)
         else:
             part = read({**site, "fn": marginal, "value": site["value"][..., i]}, own, 1, where)
         parts.append(replace(part, drawn=whole.drawn[..., i]))

@@ -13,6 +13,7 @@ from bmtl.models.heads import Heads, LinearHeads
 from bmtl.models.likelihoods import Likelihood
 from bmtl.models.representations import Deterministic, Representation
 from bmtl.models.rows import Rows, check_labelled, data_by_target, groups
+from bmtl.models.tree_variable import TreeVariable
 from bmtl.tasks import check_names, task
 
 
@@ -130,11 +131,11 @@ class TaskModel(nn.Module):
         Raises:
             ValueError: If the batch lacks a target's inputs or labels.
         """
-        labelled = None
-        if y is not None:
-            check_labelled(y, [target for name, of in self.likelihoods.items() for target in of.targets(name)])
-            labelled = {name: of.labelled(of.gather(name, y)) for name, of in self.likelihoods.items()}
-        return groups(x, self.n_data, labelled)
+        if y is None:
+            return groups(x, self.n_data)
+        likelihoods = self.likelihoods
+        check_labelled(y, [target for name, of in likelihoods.items() for target in of.targets(name)])
+        return groups(x, self.n_data, lambda name: likelihoods[name].labelled(likelihoods[name].gather(name, y)))
 
     def _walk(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
         """The program up to the labels: what each target's statement needs, in order."""
@@ -215,9 +216,13 @@ class TaskModel(nn.Module):
                 )
             likelihoods[name].set_noise(value)
 
-    def tree_extras(self, draws: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Variables for the posterior of a results tree, besides the latents: none."""
-        return {}
+    def tree_extras(self, draws: Mapping[str, Any]) -> dict[str, TreeVariable]:
+        """Variables of the posterior of a results tree that need names for their dimensions.
+
+        Args:
+            draws: Draws by site, ``(S, ...)``.
+        """
+        return TreeVariable.correlations(draws, self.names)
 
 
 def task_name(target: str, objective: str, likelihood: Likelihood) -> str:

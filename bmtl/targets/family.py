@@ -95,11 +95,11 @@ class Family(ABC):
 
     def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
         """Scaled values of y, draws or means ``(..., N, ...)``, in reported units."""
-        return scaler.inverse(values) if self.scaled else values
+        return scaler.restored(values) if self.scaled else values
 
     def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
         """Variances ``(N,)`` of scaled values in squared reported units."""
-        return variance * scaler.std**2 if self.scaled else variance
+        return scaler.widened(variance, 2) if self.scaled else variance
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         """What the log density of each label loses when it is given per reported unit; see `Units`."""
@@ -131,7 +131,7 @@ def read_only(values: np.ndarray) -> np.ndarray:
 
 
 def check_shape(target: str, array: np.ndarray, shape: Sequence[int | None], what: str) -> None:
-    """Raises a ``ValueError`` unless `array` has the shape; None stands for any size from 1."""
+    """Raises a ``ValueError`` unless `array` has the shape; None is any size from 1."""
     fits = array.ndim == len(shape) and all(
         size == wanted if wanted is not None else size > 0 for size, wanted in zip(array.shape, shape, strict=True)
     )

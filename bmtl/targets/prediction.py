@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from bmtl.targets.laws import Law, law_to_units
-from bmtl.targets.scaler import Scaler
+from bmtl.targets.scaler import Scaler, rounded_once
 from bmtl.targets.units import Units
 
 __all__ = ["Law", "Prediction"]
@@ -59,7 +59,7 @@ class Prediction:
             draws=self.draws[:, rows],
             mean=of(self.mean),
             probability=of(self.probability),
-            law=None if self.law is None else self.law.rows(rows),
+            law=None if self.law is None else self.law.rows(rows, self.rows),
             aleatoric=of(self.aleatoric),
             epistemic=of(self.epistemic),
             log_likelihood=None if self.log_likelihood is None else self.log_likelihood[:, rows],
@@ -114,8 +114,8 @@ class Prediction:
             values = [getattr(part, name) for part in parts]
             return None if any(each is None for each in values) else np.concatenate(values, axis=axis)
 
-        laws = [part.law for part in parts]
-        law = None if any(each is None for each in laws) else Law.of_rows([each for each in laws if each is not None])
+        laws = [part.law.full(part.rows) for part in parts if part.law is not None]
+        law = Law.of_rows(laws) if len(laws) == len(parts) else None
         fewest = min(len(part.draws) for part in parts)
         return cls(
             np.concatenate([part.draws[:fewest] for part in parts], axis=1),
@@ -148,5 +148,7 @@ class Prediction:
             law=None if self.law is None else law_to_units(self.law, scaler),
             aleatoric=None if self.aleatoric is None else family.variance_to_units(self.aleatoric, scaler),
             epistemic=None if self.epistemic is None else family.variance_to_units(self.epistemic, scaler),
-            log_likelihood=None if density is None else density - family.log_volume(labels, scaler),
+            log_likelihood=None
+            if density is None
+            else rounded_once(np.subtract, density, family.log_volume(labels, scaler)),
         )

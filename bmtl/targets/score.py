@@ -15,6 +15,15 @@ from bmtl.targets.units import Units
 class ScoredFamily(Units, Protocol):
     """What is asked of a family where its rows are scored; `bmtl.targets.family.Family` answers."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none for targets that are no classes."""
+        ...
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a value of y after its row."""
+        ...
+
     def score(self, name: str) -> "Score | None":
         """The score of that name, None where the family has none."""
         ...
@@ -71,7 +80,7 @@ class Scored:
             ValueError: If the prediction has neither.
         """
         if self.prediction.law is not None:
-            return distribution(self.prediction.law)
+            return distribution(self.prediction.law.full(len(self.labels)))
         return EmpiricalPredictive(self.prediction.draws)
 
 

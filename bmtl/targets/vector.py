@@ -61,7 +61,7 @@ class Vector(Family):
 
     def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
         """Of one number a row, the mean over standardised components, which have no common unit: it stays."""
-        return variance * scaler.std**2 if variance.ndim > 1 else variance
+        return scaler.widened(variance, 2) if variance.ndim > 1 else variance
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         each = np.broadcast_to(np.log(scaler.std), (len(self.components),))

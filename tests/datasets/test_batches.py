@@ -265,9 +265,6 @@ def test_tasks_may_have_inputs_of_several_kinds():
 
 def test_batches_of_pytorch_geometric_load():
     data = pytest.importorskip("torch_geometric.data")
-    if data.Batch not in inputs.count.registry:
-        inputs.count.register(data.Batch, lambda x: x.num_graphs)
-        inputs.take.register(data.Batch, lambda x, rows: data.Batch.from_data_list(x.index_select(rows)))
     whole = data.Batch.from_data_list([data.Data(x=torch.full((1 + i % 3, 2), float(i))) for i in range(11)])
     batches = list(Batches(whole, {"a": torch.arange(11)}, 4))
     assert [x.num_graphs for x, _ in batches] == [4, 4, 3]

@@ -185,7 +185,7 @@ def test_new_files_are_read_with_the_options_of_the_training_file(save, tmp_path
     text = "x;grün;y\n" + "".join(f"{i},5;{['ä', 'ö'][i % 2]};{i}\n" for i in range(20)) + "-999;ä;1\n"
     path = tmp_path / "t.csv"
     path.write_bytes(text.encode("latin-1"))
-    data = load(f"csv:{path}", encoding="latin-1", missing="-999")
+    data = load(f"csv:{path}", encoding="latin-1", missing=-999)
     back = through_a_file(data, tmp_path)
     assert back.features == ("x", "x (missing)", "grün=ä", "grün=ö", "grün=(other)")
     assert_array_equal(back.prepare(back.read(path)).numpy()[data.rows["train"]], data.tensors("train")[0].numpy())
@@ -321,6 +321,7 @@ def test_labels_of_a_file_are_read_back(tmp_path_factory, fields):
             "'churn' of wide.csv is given as the target 'churn' and as the event of 'age'",
         ),
         ({}, {"events": {"age": "city"}}, "events names 'age', which is no target"),
+        ({}, {"events": {"visits": "id"}, "ignore": "smiles"}, "events names 'visits', whose kind is given as 'count'"),
         ({}, {"vectors": {"wind": "age"}}, "The vector 'wind' has two columns or more"),
         ({}, {"drop": "grade"}, "drop leaves out tasks of a folder"),
         ({}, {"decimal": "dot"}, "decimal is 'point' or 'comma'; got 'dot'"),

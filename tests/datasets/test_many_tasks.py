@@ -116,6 +116,7 @@ def test_tasks_have_names_or_numbers():
 
 def test_a_table_has_a_target_a_column():
     table = np.stack([Y + 0.5, np.where(Y == 1, np.nan, Y)], axis=1)
+    assert families(assemble("toy", X, np.where(Y == 2, np.nan, Y))) == {"task_0": Binary()}  # 0, 1 and gaps
     data = assemble("toy", X, table, task_names=["a", "b"], units={"a": "m"})
     assert data.tasks == ("a", "b")
     assert {name: target.unit for name, target in data.targets.items()} == {"a": "m", "b": "1"}

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bmtl.datasets import MultiTaskData, Table
 from bmtl.inputs import PerTask
-from bmtl.targets import Binary, Classes, Count, Ordinal, Real, Scaler, TimeToEvent, Vector
+from bmtl.targets import Binary, Classes, Count, Ordinal, Pixels, Real, Scaler, TimeToEvent, Vector
 
 ROWS = {"train": [0, 1, 2, 3], "val": [4], "test": [5, 6]}
 
@@ -304,6 +304,29 @@ def test_without_scaling_labels_are_the_given_ones():
     _, y = every_family(scaling="none").tensors("train", torch.float64)
     for name, (values, _) in FAMILIES.items():
         assert_array_equal(y[name].numpy(), values[:4])
+
+
+def test_labels_may_be_images():
+    depth = np.arange(24.0).reshape(4, 2, 3)
+    depth[1] = np.nan
+    labels = np.where(depth > 10, 1, 0)
+    labels[1], labels[2] = 1, -1
+    data = MultiTaskData.from_arrays(
+        "scenes",
+        np.zeros((4, 3, 2, 3)),
+        {"depth": depth, "part": labels, "same": np.zeros((4, 2, 3))},
+        {"train": [0, 1], "test": [2, 3]},
+        families={"depth": Pixels(), "part": Pixels(Classes(("wall", "floor"))), "same": Pixels(Classes(("a", "b")))},
+    )
+    x, y = data.tensors("train")
+    assert x.shape == (2, 3, 2, 3)
+    assert y["depth"].shape == y["part"].shape == (2, 2, 3)
+    assert y["part"].dtype == torch.int64
+    assert_allclose(data.targets["depth"].scaler.inverse(y["depth"]), depth[:2], atol=1e-6)
+    assert data.rows_by_task("train")["depth"].tolist() == [0]
+    assert data.rows_by_task("test")["part"].tolist() == [3]
+    assert data.data_warnings() == ["The target 'same' is the same image in all of its 2 training rows."]
+    assert data.describe_targets()[0] == "depth: pixels, 3 labels of 4 rows"
 
 
 def test_each_family_knows_its_labelled_rows():

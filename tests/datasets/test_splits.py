@@ -127,6 +127,12 @@ def test_groups_hold_for_validation_too(sizes, seed, source):
     [
         ({"proportion": 1.0}, "between 0 and 1; got 1.0"),
         ({"proportion": 0.0}, "between 0 and 1; got 0.0"),
+        ({"proportion": "half"}, "between 0 and 1; got 'half'"),
+        ({"validation": "half"}, "from 0 to below 1; got 'half'"),
+        ({"validation": np.nan}, "from 0 to below 1; got nan"),
+        ({"seed": -1}, "A seed is a whole number from 0; got -1"),
+        ({"seed": "one"}, "got 'one'"),
+        ({"seed": 0.5}, "got 0.5"),
         ({"validation": 1.0}, "validation is a proportion from 0 to below 1; got 1.0"),
         ({"validation": -0.1}, "got -0.1"),
         ({"validation": 0.01}, "validation=0.01 of 16 rows is not one row"),

@@ -55,6 +55,13 @@ def test_other_rows_are_refused(raw, message):
         Table.fit(X, None, features=["a", "b"]).prepare(raw)
 
 
+@pytest.mark.parametrize("clip", [0, -1.0, "none", True, np.nan])
+def test_a_bound_is_positive(clip):
+    with pytest.raises(ValueError, match="clip is a positive number of standard deviations, inf for no bound; got"):
+        Table.fit(X, None, clip=clip)
+    assert Table.fit(X, None, clip=np.inf).tensors(np.array([2])).max() == 100
+
+
 def test_a_missing_file_is_named(tmp_path):
     for name in ("none.npz", "none.csv"):
         with pytest.raises(FileNotFoundError, match=f"no file .*{name}"):

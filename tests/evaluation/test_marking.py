@@ -43,5 +43,5 @@ def test_targets_are_marked_each_by_itself():
 
 
 def test_a_method_that_diverged_makes_no_other_one_best():
-    values = np.array(CLEAR[:2] + [[1.0, np.nan, 1.0, 1.0]])
+    values = np.array([*CLEAR[:2], [1.0, np.nan, 1.0, 1.0]])
     assert not marked(scores(values)).any()

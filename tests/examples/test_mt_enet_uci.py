@@ -42,17 +42,17 @@ def test_the_quick_run_and_its_files(example, monkeypatch, tmp_path, root, capsy
     options = ("--quick", "--root", root, "--sets", "boston", "--out", tmp_path)
     start(example, monkeypatch, *options)
     scores = xr.load_dataarray(tmp_path / "boston.nc")
-    assert scores.sizes == {"reading": 3, "metric": 2, "method": 7, "split": 2}
+    assert scores.sizes == {"reading": 3, "metric": 2, "learner": 7, "split": 2}
     assert np.isfinite(scores).all()
     assert (scores.sel(reading="best") <= scores.sel(reading=["last", "val"])).all()
     summary = pd.read_csv(tmp_path / "summary.csv").set_index(["method", "metric", "reading"])
     assert summary.loc[("MT-ENet", "RMSE", "best"), ["paper", "paper_error"]].tolist() == [3.04, 0.21]
     for method in example.METHODS:
-        of = scores.sel({"method": method, "metric": "NLL", "reading": "val"})
+        of = scores.sel(learner=method, metric="NLL", reading="val")
         found = summary.loc[(method, "NLL", "val"), ["mean", "error"]].tolist()
         assert found == pytest.approx([of.mean().item(), of.std(ddof=1).item() / np.sqrt(2)])
     differences = pd.read_csv(tmp_path / "differences.csv").set_index(["method", "metric", "reading"])
-    gaussian = scores.sel({"method": "Gaussian"}) - scores.sel({"method": "ENet"})
+    gaussian = scores.sel(learner="Gaussian") - scores.sel(learner="ENet")
     assert differences.loc[("Gaussian", "RMSE", "last"), "difference"] == pytest.approx(
         gaussian.sel(metric="RMSE", reading="last").mean().item()
     )
@@ -70,7 +70,7 @@ def test_the_quick_run_and_its_files(example, monkeypatch, tmp_path, root, capsy
         with pytest.raises(AssertionError, match="not done again"):
             start(example, patch, *options, "--epochs", 3)
     # Cut off before a method: the others are kept, and it comes out as it was.
-    scores.drop_sel({"method": "MC-Dropout"}).to_netcdf(tmp_path / "boston.nc")
+    scores.drop_sel(learner="MC-Dropout").to_netcdf(tmp_path / "boston.nc")
     monkeypatch.delattr(example, "train")
     start(example, monkeypatch, *options)
     assert (tmp_path / "table.md").read_text() == table

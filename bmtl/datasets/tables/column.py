@@ -14,7 +14,32 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?", "-", "<na>"})
 """Fields that are a missing value, in lower case; they are recognised in any case."""
 
 
-def cleaned(text: str, missing: frozenset[str] = frozenset()) -> str | None:
+class MissingFields:
+    """Further fields that are a missing value; numbers are compared as numbers.
+
+    Args:
+        tokens: Such as ``-999``, which is ``-999.0`` too.
+    """
+
+    def __init__(self, tokens: Iterable[str] = ()) -> None:
+        self._texts = frozenset(map(str.strip, tokens))
+        self.numbers = frozenset(number for token in self._texts if (number := _number(token)) is not None)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._texts or (bool(self.numbers) and _number(text) in self.numbers)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+NO_MORE = MissingFields()
+
+
+def cleaned(text: str, missing: MissingFields = NO_MORE) -> str | None:
     """A field in Unicode NFC without spaces around it, or None where it is one of `MISSING` or of `missing`."""
     text = text.strip()
     if not text.isascii():
@@ -186,6 +211,13 @@ class RawTable:
                 columns[name] = Column(name, origin, [text for column in own for text in column.as_texts()])
         notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
         return RawTable(columns, origin, first.delimiter, notes)
+
+
+def tokens_of(given: str | float | Sequence[str | float]) -> list[str]:
+    """One missing value or several as texts."""
+    return (
+        [given] if isinstance(given, str) else [str(given)] if isinstance(given, int | float) else list(map(str, given))
+    )
 
 
 def names_of(given: "str | Iterable[str]") -> list[str]:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bmtl.datasets.tables.column import Column, Origin, RawTable, cleaned, spelled
+from bmtl.datasets.tables.column import Column, MissingFields, Origin, RawTable, cleaned, spelled
 from bmtl.datasets.tables.number_fields import NumberStyle, parse
 from bmtl.targets.names import check_text
 
@@ -80,7 +80,7 @@ def read_delimited(
     numbers = [number for number, _ in body]
     names, notes = _names(path, header, body)
     origin = Origin(((path.name, numbers),))
-    own = frozenset(missing)
+    own = MissingFields(missing)
     columns = {
         name: Column(name, origin, [cleaned(row[place], own) for _, row in body]) for place, name in names.items()
     }

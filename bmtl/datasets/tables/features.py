@@ -9,6 +9,7 @@ is missing |
 those is missing, and ``name=(other)`` for any other text |
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ FEW_CATEGORIES = 20
 """Up to so many categories are never too many; beyond, each has two rows on average, and there are at most a
 thousand."""
 
+_MANY = 10  # fields of which none is known, before that is remarkable
+_log = logging.getLogger(__name__)
 _AS_TRAINED = "Write it as in the training data, or leave it empty where it is not known."
 
 
@@ -175,6 +178,16 @@ class CategoryFeature(Feature):
         if self.missing:
             place[None] = len(self.categories)
         other = len(place)
+        known = [text for _, text in column.present()]
+        if len(known) >= _MANY and not any(text in place for text in known):
+            _log.warning(
+                "None of the %d categories in %s, column %r was in the training rows (those were %s, ...). Are they "
+                "written in another way?",
+                len(known),
+                column.origin.source,
+                self.name,
+                ", ".join(self.categories[:4]),
+            )
         places = np.array([place.get(text, other) for text in column.as_texts()], dtype=np.int64)
         return np.asarray(places[:, None] == np.arange(other + 1)).astype(np.float64)
 

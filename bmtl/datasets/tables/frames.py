@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bmtl.datasets.tables.column import Column, Origin, RawTable, cleaned, spelled
+from bmtl.datasets.tables.column import Column, MissingFields, Origin, RawTable, cleaned, spelled
 from bmtl.targets.names import check_text
 
 _EPOCH = pd.Timestamp("1970-01-01")
@@ -59,7 +59,7 @@ def raw_table(frame: pd.DataFrame, *, source: str = "the data frame", missing: S
         name = check_text("column", spelled(text) if isinstance(text, str) else text)
         if name in columns:
             raise ValueError(f"{source} has two columns {name!r}. Rename one.")
-        columns[name] = _column(name, frame.iloc[:, place], origin, frozenset(missing))
+        columns[name] = _column(name, frame.iloc[:, place], origin, MissingFields(missing))
     return RawTable(columns, origin)
 
 
@@ -67,7 +67,7 @@ def _label(label: object) -> object:
     return repr(label) if isinstance(label, str) else label
 
 
-def _column(name: str, series: "pd.Series[Any]", origin: Origin, missing: frozenset[str]) -> Column:
+def _column(name: str, series: "pd.Series[Any]", origin: Origin, missing: MissingFields) -> Column:
     kind = series.dtype
     if isinstance(kind, pd.CategoricalDtype):
         levels = tuple(map(_text, kind.categories)) if kind.ordered else ()
@@ -85,11 +85,7 @@ def _column(name: str, series: "pd.Series[Any]", origin: Origin, missing: frozen
         raise ValueError(f"The column {name!r} of {origin.source} holds complex numbers. Split it in two.")
     if pd.api.types.is_numeric_dtype(kind):
         values = _numbers(series)
-        for text in missing:
-            try:
-                values[values == float(text)] = np.nan
-            except ValueError:
-                continue
+        values[np.isin(values, list(missing.numbers))] = np.nan
         return Column(name, origin, values=values)
     return Column(name, origin, [_object(name, origin, row, value, missing) for row, value in enumerate(series)])
 
@@ -98,7 +94,7 @@ def _numbers(series: "pd.Series[Any]") -> np.ndarray:
     return np.array(series.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _object(name: str, origin: Origin, row: int, value: object, missing: frozenset[str]) -> str | None:
+def _object(name: str, origin: Origin, row: int, value: object, missing: MissingFields) -> str | None:
     """One entry of a column of Python objects as text."""
     if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return None

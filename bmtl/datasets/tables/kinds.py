@@ -1,8 +1,8 @@
 """Kinds of targets as one writes them, and labels that are numbers already.
 
 A kind is a family, its name, a name with classes or levels in their order (``ordinal(low,medium,high)``), or the number
-of classes (labels are then 0, 1, ...; two are binary). Without one, floats are real, truth values and integers that are
-0 and 1 binary, and other integers classes; -1 is a missing label in integers of classes.
+of classes (labels are then 0, 1, ...; two are binary). Without one, numbers that are 0 and 1 are binary, as truth values
+are, other floats real, and other integers classes; -1 is a missing label in integers of classes.
 """
 
 import re
@@ -52,7 +52,7 @@ def parse_kind(target: str, kind: KindLike) -> Kind:
         ValueError: If there is no such family, or it takes no classes.
     """
     if isinstance(kind, Family):
-        return Kind(type(kind), getattr(kind, "classes", ()), kind)
+        return Kind(type(kind), kind.class_names, kind)
     if isinstance(kind, bool) or not isinstance(kind, str | int | np.integer):
         raise ValueError(f"The kind of target {target!r} is a family, its name or a number of classes; got {kind!r}.")
     text = str(kind).strip()
@@ -120,7 +120,8 @@ def labels_of_numbers(
         raise ValueError(f"Target {target!r} must hold numbers; got dtype {values.dtype}. Number the classes from 0.")
     if kind is None:
         if values.dtype.kind == "f":
-            return values, Real()
+            binary = values.ndim == 1 and set(np.unique(values[~np.isnan(values)]).tolist()) == {0.0, 1.0}
+            return values, Binary() if binary else Real()
         parsed = Kind(Classes)
     else:
         parsed = parse_kind(target, kind)

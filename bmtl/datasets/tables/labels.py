@@ -231,7 +231,7 @@ def with_common_classes(labels: dict[str, Labels]) -> dict[str, Labels]:
     """Targets whose found classes overlap, with the classes of all of them, so that a number means the same in each."""
     groups: list[tuple[list[str], list[str]]] = []  # names of targets, names of their classes
     for target, own in labels.items():
-        classes = list(getattr(own.family, "classes", ()))
+        classes = list(own.family.class_names)
         if not own.inferred or not classes:
             continue
         touched = [group for group in groups if set(group[1]) & set(classes)]
@@ -246,7 +246,7 @@ def with_common_classes(labels: dict[str, Labels]) -> dict[str, Labels]:
             classes = sorted(classes, key=int)
         for target in targets:
             own = labels[target]
-            names = getattr(own.family, "classes", ())
+            names = own.family.class_names
             texts = [None if index < 0 else names[index] for index in own.values.tolist()]
             family = Binary if len(classes) == 2 else Classes
             common[target] = replace(

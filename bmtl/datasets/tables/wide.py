@@ -10,10 +10,12 @@ from bmtl.datasets.table import Table
 from bmtl.datasets.tables.column import Column, RawTable
 from bmtl.datasets.tables.date_fields import DateOrder, order_of
 from bmtl.datasets.tables.features import Encoding, fit_features
+from bmtl.datasets.tables.kinds import KindLike, parse_kind
 from bmtl.datasets.tables.labels import Labels, read_labels, survival, vector
 from bmtl.datasets.tables.number_fields import Decimal, Decimals
 from bmtl.datasets.tables.roles import Roles
 from bmtl.datasets.target_fitting import Scaling, checked_targets, fitted_rows, fitted_target, parts_of, units_of
+from bmtl.targets import Family, TimeToEvent, Vector
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Part by what a split column says, in lower case; 1, 0 and -1 are training, test and neither."""
@@ -65,15 +67,22 @@ def labels_of(table: RawTable, roles: Roles, decimals: Decimals) -> dict[str, La
         own = [table.columns[name] for name in columns]
         kind = roles.target_kinds.get(target)
         if target in roles.events:
-            if kind not in (None, "time-to-event"):
-                raise ValueError(f"events names {target!r}, whose kind is given as {kind!r}; it is time-to-event.")
+            _check_kind(target, kind, TimeToEvent, "events")
             event = table.columns[roles.events[target]]
             found[target] = survival(target, own[0], event, decimals.style)
         elif len(own) > 1:
+            _check_kind(target, kind, Vector, "vectors")
             found[target] = vector(target, own, decimals.style)
         else:
             found[target] = read_labels(target, own[0], kind, decimals.style)
     return found
+
+
+def _check_kind(target: str, kind: KindLike | None, family: type[Family], option: str) -> None:
+    if kind is not None and parse_kind(target, kind).family is not family:
+        raise ValueError(
+            f"{option} names {target!r}, whose kind is given as {kind!r}; such a target is of the kind {family.name}."
+        )
 
 
 def pieces_of_table(
@@ -92,17 +101,6 @@ def pieces_of_table(
         ValueError: If a field cannot be read, or an option is wrong; names file, row, column and value, and what to do.
     """
     checked = checked_targets({target: (own.values, own.family) for target, own in labels.items()}, len(table))
-    grouping = (
-        None
-        if roles.groups is None
-        else np.array(
-            # Rows that name no group are groups of their own.
-            [
-                f"row {row}" if text is None else f"group {text}"
-                for row, text in enumerate(table.columns[roles.groups].as_texts())
-            ]
-        )
-    )
     rows = parts_of(
         checked,
         codes=None if roles.split is None else _split(table.columns[roles.split]),
@@ -110,7 +108,7 @@ def pieces_of_table(
         validation=options.validation,
         validation_from=options.validation_from,
         seed=options.seed,
-        groups=grouping,
+        groups=None if roles.groups is None else _groups(table.columns[roles.groups]),
     )
     features, notes = fit_features(
         table,
@@ -143,6 +141,12 @@ def pieces_of_table(
         "scaling": options.scale,
         "notes": (*table.notes, *notes),
     }
+
+
+def _groups(column: Column) -> np.ndarray:
+    """Group of each row ``(N,)``; a row that names none is a group of its own."""
+    texts = enumerate(column.as_texts())
+    return np.array([f"row {row}" if text is None else f"group {text}" for row, text in texts])
 
 
 def _split(column: Column) -> np.ndarray:

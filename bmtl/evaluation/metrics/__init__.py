@@ -21,7 +21,7 @@ from bmtl.evaluation.metrics.classes import (
     class_reliability_isotonic,
     entropy_ratio,
 )
-from bmtl.evaluation.metrics.intervals import ece_released, interval_scores, sharpness
+from bmtl.evaluation.metrics.intervals import interval_scores, sharpness
 from bmtl.evaluation.metrics.named import (
     accuracy,
     auroc,
@@ -62,7 +62,6 @@ __all__ = [
     "crps",
     "deviance",
     "ece",
-    "ece_released",
     "ence",
     "energy",
     "entropy_ratio",

@@ -6,9 +6,8 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.metrics.by_target import per_target
-from bmtl.targets.laws import Predictive, StudentTMixture
+from bmtl.targets.laws import Predictive
 from bmtl.targets.metrics.intervals import WIS_LEVELS, interval_score, weighted_interval_score
-from bmtl.targets.metrics.released import released_ece
 from bmtl.targets.score import Scored
 
 
@@ -47,17 +46,6 @@ def sharpness(tree: xr.DataTree, *, level: float = 0.9, part: str | None = None)
 
     sd = of_predictives(tree, lambda _, predictive: float(np.sqrt(predictive.variance()).mean()), part)
     return xr.Dataset({"width": of_predictives(tree, width, part), "sd": sd})
-
-
-def ece_released(tree: xr.DataTree, *, part: str | None = None) -> xr.Dataset:
-    """`released_ece` per target, ``ece_released (task)``; NaN for one without a Student-t or normal predictive."""
-
-    def core(y: np.ndarray, predictive: Predictive) -> float | None:
-        if not isinstance(predictive, StudentTMixture):
-            return None
-        return released_ece(y, predictive.loc, predictive.scale, predictive.df)
-
-    return of_predictives(tree, core, part).to_dataset(name="ece_released")
 
 
 def of_predictives(

@@ -74,7 +74,9 @@ def pit_plot(tree: xr.DataTree, target: str, *, coverage: bool = False) -> Figur
     if "posterior_predictive" not in part_of(tree).children or variable not in group(tree, "posterior_predictive"):
         raise ValueError(f"The tree has no draws of {target!r}; its targets are {part_targets(tree)}.")
     if group(tree, "observed_data")[variable].ndim != 1:
-        raise ValueError(f"A PIT plot takes a number a row, and the labels of {target!r} are not: draw reliability_curves.")
+        raise ValueError(
+            f"A PIT plot takes a number a row, and the labels of {target!r} are not: draw reliability_curves."
+        )
     groups = {name: group(tree, name)[[variable]] for name in ("observed_data", "posterior_predictive")}
     plot = arviz_plots.plot_ppc_pit(
         xr.DataTree.from_dict(groups), var_names=[variable], coverage=coverage, backend="matplotlib"

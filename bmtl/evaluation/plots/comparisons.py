@@ -155,9 +155,7 @@ def scores_by_task(
         for task, panel in axes.items():
             one = by_task[task]
             if baseline is not None:
-                panel.axvline(
-                    float(one["mean"].sel(learner=baseline)), color="#444444", linewidth=0.8, dashes=(4, 2)
-                )
+                panel.axvline(float(one["mean"].sel(learner=baseline)), color="#444444", linewidth=0.8, dashes=(4, 2))
             for row, method in enumerate(methods):
                 cell = one.sel(learner=method)
                 panel.plot(cell["score"], np.full(cell.sizes["split"], row), "o", color=GREY, markersize=2.5, alpha=0.6)
@@ -168,7 +166,8 @@ def scores_by_task(
         best = "right" if higher else "left"
         dashed = f"; dashed: {baseline}" if baseline is not None else ""
         figure.supxlabel(
-            f"{known_score(metric).symbol}: mean ± standard error, grey dots are {repeats.nouns}{dashed}; better to the {best}{left_out}",
+            f"{known_score(metric).symbol}: mean ± standard error, grey dots are {repeats.nouns}{dashed}; "
+            f"better to the {best}{left_out}",
             fontsize=9,
         )
     return figure

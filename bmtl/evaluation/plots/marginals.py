@@ -5,14 +5,16 @@ Raftery 2007, section 3.2, "marginal calibration"). How that is drawn depends on
 counts and classes, survival curves of times.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import singledispatch
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, singledispatch
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import beta, norm
 
 from bmtl.evaluation.parts import reported_targets, scored
@@ -21,14 +23,15 @@ from bmtl.targets import Classes, Count, Family, Real, TimeToEvent, Vector
 from bmtl.targets.metrics.survival import survival_of_times
 from bmtl.targets.score import Scored
 
-OBSERVED = {"color": "#222222", "linewidth": 1.1}
+OBSERVED: dict[str, Any] = {"color": "#222222", "linewidth": 1.1}
 FILL = "#D5D5D5"
 POINTS = 120  # at which a cdf is drawn
 MOST_ROWS = 1000  # whose predictives are averaged; of more, evenly chosen ones
 MOST_BARS = 30  # counts that have a bar each
 
 Rows = Mapping[str, Scored]  # by method
-Draw = Callable[[Axes, Mapping[str, dict[str, Any]]], None]
+Lines = Mapping[str, dict[str, Any]]  # how each method is drawn
+Draw = Callable[[Axes, Lines], None]
 
 
 def marginal_calibration(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
@@ -47,18 +50,8 @@ def marginal_calibration(trees: Trees, *, tasks: Sequence[str] | None = None, co
         ValueError: If no target can be drawn, or a named one cannot; says why.
     """
     runs = named(trees)
-    rows = {name: scored(tree) for name, tree in runs.items()}
-    known = {task: target.family for tree in runs.values() for task, target in reported_targets(tree).items()}
-    drawn: dict[str, Draw] = {}
-    reasons: dict[str, str] = {}
-    for task in known if tasks is None else tasks:
-        if task not in known:
-            raise ValueError(f"There is no task {task!r}; the runs have {list(known)}.")
-        of = {name: found[task] for name, found in rows.items() if task in found and len(found[task].labels)}
-        try:
-            drawn |= {title: draw for title, draw in _margins(known[task], task, of)}
-        except ValueError as error:
-            reasons[task] = str(error)
+    found, reasons = _panels_of(runs, tasks)
+    drawn = {title: draw for of in found.values() for title, draw in of.items()}
     if reasons and (tasks is not None or not drawn):
         raise ValueError(next(iter(reasons.values())))
     left_out = f"; the first {MOST_PANELS} of {len(drawn)}" if len(drawn) > MOST_PANELS else ""
@@ -76,47 +69,71 @@ def marginal_calibration(trees: Trees, *, tasks: Sequence[str] | None = None, co
     return figure
 
 
+def marginal_targets(trees: Trees) -> list[str]:
+    """Targets whose distribution `marginal_calibration` can draw, in order of appearance."""
+    return list(_panels_of(named(trees), None)[0])
+
+
+def _panels_of(
+    runs: Mapping[str, xr.DataTree], tasks: Sequence[str] | None
+) -> tuple[dict[str, dict[str, Draw]], dict[str, str]]:
+    """What draws each target's panels, by title; and for the others, why they cannot be drawn."""
+    rows = {name: scored(tree) for name, tree in runs.items()}
+    known = {task: target.family for tree in runs.values() for task, target in reported_targets(tree).items()}
+    found, reasons = {}, {}
+    for task in known if tasks is None else tasks:
+        if task not in known:
+            raise ValueError(f"There is no task {task!r}; the runs have {list(known)}.")
+        of = {name: by_task[task] for name, by_task in rows.items() if task in by_task and len(by_task[task].labels)}
+        try:
+            found[task] = _margins(known[task], task, of)
+        except ValueError as error:
+            reasons[task] = str(error)
+    return found, reasons
+
+
 @singledispatch
-def _margins(family: Family, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
-    """Titles of the panels of a target, and what draws each."""
+def _margins(family: Family, task: str, rows: Rows) -> dict[str, Draw]:
+    """What draws the panels of a target, by title.
+
+    Raises:
+        ValueError: If it cannot be drawn; says why.
+    """
     raise ValueError(f"There is no picture of the distribution of {task!r}, whose family is {family.name!r}.")
 
 
 @_margins.register
-def _(family: Real, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
+def _(family: Real, task: str, rows: Rows) -> dict[str, Draw]:
     _check(task, rows, "predictive")
     if family.censored:
-        return iter([(task, lambda panel, lines: _draw_survival(panel, rows, lines))]) if _right_censored(task, rows) else iter([])
-    return iter([(task, lambda panel, lines: _draw_cdf(panel, rows, lines, None))])
+        _check_right_censored(task, rows)
+        return {task: partial(_draw_survival, rows)}
+    return {task: partial(_draw_cdf, rows, None)}
 
 
 @_margins.register
-def _(family: Vector, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
+def _(family: Vector, task: str, rows: Rows) -> dict[str, Draw]:
     _check(task, rows, "predictive")
-
-    def of(place: int) -> Draw:
-        return lambda panel, lines: _draw_cdf(panel, rows, lines, place)
-
-    return iter([(f"{task}: {name}", of(place)) for place, name in enumerate(family.components)])
+    return {f"{task}: {name}": partial(_draw_cdf, rows, place) for place, name in enumerate(family.components)}
 
 
 @_margins.register
-def _(family: Count, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
+def _(family: Count, task: str, rows: Rows) -> dict[str, Draw]:
     _check(task, rows, "predictive")
-    return iter([(task, lambda panel, lines: _draw_counts(panel, rows, lines))])
+    return {task: partial(_draw_counts, rows)}
 
 
 @_margins.register
-def _(family: Classes, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
+def _(family: Classes, task: str, rows: Rows) -> dict[str, Draw]:
     _check(task, rows, "probability")
-    return iter([(task, lambda panel, lines: _draw_classes(panel, family.class_names, rows, lines))])
+    return {task: partial(_draw_classes, rows, family.class_names)}
 
 
 @_margins.register
-def _(family: TimeToEvent, task: str, rows: Rows) -> Iterator[tuple[str, Draw]]:
+def _(family: TimeToEvent, task: str, rows: Rows) -> dict[str, Draw]:
     _check(task, rows, "predictive")
-    _right_censored(task, rows)
-    return iter([(task, lambda panel, lines: _draw_survival(panel, rows, lines))])
+    _check_right_censored(task, rows)
+    return {task: partial(_draw_survival, rows)}
 
 
 def _check(task: str, rows: Rows, needed: str) -> None:
@@ -127,14 +144,13 @@ def _check(task: str, rows: Rows, needed: str) -> None:
         raise ValueError(f"None of the runs {lacking} has a {needed} of {task!r}.")
 
 
-def _right_censored(task: str, rows: Rows) -> bool:
+def _check_right_censored(task: str, rows: Rows) -> None:
     lower, upper = next(iter(rows.values())).labels.T
     if not ((lower == upper) | np.isposinf(upper)).all():
         raise ValueError(
             f"The distribution of {task!r} is not drawn: some labels are known up to a finite interval, for which the "
             "Kaplan-Meier estimate does not hold."
         )
-    return True
 
 
 def _averaged(rows: Scored) -> Any:
@@ -152,15 +168,15 @@ def _having(rows: Rows, field: str) -> dict[str, Scored]:
     return {name: of for name, of in rows.items() if of.prediction.has(field)}
 
 
-def _draw_cdf(panel: Axes, rows: Rows, lines: Mapping[str, dict[str, Any]], component: int | None) -> None:
+def _draw_cdf(rows: Rows, component: int | None, panel: Axes, lines: Lines) -> None:
     labels = next(iter(rows.values())).labels
     values = labels if component is None else labels[:, component]
     values = np.sort(values[~np.isnan(values)])
     low, high = np.quantile(values, [0.005, 0.995])
     margin = 0.15 * (high - low) or 1.0
     grid = np.linspace(low - margin, high + margin, POINTS)
-    panel.step(np.r_[grid[0], values, grid[-1]], np.r_[0, np.arange(1, values.size + 1), values.size] / values.size,
-               where="post", **OBSERVED)  # fmt: skip
+    shares = np.r_[0, np.arange(1, values.size + 1), values.size] / values.size
+    panel.step(np.r_[grid[0], values, grid[-1]], shares, where="post", **OBSERVED)
     for name, of in _having(rows, "predictive").items():
         predictive = _averaged(of)
         if component is None:
@@ -174,7 +190,7 @@ def _draw_cdf(panel: Axes, rows: Rows, lines: Mapping[str, dict[str, Any]], comp
     panel.locator_params(axis="x", nbins=5)
 
 
-def _draw_counts(panel: Axes, rows: Rows, lines: Mapping[str, dict[str, Any]]) -> None:
+def _draw_counts(rows: Rows, panel: Axes, lines: Lines) -> None:
     labels = next(iter(rows.values())).labels
     most = int(labels.max())
     width = max(1, -(-(most + 1) // MOST_BARS))  # counts a bar
@@ -187,18 +203,20 @@ def _draw_counts(panel: Axes, rows: Rows, lines: Mapping[str, dict[str, Any]]) -
         panel.plot(edges[:-1] + (width - 1) / 2, np.diff(cdf), marker="o", markersize=2.5, **lines[name])
     panel.set(xlim=(-0.7 * width, edges[-1] - 1 + 0.7 * width), ylabel="Share of rows")
     panel.set_ylim(bottom=0)
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _draw_classes(panel: Axes, names: Sequence[str], rows: Rows, lines: Mapping[str, dict[str, Any]]) -> None:
+def _draw_classes(rows: Rows, names: Sequence[str], panel: Axes, lines: Lines) -> None:
     labels = next(iter(rows.values())).labels
     places = np.arange(len(names))
     _bars(panel, places, np.bincount(labels, minlength=len(names)), labels.size, 0.7)
     having = _having(rows, "probability")
     for i, (name, of) in enumerate(having.items()):
         assert of.prediction.probability is not None
-        beside = (i - (len(having) - 1) / 2) * min(0.12, 0.6 / len(having))
-        panel.plot(places + beside, of.prediction.probability.mean(axis=0), "o", color=lines[name]["color"], markersize=4)
+        offset = (i - (len(having) - 1) / 2) * min(0.12, 0.6 / len(having))
+        panel.plot(
+            places + offset, of.prediction.probability.mean(axis=0), "o", color=lines[name]["color"], markersize=4
+        )
     few = len(names) <= 12
     panel.set_xticks(places if few else places[:: -(-len(names) // 12)])
     panel.set_xticklabels(
@@ -219,7 +237,7 @@ def _bars(panel: Axes, places: np.ndarray, counts: np.ndarray, rows: int, width:
     panel.grid(axis="x", visible=False)
 
 
-def _draw_survival(panel: Axes, rows: Rows, lines: Mapping[str, dict[str, Any]]) -> None:
+def _draw_survival(rows: Rows, panel: Axes, lines: Lines) -> None:
     labels = next(iter(rows.values())).labels
     times, survival, error = survival_of_times(labels)
     low = 0.0 if (labels[:, 0] >= 0).all() else float(times[0])
@@ -229,7 +247,8 @@ def _draw_survival(panel: Axes, rows: Rows, lines: Mapping[str, dict[str, Any]])
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = norm.ppf(0.975) * error / (survival * np.abs(np.log(survival)))
         band = [survival ** np.exp(sign * spread) for sign in (1, -1)]
-    panel.fill_between(np.r_[low, times], *(np.r_[1, edge] for edge in band), step="post", color=FILL, linewidth=0)
+    lower, upper = (np.r_[1, edge] for edge in band)
+    panel.fill_between(np.r_[low, times], lower, upper, step="post", color=FILL, linewidth=0)
     grid = np.linspace(low, high, POINTS)
     for name, of in _having(rows, "predictive").items():
         predictive = _averaged(of)

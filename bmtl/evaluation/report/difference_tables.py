@@ -44,8 +44,8 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
         tasks, note = first_ones([str(task) for task in chosen["task"].values])
         yield Picture(
             title,
-            f"Mean paired difference to {baseline} and its interval, a panel a target. Blue: better by the interval; orange: "
-            f"worse; grey: the interval contains 0. {repeats.interval()}{note}",
+            f"Mean paired difference to {baseline} and its interval, a panel a target. Blue: better by the interval; "
+            f"orange: worse; grey: the interval contains 0. {repeats.interval()}{note}",
             partial(plots.difference_forest, differences, name=score.symbol, over=repeats.noun, tasks=tasks),
         ).markup()
 
@@ -71,8 +71,8 @@ def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
     if np.isfinite(found["mean_rank"]).all():
         yield Picture(
             "Critical-difference diagram",
-            f"Mean rank of each method over the {over}, the best to the left. A bar joins methods whose ranks differ by less "
-            "than the critical difference of Nemenyi's test.",
+            f"Mean rank of each method over the {over}, the best to the left. A bar joins methods whose ranks differ by "
+            "less than the critical difference of Nemenyi's test.",
             lambda: plots.critical_difference_diagram(found),
         ).markup()
 
@@ -87,7 +87,9 @@ def scores(comparison: xr.Dataset) -> Iterator[Markup]:
         tasks, note = first_ones([str(task) for task in own["task"].values[held]])
         if tasks:
             dots = (
-                f" Grey dots are {repeats.nouns}, the bar is the standard error of their mean." if repeats.runs > 1 else ""
+                f" Grey dots are {repeats.nouns}, the bar is the standard error of their mean."
+                if repeats.runs > 1
+                else ""
             )
             yield Picture(
                 f"{_named(group, groups)} by target",
@@ -126,7 +128,8 @@ def _table(differences: xr.Dataset, name: str, repeats: Repeats) -> Markup:
                     Cell(f"{wins} of {splits}", wins),
                 ]
             rows.append(row)
-    words = f"Paired differences to {baseline}, {repeats.noun} by {repeats.noun}; {'positive' if higher else 'negative'} is better."
+    side = "positive" if higher else "negative"
+    words = f"Paired differences to {baseline}, {repeats.noun} by {repeats.noun}; {side} is better."
     if not several:
         words += " One run: no interval and no test."
     else:

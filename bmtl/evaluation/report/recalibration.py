@@ -40,7 +40,9 @@ def recalibrated(trees: Trees) -> Markup:
         if left_out:
             why = details(
                 f"{name}: {len(left_out)} target{'s' * (len(left_out) > 1)} not recalibrated",
-                table(["target", "reason"], [[task, str(reason)] for task, reason in left_out.items()], "As they were."),
+                table(
+                    ["target", "reason"], [[task, str(reason)] for task, reason in left_out.items()], "As they were."
+                ),
             )
             reasons.append(why)
     if not any(factors.values()):
@@ -55,7 +57,12 @@ def recalibrated(trees: Trees) -> Markup:
         for method in before
     ]
     rows: list[list[Cell | str]] = [
-        [method, task, number(factor), *(number(of[method][s.name].get(task, np.nan)) for s in scores for of in (before, after))]
+        [
+            method,
+            task,
+            number(factor),
+            *(number(of[method][s.name].get(task, np.nan)) for s in scores for of in (before, after)),
+        ]
         for method in before
         for task, factor in factors[method].items()
     ]
@@ -64,8 +71,8 @@ def recalibrated(trees: Trees) -> Markup:
             ["method", "factor", *header],
             means,
             "Means over the recalibrated targets before and after, lower is better. The factor (geometric mean) multiplies "
-            "scales, or is the temperature of class probabilities: above 1, the predictive was overconfident. It is fitted on "
-            f"the validation rows, and scored on the test rows.{note}",
+            "scales, or is the temperature of class probabilities: above 1, the predictive was overconfident. It is fitted "
+            f"on the validation rows, and scored on the test rows.{note}",
         ),
         details(
             "Recalibration by target",

@@ -32,7 +32,9 @@ def by_method(comparison: xr.Dataset) -> Markup:
         [
             str(method),
             *(
-                number(of.means.at[method, c.name], of.errors.at[method, c.name], marked=bool(of.marks.at[method, c.name]))
+                number(
+                    of.means.at[method, c.name], of.errors.at[method, c.name], marked=bool(of.marks.at[method, c.name])
+                )
                 for c in columns
             ),
         ]
@@ -63,9 +65,7 @@ def of_one_run(comparison: xr.Dataset) -> Iterator[Markup]:
     for name, (family, places) in families.items():
         chosen = comparison.isel(task=places, learner=0, split=0)
         scores = [
-            score
-            for score in held(comparison, family.scores)
-            if chosen["score"].sel(metric=score.name).notnull().any()
+            score for score in held(comparison, family.scores) if chosen["score"].sel(metric=score.name).notnull().any()
         ]
         values = chosen["score"].sel(metric=[score.name for score in scores]).transpose("task", "metric").values
         units, counts = _units(chosen), chosen["rows"].values

@@ -1,6 +1,7 @@
 """Whether posteriors can be trusted: Pareto k of guides' draws, and R-hat of chains, in words and as tables."""
 
-import arviz_stats
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
 
@@ -28,7 +29,7 @@ def _guides(trees: Trees) -> Markup:
         if TRAIN not in parts_of(tree):
             parts.append(
                 paragraph(
-                    f"{name} has a posterior, and its tree no draws for the training rows, by which the guide would be judged. ",
+                    f"{name} has a posterior, and its tree holds no draws for the training rows, which judge the guide. ",
                     element("code", "bmtl compare --trust"),
                     " draws them.",
                     class_="note",
@@ -58,8 +59,8 @@ def _guides(trees: Trees) -> Markup:
         table(
             ["method", "Pareto k ↓", "threshold", "effective share of draws", "draws", "unreliable rows"],
             rows,
-            "Pareto k of the draws' importance ratios: up to the threshold, the guide covers the posterior. Unreliable rows: "
-            "training rows whose own k is above it or does not exist, summed over the targets.",
+            "Pareto k of the draws' importance ratios: up to the threshold, the guide covers the posterior. Unreliable "
+            "rows: training rows whose own k is above it or does not exist, summed over the targets.",
         ),
         *(details(f"{name}, by target", bullets(rest)) for name, (_, *rest) in sentences.items() if rest),
         *parts,
@@ -69,11 +70,13 @@ def _guides(trees: Trees) -> Markup:
 def _chains(trees: Trees) -> Markup:
     if not trees:
         return Markup()
+    import arviz_stats  # slow to import
+
     rows = []
     for name, tree in trees.items():
         posterior = tree["posterior"].to_dataset()
-        rhat = _largest(arviz_stats.rhat(posterior), np.nanmax)
-        effective = _largest(arviz_stats.ess(posterior), np.nanmin)
+        rhat = _extreme(arviz_stats.rhat(posterior), np.nanmax)  # type: ignore[attr-defined]
+        effective = _extreme(arviz_stats.ess(posterior), np.nanmin)  # type: ignore[attr-defined]
         stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else xr.Dataset()
         diverging = int(stats["diverging"].sum()) if "diverging" in stats else None
         rows.append(
@@ -94,7 +97,7 @@ def _chains(trees: Trees) -> Markup:
     )
 
 
-def _largest(found: xr.Dataset, most: "np.ufunc") -> float:
+def _extreme(found: xr.Dataset, most: Callable[[np.ndarray], float]) -> float:
     """The extreme over all entries of all latents; NaN where none is a number."""
     values = np.concatenate([np.ravel(variable.values) for variable in found.data_vars.values()])
     return float(most(values)) if np.isfinite(values).any() else float("nan")

@@ -150,6 +150,26 @@ class Likelihood(nn.Module):
         factor(site, self.deviance(f, labels.value), labels)
 
     @property
+    def integrates(self) -> bool:
+        """Whether `expected_log_density` and `integrated` have a closed form, for f that is normal and not a number."""
+        return False
+
+    def expected_log_density(self, mean: Tensor, variance: Tensor, values: Values, y: Tensor) -> Tensor:
+        """``E log p(y | f)`` over ``f ~ Normal(mean, variance)``, ``(..., B)``; of half the deviance, where that is trained.
+
+        Args:
+            mean: ``(..., B)``.
+            variance: ``(..., B)``.
+            values: Of the unknowns.
+            y: Labels without missing ones.
+        """
+        raise NotImplementedError
+
+    def integrated(self, mean: Tensor, variance: Tensor, values: Values) -> TorchDistribution:
+        """The distribution of labels with ``f ~ Normal(mean, variance)`` integrated out."""
+        raise NotImplementedError
+
+    @property
     def trains_on_deviance(self) -> bool:
         """Whether it is trained on half the unit deviance instead of its density."""
         return self.noise == "fixed" and type(self).deviance is not Likelihood.deviance

@@ -103,7 +103,8 @@ def test_delimiters_are_named_on_demand(read):
 
 
 def test_further_fields_may_be_missing(read):
-    assert texts(read("a,b\n-999,x\n1,none\n", missing=["-999", "none"])) == {"a": [None, "1"], "b": ["x", None]}
+    found = texts(read("a,b\n-999,x\n1,none\n-999.00,y\n", missing=["-999", "none"]))
+    assert found == {"a": [None, "1", None], "b": ["x", None, "y"]}
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,15 @@ def test_new_rows_may_lack_what_the_training_rows_had(read):
     assert_array_equal(encoding.transform(new), [[30, 0, 0, 1], [25, 0, 0, 1]])
 
 
+def test_categories_written_in_another_way_are_warned_of(read, caplog):
+    encoding = fitted(read("zip\n01234\n05678\n01234\n"), np.arange(3), kinds={"zip": "category"})
+    encoding.transform(read("zip,x\n" + "9,1\n" * 9, "few.csv"))
+    encoding.transform(read("zip,x\n" + "9,1\n" * 20 + "01234,1\n", "some.csv"))
+    assert not caplog.records
+    encoding.transform(read("zip,x\n" + "1234,1\n" * 20, "new.csv"))
+    assert "None of the 20 categories in new.csv, column 'zip' was in the training rows" in caplog.text
+
+
 def test_it_goes_through_a_file_of_plain_values(read, tmp_path):
     table = read(TEXT)
     encoding = Encoding(fitted(table).features, {"missing": ["-999"], "encoding": None})

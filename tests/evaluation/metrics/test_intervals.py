@@ -48,11 +48,6 @@ def test_labels_of_the_tree(mixed_tree):
     assert len(WIS_LEVELS) == 11
 
 
-def test_the_released_score_of_a_tree(mixed_tree):
-    scores = metrics.ece_released(mixed_tree)["ece_released"]
-    np.testing.assert_array_equal(np.isnan(scores), [False, True, True, True])
-
-
 def test_intervals_of_counts_are_those_of_their_law():
     y, rate = np.array([0.0, 3.0, 7.0]), np.array([[1.0, 2.0, 9.0]])
     tree = trees.tree(observed={"n": y}, distribution={"n": {"law": "poisson", "rate": rate}}, families={"n": Count()})

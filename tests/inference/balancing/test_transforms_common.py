@@ -208,7 +208,9 @@ def test_the_smooth_maximum_refuses_a_zero_that_it_takes_a_logarithm_of(spec, lo
         loop.step(losses)
 
 
-@pytest.mark.parametrize("spec", ["si(scale='spread', bound=1.0)", "rlw(bound=1.0)", "stch(log=False, mu=1.0, bound=1.0)"])
+@pytest.mark.parametrize(
+    "spec", ["si(scale='spread', bound=1.0)", "rlw(bound=1.0)", "stch(log=False, mu=1.0, bound=1.0)"]
+)
 def test_a_bound_without_an_effect_is_refused(spec):
     with pytest.raises(ValueError, match="bound has no effect"):
         balancer(spec)

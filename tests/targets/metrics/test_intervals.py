@@ -10,7 +10,6 @@ from bmtl.targets.metrics.intervals import (
     interval_score,
     weighted_interval_score,
 )
-from bmtl.targets.metrics.released import released_ece
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -101,28 +100,6 @@ def test_crps_of_adversarial_draws():
     for y, draws in (((3,), (3,)), ((3,), (2, 4)), ((0,), (2, 0)), ((3,), (0, 3)), ((1, 3), (2, 3))):
         with pytest.raises(ValueError, match="a row and a draw at least"):
             crps_of_draws(np.zeros(y), np.zeros(draws))
-
-
-@pytest.mark.parametrize(("alpha", "excess"), [(1.05, 0.054), (1.5, 0.023), (2.0, 0.012), (5.0, 0.002)])
-def test_the_released_code_scores_a_perfect_predictive(alpha, excess):
-    """What it finds on labels of the predictive itself, where the ECE as defined is below 0.002."""
-    y = stats.t.rvs(2 * alpha, size=300_000, random_state=np.random.default_rng(0))
-    assert released_ece(y, np.zeros(y.size), 1.0, 2 * alpha) == pytest.approx(excess, abs=0.0015)
-
-
-def test_the_released_code_counts_intervals_at_its_own_levels():
-    random = np.random.default_rng(1)
-    y, loc, scale, df = *random.normal(size=(2, 60)), random.uniform(0.5, 2, 60), random.uniform(2.1, 9, 60)
-    errors = []
-    for level in np.linspace(0, 1, 100):
-        low, high = stats.t.interval(level, df - 1, loc, scale)
-        errors.append(abs(np.mean((y >= low) & (y <= high)) - level))
-    assert released_ece(y, loc, scale, df) == pytest.approx(np.mean(errors), abs=1e-12)
-
-
-def test_the_released_code_needs_two_degrees_of_freedom():
-    with pytest.raises(ValueError, match="expected above 1"):
-        released_ece([0.0], 0.0, 1.0, 1.0)
 
 
 def test_ends_at_infinity():

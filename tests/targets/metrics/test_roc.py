@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bmtl.targets.metrics.roc import area_under_roc, average_precision_of_scores
+from bmtl.targets.metrics.roc import area_under_roc, average_precision_of_scores, roc_points
 from tests.evaluation.classifications import steady
 
 oracle = pytest.importorskip("sklearn.metrics")
@@ -53,3 +53,22 @@ def test_what_is_undefined_is_nan(core):
 def test_what_cannot_be_ranked_is_refused(core, positive, score):
     with pytest.raises(ValueError, match="expected"):
         core(positive, score)
+
+
+@steady
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
+def test_points_of_the_curves_are_scikit_learns(rows):
+    positive, score = np.array([p for p, _ in rows]), np.array([float(s) for _, s in rows])
+    if positive.all() or not positive.any():
+        with pytest.raises(ValueError, match="positives and negatives"):
+            roc_points(positive, score)
+        return
+    found = roc_points(positive, score)
+    false, true, _ = oracle.roc_curve(positive, score, drop_intermediate=False)
+    np.testing.assert_allclose([found.false, found.true], [false, true])
+    precision, _, _ = oracle.precision_recall_curve(positive, score)
+    assert np.trapezoid(found.true, found.false) == pytest.approx(area_under_roc(positive, score))
+    steps = np.diff(found.true) * found.precision[1:]
+    assert steps.sum() == pytest.approx(average_precision_of_scores(positive, score))
+    assert found.precision[-1] == pytest.approx(positive.mean())
+    assert set(found.precision[1:].round(12)) <= set(precision.round(12))

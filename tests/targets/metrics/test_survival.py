@@ -14,6 +14,7 @@ from bmtl.targets.metrics.survival import (
     censoring_survival,
     integrated_brier,
     interval_pit,
+    survival_of_times,
 )
 
 lifelines = pytest.importorskip("lifelines")
@@ -93,6 +94,30 @@ def test_the_censoring_curve_is_lifelines(rows, seed):
     before = fitted.survival_function_at_times(at[1:] - 0.5 - moment / 2).to_numpy()
     found = censoring_survival(intervals(time, event), at[1:] - 0.5, before=True)
     np.testing.assert_allclose(found, before, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_the_survival_curve_is_lifelines(rows, seed):
+    random = np.random.default_rng(seed)
+    time, event = random.integers(1, 9, size=rows).astype(float), random.uniform(size=rows) < 0.6
+    found = survival_of_times(intervals(time, event))
+    np.testing.assert_array_equal(found.times, np.unique(time[event]))
+    if not event.any():
+        return
+    fitted = lifelines.KaplanMeierFitter().fit(time, event)
+    np.testing.assert_allclose(found.survival, fitted.survival_function_at_times(found.times), atol=1e-12)
+    at_risk = (time[:, None] >= found.times).sum(axis=0)
+    deaths = ((time[:, None] == found.times) & event[:, None]).sum(axis=0)
+    inner = found.survival > 0
+    variance = np.cumsum(deaths[inner] / (at_risk[inner] * (at_risk[inner] - deaths[inner])))
+    np.testing.assert_allclose(found.error[inner], found.survival[inner] * np.sqrt(variance))
+    assert np.isnan(found.error[~inner]).all()
+
+
+def test_a_survival_curve_takes_no_finite_interval():
+    with pytest.raises(ValueError, match="a label is an interval"):
+        survival_of_times([[1.0, 2.0]])
 
 
 def reference():

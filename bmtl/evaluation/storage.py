@@ -97,6 +97,29 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextmanager
+def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """`check_writable`; the folders that it makes are removed again if the block raises before it has written anything.
+
+    Args:
+        folder: The folder for results.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ResultsFileError: As `check_writable`.
+    """
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        yield check_writable(folder)
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, with those above it
+            for path in made:
+                path.rmdir()
+        raise
+
+
 def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a results tree, or a comparison's dataset, to one NetCDF file: atomic, compressed, with a digest.
 

@@ -79,6 +79,11 @@ def models() -> dict[str, str]:
     return {**MODELS, **announced("bmtl.models")}
 
 
+def trunks() -> dict[str, str]:
+    """All makers of trunks by name, those of installed packages included, with their import paths."""
+    return {**TRUNKS, **announced("bmtl.trunks")}
+
+
 def _loaded(what: str, name: str, known: Mapping[str, str], group: str) -> Imported:
     if name in known:
         return Imported(load(known[name]).value, name, "")  # bmtl's own: its version says which code it is

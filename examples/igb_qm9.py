@@ -1,6 +1,7 @@
 """Table 2 of the IGB paper (Dai et al. 2023) on 12,000 molecules: loss and gradient balancers on eleven tasks of QM9.
 
 Run: python examples/igb_qm9.py --root ../shared/data [--out runs/igb_qm9] [--quick] [--jobs N] [--epochs E] [--seeds 3]
+                                [--methods si,igb-v1,igb-v2,...] [--rates 1e-3,5e-4,1e-4]
 
 As in the paper: standardised targets, Adam, learning rate from {1e-3, 5e-4, 1e-4} chosen for each method by delta_m on
 validation (with seed 0), ReduceLROnPlateau. Not as in the paper: 10,000 / 1,000 / 1,000 molecules and a 256-256 network on
@@ -42,6 +43,8 @@ FIXED = {"noise": "fixed"}  # trained at unit variance
 METHODS = [
     Method("stl", options=FIXED, single_task=True),
     *(Method(name, name, options=FIXED) for name in ("ew", "rlw", "dwa", "uw", "si", "igb-v1", "igb-v2")),
+    Method("igb-v2 sampled", "igb-v2(explore=1)", options=FIXED),
+    Method("rlw+si", "rlw(phi='log')", options=FIXED),
     *(Method(name, name, options=FIXED) for name in ("mgda", "pcgrad")),
     Method("cagrad", "cagrad(c=0.4)", options=FIXED),
     *(Method(name, name, options=FIXED) for name in ("imtl-g", "nash-mtl")),
@@ -76,11 +79,13 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--methods", help="names of the table's rows, separated by commas; all by default")
+    parser.add_argument("--rates", help="learning rates to choose from, separated by commas")
     options = parser.parse_args()
     seeds = options.seeds or (1 if options.quick else 3)
-    rates = RATES[:1] if options.quick else RATES
+    rates = tuple(map(float, options.rates.split(","))) if options.rates else RATES[:1] if options.quick else RATES
     budget = replace(BUDGET, epochs=options.epochs or (2 if options.quick else BUDGET.epochs))
-    methods = [method for method in METHODS if not options.quick or method.name in QUICK]
+    methods = named(options.methods.split(",") if options.methods else QUICK if options.quick else None)
     if importlib.util.find_spec("stable_baselines3") is None:
         print("igb-v2 is left out: it needs stable-baselines3 (pip install 'bmtl[rl]').")
         methods = [method for method in methods if "igb-v2" not in method.balancer]
@@ -106,6 +111,15 @@ def main():
     print(
         f"Wrote {options.out}/table.csv and {options.out}/table.md; runs: {options.out}/lr-<rate>/<method>/seed-<n>/."
     )
+
+
+def named(names):
+    """The methods of these names, with those that delta_m and T are relative to; all for None."""
+    known = {method.name: method for method in METHODS}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        sys.exit(f"Error: no row is called {unknown[0]!r}; there are {', '.join(known)}.")
+    return [method for name, method in known.items() if names is None or name in {"stl", "ew", *names}]
 
 
 class Grid:

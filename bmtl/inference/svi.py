@@ -18,9 +18,9 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from bmtl.inference import distributed
-from bmtl.inference.balancing import Balancer, Context, Update
+from bmtl.inference.balancing import Balancer, Context, Pipeline, Slot, Update
 from bmtl.inference.balancing import balancer as as_balancer
-from bmtl.inference.balancing.base import Objective, Slot
+from bmtl.inference.balancing.base import Objective
 from bmtl.inference.checkpoint import CheckpointError
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite, StepError
@@ -91,7 +91,7 @@ class BalancedSVI:
         model: Callable[..., Any],
         guide: Callable[..., Any],
         optim: Callable[[Iterable[Any]], Optimizer] | Optimizer | PyroOptim,
-        balancer: str | Slot | Balancer = "ew",
+        balancer: str | Slot | Pipeline | Balancer = "ew",
         elbo: TaskELBO | None = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",

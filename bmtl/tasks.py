@@ -1,10 +1,7 @@
 """The marks of a Pyro program: which task a site belongs to, and what the tasks share.
 
-    with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
-        pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
-
-Importing this module switches Pyro to module-local parameters (`pyro.settings`, ``module_local_params``), the one global
-setting that bmtl makes: with Pyro's own default two models of one class silently share their values.
+with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
+    pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
 """
 
 from collections.abc import Sequence
@@ -19,8 +16,6 @@ from pyro.poutine.runtime import Message, effectful
 from torch import Tensor
 
 from bmtl.labels import read_labels
-
-pyro.settings.set(module_local_params=True)
 
 TASK_PLATE = "task"
 """Name of the vectorised plate whose rows are tasks."""

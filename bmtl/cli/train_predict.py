@@ -1,36 +1,57 @@
 """``bmtl train`` and ``bmtl predict``: one fitted model, and its predictions for new rows."""
 
+import math
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, print_data
-from bmtl.cli.options import DataOption, Root, read, whole_numbers
+from bmtl.cli.console import app, console, counted, print_data, print_scores
+from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, read, whole_numbers
+from bmtl.cli.progress import progress
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bmtl.datasets import MultiTaskData
 
 
-@app.command()
+@app.command(
+    epilog="Example:\n\n"
+    "bmtl train csv:houses.csv -d targets=price,grade -d kinds=grade:ordinal -d ignore=id --out runs/houses\n\n"
+    "`bmtl list csv:` has the options of the reader."
+)
 def train(
-    dataset: Annotated[str, typer.Argument(help="A name or family of `bmtl list datasets`, e.g. uci/energy.")],
+    dataset: Dataset,
     method: Annotated[
-        str, typer.Option(help="A name of `bmtl list methods`, or code of your own as for `bmtl compare`.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"A name of `bmtl list methods` or of `bmtl list balancers`, or code of your own, {OWN_CODE}.",
+        ),
     ] = "bayesian",
-    balancer: Annotated[str, typer.Option(help="In place of the method's own; `bmtl list balancers`.")] = "",
-    seed: Annotated[int, typer.Option(help="Of initial weights, batches and draws.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 128,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
-    widths: Annotated[str, typer.Option(help="Widths of the trunk, comma separated.")] = "128,128",
-    draws: Annotated[int, typer.Option(min=1, help="Posterior and predictive draws.")] = 100,
-    select: Annotated[str, typer.Option(help="Which epoch is kept: val, last or best-on-test.")] = "val",
+    balancer: Annotated[
+        str, typer.Option(metavar="NAME", help="Instead of the method's own; see `bmtl list balancers`.")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
+    widths: Annotated[
+        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
+    ] = "128,128",
+    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+    select: Annotated[
+        str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
+    ] = "val",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
     root: Root = None,
     data: DataOption = None,
 ) -> None:
     """Train one method, keep the model, and score it on the test rows."""
     from bmtl import experiments
-    from bmtl.experiments.trees import reported
 
     chosen = experiments.method(method)
     if balancer:
@@ -46,31 +67,54 @@ def train(
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
     print_data(one)
-    with console.status(f"training {escape(chosen.name)} on {escape(one.name)}"):
-        tree = experiments.run(one, chosen, seed, budget, out, keep_model=True, trust=True)
-    for task, value in experiments.validation_scores(tree).items():
-        target = reported(one, task)
-        score = target.primary_score
-        unit = f" {target.unit}" if score.in_units and target.unit != "1" else ""
-        console.print(f"{escape(task)}: {score.symbol} on validation {value:.4g}{escape(unit)}")
+    networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
+    with progress(console, networks * epochs, "epochs") as advance:
+        tree = experiments.run(
+            one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
+        )
+    _print_run(one, tree)
     console.print(
-        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(str(out))} --data FILE",
+        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(shlex.quote(str(out)))} --data FILE "
+        "--out predictions.csv",
+        highlight=False,
         soft_wrap=True,
     )
 
 
-@app.command()
+def _print_run(data: "MultiTaskData", tree: "xr.DataTree") -> None:
+    """Each target's primary score on validation, and all scores on the test rows."""
+    from bmtl import experiments
+    from bmtl.evaluation.comparison import compare
+    from bmtl.experiments.trees import reported
+
+    print_scores(compare({(tree.attrs["method"], 0): tree}, baseline=None, reference=None))
+    console.print()
+    for task, value in experiments.validation_scores(tree).items():
+        target = reported(data, task)
+        score = target.primary_score
+        unit = f" {target.unit}" if score.in_units and target.unit != "1" else ""
+        shown = f"{value:.4g}{unit}" if math.isfinite(value) else "not finite"
+        console.print(f"{escape(task)}: {score.symbol} on validation {escape(shown)}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:\n\nbmtl predict runs/houses --data new.csv --out predictions.csv")
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder that bmtl train wrote.")],
     data: Annotated[
         Path,
-        typer.Option(help="Inputs in the form of the training data: for a table a CSV with a header, or .npz with X."),
+        typer.Option(
+            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Predictions: .csv (a row an input) or .nc (with draws).")],
-    draws: Annotated[int, typer.Option(min=0, help="Number of draws; 0 is the run's own.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="Predictions: .csv (a row for each input) or .nc (with draws).")],
+    draws: Annotated[int, typer.Option(min=0, metavar="N", help="Number of draws; 0 means the run's own.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Execute the files or modules of your own that the model was made by.")
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Execute the files or modules of your own that the model was made by, if they have not changed since.",
+        ),
     ] = False,
 ) -> None:
     """Predict new rows: mean, aleatoric and epistemic uncertainty, quantiles, in the targets' units."""
@@ -86,11 +130,16 @@ def predict(
         raise FileNotFoundError(f"There is no {data}.")
     raw = fitted.inputs.read(data)
     if out.suffix == ".nc":
-        results.check_writable(out.parent)
-        results.write(fitted.predict(raw, num_draws=draws or None, seed=seed), out)
+        tree = fitted.predict(raw, num_draws=draws or None, seed=seed)
+        results.write(tree, out)
+        rows = tree["predictions_summary"].sizes["row"]
     else:
         frame = fitted.table(raw, num_draws=draws or None, seed=seed)
-        results.check_writable(out.parent)
+        rows = len(frame)
         with atomic(out) as temporary:
             temporary.write_text(csv_text(frame, index_label="row"), encoding="utf-8")
-    console.print(f"Wrote {escape(str(out))}: targets {escape(', '.join(fitted.targets))}.", soft_wrap=True)
+    console.print(
+        f"Wrote {escape(str(out))}: {counted(rows, 'row')}, targets {escape(', '.join(fitted.targets))}.",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -36,30 +36,36 @@ class Reader:
 
     def options(self) -> list["Option"]:
         """The options of `read` in order, without those that every reader takes."""
-        parameters = inspect.signature(self.read).parameters.values()
-        texts = _argument_texts(inspect.getdoc(self.read) or "")
-        return [
-            Option(p.name, _shown(p.annotation), p.default, texts.get(p.name, ""))
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY
-        ]
+        return options_of(self.read)
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a reader.
+    """An option of a reader, or of another function or class.
 
     Attributes:
         name: Of the option, as in ``-d name=value``.
         type: What it takes, as it is annotated.
-        default: What it is if it is not given.
-        help: From the reader's docstring.
+        default: What it is if it is not given; ``inspect.Parameter.empty`` if it must be.
+        help: From the docstring.
     """
 
     name: str
     type: str
     default: object
     help: str
+
+
+def options_of(of: Callable[..., Any]) -> list[Option]:
+    """The keyword-only parameters of a function in order, or all parameters of a class."""
+    made = vars(of)["__init__"] if isinstance(of, type) and "__init__" in vars(of) else of
+    parameters = [p for p in inspect.signature(made).parameters.values() if p.name != "self"]
+    texts = _argument_texts(inspect.getdoc(of) or "")
+    return [
+        Option(p.name, _shown(p.annotation), p.default, texts.get(p.name, ""))
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY or (isinstance(of, type) and p.kind is p.POSITIONAL_OR_KEYWORD)
+    ]
 
 
 READERS: dict[str, Reader] = {}
@@ -204,6 +210,7 @@ def _shown(annotation: object) -> str:
     """An annotation as help has it, without the paths of modules."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
+    text = re.sub(r"Annotated\[(\w+), \w+\([^()]*\)\]", r"\1", text)  # bounds are for checks
     return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
 
 

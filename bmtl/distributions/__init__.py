@@ -12,6 +12,7 @@ from bmtl.distributions.interval_labels import IntervalLabels
 from bmtl.distributions.multivariate_normal import MarginalNormal, MultivariateNormal
 from bmtl.distributions.normal_inverse_gamma import NormalInverseGamma
 from bmtl.distributions.pixels import Pixels
+from bmtl.distributions.split_normal import SplitNormal
 from bmtl.distributions.student_t import StudentT
 from bmtl.distributions.survival import LogNormal, Weibull
 
@@ -25,6 +26,7 @@ __all__ = [
     "NormalInverseGamma",
     "Pixels",
     "Poisson",
+    "SplitNormal",
     "StudentT",
     "Weibull",
     "ZeroInflatedPoisson",

@@ -135,11 +135,15 @@ def log_between(p: Any, lower: Tensor, upper: Tensor) -> Tensor:
 def _log_integral(p: Any, lower: Tensor, upper: Tensor, narrow: Tensor) -> Tensor:
     """Log of the density's integral by Gauss-Legendre quadrature, where the interval is narrow."""
     loc, scale = p.loc.detach(), p.scale.detach()
-    low, width = torch.where(narrow, lower, loc), torch.where(narrow, upper - lower, 0.5 * scale)
+    low, high = torch.where(narrow, lower, loc), torch.where(narrow, upper, loc + 0.5 * scale)
+    middle = torch.minimum(torch.maximum(loc, low), high)  # a density may have a kink at its location
     nodes, weights = legendre(16, low.dtype, low.device)
     shape = (-1, *[1] * low.dim())
-    log_density = p.log_prob(low + width * nodes.reshape(shape))
-    return width.log() + torch.logsumexp(log_density + weights.reshape(shape).log(), 0)
+    parts = []
+    for start, width in ((low, middle - low), (middle, high - middle)):
+        log_density = p.log_prob(start + width * nodes.reshape(shape))
+        parts.append(log_density + (width * weights.reshape(shape)).log())
+    return torch.logsumexp(torch.cat(parts), 0)
 
 
 def log1mexp(x: Tensor) -> Tensor:

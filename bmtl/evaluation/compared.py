@@ -9,6 +9,9 @@ from bmtl.evaluation.constants import family_from_text
 from bmtl.targets.family import Family
 from bmtl.targets.score import Score
 
+METHOD, REFERENCE = "method", "reference"
+"""Roles of a comparison's rows: what is compared, and what it is read against."""
+
 
 @dataclass(frozen=True)
 class Alike:
@@ -29,6 +32,11 @@ class Alike:
     def of(self, comparison: xr.Dataset) -> xr.Dataset:
         """The comparison of these targets."""
         return comparison.isel(task=self.places)
+
+
+def references_of(comparison: xr.Dataset) -> list[str]:
+    """The learners that are references, in order."""
+    return comparison["learner"].values[comparison["role"].values == REFERENCE].tolist()
 
 
 def families_of(comparison: xr.Dataset) -> dict[str, Family]:

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.attributes import encode_attributes
-from bmtl.evaluation.compared import of_family
+from bmtl.evaluation.attributes import decode_attributes, encode_attributes
+from bmtl.evaluation.compared import METHOD, REFERENCE, of_family
 from bmtl.evaluation.constants import ReportedTarget, family_text
 from bmtl.evaluation.history import recorded
 from bmtl.evaluation.parts import PartReader, reported_targets, scored
@@ -85,9 +85,10 @@ def compare(
         split)`` in percent, of the primary scores of targets (those alone of which a relative change has a meaning,
         `Score.relative`); ``T (learner, split)``, step time over the reference's, medians, NaN for the baseline, which takes
         a step per task; ``step_seconds (learner, split)``; ``present (learner, split)``, whether there was a tree; ``rows
-        (split, task)``. Coordinates of ``task``: ``unit``, ``family`` (its name), ``family_spec`` (JSON), ``primary``; of
-        ``metric``: ``higher_is_better``; of ``split``: ``seed`` and ``data_fingerprint``, as the runs recorded them. Targets
-        without a scored row in any tree are left out. `write` stores it.
+        (split, task)``. Coordinate of ``learner``: ``role``, "method", or "reference" of trees whose attribute of that
+        name says so; these come last. Coordinates of ``task``: ``unit``, ``family`` (its name), ``family_spec`` (JSON),
+        ``primary``; of ``metric``: ``higher_is_better``; of ``split``: ``seed`` and ``data_fingerprint``, as the runs
+        recorded them. Targets without a scored row in any tree are left out. `write` stores it.
 
     Raises:
         ValueError: If there is no tree or no scored row, the baseline or the reference is not among the methods, two
@@ -96,7 +97,8 @@ def compare(
     """
     if not trees:
         raise ValueError("There is nothing to compare: no results tree was given.")
-    learners = list(dict.fromkeys(learner for learner, _ in trees))
+    roles = {learner: _role(trees, learner) for learner, _ in trees}
+    learners = sorted(roles, key=lambda learner: roles[learner] == REFERENCE)
     splits = sorted({split for _, split in trees})
     _check_roles(learners, baseline=baseline, reference=reference)
     targets = _targets(trees)
@@ -135,6 +137,7 @@ def compare(
             "family_spec": ("task", [family_text(family) for family in families.values()]),
             "primary": ("task", list(primaries.values())),
             "learner": learners,
+            "role": ("learner", [roles[learner] for learner in learners]),
             "split": splits,
             "seed": ("split", [_about(trees, split, "seed", UNKNOWN) for split in splits]),
             "data_fingerprint": ("split", [_about(trees, split, "data_fingerprint", "") for split in splits]),
@@ -186,6 +189,12 @@ def _scores(tree: xr.DataTree, families: Mapping[str, Family], names: list[str],
         for name, value in found.items():
             values[places[task], names.index(name)] = value
     return values
+
+
+def _role(trees: Trees, learner: str) -> str:
+    """What a row of the comparison is: a method, or a reference that methods are read against."""
+    first = next(tree for (of, _), tree in trees.items() if of == learner)
+    return str(decode_attributes(first).get("role", METHOD))
 
 
 def _about(trees: Trees, split: int, name: str, unknown: object) -> object:

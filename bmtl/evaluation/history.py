@@ -11,7 +11,7 @@ from bmtl.evaluation.names import unique_names
 from bmtl.targets.names import check_name
 
 DIMS = ("step", "task", "task_bis")
-# What stands in the file beside each variable; how they are found: `bmtl.inference.record.history_arrays`.
+# The attribute ``long_name`` of each variable; `bmtl.inference.record.history_arrays` computes them.
 MEANINGS = {
     "losses": "task losses per datum, as the balancer saw them",
     "weights": "effective weights for the shared parameters, d objective / d loss",

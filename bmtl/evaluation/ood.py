@@ -121,7 +121,7 @@ def detection(
     resamples: int = 1000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """How well each kind of uncertainty of each target tells out-of-distribution rows, with bootstrap intervals.
+    """How well each kind of uncertainty of each target separates out-of-distribution rows, with bootstrap intervals.
 
     Args:
         tree: A run's results tree with uncertainties of test rows and of rows from elsewhere.

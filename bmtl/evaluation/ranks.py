@@ -1,4 +1,4 @@
-"""Methods ranked over many tasks (or splits): mean ranks, Friedman's test, and which methods no test tells apart.
+"""Methods ranked over many tasks (or splits): mean ranks, Friedman's test, groups that do not differ significantly.
 
 Blocks are what methods are ranked within. They should be independent: take the tasks of one comparison after averaging
 over splits, or the splits of one task. Source: Demšar (2006), "Statistical Comparisons of Classifiers over Multiple Data
@@ -87,7 +87,7 @@ def critical_difference(
     counted: xr.DataArray | None = None,
     level: float = 0.05,
 ) -> xr.Dataset:
-    """Mean ranks, pairwise tests, and groups of methods that the tests do not tell apart.
+    """Mean ranks, pairwise tests, and groups of methods that do not differ significantly.
 
     Args:
         scores: ``(learner, block)``, the block being a task or a split.

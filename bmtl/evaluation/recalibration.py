@@ -88,6 +88,9 @@ def recalibrate(
     test = scored(tree)
 
     def fit(validation: Scored, rows: Scored) -> Map:
+        for field in ("law", "probability"):
+            if validation.prediction.has(field) != rows.prediction.has(field):
+                raise ValueError(f"validation and test rows differ in whether the tree holds a {field} of it")
         return _fit(validation, method, move_mean)
 
     concerned = [name for name in kept if name in test and len(test[name].labels)]

@@ -29,8 +29,12 @@ def mean_and_error(scores: xr.DataArray, *, counted: xr.DataArray | None = None)
     splits = mask.sum("split")
     mean = scores.where(mask, 0.0).sum("split", skipna=False) / splits.where(splits > 0)
     with np.errstate(invalid="ignore"):  # an infinite score less an infinite mean
-        squares = ((scores - mean) ** 2).where(mask, 0.0).sum("split", skipna=False)
-    deviation = np.sqrt(squares / (splits - 1).where(splits > 1))
+        apart = (scores - mean).where(mask, 0.0)
+    largest = abs(apart).max("split", skipna=False)
+    # Squares are taken of ratios to the largest, so that they neither overflow nor vanish.
+    unit = largest.where((largest > 0) & np.isfinite(largest), 1.0)
+    squares = ((apart / unit) ** 2).sum("split", skipna=False)
+    deviation = unit * np.sqrt(squares / (splits - 1).where(splits > 1))
     return xr.Dataset({"mean": mean, "deviation": deviation, "error": deviation / np.sqrt(splits), "splits": splits})
 
 
@@ -101,7 +105,7 @@ def not_worse_than_best(
     resamples: int = 2000,
     seed: int = 0,
 ) -> xr.DataArray:
-    """Which learners cannot be told from the one with the best mean: what a table may mark as best.
+    """Which learners are not significantly worse than the one with the best mean: what a table may mark as best.
 
     The best learner is chosen by the data that it is then compared on, and no correction is made for many learners: an
     unmarked learner is worse as far as its own interval says, and a marked one need not be good.

@@ -1,4 +1,4 @@
-"""How pictures look: colours, panels by task, and files that are whole or not there."""
+"""Style of figures: colours, panels by task, legends, and atomic files."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,13 +42,13 @@ RC = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, for what is drawn inside; a user's own settings are as before afterwards."""
+    """The style, inside the block; the user's own settings are restored afterwards."""
     with mpl.rc_context(RC):
         yield
 
 
 def named(trees: Trees) -> dict[str, xr.DataTree]:
-    """Method -> tree; a tree by itself goes by the method that it records.
+    """Method -> tree; a single tree is named by the method that it records.
 
     Raises:
         ValueError: If the mapping is empty.
@@ -88,7 +88,7 @@ def task_names(
 
 
 def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, dash and width of each method; later ones are thinner, so that one below them shows at the edges."""
+    """Colour, dash and width of each method; later ones are thinner, so that a line below another shows at its edges."""
     pairs = cycle([{"color": colour, "linestyle": dash} for dash in DASHES for colour in COLOURS])
     widths = [min(1.1 + 0.15 * above, 2.0) for above in reversed(range(len(methods)))]
     return {method: {**pair, "linewidth": width} for method, pair, width in zip(methods, pairs, widths, strict=False)}

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.columns import Column, columns, held
-from bmtl.evaluation.compared import alike, by_family
+from bmtl.evaluation.compared import alike, by_family, references_of
 from bmtl.evaluation.csv_cells import csv_text
 from bmtl.evaluation.marking import RULE, marked
 from bmtl.evaluation.repeats import Repeats
@@ -26,6 +26,7 @@ class ScoreTable:
         errors: Standard errors over splits; NaN for one split.
         marks: Which entries are marked best, by `bmtl.evaluation.marking.marked`.
         caption: What a reader must know, with the words for a mark.
+        references: The learners that are references, the last rows.
     """
 
     columns: list[Column]
@@ -33,6 +34,7 @@ class ScoreTable:
     errors: pd.DataFrame
     marks: pd.DataFrame
     caption: str
+    references: list[str]
 
 
 def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTable:
@@ -50,6 +52,7 @@ def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTa
         _frame(comparison, chosen, lambda column: _summary(column, "error")),
         marks,
         _caption(comparison, marked_as if marks.to_numpy().any() else None),
+        references_of(comparison),
     )
 
 
@@ -124,6 +127,8 @@ def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
     if about.get("reference") is not None:
         parts.append(f"T: median time of a step over {about['reference']}'s.")
     parts += _notes(comparison)
+    if references := references_of(comparison):
+        parts.append(f"References, fitted by scikit-learn: {listed(references)}.")
     missing = np.argwhere(~comparison["present"].transpose("learner", "split").values)
     holes = [
         f"{comparison['learner'].values[row]} {repeats.noun} {comparison['split'].values[column]}"

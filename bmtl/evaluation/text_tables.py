@@ -5,6 +5,7 @@ Markdown, LaTeX with booktabs, and plain text in tables that fit a width without
 
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from bmtl.evaluation.columns import Column
 from bmtl.evaluation.tables import ScoreTable, score_table
 
 Layout = Literal["rows", "columns"]
+_BAR = "| "
 ARROWS = {True: "↑", False: "↓", None: ""}
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -41,27 +43,20 @@ def to_markdown(comparison: xr.Dataset, *, methods: Layout = "rows") -> str:
 
     Returns:
         Text with lines of equal length; entries `mean ± standard error`, those of `best` in bold, NaN as a dash. An
-        arrow at a column's name says which end is best.
+        arrow at a column's name says which end is best. References have names in italics.
     """
     of = score_table(comparison, marked_as="In bold")
-    cells = _cells(of, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"), methods)
-    return f"{markdown_table(*cells)}\n\n{of.caption}\n"
-
-
-def markdown_table(header: Sequence[str], *rows: Sequence[str], left: int = 1) -> str:
-    """Text as a table in Markdown with lines of equal length, numbers to the right.
-
-    Args:
-        header: Names of the columns.
-        *rows: As long as the header, without a bar that is not escaped.
-        left: Number of columns of names, which come first and are aligned to the left.
-    """
-    widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = [*("-" * width for width in widths[:left]), *("-" * (width - 1) + ":" for width in widths[left:])]
-    return "\n".join(
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in (header, rule, *rows)
+    cells = _cells(
+        of, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"), methods, lambda text: f"*{text}*"
     )
+    header, *body = cells
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * max(widths[0], 3), *("-" * (max(width, 3) - 1) + ":" for width in widths[1:])]  # numbers to the right
+    lines = [
+        "| " + " | ".join(text.ljust(max(width, 3)) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in (header, rule, *body)
+    ]
+    return "\n".join([*lines, "", of.caption, ""])
 
 
 def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | None = None) -> str:
@@ -73,7 +68,11 @@ def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | N
         label: To refer to it by.
     """
     of = score_table(comparison, marked_as="In bold")
-    header, *body = _cells(of, lambda text: rf"\textbf{{{text}}}", _escaped, methods)
+    header, *body = _cells(of, lambda text: rf"\textbf{{{text}}}", _escaped, methods, lambda text: rf"\emph{{{text}}}")
+    rows = [" & ".join(row) + r" \\" for row in body]
+    first = len(body) - len(of.references)
+    if methods == "rows" and 0 < first < len(body):
+        rows.insert(first, r"\midrule")
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -83,7 +82,7 @@ def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | N
         r"\toprule",
         " & ".join(header) + r" \\",
         r"\midrule",
-        *(" & ".join(row) + r" \\" for row in body),
+        *rows,
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -101,7 +100,7 @@ def to_text(
     """The table and its caption for a terminal: methods by scores, then targets by methods where there are several.
 
     A table that is too wide is turned, or continued below with its first column again. Numbers and names are never broken:
-    a name longer than the width sticks out.
+    a name longer than the width sticks out. References are below a line, or right of one.
 
     Args:
         comparison: From `compare`.
@@ -120,8 +119,9 @@ def to_text(
     lines: list[str] = []
     for title, columns, rows in tables:
         short = rows == "target" and len({column.score for column in columns}) == 1
-        for place, block in enumerate(_fitting(_text_cells(of, columns, short), rows, width)):
-            lines += [f"{title}{', continued' * (place > 0)}", *_aligned(block, bold, escape), ""]
+        first = 1 + len(of.means) - len(of.references)
+        for place, block in enumerate(_fitting(_text_cells(of, columns, short), rows, width, first)):
+            lines += [f"{title}{', continued' * (place > 0)}", *block.aligned(bold, escape), ""]
     said = textwrap.fill(of.caption, width, break_long_words=False, break_on_hyphens=False)
     return "\n".join([*lines, escape(said), ""])
 
@@ -129,7 +129,7 @@ def to_text(
 def entry(mean: float, error: float) -> str:
     """A mean with its standard error, both to the error's second digit; three digits of the mean where there is none.
 
-    An error that is rounding beside its mean is none: what is the same in every split does not vary.
+    An error within the rounding of its mean is left out: what is the same in every split does not vary.
     """
     if np.isnan(mean):
         return "–"
@@ -145,12 +145,20 @@ def entry(mean: float, error: float) -> str:
 
 
 def _cells(
-    of: ScoreTable, bold: Callable[[str], str], escape: Callable[[str], str], methods: Layout
+    of: ScoreTable,
+    bold: Callable[[str], str],
+    escape: Callable[[str], str],
+    methods: Layout,
+    reference: Callable[[str], str],
 ) -> list[list[str]]:
     """Header and rows of text."""
     if methods not in ("rows", "columns"):
         raise ValueError(f"methods is {methods!r}; expected 'rows' or 'columns'.")
-    rows = [["method" if methods == "rows" else "score", *(escape(str(name)) for name in of.means.index)]]
+    names = [escape(str(name)) for name in of.means.index]
+    names = [
+        reference(name) if given in of.references else name for name, given in zip(names, of.means.index, strict=True)
+    ]
+    rows = [["method" if methods == "rows" else "score", *names]]
     for column in of.columns:
         texts = [escape(entry(*both)) for both in zip(of.means[column.name], of.errors[column.name], strict=True)]
         marked = [bold(text) if mark else text for text, mark in zip(texts, of.marks[column.name], strict=True)]
@@ -174,51 +182,83 @@ def _text_cells(of: ScoreTable, columns: Sequence[Column], short: bool) -> list[
     return _turned(rows)
 
 
-def _fitting(cells: list[list[Marked]], rows: str, width: int) -> list[list[list[Marked]]]:
+@dataclass(frozen=True)
+class _Block:
+    """Part of a table that is printed at once.
+
+    Attributes:
+        cells: Header and rows.
+        rule: Row that a line is above of, as above the references; none where there is no such row.
+        bar: Column that a line is left of.
+    """
+
+    cells: list[list[Marked]]
+    rule: int | None = None
+    bar: int | None = None
+
+    @property
+    def widths(self) -> list[int]:
+        return [max(len(row[i][0]) for row in self.cells) for i in range(len(self.cells[0]))]
+
+    @property
+    def width(self) -> int:
+        """Of the widest line."""
+        return sum(self.widths) + 2 * (len(self.widths) - 1) + len(_BAR) * (self.bar is not None)
+
+    def aligned(self, bold: Callable[[str], str], escape: Callable[[str], str]) -> list[str]:
+        """Its lines."""
+        line = "-" * self.width
+        found = [self._line(row, bold, escape) for row in self.cells]
+        if self.rule is not None and 1 < self.rule < len(found):
+            found.insert(self.rule, line)
+        return [found[0], line, *found[1:]]
+
+    def _line(self, row: list[Marked], bold: Callable[[str], str], escape: Callable[[str], str]) -> str:
+        parts = []
+        for i, ((text, marked), wide) in enumerate(zip(row, self.widths, strict=True)):
+            shown = bold(escape(text)) if marked else escape(text)
+            space = " " * (wide - len(text))
+            parts.append(f"{_BAR * (i == self.bar)}{space}{shown}" if i else f"{shown}{space}")
+        return "  ".join(parts).rstrip()
+
+
+def _fitting(cells: list[list[Marked]], rows: str, width: int, first: int) -> list[_Block]:
     """The table as it is or turned, whichever needs fewer lines, in blocks of columns that fit.
 
     Args:
         cells: Header and rows, methods down.
         rows: What the rows of the turned table are called.
         width: Of a line.
+        first: Row of the first reference.
     """
     turned = _turned(cells)
     turned[0][0] = (rows, False)
-    layouts = [_blocks(layout, width) for layout in (cells, turned)]
-    return min(layouts, key=lambda blocks: (_overflow(blocks, width), sum(map(len, blocks))))
+    layouts = [_blocks(cells, width, rule=first), _blocks(turned, width, bar=first)]
+    return min(
+        layouts,
+        key=lambda blocks: (
+            max([0, *(block.width - width for block in blocks)]),
+            sum(len(block.cells) for block in blocks),
+        ),
+    )
 
 
-def _blocks(cells: list[list[Marked]], width: int) -> list[list[list[Marked]]]:
-    widths = [max(len(row[i][0]) for row in cells) for i in range(len(cells[0]))]
+def _blocks(cells: list[list[Marked]], width: int, *, rule: int | None = None, bar: int | None = None) -> list[_Block]:
+    widths = _Block(cells).widths
     groups: list[list[int]] = []
     left = 0
     for i in range(1, len(widths)):
-        if not groups or left < widths[i] + 2:
+        wide = widths[i] + 2 + len(_BAR) * (i == bar)
+        if not groups or left < wide:
             groups.append([])
             left = width - widths[0]
         groups[-1].append(i)
-        left -= widths[i] + 2
-    return [[[row[0], *(row[i] for i in group)] for row in cells] for group in groups]
-
-
-def _overflow(blocks: list[list[list[Marked]]], width: int) -> int:
-    """By how many characters the widest line sticks out."""
-    wide = [sum(max(len(row[i][0]) for row in block) + 2 for i in range(len(block[0]))) - 2 for block in blocks]
-    return max([0, *(w - width for w in wide)])
-
-
-def _aligned(block: list[list[Marked]], bold: Callable[[str], str], escape: Callable[[str], str]) -> list[str]:
-    widths = [max(len(row[i][0]) for row in block) for i in range(len(block[0]))]
-
-    def line(row: list[Marked]) -> str:
-        parts = []
-        for i, ((text, marked), wide) in enumerate(zip(row, widths, strict=True)):
-            shown = bold(escape(text)) if marked else escape(text)
-            space = " " * (wide - len(text))
-            parts.append(space + shown if i else shown + space)
-        return "  ".join(parts).rstrip()
-
-    return [line(block[0]), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(line(row) for row in block[1:])]
+        left -= wide
+    found = []
+    for group in groups:
+        place = group.index(bar) + 1 if bar in group and bar > 1 else None
+        found.append(_Block([[row[0], *(row[i] for i in group)] for row in cells], rule, place))
+    return found
 
 
 def _turned(rows: Sequence[Sequence[T]]) -> list[list[T]]:

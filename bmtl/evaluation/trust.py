@@ -2,7 +2,7 @@
 
 A draw's importance ratio is the joint density of latents and training labels over the guide's density. Where the guide has
 the posterior's tails, the ratios can turn its draws into the posterior's; the shape k of a Pareto distribution fitted to the
-largest ratios tells whether they can (Yao et al. 2018, "Yes, but did it work?: evaluating variational inference"; Vehtari et
+largest ratios shows whether they can (Yao et al. 2018, "Yes, but did it work?: evaluating variational inference"; Vehtari et
 al. 2024, "Pareto smoothed importance sampling"). The same with each row's density taken out gives leave-one-out densities of
 the posterior itself, whatever the guide (Magnusson et al. 2019, "Bayesian leave-one-out cross-validation for large data").
 

@@ -10,6 +10,7 @@ from bmtl.experiments.methods import Method
 from bmtl.experiments.model_files import load_fitted
 from bmtl.experiments.runs import run, validation_score, validation_scores
 from bmtl.experiments.timing import step_seconds
+from bmtl.experiments.training import EachEpoch
 from bmtl.experiments.trees import results_tree
 from bmtl.experiments.zoo import METHODS, method
 
@@ -20,6 +21,7 @@ __all__ = [
     "Budget",
     "Cell",
     "Comparison",
+    "EachEpoch",
     "Failure",
     "Fitted",
     "Method",

@@ -80,14 +80,21 @@ class Job:
         return self.cell.folder(self.out)
 
     def finished(self) -> bool:
-        """Whether its results can be read and were written for the same data, method, seed and budget."""
-        return written_for(
-            self.folder / "results.nc", configuration(self.cell.method, self.budget), self.cell.seed, self.data
-        )
+        """Whether its results can be read and are of the same data, method, seed and budget."""
+        asked = configuration(self.cell.method, self.budget)
+        return written_for(self.folder / "results.nc", asked, self.cell.seed, self.data, trust=self.trust)
 
 
-def written_for(path: Path, asked: object, seed: int, data: MultiTaskData) -> bool:
-    """Whether a results file can be read and has this configuration, seed and data."""
+def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, trust: bool = False) -> bool:
+    """Whether a results file can be read and has this configuration, seed and data.
+
+    Args:
+        path: The file.
+        asked: The configuration.
+        seed: The run's.
+        data: The run's.
+        trust: Whether the run is to have been asked for draws for the training rows too.
+    """
     if not path.is_file():
         return False
     try:
@@ -95,6 +102,8 @@ def written_for(path: Path, asked: object, seed: int, data: MultiTaskData) -> bo
     except results.ResultsFileError:
         return False
     found = about.get("configuration"), about.get("seed"), about.get("data_fingerprint")
+    if trust and not about.get("trust"):
+        return False
     return found == (json.loads(json.dumps(asked)), seed, data.fingerprint)  # tuples become lists
 
 

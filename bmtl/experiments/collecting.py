@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
@@ -16,6 +15,7 @@ from bmtl.experiments.training import Trained
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
+from bmtl.models.tree_variable import TreeVariable
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunResult:
     tasks: tuple[str, ...]
     score: float
     states: Sequence[dict[str, Any]] = ()
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, TreeVariable] = field(default_factory=dict)
 
 
 def collect(
@@ -92,11 +92,11 @@ def collect(
     )
 
 
-def extras_of(model: Any, drawn: Draws) -> dict[str, Any]:
-    """What a model adds to the posterior of a results tree besides its latents, at these draws; nothing if it does not say."""
+def extras_of(model: Any, drawn: Draws) -> dict[str, TreeVariable]:
+    """What a model adds to the posterior of a results tree besides its latents; nothing if it does not say."""
     if not hasattr(model, "tree_extras"):
         return {}
-    return dict(model.tree_extras({site: torch.as_tensor(values) for site, values in drawn.posterior.items()}))
+    return dict(model.tree_extras(drawn.posterior))
 
 
 def mix(members: Sequence[RunResult]) -> RunResult:

@@ -11,23 +11,20 @@ import numpy as np
 import xarray as xr
 
 from bmtl.datasets import MultiTaskData
-from bmtl.evaluation import comparison, plots, results
-from bmtl.evaluation.attributes import decode_attributes, encode_attributes
+from bmtl.evaluation import results
 from bmtl.evaluation.storage import atomic
-from bmtl.evaluation.style import save
-from bmtl.evaluation.tables import to_csv
-from bmtl.evaluation.text_tables import to_latex, to_markdown
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import Cell, Failure, Splits
 from bmtl.experiments.grid import run_cells
+from bmtl.experiments.grid_checks import BASELINE, check_grid, check_scores
 from bmtl.experiments.methods import Method
+from bmtl.experiments.outputs import Trees, write_comparison
 from bmtl.experiments.references import run_references
-from bmtl.experiments.runs import check_data, validation_score
+from bmtl.experiments.runs import validation_score
 from bmtl.experiments.timing import step_seconds
 from bmtl.experiments.zoo import METHODS
 
 Done = Callable[[Cell | Failure], None]
-Trees = dict[tuple[str, int], xr.DataTree]
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ def compare(
     out: str | Path,
     *,
     rates: Sequence[float] = (),
-    baseline: str | None = "stl",
-    primary: str | None = None,
+    baseline: str | None = BASELINE,
+    primary: str | Mapping[str, str] | None = None,
     reference: bool = True,
     trust: bool = False,
     jobs: int | None = None,
@@ -83,9 +80,10 @@ def compare(
         out: Folder.
         rates: Learning rates, from which each method gets the one with the best validation score on the first split with
             the first seed; none: the budget's.
-        baseline: Method that delta_m and paired differences are taken against, if it is among the methods.
-        primary: Score that delta_m, ranks and columns by task are made of, for the targets that have it; by default each
-            family's own.
+        baseline: Method that delta_m and paired differences are taken against; the default counts only if it is among the
+            methods.
+        primary: Score that delta_m, ranks and columns by task are made of, for the targets that have it, or scores by
+            target; by default each family's own.
         reference: Add the rows of `bmtl.experiments.references`, trained on the same splits.
         trust: As for `run`: the report then judges each guide.
         jobs: As for `run_cells`.
@@ -96,51 +94,58 @@ def compare(
 
     Raises:
         OSError: If `out` cannot be written, before anything is trained.
-        ValueError: If there is no method or no seed, one stands twice, or the data, a rate or a balancer will not do;
-            before anything is trained.
+        ValueError: If there is no method or no seed, one is given twice, or the data, a rate, a score or the baseline will
+            not do; before anything is trained. No new folder is left behind then.
         AllFailed: If no run came to an end.
         KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does; before that the finished ones are
             compared and written.
     """
-    folder = results.check_writable(out)
     seeds = list(seeds)
-    _check_grid(data, methods, seeds, rates, budget)
-    cells = _cells(data, methods, seeds)
-    finished: list[Cell] = []
-    failures: list[Failure] = []
-    chosen = None
-    if len(rates) > 1:
-        chosen, failures = _choose(data, methods, seeds[0], budget, folder, rates, jobs, dask, done)
-    if rates:
-        lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
-        cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
-    if chosen:
-        _take_over(cells, seeds[0], folder)
-    numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
-    write = partial(
-        _write, order=methods, numbers=numbers, baseline=baseline, primary=primary, out=folder, command=command
-    )
-    try:
-        with closing(run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask)) as running:
-            for outcome in running:
-                if isinstance(outcome, Failure):
-                    failures.append(outcome)
-                else:
-                    finished.append(outcome)
-                done(outcome)
-    except BaseException:
-        if finished:
-            write(finished, {}, None)
-        raise
-    if not finished:
-        first = failures[0]
-        raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
-    trained = [method for method in methods if any(cell.method == method for cell in finished)]
-    first_data = data if isinstance(data, MultiTaskData) else data[0]
-    seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
-    rows = _references(data, numbers, folder) if reference else {}
-    scores, trees = write(finished, rows, seconds)
-    return Comparison(scores, trees, failures, chosen)
+    check_grid(data, methods, seeds, rates, budget)
+    check_scores(data, methods, baseline, primary, reference)
+    with results.output_folder(out) as folder:
+        cells = _cells(data, methods, seeds)
+        finished: list[Cell] = []
+        failures: list[Failure] = []
+        chosen = None
+        if len(rates) > 1:
+            chosen, failures = _choose(data, methods, seeds[0], budget, folder, rates, trust, jobs, dask, done)
+        if rates:
+            lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
+            cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
+        if chosen:
+            _take_over(cells, seeds[0], folder)
+        numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
+        write = partial(
+            write_comparison,
+            order=methods,
+            numbers=numbers,
+            baseline=baseline,
+            primary=primary,
+            out=folder,
+            command=command,
+        )
+        try:
+            with closing(run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask)) as running:
+                for outcome in running:
+                    if isinstance(outcome, Failure):
+                        failures.append(outcome)
+                    else:
+                        finished.append(outcome)
+                    done(outcome)
+        except BaseException:
+            if finished:
+                write(finished, {}, None)
+            raise
+        if not finished:
+            first = failures[0]
+            raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
+        trained = [method for method in methods if any(cell.method == method for cell in finished)]
+        first_data = data if isinstance(data, MultiTaskData) else data[0]
+        seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
+        rows = _references(data, numbers, folder) if reference else {}
+        scores, trees = write(finished, rows, seconds)
+        return Comparison(scores, trees, failures, chosen)
 
 
 def demo(
@@ -180,24 +185,6 @@ DEMO = ("stl", "ew", "uw", "igb-v1", "nash-mtl", "igb-v1+nash", "bayesian")
 """Methods of the demo."""
 
 
-def _check_grid(
-    data: Splits, methods: Sequence[Method], seeds: Sequence[int], rates: Sequence[float], budget: Budget
-) -> None:
-    if not methods or not seeds:
-        raise ValueError("A comparison needs at least one method and one seed.")
-    for what, given in (
-        ("methods", [method.name for method in methods]),
-        ("seeds", list(seeds)),
-        ("learning rates", list(rates)),
-    ):
-        if len(set(given)) < len(given):
-            raise ValueError(f"The {what} of a comparison must differ, and {given} were given.")
-    for rate in rates:
-        replace(budget, lr=rate)
-    for one in [data] if isinstance(data, MultiTaskData) else data:
-        check_data(one, budget)
-
-
 def _cells(data: Splits, methods: Sequence[Method], seeds: Sequence[int]) -> list[Cell]:
     splits = [None] if isinstance(data, MultiTaskData) else range(len(data))
     return [Cell(method, seed, split) for split in splits for seed in seeds for method in methods]
@@ -210,6 +197,7 @@ def _choose(
     budget: Budget,
     out: Path,
     rates: Sequence[float],
+    trust: bool,
     jobs: int | None,
     dask: str | None,
     done: Done,
@@ -220,7 +208,7 @@ def _choose(
     for rate in rates:
         folder = _of_rate(out, rate)
         cells = [replace(cell, lr=rate) for cell in _cells(data, methods, [seed]) if not cell.split]
-        for outcome in run_cells(data, cells, budget, folder, jobs=jobs, dask=dask):
+        for outcome in run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask):
             done(outcome)
             if isinstance(outcome, Failure):
                 failures.append(outcome)
@@ -251,54 +239,3 @@ def _references(data: Splits, numbers: Mapping[tuple[int | None, int], int], out
         for name, tree in run_references(own, out, Cell.place(split, seed), seed).items():
             found[name, number] = tree
     return found
-
-
-def _write(
-    cells: Sequence[Cell],
-    references: Trees,
-    seconds: Mapping[str, float] | None,
-    *,
-    order: Sequence[Method],
-    numbers: Mapping[tuple[int | None, int], int],
-    baseline: str | None,
-    primary: str | None,
-    out: Path,
-    command: str | None,
-) -> tuple[xr.Dataset, Trees]:
-    """Compares the finished runs and writes ``comparison.nc``, tables and pictures."""
-    places = {method.name: i for i, method in enumerate(order)}
-    cells = sorted(cells, key=lambda cell: (places[cell.method.name], numbers[cell.split, cell.seed]))
-    trees = {
-        (cell.method.name, numbers[cell.split, cell.seed]): results.read(cell.folder(out) / "results.nc")
-        for cell in cells
-    } | references
-    names = list(dict.fromkeys(name for name, _ in trees))
-    scores = comparison.compare(
-        trees,
-        baseline=baseline if baseline in names else None,
-        reference="ew" if "ew" in names else names[0],
-        primary=primary,
-        step_seconds=seconds,
-    )
-    if command is not None:
-        scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})
-    results.write(scores, out / "comparison.nc")
-    (out / "table.csv").write_text(to_csv(scores), encoding="utf-8")
-    (out / "table.md").write_text(to_markdown(scores))
-    (out / "table.tex").write_text(to_latex(scores))
-    first = min(number for _, number in trees)
-    shown = {name: tree for (name, number), tree in trees.items() if number == first}
-    trained = {name: tree for name, tree in shown.items() if name in places}
-    save(plots.training_curves(trained), out / "training.png")
-    if any("pit" in tree["test"].children for tree in shown.values() if "test" in tree.children):
-        save(plots.reliability_curves(shown), out / "reliability.png")
-    measured = next((tree for tree in trained.values() if _measured(tree)), None)
-    if measured is not None:
-        save(plots.cosine_matrix(measured), out / "conflicts.png")
-    return scores, trees
-
-
-def _measured(tree: xr.DataTree) -> bool:
-    """Whether a run measured the cosines of its task gradients."""
-    training = tree["training"].to_dataset()
-    return "cosine" in training and bool(training["cosine"].notnull().any())

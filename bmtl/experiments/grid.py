@@ -42,7 +42,7 @@ def run_cells(
         ValueError: If a name makes no folder, or two cells would lie in one folder, before anything is trained.
         KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does.
     """
-    folder = results.check_writable(out)
+    folder = Path(out)
     by_folder: dict[str, Cell] = {}
     for cell in cells:
         # Some file systems do not distinguish large from small letters.
@@ -51,6 +51,7 @@ def run_cells(
             raise ValueError(
                 f"{other} and {cell} would both be written to {cell.folder(folder)}. Rename one of the methods."
             )
+    results.check_writable(folder)
     jobs_ = [Job.of(data, cell, budget, folder, trust) for cell in cells]
     for job in jobs_:
         (job.folder / RUNNING).unlink(missing_ok=True)  # of a comparison that was killed

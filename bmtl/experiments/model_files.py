@@ -121,13 +121,29 @@ def load_fitted(folder: str | Path, *, allow_code: bool = False) -> Fitted:
         raise ValueError(
             f"{path} has the layout {about.get('schema', 1)}, and this version of bmtl reads layout {SCHEMA}. Train again."
         )
+    _check_structure(path, kept, about)
     _check_code(path, about, allow_code)
     try:
         return _rebuilt(kept, about)
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except (KeyError, AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{path} does not fit the model that it names ({type(error).__name__}: {error}). Train again."
+            f"{path} is not the intact file of a fitted run: it does not fit the model that it names ({type(error).__name__}: "
+            f"{error}). Train again."
         ) from error
+
+
+def _check_structure(path: Path, kept: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Refuses a file that lacks an entry, or whose entries differ in length."""
+    lacking = [name for name in ("states", "inputs", "support", "scalers") if name not in kept]
+    lacking += [name for name in ("name", "method", "budget", "targets", "n_data") if name not in about]
+    if not lacking:
+        lacking = [f"the scaler of {name!r}" for name in about["targets"] if name not in kept["scalers"]]
+    parts = 0 if lacking else len(about["n_data"])
+    if lacking or {len(kept["states"]), len(kept["support"])} != {parts}:
+        what = f"it lacks {', '.join(lacking)}" if lacking else "its networks are not those of its targets"
+        raise ValueError(
+            f"{path} is not the intact file of a fitted run: {what}. Train again, or restore it from a copy."
+        )
 
 
 def _check_code(path: Path, about: Mapping[str, Any], allow_code: bool) -> None:

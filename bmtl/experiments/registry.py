@@ -20,8 +20,8 @@ MODELS: Mapping[str, str] = MappingProxyType(
         "bakker-heskes": "bmtl.models.recipes:bakker_heskes",
         "multilinear": "bmtl.models.recipes:multilinear",
         "bottleneck": "bmtl.models.recipes:bottleneck",
-        "gaussian-process": "bmtl.models.gaussian_process_recipe:gaussian_process",
-        "vmtl": "bmtl.models.vmtl.recipe:vmtl",
+        "gaussian-process": "bmtl.models.recipes:gaussian_process",
+        "vmtl": "bmtl.models.recipes:vmtl",
     }
 )
 """Recipe by name."""
@@ -77,6 +77,11 @@ def default_trunk(inputs: Mapping[str, object]) -> str:
 def models() -> dict[str, str]:
     """All recipes by name, those of installed packages included, with their import paths."""
     return {**MODELS, **announced("bmtl.models")}
+
+
+def trunks() -> dict[str, str]:
+    """All makers of trunks by name, those of installed packages included, with their import paths."""
+    return {**TRUNKS, **announced("bmtl.trunks")}
 
 
 def _loaded(what: str, name: str, known: Mapping[str, str], group: str) -> Imported:

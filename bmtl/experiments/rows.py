@@ -16,8 +16,11 @@ WHOLE = 1024  # rows in a batch that is not trained on
 
 
 def own_rows(data: MultiTaskData, method: Method) -> bool:
-    """Whether the method is trained on each target's own rows: its recipe has a use for them, and no row has two labels."""
-    return needs_support(method) and data.one_label_a_row
+    """Whether the method is trained on each target's own rows: its recipe asks for them, and no row has two labels.
+
+    A recipe asks by an attribute `own_rows`: in a table its model would encode every row for every target.
+    """
+    return bool(getattr(registry.recipe(method.model).value, "own_rows", False)) and data.one_label_a_row
 
 
 def needs_support(method: Method) -> bool:

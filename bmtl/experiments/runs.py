@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,39 +68,39 @@ def run(
     """
     check_data(data, budget)
     unlabelled = None if new is None else data.inputs.prepare(new)
-    out = None if folder is None else results.check_writable(folder)
-    if out is not None:
-        if keep_model:
-            model_files.check_settings(method)
-        for name in ("last.ckpt", "partial.nc"):  # of an earlier run that was interrupted
-            (out / name).unlink(missing_ok=True)
-    parts = [data.subset([task]) for task in data.tasks] if method.single_task else [data]
-    finished: list[RunResult] = []
-    for part in parts:
-        members: list[RunResult] = []
-        for member in range(method.ensemble_size):
-            own = seed * method.ensemble_size + member
-            try:
-                trained = train(part, method, own, budget, out, callbacks)
-            except KeyboardInterrupt:
-                _write_partial(data, method, seed, budget, [*finished, *([mix(members)] if members else [])], out)
-                raise
-            members.append(collect(part, trained, method, own, budget, new=unlabelled, trust=trust))
-            if trained.interrupted:
-                # A first member or target counts as far as it came; later ones only if they are complete.
-                whole = members if len(members) == 1 else members[:-1]
-                left = finished if finished and len(members) == 1 else [*finished, mix(whole)]
-                _write_partial(data, method, seed, budget, left, out)
-                raise KeyboardInterrupt
-        finished.append(mix(members))
-    learnt = join(finished)
-    tree = run_tree(data, method, seed, budget, learnt)
-    if out is not None:
-        states = [part.states for part in finished]
-        _write(tree, out, data, method, budget, states)
-        if keep_model:
-            model_files.save(out / "model.pt", data, method, budget, states)
-    return tree
+    if keep_model:
+        model_files.check_settings(method)
+    with nullcontext() if folder is None else results.output_folder(folder) as out:
+        if out is not None:
+            for name in ("last.ckpt", "partial.nc"):  # of an earlier run that was interrupted
+                (out / name).unlink(missing_ok=True)
+        parts = [data.subset([task]) for task in data.tasks] if method.single_task else [data]
+        finished: list[RunResult] = []
+        for part in parts:
+            members: list[RunResult] = []
+            for member in range(method.ensemble_size):
+                own = seed * method.ensemble_size + member
+                try:
+                    trained = train(part, method, own, budget, out, callbacks)
+                except KeyboardInterrupt:
+                    _write_partial(data, method, seed, budget, [*finished, *([mix(members)] if members else [])], out)
+                    raise
+                members.append(collect(part, trained, method, own, budget, new=unlabelled, trust=trust))
+                if trained.interrupted:
+                    # A first member or target counts as far as it came; later ones only if they are complete.
+                    whole = members if len(members) == 1 else members[:-1]
+                    left = finished if finished and len(members) == 1 else [*finished, mix(whole)]
+                    _write_partial(data, method, seed, budget, left, out)
+                    raise KeyboardInterrupt
+            finished.append(mix(members))
+        learnt = join(finished)
+        tree = run_tree(data, method, seed, budget, learnt, trust=trust)
+        if out is not None:
+            states = [part.states for part in finished]
+            _write(tree, out, data, method, budget, states)
+            if keep_model:
+                model_files.save(out / "model.pt", data, method, budget, states)
+        return tree
 
 
 def validation_scores(tree: xr.DataTree) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Balancers as text, with slots of one's own by import path or from installed packages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +31,7 @@ def balancer_of(text: str) -> BalancerText:
     Raises:
         ValueError: If there is no such balancer, or code that it names cannot be imported.
     """
-    for name, path in announced("bmtl.balancers").items():
-        if name not in SLOTS:
-            register_slot(name, load(path).value)
+    all_slots()
     found: dict[str, Imported] = {}
 
     def resolve(path: str) -> Any:
@@ -43,6 +42,18 @@ def balancer_of(text: str) -> BalancerText:
     for given, imported in found.items():
         text = text.replace(given, imported.path)
     return BalancerText(text, {imported.path: imported.digest for imported in found.values()})
+
+
+def all_slots() -> Mapping[str, type[Slot]]:
+    """The slots by name, those of installed packages included.
+
+    Raises:
+        ValueError: If one that a package announces cannot be imported.
+    """
+    for name, path in announced("bmtl.balancers").items():
+        if name not in SLOTS:
+            register_slot(name, load(path).value)
+    return SLOTS
 
 
 def is_slot(value: object) -> bool:

@@ -1,13 +1,13 @@
 """Trains one network of a method, as Lightning's loop does, and says which epoch was kept."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
@@ -34,6 +34,20 @@ class Trained:
     svi: BalancedSVI
     score: float
     interrupted: bool = False
+
+
+class EachEpoch(Callback):
+    """Calls a function at the end of each epoch.
+
+    Args:
+        done: Takes what was done, as "epoch 3".
+    """
+
+    def __init__(self, done: Callable[[str], None]) -> None:
+        self.done = done
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.done(f"epoch {trainer.current_epoch + 1}")
 
 
 def program(

@@ -15,13 +15,12 @@ from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import Method
 from bmtl.inference import Draws
 from bmtl.inference.record import StepRecord, history_arrays
+from bmtl.models.tree_variable import TreeVariable
 from bmtl.targets import Prediction
 from bmtl.targets.score import Scored
 
 DATA_PARTS = {"test": "test", "validation": "val", "train": "train", "ood": "ood"}
 """Part of a results tree -> the data's part."""
-CORRELATION = "task_correlation"
-"""Site ``(T, T)`` by which a model says how its tasks relate, in their order; the tree labels it by the tasks."""
 
 
 def results_tree(
@@ -36,7 +35,7 @@ def results_tree(
     new: Draws | None = None,
     tasks: Sequence[str] | None = None,
     model: Any = None,
-    extras: Mapping[str, Any] | None = None,
+    extras: Mapping[str, TreeVariable] | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> xr.DataTree:
     """The results tree of a run: draws in the model's scaled units become reported units.
@@ -53,7 +52,7 @@ def results_tree(
         new: For inputs without labels: the tree's ``predictions``.
         tasks: What the arrays of a history call its tasks; the targets by default.
         model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
-        extras: The same, where the model is gone: name -> ``(dims, values)``, with ``coords`` for new dimensions.
+        extras: The same, where the model is gone.
         attributes: Attributes of the tree: ``method``, ``balancer``, ``seed``, ``configuration`` and any of your own.
 
     Raises:
@@ -79,22 +78,19 @@ def results_tree(
     sampled = drawn if train is None else train
     densities = {"lp": sampled.log_p, "log_q": sampled.log_q}
     extra = {**extras_of(model, sampled), **(extras or {})}
-    coords = extra.pop("coords", {})
-    named = tuple(names if tasks is None else tasks)
-    dims = {name: axes for name, (axes, _) in extra.items()}
-    if CORRELATION in sampled.posterior:
-        dims[CORRELATION] = ("task", "task_bis")
-        coords = {"task": named, "task_bis": named, **coords}
+    coords: dict[str, Any] = {}
+    for variable in extra.values():
+        coords |= variable.coords
     return results.to_datatree(
         parts,
         {name: reported(data, name) for name in names},
-        posterior={**sampled.posterior, **{name: values for name, (_, values) in extra.items()}} or None,
+        posterior={**sampled.posterior, **{name: variable.values for name, variable in extra.items()}} or None,
         sample_stats={**{k: v for k, v in densities.items() if v is not None}, **sampled.sample_stats} or None,
         coords=coords,
-        dims=dims,
+        dims={name: variable.dims for name, variable in extra.items()},
         chains=sampled.chains,
         training=arrays,
-        tasks=named,
+        tasks=names if tasks is None else tasks,
         attributes={
             "data_name": data.name,
             "data_fingerprint": data.fingerprint,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
 from bmtl.inference.loaders import forked
+from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
 from bmtl.inference.predictives import Draws
@@ -168,7 +169,8 @@ def evaluating(*programs: Program) -> Iterator[None]:
     for part, _ in modes:
         part.training = False
     try:
-        yield
+        with own_parameters(*programs):
+            yield
     finally:
         for part, mode in modes:
             part.training = mode

@@ -10,21 +10,23 @@ default likelihood unless a recipe is about another; the option `likelihood` ove
     likelihood={"visits": "negative-binomial"} one target
 """
 
+import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from bmtl.models.choosing import Choice, chosen, likelihoods_of
 from bmtl.models.heads import HEADS, CommonPriorHeads, LinearHeads, TensorNormalHeads
-from bmtl.models.likelihoods import LIKELIHOODS, Likelihood, Noise, likelihood_of
+from bmtl.models.likelihoods import Likelihood, Noise, likelihood_of
 from bmtl.models.representations import Bottleneck, Deterministic, MCDropout
-from bmtl.models.spec import DataSpec
+from bmtl.models.spec import DataSpec, needs_support
 from bmtl.models.task_model import TaskModel
+from bmtl.models.vmtl import KLWeights, vmtl_preset
 
 Trunk = Callable[..., nn.Module]
-Choice = str | Sequence[str] | Mapping[str, str] | None
 Built = tuple[nn.Module, Callable[..., Any]]
 
 
@@ -153,80 +155,137 @@ def bottleneck(
     return _built(spec, trunk(), generator, likelihoods, LinearHeads, representation)
 
 
-# ---- Choosing likelihoods --------------------------------------------------------------------------------------------
-
-
-def likelihoods_of(
+@needs_support
+def vmtl(
     spec: DataSpec,
-    likelihood: Choice = None,
     *,
-    real: str | None = None,
-    noise: Noise = "parameter",
-    noise_prior: tuple[float, float] | None = None,
-    options: Mapping[str, Any] | None = None,
-    own: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Likelihood]:
-    """The likelihood of each target.
+    trunk: Trunk,
+    generator: torch.Generator,
+    likelihood: Choice = None,
+    preset: str = "VMTL",
+    kl_w: float | None = None,
+    kl_z: float | None = None,
+    **switches: Any,
+) -> Built:
+    """Variational multi-task learning: priors made of the other tasks' posteriors, Shen et al. (2021), see `VMTL`.
+
+    Where a preset has Gaussian latents, their divergences are multiplied by `kl_w` and `kl_z`, by default 0.1 and 1e-4: at
+    their full weight, 1, they outweigh tens of rows a task, and predictions are at chance. Inputs have no dropout unless
+    `dropout` says so. For z's prior, rows of a row's own class answer where all tasks have all classes
+    (``attention="class"``), and all rows elsewhere.
 
     Args:
-        spec: Of the data.
-        likelihood: Names that override the defaults, see the module.
-        real: The default for real targets, instead of the family's; there must be one then.
-        noise: How unknowns enter.
-        noise_prior: Of the unknowns, where they are latent.
-        options: Of the likelihood `real`.
-        own: By target, further options of the likelihood `real`.
+        spec: Of the data, with their support: the targets are of one kind.
+        trunk: Makes the hidden layers, of ELU where the inputs are a table.
+        generator: Draws initial weights.
+        likelihood: Instead of the families' own, see the module.
+        preset: One of `bmtl.models.vmtl.PRESETS`.
+        kl_w: Weight of w's divergence.
+        kl_z: Weight of z's divergence.
+        **switches: Of `VMTL`.
 
     Raises:
-        TypeError: If a likelihood does not know an option.
-        ValueError: If a name is unknown or does not serve its target, or there is no real target where one is needed.
+        ValueError: If an option is unknown, or options contradict each other or the data.
     """
+    given: dict[str, Any] = {"dropout": 0.0, **switches}
+    if not given.get("as_released") and "kl_weights" not in given:
+        given["kl_weights"] = KLWeights(0.1 if kl_w is None else kl_w, 1e-4 if kl_z is None else kl_z)
+    elif (kl_w, kl_z) != (None, None):
+        raise ValueError(
+            f"kl_w={kl_w} and kl_z={kl_z} go without kl_weights and as_released, which have weights of their own."
+        )
+    if "latent" not in given and (given.get("as_released") or given.get("encoder", "mlp") != "mlp"):
+        given["latent"] = trunk().width  # there are no hidden layers to take it from
     names = chosen(spec, likelihood)
-    if real is not None:
-        of_real = [name for name, family in spec.targets.items() if family.name in ("real",)]
-        if not of_real:
-            kinds = {name: family.name for name, family in spec.targets.items()}
-            raise ValueError(f"The likelihood {real!r} is for real targets, and the data have none: {kinds}.")
-        names = {name: names[name] or (real if name in of_real else None) for name in spec.targets}
-    found = {}
-    for name, family in spec.targets.items():
-        given: dict[str, Any] = {"noise": noise, "noise_prior": noise_prior}
-        if real is not None and names[name] == real:
-            given |= {**(options or {}), **(own or {}).get(name, {})}
-        found[name] = likelihood_of(family, names[name], **given)
-    return found
+    # The logits' scale is free already: a temperature would be one parameter twice.
+    likelihoods = {name: likelihood_of(family, names[name]) for name, family in spec.targets.items()}
+    for name, of in likelihoods.items():
+        if of.classes:
+            likelihoods[name] = likelihood_of(spec.targets[name], names[name], noise="fixed")
+    for name, labels in (spec.labels or {}).items():
+        likelihoods[name].start(labels)
+    if "attention" not in given and _lacks_a_class(spec, likelihoods):
+        given["attention"] = "all"
+    table = spec.inputs.get("kind") == "table"
+    model = vmtl_preset(
+        preset,
+        int(spec.inputs.get("width", 0)),
+        likelihoods,
+        spec.n_data,
+        trunk=functools.partial(trunk, activation=nn.ELU) if table else trunk,
+        support=spec.support,
+        generator=generator,
+        **given,
+    )
+    return model, model.guide()
 
 
-def chosen(spec: DataSpec, likelihood: Choice) -> dict[str, str | None]:
-    """The name of each target's likelihood, None for its family's default.
+vmtl.own_rows = True  # type: ignore[attr-defined]
+
+
+@needs_support
+def gaussian_process(
+    spec: DataSpec,
+    *,
+    trunk: Trunk,
+    generator: torch.Generator,
+    likelihood: Choice = None,
+    inducing: int = 64,
+    restarts: int = 3,
+    **options: Any,
+) -> Built:
+    """Multi-task Gaussian process with inducing points, on the inputs themselves, see `bmtl.models.gaussian_process`.
+
+    Several starts are tried for a few steps on the support, and the one with the highest ELBO is taken: one at the labels'
+    own correlations, the others random. A warning is logged where they lead to different optima.
+
+    Args:
+        spec: Of the data: a table, real targets, and their support.
+        trunk: Not used.
+        generator: Draws initial coefficients and inducing points.
+        likelihood: Instead of Gaussian ones; only what has a closed form is taken.
+        inducing: Number of inducing points, at most that of rows.
+        restarts: Number of starts, from 1.
+        **options: Of `bmtl.models.gaussian_process.MultitaskGP`.
 
     Raises:
-        ValueError: If a name is unknown or serves no target, a target is unknown, or two names serve one target.
+        ImportError: Without the extra ``gp``.
+        ValueError: If a target's likelihood has no closed form, or an option is out of range.
     """
-    names: dict[str, str | None] = dict.fromkeys(spec.targets)
-    if isinstance(likelihood, Mapping):
-        unknown = sorted(set(likelihood) - set(names))
-        if unknown:
-            raise ValueError(f"likelihood names {unknown}, and the targets are {list(names)}.")
-        return names | dict(likelihood)
-    if isinstance(likelihood, str):
-        likelihood = likelihood.split(",")
-    for given in likelihood or ():
-        name = given.strip()
-        if name not in LIKELIHOODS:
-            raise ValueError(f"There is no likelihood {name!r}. The likelihoods are: {', '.join(LIKELIHOODS)}.")
-        served = [target for target, family in spec.targets.items() if serves(name, family)]
-        twice = [target for target in served if names[target] is not None]
-        if not served or twice:
-            reason = f"serves none of the targets {list(names)}" if not served else f"and another serve {twice}"
-            raise ValueError(f"The likelihood {name!r} {reason}; give a mapping target -> likelihood.")
-        names |= dict.fromkeys(served, name)
-    return names
+    from bmtl.models.gaussian_process import MultitaskGP, best_start
+
+    if restarts < 1:
+        raise ValueError(f"restarts is a number of starts, from 1, and {restarts} was given.")
+    likelihoods = likelihoods_of(spec, likelihood)
+    rows = min(spec.n_data.values()) if isinstance(spec.n_data, Mapping) else spec.n_data
+
+    def start(labels: Mapping[str, torch.Tensor] | None) -> MultitaskGP:
+        return MultitaskGP(
+            int(spec.inputs["width"]),
+            copy.deepcopy(likelihoods),
+            spec.n_data,
+            inducing=min(inducing, rows),
+            labels=labels,
+            generator=generator,
+            **options,
+        )
+
+    labels = spec.labels if spec.labels is not None or spec.support is None else spec.support[1]
+    makes = {"the labels' correlations" if labels else "random": functools.partial(start, labels)}
+    if spec.support is not None:
+        makes |= {f"random {i}": functools.partial(start, None) for i in range(1, restarts)}
+        model = best_start(makes, *spec.support)
+    else:
+        model = next(iter(makes.values()))()
+    return model, model.guide()
 
 
-def serves(name: str, family: Any) -> bool:
-    """Whether a likelihood serves targets of a family; of images, whether it serves their pixels."""
-    return getattr(family, "of", family).name in LIKELIHOODS[name].families
+def _lacks_a_class(spec: DataSpec, likelihoods: Mapping[str, Likelihood]) -> bool:
+    """Whether some task has no training row of some class."""
+    labels = {} if spec.support is None else spec.support[1]
+    return any(
+        len(labels[name][labels[name] != -1].unique()) < of.classes for name, of in likelihoods.items() if of.classes
+    )
 
 
 def choice(option: str, value: str, known: Mapping[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """Which rows a batch has of each target: their inputs, labels and plate."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,34 @@ class Rows:
         x: Their inputs, B rows.
         plates: By target, the plate of the rows, to be entered; targets with as many data share one.
         own: Whether they are one target's own.
-        labelled: Which rows have a label of any of the targets, ``(B,)`` bool; None for prediction.
+        mask_of: Gives which rows have a label of a target, ``(B,)`` bool; None for prediction.
     """
 
     targets: tuple[str, ...]
     x: Any
     plates: Mapping[str, pyro.plate]
     own: bool
-    labelled: Tensor | None = None
+    mask_of: Callable[[str], Tensor] | None = None
 
     @property
     def count(self) -> int:
         """Number of rows B."""
         return inputs.count(self.x)
+
+    @property
+    def labelled(self) -> Tensor | None:
+        """Which rows have a label of any of the targets, ``(B,)`` bool; None for prediction.
+
+        Raises:
+            ValueError: If there are not as many labels as rows.
+        """
+        if self.mask_of is None:
+            return None
+        masks = {name: self.mask_of(name) for name in self.targets}
+        for name, mask in masks.items():
+            if mask.shape != (self.count,):
+                raise ValueError(f"{name!r} has {self.count} rows of inputs, and {len(mask)} labels.")
+        return torch.stack(list(masks.values())).any(0)
 
     @property
     def plate(self) -> pyro.plate:
@@ -67,13 +82,13 @@ def data_by_target(targets: Sequence[str], n_data: int | Mapping[str, int]) -> d
     return numbers
 
 
-def groups(x: Any, n_data: Mapping[str, int], labelled: Mapping[str, Tensor] | None = None) -> Iterator[Rows]:
+def groups(x: Any, n_data: Mapping[str, int], mask_of: Callable[[str], Tensor] | None = None) -> Iterator[Rows]:
     """The rows of a batch: one group of all targets, or with `PerTask` inputs one of each target.
 
     Args:
         x: Inputs of B rows for all targets, or `bmtl.inputs.PerTask`.
         n_data: Number of data by target, in the program's order.
-        labelled: By target, which rows have a label ``(B,)``; None predicts.
+        mask_of: Gives which rows have a label of a target, ``(B,)`` bool; None predicts.
 
     Raises:
         ValueError: As `check_inputs`.
@@ -85,12 +100,10 @@ def groups(x: Any, n_data: Mapping[str, int], labelled: Mapping[str, Tensor] | N
         for name, n in n_data.items():
             if n not in plates:
                 plates[n] = _plate(name, n, count)
-        seen = None if labelled is None else torch.stack(list(labelled.values())).any(0)
-        yield Rows(tuple(n_data), x, {name: plates[n] for name, n in n_data.items()}, False, seen)
+        yield Rows(tuple(n_data), x, {name: plates[n] for name, n in n_data.items()}, False, mask_of)
         return
     for name, n in n_data.items():
-        seen = None if labelled is None else labelled[name]
-        yield Rows((name,), x[name], {name: _plate(name, n, inputs.count(x[name]))}, True, seen)
+        yield Rows((name,), x[name], {name: _plate(name, n, inputs.count(x[name]))}, True, mask_of)
 
 
 def check_inputs(x: Any, names: Sequence[str]) -> None:

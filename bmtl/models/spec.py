@@ -1,8 +1,8 @@
 """What a recipe is given of the data, before a model sees any."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -26,3 +26,12 @@ class DataSpec:
     inputs: Mapping[str, Any]
     support: tuple[Any, Mapping[str, Tensor]] | None = None
     labels: Mapping[str, Tensor] | None = None
+
+
+Recipe = TypeVar("Recipe", bound=Callable[..., Any])
+
+
+def needs_support(recipe: Recipe) -> Recipe:
+    """Marks a recipe that needs the training rows, `DataSpec.support`; a decorator."""
+    setattr(recipe, "requires_support", True)  # noqa: B010
+    return recipe

@@ -13,6 +13,7 @@ from bmtl.models.heads import Heads, LinearHeads
 from bmtl.models.likelihoods import Likelihood
 from bmtl.models.representations import Deterministic, Representation
 from bmtl.models.rows import Rows, check_labelled, data_by_target, groups
+from bmtl.models.tree_variable import TreeVariable
 from bmtl.tasks import check_names, task
 
 
@@ -99,13 +100,13 @@ class TaskModel(nn.Module):
         if kind not in self.heads.kinds or kind not in get_args(GuideKind):
             raise ValueError(f"kind is one of {', '.join(map(repr, self.heads.kinds))}, and {kind!r} was given.")
         joint = {site: latent.posterior(kind, scale) for site, latent in self.heads.joint_latents().items()}
-        own = {}
+        own: dict[str, dict[str, nn.Module]] = {}
         for name, likelihood in self.likelihoods.items():
-            for site, latent in {**self.heads.latents(name), **likelihood.latents(name)}.items():
-                own[site] = latent.posterior(kind, scale)
+            latents = {**self.heads.latents(name), **likelihood.latents(name)}
+            own[name] = {site: latent.posterior(kind, scale) for site, latent in latents.items()}
         if self.representation.has_latents:
-            return TaskGuide(self, Guide(joint), Guide(own))
-        return Guide({**joint, **own})
+            return TaskGuide(self, Guide(joint), {name: Guide(posteriors) for name, posteriors in own.items()})
+        return Guide(joint | {site: q for posteriors in own.values() for site, q in posteriors.items()})
 
     def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         """The program.
@@ -130,11 +131,11 @@ class TaskModel(nn.Module):
         Raises:
             ValueError: If the batch lacks a target's inputs or labels.
         """
-        labelled = None
-        if y is not None:
-            check_labelled(y, [target for name, of in self.likelihoods.items() for target in of.targets(name)])
-            labelled = {name: of.labelled(of.gather(name, y)) for name, of in self.likelihoods.items()}
-        return groups(x, self.n_data, labelled)
+        if y is None:
+            return groups(x, self.n_data)
+        likelihoods = self.likelihoods
+        check_labelled(y, [target for name, of in likelihoods.items() for target in of.targets(name)])
+        return groups(x, self.n_data, lambda name: likelihoods[name].labelled(likelihoods[name].gather(name, y)))
 
     def _walk(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
         """The program up to the labels: what each target's statement needs, in order."""
@@ -162,8 +163,8 @@ class TaskModel(nn.Module):
     ) -> None:
         """Fits what was fixed in training (noises, dispersions, shapes) to rows that were not trained on.
 
-        By maximum likelihood around the mean output over draws of the guide, in evaluation mode. Targets without a label
-        there stay as they are.
+        Around the mean output over draws of the guide, in evaluation mode; see `Likelihood.calibrate`. Targets without a
+        label there stay as they are.
 
         Args:
             guide: The fitted guide.
@@ -216,9 +217,13 @@ class TaskModel(nn.Module):
                 )
             likelihoods[name].set_noise(value)
 
-    def tree_extras(self, draws: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Variables for the posterior of a results tree, besides the latents: none."""
-        return {}
+    def tree_extras(self, draws: Mapping[str, Any]) -> dict[str, TreeVariable]:
+        """Variables of the posterior of a results tree that need names for their dimensions.
+
+        Args:
+            draws: Draws by site, ``(S, ...)``.
+        """
+        return TreeVariable.correlations(draws, self.names)
 
 
 def task_name(target: str, objective: str, likelihood: Likelihood) -> str:
@@ -247,25 +252,34 @@ class _Output(NamedTuple):
 
 
 class TaskGuide(nn.Module):
-    """The guide of a program whose representation has latents: joint ones of the heads, the representation's, the others.
+    """The guide of a program whose representation has latents, in the model's order.
 
     Args:
         model: The program, whose parameters stay its own.
         joint: Of the heads' joint latents.
-        own: Of the targets' latents.
+        own: Of each target's latents.
     """
 
-    def __init__(self, model: TaskModel, joint: Guide, own: Guide) -> None:
+    def __init__(self, model: TaskModel, joint: Guide, own: Mapping[str, Guide]) -> None:
         super().__init__()
         self.representation = model.representation
-        self.joint, self.own = joint, own
-        self.latents = (*joint.latents, *own.latents)
+        self.joint = joint
+        # Module names must not hold a dot, target names may: by position.
+        self.names, self.own = tuple(own), nn.ModuleList(own.values())
         self._rows = model.rows
 
     def __getitem__(self, site: str) -> nn.Module:
-        return self.joint[site] if site in self.joint.latents else self.own[site]
+        guides: list[Guide] = [self.joint, *self.own]
+        return next(guide[site] for guide in guides if site in guide.latents)
 
     def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         self.joint()
-        self.representation.guide(self._rows(x, y))
-        self.own()
+        self.representation.guide_first()
+        if not self.representation.has_row_latents:
+            for guide in self.own:
+                guide()
+            return
+        for rows in self._rows(x, y):
+            self.representation.guide(rows)
+            for name in rows.targets:
+                self.own[self.names.index(name)]()

@@ -131,7 +131,7 @@ def read_only(values: np.ndarray) -> np.ndarray:
 
 
 def check_shape(target: str, array: np.ndarray, shape: Sequence[int | None], what: str) -> None:
-    """Raises a ``ValueError`` unless `array` has the shape; None stands for any size from 1."""
+    """Raises a ``ValueError`` unless `array` has the shape; None is any size from 1."""
     fits = array.ndim == len(shape) and all(
         size == wanted if wanted is not None else size > 0 for size, wanted in zip(array.shape, shape, strict=True)
     )

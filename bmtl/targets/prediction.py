@@ -59,7 +59,7 @@ class Prediction:
             draws=self.draws[:, rows],
             mean=of(self.mean),
             probability=of(self.probability),
-            law=None if self.law is None else self.law.rows(rows),
+            law=None if self.law is None else self.law.rows(rows, self.rows),
             aleatoric=of(self.aleatoric),
             epistemic=of(self.epistemic),
             log_likelihood=None if self.log_likelihood is None else self.log_likelihood[:, rows],
@@ -114,8 +114,8 @@ class Prediction:
             values = [getattr(part, name) for part in parts]
             return None if any(each is None for each in values) else np.concatenate(values, axis=axis)
 
-        laws = [part.law for part in parts]
-        law = None if any(each is None for each in laws) else Law.of_rows([each for each in laws if each is not None])
+        laws = [part.law.full(part.rows) for part in parts if part.law is not None]
+        law = Law.of_rows(laws) if len(laws) == len(parts) else None
         fewest = min(len(part.draws) for part in parts)
         return cls(
             np.concatenate([part.draws[:fewest] for part in parts], axis=1),

@@ -6,7 +6,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-
 MOST_OFFSET = 10.0
 """Distance of a mean from zero, in standard deviations, up to which values in units stay in the dtype of the scaled ones."""
 

@@ -80,7 +80,7 @@ class Scored:
             ValueError: If the prediction has neither.
         """
         if self.prediction.law is not None:
-            return distribution(self.prediction.law)
+            return distribution(self.prediction.law.full(len(self.labels)))
         return EmpiricalPredictive(self.prediction.draws)
 
 

@@ -188,3 +188,14 @@ def test_share_of_tasks_that_got_worse():
     assert np.isnan(share_worse(scores, "m0").sel({"learner": "m1"}))
     with pytest.raises(ValueError, match="needs the dimension task"):
         share_worse(make(), "m0")
+
+
+@pytest.mark.parametrize("unit", [2.0**-1000, 2.0**-600, 2.0**600, 2.0**1000])
+def test_no_unit_is_too_small_or_too_large(unit):
+    scores = make(methods=3, splits=5)
+    one, other = mean_and_error(scores), mean_and_error(unit * scores)
+    for name in ("mean", "deviation", "error"):
+        np.testing.assert_allclose(other[name] / unit, one[name], rtol=1e-12)
+    np.testing.assert_allclose(
+        paired_differences(unit * scores, "m0")["upper"] / unit, paired_differences(scores, "m0")["upper"], rtol=1e-9
+    )

@@ -209,3 +209,35 @@ def test_mixed_families_are_named_by_their_scores(every_family_grid):
     header = " ".join(found["Primary scores by target"][0])
     for name in ("MAE price [EUR] ↓", "AUROC ill ↑", "C days ↑", "energy score force ↓"):
         assert name in header
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_references_are_shown_apart(grid, width):
+    """Their rows come last, below a rule in text and LaTeX, with names in italics in Markdown; the caption names them."""
+    for (method, _), tree in grid.items():
+        if method == "stl":  # the first of all, so that the order is not by chance
+            tree.attrs["role"] = "reference"
+    data = compare(grid, baseline="uw", reference="e_w")
+    assert data["learner"].values.tolist() == ["e_w", "uw", "stl"]
+    text = to_text(data, width=width)
+    assert "References, fitted by scikit-learn: stl." in " ".join(text.split())
+    for block in text.split("\n\n")[:-1]:
+        lines = block.splitlines()
+        if lines[1].startswith("method"):
+            assert [set(line) == {"-"} for line in lines[2:]] == [True, False, False, True, False]
+            assert lines[-1].startswith("stl")
+        else:  # turned: learners are columns
+            header = lines[1]
+            assert (
+                header.index("uw") < header.index("|") < header.index("stl") if "stl" in header else "|" not in header
+            )
+    latex = to_latex(data).splitlines()
+    assert [latex[i - 1] for i, line in enumerate(latex) if line.startswith(r"\emph{stl} &")] == [r"\midrule"]
+    names = [row[0] for row in rows_of(to_markdown(data))[2:]]
+    assert names == ["e_w", "uw", "*stl*"]
+    plain = compare(
+        {key: tree.assign_attrs(role="method") for key, tree in grid.items()}, baseline="uw", reference="e_w"
+    )
+    assert to_latex(plain).count(r"\midrule") == 1
+    assert "References" not in to_text(plain)
+    assert "|" not in to_text(plain)

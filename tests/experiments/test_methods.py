@@ -8,7 +8,7 @@ from bmtl.experiments import METHODS, Method, method
 from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import build
 from bmtl.experiments.registry import MODELS
-from bmtl.experiments.rows import needs_support, spec_of
+from bmtl.experiments.rows import spec_of
 from bmtl.experiments.training import program
 from tests.experiments.toys import BUDGET, domains, mixed
 
@@ -32,7 +32,7 @@ def test_every_method_takes_a_step(data, name):
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_the_seed_decides_the_initial_weights(data, name):
-    spec = spec_of(domains() if needs_support(METHODS[name]) else data, METHODS[name])
+    spec = spec_of(domains() if METHODS[name].model == "vmtl" else data, METHODS[name])
 
     def weights(seed):
         torch.manual_seed(torch.seed())  # of another state every time
@@ -56,7 +56,11 @@ def test_settings_are_plain_values_that_make_the_method_again(name):
     [
         ("evidential", mixed().subset(["kind", "sign"]), "is for real targets, and the data have none"),
         ("gaussian", mixed().subset(["sign"]), "is for real targets, and the data have none"),
-        ("gaussian-process", mixed(), "of real targets, and these are not: {'kind': 'classes', 'sign': 'binary'}"),
+        (
+            "gaussian-process",
+            mixed(),
+            "takes likelihoods whose expected density has a closed form.*Target 'kind' has 'categorical'",
+        ),
     ],
 )
 def test_models_of_real_targets_refuse_others(model, data, message):
@@ -88,6 +92,7 @@ def test_a_method_under_another_balancer_says_so():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"balancer": "no-such"}, "No balancer is called 'no-such'"),
         ({"model": "forest"}, "no model 'forest'. The names are: homoscedastic"),
         ({"ensemble_size": 0}, "ensemble_size is a number of networks, from 1"),
         ({"weight_decay": -1.0}, "weight_decay is 0 or more"),

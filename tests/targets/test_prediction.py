@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmtl.targets import Classes, Count, Law, Pixels, Prediction, Real, Scaler, TimeToEvent, Vector
+from bmtl.targets import Classes, Count, Law, Pixels, Prediction, Real, Scaler, Scored, TimeToEvent, Vector
 from bmtl.targets.laws import distribution
 
 SCALER = Scaler(np.array(3.0), np.array(2.0))
@@ -120,6 +120,23 @@ def test_rows_of_a_prediction():
             np.testing.assert_array_equal(getattr(after, field), getattr(before, field)[at])
         np.testing.assert_array_equal(distribution(after.law).cdf(0.2), distribution(before.law).cdf(0.2)[at])
     assert Prediction(np.zeros((0, 3))).take(slice(0, 2)).rows == 2
+
+
+def test_a_law_that_is_the_same_for_all_rows_is_one_of_each():
+    """A model of a mean alone has parameters without rows."""
+    law = Law("student-t", {"loc": np.array([[1.0], [2.0]]), "scale": np.ones((1, 1)), "df": np.full((1, 1), np.inf)})
+    prediction = Prediction(np.zeros((2, 3)), law=law)
+    y = np.array([0.0, 1.0, 2.0])
+    rows = Scored(y, prediction, Real(), SCALER)
+    expected = (stats.norm.cdf(y - 1) + stats.norm.cdf(y - 2)) / 2
+    np.testing.assert_allclose(rows.predictive().cdf(y), expected)
+    assert Real().score("crps").compute(rows) > 0
+    chosen = prediction.take(np.array([True, False, True]))
+    np.testing.assert_allclose(Scored(y[[0, 2]], chosen, Real(), SCALER).predictive().cdf(y[[0, 2]]), expected[[0, 2]])
+    both = Prediction.concatenate([prediction, chosen])
+    assert both.law.size == 5
+    after = prediction.in_units(Real(), SCALER)
+    np.testing.assert_allclose(Scored(y, after, Real(), SCALER).predictive().cdf(3 + 2 * y), expected)
 
 
 def test_which_fields_there_are():

@@ -77,7 +77,7 @@ def nll(tree: xr.DataTree, *, standardised: bool = False, part: str | None = Non
 
 
 def ece(tree: xr.DataTree, *, part: str | None = None) -> xr.Dataset:
-    """Expected calibration error per target; for those judged by their cdf, beside what a perfect predictive would show.
+    """Expected calibration error per target; and, for those judged by their cdf, that of a perfect predictive.
 
     Returns:
         ``ece (task)``; ``ece_floor (task)`` and ``ece_floor_upper95 (task)``, NaN for classes.

@@ -167,4 +167,4 @@ def _log(panel: Axes, low: float, high: float) -> None:
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
     panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_locator(NullLocator())  # half of the drawing time, for ticks nobody reads
+    panel.yaxis.set_minor_locator(NullLocator())  # they take half of the drawing time

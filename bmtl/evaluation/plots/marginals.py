@@ -213,9 +213,9 @@ def _draw_classes(rows: Rows, names: Sequence[str], panel: Axes, lines: Lines) -
     having = _having(rows, "probability")
     for i, (name, of) in enumerate(having.items()):
         assert of.prediction.probability is not None
-        beside = (i - (len(having) - 1) / 2) * min(0.12, 0.6 / len(having))
+        offset = (i - (len(having) - 1) / 2) * min(0.12, 0.6 / len(having))
         panel.plot(
-            places + beside, of.prediction.probability.mean(axis=0), "o", color=lines[name]["color"], markersize=4
+            places + offset, of.prediction.probability.mean(axis=0), "o", color=lines[name]["color"], markersize=4
         )
     few = len(names) <= 12
     panel.set_xticks(places if few else places[:: -(-len(names) // 12)])

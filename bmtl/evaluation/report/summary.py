@@ -55,23 +55,23 @@ def verdict(found: Headline) -> list[str]:
         said.append(
             f"Its 95 % interval, {low} to {high}, {'excludes' if excludes else 'contains'} 0, {found.baseline}'s."
         )
-    if not others:
+    diverged = [name for name in others if not np.isfinite(found.mean[name])]
+    compared = [name for name in others if name not in diverged]
+    alike = [name for name in compared if name in found.best]
+    worse = [name for name in compared if name not in found.best]
+    if diverged:
+        said.append(f"{_list(diverged)} diverged in at least one run.")
+    if not compared:
         return said
     if not found.best:
         said.append("No other method is significantly worse (95 % paired intervals), so none is called best.")
         return said
-    alike = [name for name in found.best if name != leader]
-    worse = [name for name in others if name not in found.best]
-    diverged = [name for name in worse if not np.isfinite(found.mean[name])]
-    worse = [name for name in worse if name not in diverged]
     if alike:
         said.append(
             f"{_list(alike)} {'is' if len(alike) == 1 else 'are'} not significantly worse (95 % paired interval)."
         )
     if worse:
         said.append(f"{_list(worse)} {'is' if len(worse) == 1 else 'are'} significantly worse.")
-    if diverged:
-        said.append(f"{_list(diverged)} diverged in at least one run.")
     said.append(runs.interval())
     if runs.runs < 6:
         said.append(f"With {runs.runs} {runs.nouns} intervals are rough.")

@@ -9,6 +9,7 @@ import xarray as xr
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import results
+from bmtl.evaluation.compared import REFERENCE
 from bmtl.evaluation.results import PredictedRows
 from bmtl.experiments.cells import written_for
 from bmtl.experiments.references.base import REFERENCES, Rows, fit
@@ -55,6 +56,7 @@ def run_references(
             {task: reported(data, task) for task in data.tasks},
             attributes={
                 "method": called[name],
+                "role": REFERENCE,
                 "seed": seed,
                 "data_name": data.name,
                 "data_fingerprint": data.fingerprint,

@@ -10,9 +10,9 @@ from bmtl.distributions.evidence import Evidential as EvidentialDistribution
 from bmtl.distributions.evidence import Threshold, check_threshold
 from bmtl.labels import read_labels
 from bmtl.models.likelihoods.base import Likelihood, Values, factor, finite_ends
-from bmtl.models.likelihoods.location_scale import Bounds, check_bounds
+from bmtl.models.likelihoods.location_scale import Bounds, check_bounds, takes_intervals
 from bmtl.models.likelihoods.unknown import Noise
-from bmtl.targets import Family, Real
+from bmtl.targets import Family
 from bmtl.tasks import observe
 
 Objective = Literal["nll", "nll+mse", "nll+lipschitz"]
@@ -99,7 +99,7 @@ class Evidential(Likelihood):
 
     @classmethod
     def of(cls, family: Family, **options: Any) -> Self:
-        return cls(censored=isinstance(family, Real) and family.censored, **options)
+        return cls(censored=takes_intervals(family), **options)
 
     @property
     def blocks(self) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from bmtl.distributions import SplitNormal
 from bmtl.models.likelihoods.base import Values
 from bmtl.models.likelihoods.location_scale import LocationScale
 
@@ -26,6 +27,23 @@ class Gaussian(LocationScale):
 
     def loss(self, e: Tensor) -> Tensor:
         return e.square() / 2
+
+    @property
+    def integrates(self) -> bool:
+        return not self.censored and self.bounds is None
+
+    def expected_log_density(self, mean: Tensor, variance: Tensor, values: Values, y: Tensor) -> Tensor:
+        error = (y - self.location) / self.unit - mean
+        if self.trains_on_deviance:
+            return -0.5 * (error.square() + variance)
+        s = values["log_variance"]
+        density: Tensor = dist.Normal(0.0, (0.5 * s).exp()).log_prob(error) - self.unit.log()
+        return density - 0.5 * variance * torch.exp(-s)
+
+    def integrated(self, mean: Tensor, variance: Tensor, values: Values) -> TorchDistribution:
+        noise = values["log_variance"].exp()
+        square = self.unit.square()
+        return SplitNormal(self.location + self.unit * mean, square * variance, square * noise)
 
     @torch.no_grad()
     def calibrate(self, f: Tensor, y: Tensor) -> None:

@@ -74,6 +74,10 @@ class Unknown(nn.Module):
         found: Tensor = pyro.sample(site, dist.Normal(mean, sd).expand(self.start.shape).to_event(self.start.dim()))
         return found
 
+    def log_prior(self, value: Tensor) -> Tensor:
+        """Log density of a value under the prior, but for a constant."""
+        return -0.5 * ((value - self.prior[0]) / self.prior[1]).square().sum()
+
     @torch.no_grad()
     def start_at(self, value: Tensor) -> None:
         """Sets the starting value, before training."""

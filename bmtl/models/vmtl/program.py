@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import pyro
@@ -17,17 +17,21 @@ from bmtl.models.likelihoods import Likelihood
 from bmtl.models.networks.gaussian import marked
 from bmtl.models.networks.mlp import mlp
 from bmtl.models.rows import data_by_target
+from bmtl.models.tree_variable import TreeVariable
 from bmtl.models.vmtl.checks import Prior, check
 from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
 from bmtl.models.vmtl.likelihood import StackedLikelihood
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
-from bmtl.models.vmtl.posteriors import Posteriors
+from bmtl.models.vmtl.posteriors import Posteriors, QuickNormal
 from bmtl.models.vmtl.priors import Level, Rule
 from bmtl.models.vmtl.rows import Rows
 from bmtl.models.vmtl.support import Support
 from bmtl.models.vmtl.task_priors import TaskPriors
 from bmtl.tasks import check_names, task, task_plate
+
+ANCHOR = "anchor"
+"""The source of a prior that is no task."""
 
 
 class VMTL(Posteriors):
@@ -227,27 +231,39 @@ class VMTL(Posteriors):
 
     @property
     def joint_density(self) -> bool:
-        """Whether program and guide are of one joint model; not where priors come from other tasks' posteriors."""
+        """Whether program and guide are of one joint model: not where tasks are each other's priors."""
         return self.priors is None
 
-    def tree_extras(self, draws: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What share each source has in each task's prior, for the posterior of a results tree.
+    @property
+    def noise_from_validation(self) -> bool:
+        """Whether noises were fixed in training, to be set on validation rows."""
+        return any(self.likelihood[name].needs_calibration for name in self.names)
 
-        ``relatedness_w`` and ``relatedness_z``, as far as the model has them, ``(S, task, source)``: the diagonal is 0, rows
-        sum to 1, and the last source is "anchor". Where weights are not drawn, all draws are equal.
+    def set_noise(self, sigma: Mapping[str, float]) -> None:
+        """Sets fixed noises by hand, as `TaskModel.set_noise`."""
+        for name, value in sigma.items():
+            self.likelihood[name].set_noise(value)
+
+    def tree_extras(self, draws: Mapping[str, Any]) -> dict[str, TreeVariable]:
+        """The share that each source has in each task's prior, for the posterior of a results tree.
+
+        ``relatedness_w`` and ``relatedness_z``, as far as there are such latents, ``(S, task, source)``: the diagonal is 0,
+        rows sum to 1, and the last source is the anchor. Where weights are not drawn, all draws are equal.
 
         Args:
-            draws: Of the latents by site, with those of the weights, ``alpha...``, where the model draws them.
+            draws: Draws by site, ``(S, ...)``.
         """
         if self.priors is None:
             return {}
-        sites = {site: draws[site] for site, _ in self.priors.sites() if site in draws}
         count = max((len(values) for values in draws.values()), default=1)
-        found: dict[str, Any] = {"coords": {"task": list(self.names), "source": [*self.names, "anchor"]}}
-        for latent, share in self.relatedness(sites or None).items():
-            values = share.detach() if sites else share.detach().expand(count, *share.shape)
-            found[f"relatedness_{latent}"] = (("task", "source"), values.cpu().numpy())
-        return found
+        drawn = {site: torch.as_tensor(draws[site]) for site, _ in self.priors.sites() if site in draws}
+        coords = {"task": self.names, "source": (*self.names, ANCHOR)}
+        return {
+            f"relatedness_{latent}": TreeVariable(
+                share.numpy() if drawn else share.expand(count, *share.shape).numpy(), ("task", "source"), coords
+            )
+            for latent, share in self.relatedness(drawn or None).items()
+        }
 
     def _prior_w(self, weights: dict[str, Tensor], like: Tensor) -> TorchDistribution:
         if self.priors is None:
@@ -285,7 +301,7 @@ class VMTL(Posteriors):
     def _posterior(self, loc: Tensor, variance: Tensor | None, event_dim: int) -> TorchDistribution:
         if variance is None:
             return dist.Delta(loc, event_dim=event_dim)
-        return _Normal(loc, variance.sqrt()).to_event(event_dim)
+        return QuickNormal(loc, variance.sqrt()).to_event(event_dim)
 
     # ---- Guide and program ---------------------------------------------------------------------------------------
 
@@ -309,7 +325,7 @@ class VMTL(Posteriors):
                     pyro.sample("w", self._posterior(loc.unsqueeze(1), None if at_means else variance.unsqueeze(1), 2))
             means, variances = self.encode(rows, at_means) if self.gaussian["z"] else ((), None)
             if y is not None and variances is not None:
-                with self._rows(rows, self._labels(rows, y)), poutine.scale(scale=self.kl_weights.z):
+                with rows.plate(self._labels(rows, y), self.n_data), poutine.scale(scale=self.kl_weights.z):
                     pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1))
         if y is None:
             for name, mean, variance in zip(self.names, means, variances or [None] * len(means), strict=False):
@@ -335,7 +351,7 @@ class VMTL(Posteriors):
                     w = pyro.sample("w", self._prior_w(weights, w)).squeeze(-3)
             if y is not None:
                 labels = self._labels(rows, y)
-                with self._rows(rows, labels):
+                with rows.plate(labels, self.n_data):
                     if self.gaussian["z"]:
                         with poutine.scale(scale=self.kl_weights.z):
                             z = pyro.sample("z", self._prior_z(weights, rows, labels, w))
@@ -366,16 +382,6 @@ class VMTL(Posteriors):
             return nullcontext()
         return task_plate(self.names, dim=-2, n_data=self.n_data)
 
-    @contextmanager
-    def _rows(self, rows: Rows, labels: Tensor) -> Iterator[None]:
-        """The plate of the rows, scaled up to each task's number of data; rows whose label is missing are masked."""
-        up = torch.tensor(
-            [n / max(size, 1) for n, size in zip(self.n_data, rows.sizes, strict=True)], device=labels.device
-        )
-        seen = ~labels.isnan() if labels.is_floating_point() else labels != -1
-        with pyro.plate("rows", max(rows.sizes), dim=-1), poutine.scale(scale=up[:, None]), poutine.mask(mask=seen):  # type: ignore[call-overload]
-            yield
-
     def _kl_weight_w(self, like: Tensor) -> float | Tensor:
         weight = self.kl_weights.w_at(self._steps_before, self.n_data)
         return weight.to(like) if isinstance(weight, Tensor) else weight
@@ -383,12 +389,3 @@ class VMTL(Posteriors):
     @property
     def _steps_before(self) -> int:
         return max(self.step - 1, 0)
-
-
-class _Normal(dist.Normal):
-    """Draws in one pass over them: the samples of z are the largest tensor there is."""
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, noise, self.scale)

@@ -1,8 +1,11 @@
 """Rows of T tasks, with inputs in common or of their own, side by side in one tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pyro
+import pyro.poutine as poutine
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -62,3 +65,17 @@ class Rows:
         if len({part.is_floating_point() for part in parts}) > 1:
             raise TypeError("Some labels are floats and others integers; give all tasks' labels as one kind.")
         return self.pad(parts, torch.nan if parts[0].is_floating_point() else -1)
+
+    @contextmanager
+    def plate(self, labels: Tensor, n_data: Sequence[int]) -> Iterator[None]:
+        """The plate of the rows, scaled up to each task's number of data; rows whose label is missing are masked.
+
+        Args:
+            labels: ``(T, B)``.
+            n_data: Of each task.
+        """
+        up = torch.tensor([n / max(size, 1) for n, size in zip(n_data, self.sizes, strict=True)], device=labels.device)
+        seen = ~labels.isnan() if labels.is_floating_point() else labels != -1
+        scaled, masked = poutine.scale(scale=up[:, None]), poutine.mask(mask=seen)  # type: ignore[call-overload]
+        with pyro.plate("rows", max(self.sizes), dim=-1), scaled, masked:
+            yield

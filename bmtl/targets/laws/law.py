@@ -25,16 +25,21 @@ class Law(NamedTuple):
 
     @property
     def size(self) -> int:
-        """N, the number of rows."""
+        """N, the number of rows; 1 where all parameters are the same for all of them."""
         return max(np.shape(values)[1] for values in self.parameters.values())
 
-    def rows(self, selected: slice | np.ndarray) -> Self:
-        """The law of some rows, a slice, numbers or booleans."""
-        return self._replace(parameters={name: values[:, selected] for name, values in self.full().parameters.items()})
+    def rows(self, selected: slice | np.ndarray, size: int | None = None) -> Self:
+        """The law of some rows, a slice, numbers or booleans; `size` as for `full`."""
+        full = self.full(size).parameters
+        return self._replace(parameters={name: values[:, selected] for name, values in full.items()})
 
-    def full(self) -> Self:
-        """The law with every parameter ``(S, N, ...)``."""
-        shape = self.components, self.size
+    def full(self, size: int | None = None) -> Self:
+        """The law with every parameter ``(S, N, ...)``.
+
+        Args:
+            size: N, which a law that is the same for all rows does not know.
+        """
+        shape = self.components, self.size if size is None else size
         return self._replace(
             parameters={
                 name: np.broadcast_to(values, (*shape, *np.shape(values)[2:]))

@@ -31,7 +31,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int, *, i
 
     Args:
         labels: Integers of any shape, from 0 to `classes` - 1, or `ignored`.
-        predicted: Classes, same shape; what stands at an ignored pixel does not matter.
+        predicted: Classes, same shape; ignored pixels may have any value.
         classes: How many.
         ignored: A label that does not count.
 

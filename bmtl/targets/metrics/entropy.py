@@ -113,7 +113,7 @@ def rows_at_accuracy(correct: ArrayLike, accuracy: float, *, seed: int | np.rand
 
 
 def error_auroc_of_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """P(entropy of a wrong prediction > that of a right one), a tie counting one half; 0.5 tells nothing.
+    """P(entropy of a wrong prediction > that of a right one), a tie counting one half; 0.5 is no better than chance.
 
     Args:
         labels: ``(N,)``, integers from 0 to C - 1.

@@ -1,4 +1,4 @@
-"""Scores of counts besides those that they share with real numbers."""
+"""Scores of counts that real numbers do not have."""
 
 from bmtl.targets.metrics.counts import count_pit, poisson_deviance
 from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean

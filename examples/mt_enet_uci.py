@@ -34,9 +34,10 @@ import torch
 import xarray as xr
 
 from bmtl.datasets import load
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.statistics import mean_and_error, paired_differences
 from bmtl.evaluation.storage import SCHEMA, atomic
-from bmtl.evaluation.text_tables import entry, markdown_table
+from bmtl.evaluation.text_tables import entry
 from bmtl.inference import Bank
 from bmtl.models import MCDropout, TaskModel, mlp
 from bmtl.models.likelihoods import Evidential, Gaussian, Heteroscedastic

@@ -39,11 +39,11 @@ from sklearn.linear_model import LogisticRegression
 import bmtl
 from bmtl.datasets import office_caltech10
 from bmtl.evaluation import metrics, results
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.relatedness import nearest
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import lines_of, method_legend, save, styled
-from bmtl.evaluation.text_tables import markdown_table
 from bmtl.experiments import results_tree
 from bmtl.inference.attack import robustness
 from bmtl.inference.log_probabilities import log_probabilities

@@ -41,10 +41,10 @@ from torch import nn
 
 import bmtl
 from bmtl.evaluation import results
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.simulation import in_words, rank_calibration
 from bmtl.evaluation.style import COLOURS, save, styled
-from bmtl.evaluation.text_tables import markdown_table
 from bmtl.experiments.collecting import extras_of
 from bmtl.inference.simulation import simulated_ranks
 from bmtl.inputs import PerTask

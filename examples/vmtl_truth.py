@@ -462,7 +462,7 @@ def correlations(x, y, steps):
     y = {task: (labels - labels.mean()) / labels.std() for task, labels in y.items()}
     model = MultitaskGP(
         features,
-        list(x),
+        {task: Gaussian() for task in x},
         rows,
         inducing=rows * len(x),
         lengthscale=3 * features**0.5,  # the truth is linear

@@ -243,7 +243,9 @@ def units(data, name, of):
 def program(method, name, x, seed):
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(x.shape[1], (WIDTH,), generator=generator)
-    likelihood = Heteroscedastic() if method == "Gaussian" else Evidential(regulariser=REGULARISER, **EVIDENTIAL[method])
+    likelihood = (
+        Heteroscedastic() if method == "Gaussian" else Evidential(regulariser=REGULARISER, **EVIDENTIAL[method])
+    )
     return TaskModel(trunk, WIDTH, {name: likelihood}, len(x), generator=generator)
 
 
@@ -343,7 +345,9 @@ def summarise(scores):
                     where = {"metric": metric, "reading": reading}
                     of = found.sel(task=name, learner=method, **where)
                     ours = {"mean": of["mean"].item(), "error": of["error"].item()}
-                    rows.append({"set": name, "method": method, **where, **ours, "paper": paper[0], "paper_error": paper[1]})
+                    rows.append(
+                        {"set": name, "method": method, **where, **ours, "paper": paper[0], "paper_error": paper[1]}
+                    )
     return pd.DataFrame(rows)
 
 
@@ -386,13 +390,13 @@ def markdown(summary, differences, splits):
     tests = [f"{metric} {what}" for metric in METRICS for what in ("difference", "p", "wins")]
     return "\n".join(
         [
-            f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch chosen",
-            "on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
+            f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch",
+            "chosen on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
             "",
             markdown_table(["set", "method", *readings], *rows, left=2),
             "",
-            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of Wilcoxon's",
-            "signed-rank test (not corrected for the number of tests), splits in which the method is better.",
+            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of the",
+            "Wilcoxon signed-rank test (not corrected for the number of tests), splits in which the method is better.",
             "",
             markdown_table(["set", "method", *tests], *differing, left=2),
             "",

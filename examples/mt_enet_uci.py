@@ -34,9 +34,10 @@ import torch
 import xarray as xr
 
 from bmtl.datasets import load
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.statistics import mean_and_error, paired_differences
 from bmtl.evaluation.storage import SCHEMA, atomic
-from bmtl.evaluation.text_tables import entry, markdown_table
+from bmtl.evaluation.text_tables import entry
 from bmtl.inference import Bank
 from bmtl.models import MCDropout, TaskModel, mlp
 from bmtl.models.likelihoods import Evidential, Gaussian, Heteroscedastic
@@ -395,8 +396,8 @@ def markdown(summary, differences, splits):
             "",
             markdown_table(["set", "method", *readings], *rows, left=2),
             "",
-            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of the",
-            "Wilcoxon signed-rank test (not corrected for the number of tests), splits in which the method is better.",
+            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of",
+            "Wilcoxon's signed-rank test (not corrected for the number of tests), splits in which the method is better.",
             "",
             markdown_table(["set", "method", *tests], *differing, left=2),
             "",

@@ -19,6 +19,7 @@ A kind that is made of tensors with rows first (padded graphs and their mask) re
 and the others follow. Those two are also what a `Bank` and an attack on inputs ask for.
 """
 
+import copy
 import sys
 from collections.abc import Iterator, Mapping
 from functools import singledispatch
@@ -346,7 +347,7 @@ def _is_late(x: Any) -> bool:
     batch: Any = module.Batch
 
     def moved(x: Any, device: Any = None, dtype: Any = None) -> Any:
-        return x.clone().apply(lambda tensor: to(tensor, device, dtype))
+        return copy.copy(x).apply(lambda tensor: to(tensor, device, dtype))  # which sets the copy's own attributes
 
     count.register(batch, lambda x: int(x.num_graphs))
     take.register(batch, lambda x, rows: batch.from_data_list(x.index_select(rows)))

@@ -1,10 +1,7 @@
 """The marks of a Pyro program: which task a site belongs to, and what the tasks share.
 
-    with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
-        pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
-
-Importing this module switches Pyro to module-local parameters (`pyro.settings`, ``module_local_params``), the one global
-setting that bmtl makes: with Pyro's own default two models of one class silently share their values.
+with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
+    pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
 """
 
 from collections.abc import Sequence
@@ -19,8 +16,6 @@ from pyro.poutine.runtime import Message, effectful
 from torch import Tensor
 
 from bmtl.labels import read_labels
-
-pyro.settings.set(module_local_params=True)
 
 TASK_PLATE = "task"
 """Name of the vectorised plate whose rows are tasks."""
@@ -75,6 +70,13 @@ class task(Messenger):
         msg.setdefault("task", self.name)  # type: ignore[typeddict-item]
 
 
+def _check_number(name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"n_data holds numbers of data, integers, and {number!r} was given for {name!r}.")
+    if number < 1:
+        raise ValueError(f"n_data holds numbers of data, each from 1, and {number} was given for {name!r}.")
+
+
 class task_plate(pyro.plate):
     """A vectorised plate whose rows are tasks, with their names.
 
@@ -97,12 +99,7 @@ class task_plate(pyro.plate):
         if self.n_data is not None and len(self.n_data) != len(self.names):
             raise ValueError(f"n_data has {len(self.n_data)} numbers for the {len(self.names)} tasks {self.names}.")
         for name, number in zip(self.names, self.n_data or (), strict=False):
-            if isinstance(number, bool) or not isinstance(number, Integral):
-                raise TypeError(f"n_data holds numbers of data, integers, and {number!r} was given for {name!r}.")
-            if number < 1:
-                raise ValueError(
-                    f"n_data holds a number of data for each task, from 1, and {number} was given for {name!r}."
-                )
+            _check_number(name, number)
         super().__init__(TASK_PLATE, len(self.names), dim=dim)
 
     def _process_message(self, msg: Message) -> None:

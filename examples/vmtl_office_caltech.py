@@ -38,16 +38,17 @@ from matplotlib.figure import Figure
 import bmtl
 from bmtl.datasets import office_caltech10
 from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics.entropy import entropy_ratio_of_rows
-from bmtl.evaluation.metrics.probabilities import entropy_of_probabilities, predicted_class
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.relatedness import nearest
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import lines_of, method_legend, save, styled
 from bmtl.experiments.trees import add_relatedness, results_tree
-from bmtl.inference.attack import log_probabilities, robustness
+from bmtl.inference.attack import robustness
+from bmtl.inference.log_probabilities import log_probabilities
 from bmtl.models.networks.mlp import linear
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, vmtl_preset
+from bmtl.targets.metrics.entropy import entropy_ratio_of_rows, error_auroc_of_probabilities
+from bmtl.targets.metrics.probabilities import entropy_of_probabilities, predicted_class
 from bmtl.targets.scaler import Scaler
 
 METHODS = {
@@ -383,7 +384,8 @@ def relations(plan, proportion):
         models.append(model)
     few = {task: part[:1] for task, part in x.items()}
     drawn = bmtl.draw(models[1], models[1].guide(), few, num_draws=400, sites=["alpha_w", "alpha_z"])
-    tree = results.to_datatree(posterior=drawn.posterior, method="VMTL on VBMTL's posteriors", configuration=asked)
+    about = {"method": "VMTL on VBMTL's posteriors", "configuration": asked}
+    tree = results.to_datatree({}, {}, posterior=drawn.posterior, attributes=about)
     add_relatedness(tree, models[1], drawn)
     results.write(tree, results.check_writable(file.parent) / file.name)
     return tree
@@ -440,7 +442,7 @@ def scores(proportion, method, tree):
     """One row for each task."""
     of = {
         "accuracy": metrics.accuracy(tree)["accuracy"],
-        "NLL": metrics.class_nll(tree)["class_nll"],
+        "NLL": metrics.nll(tree)["nll"],
         "Brier": metrics.brier(tree)["brier"],
         "ECE": metrics.class_calibration(tree)["class_ece"],
         "AUROC": metrics.error_auroc(tree)["error_auroc"],
@@ -556,7 +558,7 @@ def entropies(trees, proportion, methods):
                     "method": method,
                     "accuracy": f"{100 * ratio.accuracy:.1f}",
                     "entropy ratio": f"{ratio.ratio:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
-                    "AUROC": f"{metrics.error_auroc_of_probabilities(labels, p):.3f}",
+                    "AUROC": f"{error_auroc_of_probabilities(labels, p):.3f}",
                 }
             )
     return markdown(pd.DataFrame(rows))

@@ -411,7 +411,7 @@ def relations(options):
     drawn = bmtl.draw(
         model, model.guide(), {task: part[:1] for task, part in x.items()}, num_draws=400, sites=["alpha_w"]
     )
-    tree = results.to_datatree(posterior=drawn.posterior, method="Six tasks in two clusters")
+    tree = results.to_datatree({}, {}, posterior=drawn.posterior, attributes={"method": "Six tasks in two clusters"})
     add_relatedness(tree, model, drawn)
     save(relatedness_matrix(tree), options.out / "relatedness.png")
 

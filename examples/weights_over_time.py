@@ -41,7 +41,8 @@ def trained(data, spec, epochs):
     svi = bmtl.BalancedSVI(model, model.guide(), adam, spec, bmtl.TaskELBO("analytic", normalize="task_mean"))
     bmtl.fit(svi, Batches(x, y, 128, seed=0), max_epochs=epochs, progress=False)
     print(f"{spec}: {svi.steps} steps")
-    return results.to_datatree(training=history_arrays(svi.history), tasks=svi.names, method=spec)
+    training = history_arrays(svi.history)
+    return results.to_datatree({}, {}, training=training, tasks=svi.names, attributes={"method": spec})
 
 
 if __name__ == "__main__":

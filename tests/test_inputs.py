@@ -210,6 +210,14 @@ def test_a_part_without_a_row_is_refused(parts):
         inputs.split(table(3), parts)
 
 
+def test_what_messages_name_is_found_from_the_package():
+    code = (
+        "import bmtl; print(bmtl.inputs.PerTask.__name__, bmtl.targets.Real.name, bmtl.distributions.StudentT.__name__)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["PerTask", "real", "StudentT"]
+
+
 # ---- Kinds that others bring -----------------------------------------------------------------------------------------
 
 

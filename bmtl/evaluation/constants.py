@@ -1,4 +1,4 @@
-"""What a results tree knows of its targets: the group ``constant_data``.
+"""What each target of a results tree is: the group ``constant_data``.
 
 family           (target)   the family as JSON, which `family_from_spec` takes
 unit             (target)   the reported unit, "1" for none
@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import xarray as xr
 
-from bmtl.evaluation.assembly import dataset
+from bmtl.evaluation.assembly import dataset, storable
 from bmtl.targets.family import Family, Target, family_from_spec
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score
@@ -71,7 +71,7 @@ def constant_data(targets: Mapping[str, ReportedTarget]) -> xr.Dataset:
     every = list(targets.values())
     variables = {
         "family": ("target", np.asarray([family_text(target.family) for target in every], dtype=str)),
-        "unit": ("target", np.asarray([target.unit for target in every], dtype=str)),
+        "unit": ("target", storable("units", [target.unit for target in every])),
         "primary": ("target", np.asarray([target.primary for target in every], dtype=str)),
         "target_location": ("target", np.asarray([_scalar(target.scaler.mean) for target in every])),
         "target_scale": ("target", np.asarray([_scalar(target.scaler.std) for target in every])),

@@ -169,7 +169,7 @@ class _Rows:
             for axis, names in axes.items():
                 if names is not None:
                     dim = f"{axis}_{self.name}"
-                    yield group, dim, xr.Variable(dim, np.asarray(names, dtype=str))
+                    yield group, dim, xr.Variable(dim, storable(f"names of {axis}", names))
 
     def _kept(self, values: np.ndarray) -> np.ndarray:
         return values if len(self.kept) == self.count else values[self.kept]  # no copy of all rows

@@ -199,7 +199,7 @@ def _variable(stored: Any, most: int) -> xr.Variable:
     attrs = _attributes(stored)
     values = stored[...] if size else np.empty(stored.shape, dtype="U1" if stored.dtype is str else stored.dtype)
     if stored.dtype is str:
-        values = np.asarray(values, dtype=str)
+        values = np.asarray(np.asarray(values, dtype=object).tolist(), dtype=str)
     elif attrs.get("dtype") == "bool":
         values = values.astype(bool)
         del attrs["dtype"]
@@ -207,17 +207,18 @@ def _variable(stored: Any, most: int) -> xr.Variable:
 
 
 def _attributes(of: Any) -> dict[str, Any]:
-    return {name: _plain(of.getncattr(name)) for name in of.ncattrs()}
+    return {name: plain(of.getncattr(name)) for name in of.ncattrs()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of NumPy's as one of Python's own."""
     if isinstance(value, np.ndarray | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _plain_attributes(attrs: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    return sorted((str(name), _plain(value)) for name, value in attrs.items())
+    return sorted((str(name), plain(value)) for name, value in attrs.items())
 
 
 def _kind(dtype: np.dtype[Any]) -> str:

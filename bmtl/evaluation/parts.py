@@ -102,8 +102,8 @@ def scored(tree: xr.DataTree, part: str | None = None) -> dict[str, Scored]:
     Raises:
         ValueError: If the run has no such part.
     """
-    known = reported_targets(tree)
     reader = PartReader(tree, part)
+    known = reported_targets(tree)
     return {
         name: Scored(reader.labels(name), reader.prediction(name), known[name].family, known[name].scaler)
         for name in reader.targets
@@ -160,7 +160,8 @@ class PartReader:
             return None
         if "draw" in variable.dims:
             ordered = variable.transpose("chain", "draw", ...)
-            return ordered.values.reshape(-1, *ordered.shape[2:])
+            draws = ordered.shape[0] * ordered.shape[1]  # and not -1, which no rows leave open
+            return ordered.values.reshape(draws, *ordered.shape[2:])
         return variable.values
 
     def _law(self, target: str) -> Law | None:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from bmtl.evaluation.assembly import DRAWN, dataset, storable
 from bmtl.evaluation.groups import split_chains
-from bmtl.targets.names import LONGEST
+from bmtl.targets.names import MOST_BYTES
 
 Arrays = Mapping[str, ArrayLike]
 
@@ -80,9 +80,9 @@ def stored_names(names: Iterable[str]) -> dict[str, str]:
         safe = "".join(sign if sign.isprintable() and sign != "/" else "_" for sign in safe) or "_"
         if not (safe[0].isalnum() or safe[0] == "_" or ord(safe[0]) > 127):
             safe = f"_{safe}"
-        if len(safe.encode()) > LONGEST:
+        if len(safe.encode()) > MOST_BYTES:
             digest = hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).hexdigest()[:12]
-            safe = f"{safe.encode()[: LONGEST - 13].decode('utf-8', 'ignore')}_{digest}"
+            safe = f"{safe.encode()[: MOST_BYTES - 13].decode('utf-8', 'ignore')}_{digest}"
         other = taken.setdefault(safe, name)
         if other != name:
             raise ValueError(f"{other!r} and {name!r} are both {safe!r} in a file. Rename one of them.")

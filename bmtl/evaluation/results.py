@@ -33,14 +33,14 @@ from numpy.typing import ArrayLike
 
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes, installed
 from bmtl.evaluation.constants import ReportedTarget, constant_data
+from bmtl.evaluation.fallback import read_arrays, write_arrays
 from bmtl.evaluation.groups import PredictedRows, part_groups
 from bmtl.evaluation.history import training_group
-from bmtl.evaluation.names import unique_names
+from bmtl.evaluation.names import stored_as, unique_names
 from bmtl.evaluation.parts import PART, PARTS, TRAIN
 from bmtl.evaluation.posterior import Arrays, posterior_group
-from bmtl.evaluation.storage import SCHEMA, ResultsFileError, check_writable, read, write
+from bmtl.evaluation.storage import SCHEMA, ResultsFileError, check_writable, output_folder, read, write
 from bmtl.evaluation.unlabelled import PREDICTIONS, unlabelled_groups
-from bmtl.targets.names import safe_names
 
 __all__ = [
     "PredictedRows",
@@ -48,9 +48,12 @@ __all__ = [
     "ResultsFileError",
     "check_writable",
     "decode_attributes",
+    "output_folder",
     "read",
+    "read_arrays",
     "to_datatree",
     "write",
+    "write_arrays",
 ]
 
 PACKAGES = ("arviz-base", "arviz-stats", "lightning", "numpy", "pyro-ppl", "scipy", "torch", "xarray")
@@ -99,7 +102,7 @@ def to_datatree(
         raise ValueError(f"chains is {chains}; draws come in one chain at least.")
     if unknown := parts.keys() - {*PARTS, PREDICTIONS}:
         raise ValueError(f"There is no part {min(unknown)!r}; expected {', '.join((*PARTS, PREDICTIONS))}.")
-    names = safe_names("target", targets)
+    names = stored_as("target", targets)
     known = {names[name]: target for name, target in targets.items()}
     groups: dict[str, xr.Dataset] = {}
     if posterior:

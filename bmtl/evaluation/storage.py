@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, and reads that say what is wrong with a file."""
+"""Results files: atomic writes, and reads that say what is wrong with a file."""
 
 import errno
 import os
@@ -40,9 +40,9 @@ class ResultsFileError(OSError, ValueError):
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well, and vanishes when it does not.
+    """A temporary path in the folder of `path` that replaces it when the block ends without an error, and is removed if not.
 
-    A reader sees the old file or the new one, never a half. The folder is created.
+    A reader sees the old file or the new one, never part of one. The folder is created.
 
     Args:
         path: The file to write.
@@ -73,7 +73,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(folder: str | os.PathLike[str]) -> Path:
-    """Create `folder` and prove that files can be written there, so that this is known before training and not after.
+    """Create `folder` and check that files can be written there, before training rather than after it.
 
     Args:
         folder: The folder for results; its parents are created too.
@@ -97,6 +97,29 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextmanager
+def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """`check_writable`; the folders that it makes are removed again if the block raises before it has written anything.
+
+    Args:
+        folder: The folder for results.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ResultsFileError: As `check_writable`.
+    """
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        yield check_writable(folder)
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, with those above it
+            for path in made:
+                path.rmdir()
+        raise
+
+
 def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a results tree, or a comparison's dataset, to one NetCDF file: atomic, compressed, with a digest.
 
@@ -111,7 +134,7 @@ def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Pa
 
     Raises:
         ResultsFileError: If the file cannot be written; an older file is then untouched.
-        ValueError: If `results` was made by neither, and so could not be told from a foreign file on reading.
+        ValueError: If `results` was made by neither, and so could not be distinguished from a foreign file on reading.
     """
     tree = xr.DataTree(dataset=results) if isinstance(results, xr.Dataset) else results
     if OWN not in tree.attrs or "schema" not in tree.attrs:

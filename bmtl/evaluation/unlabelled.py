@@ -64,7 +64,7 @@ def unlabelled_groups(
             for axis, names in axes.items():
                 if names is not None:
                     dim = f"{axis}_{name}"
-                    coords.setdefault(group, {})[dim] = xr.Variable(dim, np.asarray(names, dtype=str))
+                    coords.setdefault(group, {})[dim] = xr.Variable(dim, storable(f"names of {axis}", names))
         for group in groups:
             coords.setdefault(group, {})[row] = xr.Variable(row, np.arange(counts[name]))
     return {name: drawn_dataset(name, variables, coords[name]) for name, variables in groups.items()}

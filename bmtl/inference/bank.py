@@ -208,7 +208,7 @@ class Bank:
                 setattr(modules[module], attribute, number)
             return function(lambda: functional_call(self._template, state, (x, y)))
 
-        with pyro.validation_enabled(False):  # it asks of values what vmap cannot tell
+        with pyro.validation_enabled(False):  # its checks depend on values, which vmap does not have
             return vmap(one, randomness="different")(
                 {**self._parameters, **self._rest}, self._constants, *rows.at(places)
             )

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
 from bmtl.inference.loaders import forked
+from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
 from bmtl.inference.predictives import Draws
 from bmtl.inference.program_warnings import warn_of_random_rows
-from bmtl.inference.readings import read
+from bmtl.inference.readings import read, read_components
 
 Program = Callable[..., Any]
 DRAWS = 100  # of a guide, by default
@@ -168,7 +169,8 @@ def evaluating(*programs: Program) -> Iterator[None]:
     for part, _ in modes:
         part.training = False
     try:
-        yield
+        with own_parameters(*programs):
+            yield
     finally:
         for part, mode in modes:
             part.training = mode
@@ -186,6 +188,11 @@ def _add(own: list[TargetAccumulator], targets: SiteTargets, site: Any, samples:
             "the site in a plate of the rows, pyro.plate(..., subsample=...)."
         )
     labels = joined_labels(targets, {target.name: target.next_labels(rows) for target in own}, batch, where)
+    if targets.joint:
+        density, parts = read_components(site, labels, samples, where)
+        for target, part in zip(own, parts, strict=True):
+            target.add(part)
+        return 0.0 if density is None else float(density.nansum(dtype=torch.float64))
     reading = read(site, labels, samples, where)
     if targets.dim is None:
         return own[0].add(reading)

@@ -51,6 +51,32 @@ def probabilities_of(fn: Any) -> Tensor | None:
     return None if own is None else own()
 
 
+@singledispatch
+def marginals_of(fn: Any) -> list[Any]:
+    """The distribution of each component of vectors ``(*batch, d)`` alone, None where it is not known."""
+    return [None] * fn.event_shape[-1]
+
+
+@marginals_of.register
+def _(fn: dist.MaskedDistribution) -> list[Any]:
+    return [None if own is None else own.mask(fn._mask) for own in marginals_of(fn.base_dist)]
+
+
+@marginals_of.register(MultivariateNormal)
+@marginals_of.register(LowRankMultivariateNormal)
+def _(fn: Any) -> list[Any]:
+    return [dist.Normal(*pair) for pair in zip(fn.mean.unbind(-1), fn.variance.sqrt().unbind(-1), strict=True)]
+
+
+@marginals_of.register
+def _(fn: Independent) -> list[Any]:
+    base = fn.base_dist
+    if not isinstance(base, Normal | Laplace) or fn.reinterpreted_batch_ndims > 1:
+        return [None] * fn.event_shape[-1]
+    family = dist.Normal if isinstance(base, Normal) else dist.Laplace
+    return [family(*pair) for pair in zip(base.loc.unbind(-1), base.scale.unbind(-1), strict=True)]
+
+
 # ---- Wrappers --------------------------------------------------------------------------------------------------------
 
 

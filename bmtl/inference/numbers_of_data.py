@@ -9,6 +9,8 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+NData = int | Mapping[str, int] | None
+
 
 class BatchCounts(NamedTuple):
     """The data of one batch, of all processes that train together: each ``(K,)`` float64 on the host.
@@ -16,7 +18,7 @@ class BatchCounts(NamedTuple):
     Attributes:
         sizes: Number of data that plates declare; 0 where they declare none.
         labelled: Labelled rows.
-        rows: Rows of the batch that stand for `sizes` data, labelled or not.
+        rows: Rows of the batch, labelled or not, that plates scale up to `sizes` data.
         most: Rows of the batch, padding included.
     """
 
@@ -29,30 +31,29 @@ class BatchCounts(NamedTuple):
 class NumbersOfData:
     """The numbers of data that losses are divided by, kept over the batches of a run.
 
-    Args:
-        n_data: Number of data, one for all tasks or by task; None takes what plates declare.
+    In each method `n_data` is what was given: one number for all tasks, or by task, or None.
     """
 
-    def __init__(self, n_data: int | Mapping[str, int] | None = None) -> None:
-        self.n_data = n_data
+    def __init__(self) -> None:
         self.declared: dict[str, float] = {}  # by plates, in the first batch
         self._labelled: dict[str, float] = {}  # sums over training batches
         self._rows: dict[str, float] = {}
         self._warned = False
 
-    def declare(self, names: Sequence[str], sizes: Sequence[float]) -> None:
+    def declare(self, names: Sequence[str], sizes: Sequence[float], n_data: NData = None) -> None:
         """Takes up what the plates of the first batch declare, for tasks that a later batch does not visit.
 
         Args:
             names: The tasks.
             sizes: Number of data of each, 0 for nothing.
+            n_data: Given numbers.
 
         Raises:
             ValueError: If `n_data` lacks a task.
         """
-        self.declared = self.of_plates(names, sizes)
+        self.declared = self.of_plates(names, sizes, n_data)
 
-    def of_plates(self, names: Sequence[str], sizes: Sequence[float]) -> dict[str, float]:
+    def of_plates(self, names: Sequence[str], sizes: Sequence[float], n_data: NData = None) -> dict[str, float]:
         """Number of data of every task: as given, else as plates declare, else as they declared in the first batch.
 
         A task of which none of these is known is taken to have as many as the others have on average.
@@ -60,39 +61,46 @@ class NumbersOfData:
         Args:
             names: The tasks.
             sizes: What the plates declare, 0 for nothing.
+            n_data: Given numbers.
 
         Raises:
             ValueError: If `n_data` lacks a task.
         """
-        if isinstance(self.n_data, Mapping):
-            missing = [name for name in names if name not in self.n_data]
+        if isinstance(n_data, Mapping):
+            missing = [name for name in names if name not in n_data]
             if missing:
-                raise ValueError(f"n_data names {sorted(self.n_data)}, and the model also has the tasks {missing}.")
-            return {name: float(self.n_data[name]) for name in names}
-        if self.n_data is not None:
-            return dict.fromkeys(names, float(self.n_data))
+                raise ValueError(f"n_data names {sorted(n_data)}, and the model also has the tasks {missing}.")
+            return {name: float(n_data[name]) for name in names}
+        if n_data is not None:
+            return dict.fromkeys(names, float(n_data))
         declared = {name: size for name, size in zip(names, sizes, strict=True) if size}
         found = {**self.declared, **declared}
         mean = sum(found.values()) / len(found) if found else 1.0
         return {name: found.get(name, mean) for name in names}
 
-    def count(self, names: Sequence[str], batch: BatchCounts) -> None:
-        """Counts the labels of a training batch."""
+    def count(self, names: Sequence[str], batch: BatchCounts, n_data: NData = None) -> None:
+        """Counts the labels of a training batch.
+
+        Args:
+            names: The tasks.
+            batch: The data of the batch.
+            n_data: Given numbers; without them, estimates are warned of once.
+        """
         self._add(self._labelled, names, batch.labelled)
         self._add(self._rows, names, batch.rows)
-        if self.n_data is None and not self._warned:
+        if n_data is None and not self._warned:
             rows = torch.minimum(batch.rows, batch.most)
-            unknown = (batch.labelled < rows * (1 - 1e-6)) & (batch.sizes > rows * (1 + 1e-6))
-            if unknown.any():
+            estimated = (batch.labelled < rows * (1 - 1e-6)) & (batch.sizes > rows * (1 + 1e-6))
+            if estimated.any():
                 self._warned = True
                 logger.warning(
                     "Tasks %s have rows without a label, so that the numbers of labelled data by which "
                     "normalize='task_mean' divides are estimated from the batches seen. Give them: "
                     "TaskELBO(normalize='task_mean', n_data={task: number of labelled training rows}).",
-                    [name for name, missing in zip(names, unknown.tolist(), strict=True) if missing],
+                    [name for name, missing in zip(names, estimated.tolist(), strict=True) if missing],
                 )
 
-    def labelled(self, names: Sequence[str], batch: BatchCounts) -> Tensor:
+    def labelled(self, names: Sequence[str], batch: BatchCounts, n_data: NData = None) -> Tensor:
         """Number of labelled data of every task, ``(K,)`` float64.
 
         It is given, or what plates declare times the share of labelled rows in the batches counted; in this batch where
@@ -101,9 +109,11 @@ class NumbersOfData:
         Args:
             names: The tasks.
             batch: The data of the batch at hand.
+            n_data: Given numbers.
         """
-        sizes = torch.tensor(list(self.of_plates(names, batch.sizes.tolist()).values()), dtype=torch.float64)
-        if self.n_data is not None:
+        known = self.of_plates(names, batch.sizes.tolist(), n_data)
+        sizes = torch.tensor(list(known.values()), dtype=torch.float64)
+        if n_data is not None:
             return sizes
         labelled = torch.tensor([self._labelled.get(name, 0.0) for name in names], dtype=torch.float64)
         rows = torch.tensor([self._rows.get(name, 0.0) for name in names], dtype=torch.float64)

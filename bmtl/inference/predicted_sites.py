@@ -26,15 +26,17 @@ class SiteTargets(NamedTuple):
     """The targets of a site.
 
     Attributes:
-        names: One, or one for each task of the task plate that the site lies in.
+        names: One, or one for each task of the task plate that the site lies in, or for each component of its vectors.
         dim: Dimension of the task plate, counted from the right of the batch shape; None of a site outside.
+        joint: Whether the targets are the components of the site's vectors.
     """
 
     names: tuple[str, ...]
     dim: int | None = None
+    joint: bool = False
 
     def rows(self, batch: Sequence[int]) -> int | None:
-        """Number of rows of each target, the first dimension of a batch shape beside the task plate's; None without one."""
+        """Number of rows of each target: the first dimension of a batch shape that is not the task plate's. None without."""
         sizes = list(batch)
         if self.dim is not None:
             del sizes[self.dim]
@@ -42,6 +44,8 @@ class SiteTargets(NamedTuple):
 
     def split(self, values: Tensor, event_dims: int = 0) -> list[Tensor]:
         """Values ``(*batch, *event)`` of the site as each target's own."""
+        if self.joint:
+            return list(values.unbind(-1))
         return [values] if self.dim is None else list(values.unbind(self.dim - event_dims))
 
 
@@ -50,16 +54,27 @@ def targets_of_site(site: Any) -> SiteTargets | None:
 
     ``y_depth`` predicts the target "depth". ``y`` predicts the target of its task: each task's own in a task plate, that
     of `bmtl.task`, or a target "y" without either. ``y_height`` in a task plate over ("boys", "girls") predicts
-    "height_boys" and "height_girls".
+    "height_boys" and "height_girls". A site of vectors whose components are targets names them:
+
+        pyro.sample("y_a+b", dist.MultivariateNormal(...), infer={"components": ("a", "b")})
 
     Raises:
-        ValueError: If the site is in a task plate and under `bmtl.task` at once.
+        ValueError: If the site is in a task plate and under `bmtl.task` at once; if it names another number of components
+            than its vectors have.
     """
     name = site["name"]
     if site["type"] != "sample" or site_is_subsample(site):  # a target "y" has the plate "y_rows"
         return None
     if name != SITE and not name.startswith(PREFIX):
         return None
+    components = tuple(site["infer"].get("components", ()))
+    if components:
+        shape = tuple(site["fn"].event_shape)
+        if shape != (len(components),):
+            raise ValueError(
+                f"The site {name!r} names the components {components}, and its values have the shape {shape}."
+            )
+        return SiteTargets(components, joint=True)
     stem = name.removeprefix(PREFIX) if name != SITE else ""
     owner = task_of_site(site)
     if owner.dim is not None:
@@ -95,7 +110,7 @@ def predicted_sites(trace: Trace, given: Mapping[str, Any] | Trace) -> Iterator[
 def joined_labels(targets: SiteTargets, labels: Mapping[str, Tensor | None], shape: torch.Size, where: str) -> Any:
     """Labels of a site's targets in the site's shape; None if no target has any.
 
-    A target of a task plate without labels gets missing ones.
+    A target without labels, of a task plate or a vector, gets missing ones.
 
     Args:
         targets: Of the site.
@@ -107,7 +122,7 @@ def joined_labels(targets: SiteTargets, labels: Mapping[str, Tensor | None], sha
         ValueError: If targets of one site have labels of different shapes or types.
     """
     own = {name: labels[name] for name in targets.names if labels.get(name) is not None}
-    if targets.dim is None or not own:
+    if not own or (targets.dim is None and not targets.joint):
         return own.get(targets.names[0])
     given: dict[str, Tensor] = {name: value for name, value in own.items() if value is not None}
     first = next(iter(given.values()))
@@ -118,6 +133,6 @@ def joined_labels(targets: SiteTargets, labels: Mapping[str, Tensor | None], sha
             "with missing labels (NaN, or -1 for classes)."
         )
     absent = torch.full_like(first, torch.nan if first.is_floating_point() else -1)
-    # Behind the task plate come its dimensions to the right, and then those of a label.
-    place = len(shape) + targets.dim
+    # Behind the task plate come the batch's dimensions to its right, and then those of a label.
+    place = len(shape) + (targets.dim or 0)
     return torch.stack([given.get(name, absent) for name in targets.names], dim=place)

@@ -9,7 +9,7 @@ from bmtl.inference.accumulator import entropy
 from bmtl.targets.prediction import Law, Prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draws:
     """What was drawn, in the model's scaled units: S draws of the posterior, and predictions of each target's rows.
 

@@ -1,14 +1,14 @@
 """What a predicting site's distribution says of its rows: moments, class probabilities, law, densities of labels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
-from bmtl.inference.laws import TensorLaw, law_of, probabilities_of
+from bmtl.inference.laws import TensorLaw, law_of, marginals_of, probabilities_of
 from bmtl.labels import Labels, label_shape, read_labels
 
 
@@ -111,6 +111,34 @@ def read(site: Any, labels: Tensor | None, samples: int, where: str) -> Reading:
         density = _density(found, labelled, where)
         pit = _pit(fn, found, labelled, drawn)
     return Reading(event, drawn, probability, mean, aleatoric, epistemic, law_of(fn), density, pit)
+
+
+def read_components(site: Any, labels: Tensor | None, samples: int, where: str) -> tuple[Tensor | None, list[Reading]]:
+    """Reads a site of vectors, each of whose components is a target.
+
+    Args:
+        site: As for `read`.
+        labels: ``(*batch, d)``, missing ones included; None without labels.
+        samples: As for `read`.
+        where: As for `read`.
+
+    Returns:
+        The joint log density of what is labelled ``(*batch)``, NaN where nothing is, and each component's own distribution:
+        its marginal, whose density is that of its labels alone. Draws are of all components together.
+    """
+    whole = read(site, labels, samples, where)
+    parts = []
+    for i, marginal in enumerate(marginals_of(site["fn"])):
+        own = None if labels is None else labels[..., i]
+        if marginal is None:
+            mean, aleatoric, epistemic = (
+                None if values is None else values[..., i] for values in (whole.mean, whole.aleatoric, whole.epistemic)
+            )
+            part = Reading(0, whole.drawn[..., i], None, mean, aleatoric, epistemic, None, None, None)
+        else:
+            part = read({**site, "fn": marginal, "value": site["value"][..., i]}, own, 1, where)
+        parts.append(replace(part, drawn=whole.drawn[..., i]))
+    return whole.density, parts
 
 
 def _checked(name: str, fn: Any, labels: Tensor, shape: torch.Size, where: str) -> Labels:

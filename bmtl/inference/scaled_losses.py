@@ -70,19 +70,19 @@ class ScaledLosses:
             training: The batch is one of training: its labels are counted, and its plates watched.
         """
         terms = _joined(losses) if joined and distributed.world_size() > 1 else _own(losses)
-        numbers = NumbersOfData(elbo.n_data) if numbers is None else numbers
+        numbers = numbers or NumbersOfData()
         nll, kl, counts = terms.nll, terms.kl, terms.counts
         present = counts > 0
         by_task = elbo.normalize == "task_mean"
         if training:
             elbo.watch(losses)
             if by_task:
-                numbers.count(losses.names, terms.batch)
+                numbers.count(losses.names, terms.batch, elbo.n_data)
         if by_task:
-            divisor = numbers.labelled(losses.names, terms.batch)
+            divisor = numbers.labelled(losses.names, terms.batch, elbo.n_data)
             n_data = divisor.mean().item()
         else:
-            declared = numbers.of_plates(losses.names, terms.batch.sizes.tolist())
+            declared = numbers.of_plates(losses.names, terms.batch.sizes.tolist(), elbo.n_data)
             n_data = sum(declared.values()) / len(declared)
             divisor = torch.full_like(nll, n_data)
         values, kl = nll / (torch.where(present, counts, 1.0) if by_task else divisor), kl / divisor
@@ -178,7 +178,7 @@ def _joined(losses: TaskLosses) -> _Terms:
     """
     nll, kl, shared, _, batch, _ = _own(losses)
     scales = losses.scales.detach().cpu().double()
-    # Next to nothing in place of 0 rows: where nobody has any, a task's own KL is still the mean over the processes.
+    # A tiny number in place of 0 rows: where no process has any, a task's own KL is still the mean over the processes.
     rows = torch.where((batch.sizes > 0) & (scales > 0), 1.0 / scales, 1e-200)
     declared = (batch.sizes > 0).double()
     local = [rows * nll, rows * kl, batch.labelled, rows, batch.sizes, declared, batch.most, torch.tensor([shared])]

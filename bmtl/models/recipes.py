@@ -194,6 +194,8 @@ def vmtl(
         raise ValueError(
             f"kl_w={kl_w} and kl_z={kl_z} go without kl_weights and as_released, which have weights of their own."
         )
+    if "latent" not in given and (given.get("as_released") or given.get("encoder", "mlp") != "mlp"):
+        given["latent"] = trunk().width  # there are no hidden layers to take it from
     names = chosen(spec, likelihood)
     # The logits' scale is free already: a temperature would be one parameter twice.
     likelihoods = {name: likelihood_of(family, names[name]) for name, family in spec.targets.items()}
@@ -216,6 +218,9 @@ def vmtl(
         **given,
     )
     return model, model.guide()
+
+
+vmtl.own_rows = True  # type: ignore[attr-defined]
 
 
 @needs_support

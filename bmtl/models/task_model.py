@@ -185,15 +185,16 @@ class TaskModel(nn.Module):
         finally:
             for part, mode in modes:
                 part.training = mode
-        for name, likelihood in self.likelihoods.items():
-            likelihood.calibrate(sums[name] / num_draws, likelihood.gather(name, y))
+        for name, total in sums.items():
+            likelihood = self.likelihoods[name]
+            likelihood.calibrate(total / num_draws, likelihood.gather(name, y))
 
     def _outputs(self, guide: Callable[..., Any], x: Any) -> dict[str, Tensor]:
-        """What the heads give at a draw of the guide, by target."""
+        """What the heads of targets that need calibration give at a draw of the guide."""
         found: dict[str, Tensor] = {}
 
         def program() -> None:
-            found.update({of.name: of.f for of in self._walk(x, None)})
+            found.update({of.name: of.f for of in self._walk(x, None) if of.likelihood.needs_calibration})
 
         drawn = poutine.trace(guide).get_trace(x)
         poutine.trace(poutine.replay(program, trace=drawn)).get_trace()
@@ -244,7 +245,7 @@ class _Output(NamedTuple):
 
     name: str
     likelihood: Likelihood
-    f: Tensor
+    f: Any
     values: Mapping[str, Tensor]
     labels: Tensor | None
     plate: pyro.plate

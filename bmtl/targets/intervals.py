@@ -40,6 +40,14 @@ def check_intervals(target: str, values: np.ndarray, rows: int, lowest: float = 
     return read_only(array)
 
 
+def exact_only(volume: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """`volume` where labels ``(N, 2)`` are exact and 0 where they are intervals, whose likelihood is a probability.
+
+    Without labels all count as exact.
+    """
+    return volume if labels is None else np.where(labels[..., 0] == labels[..., 1], volume, 0.0)
+
+
 def finite_ends(intervals: np.ndarray) -> np.ndarray:
     """One number a row ``(N,)`` to fit a scaler on: the exact label, the midpoint, or the one finite end; NaN if missing."""
     lower, upper = intervals[..., 0], intervals[..., 1]

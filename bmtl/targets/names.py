@@ -1,58 +1,61 @@
-"""Names that a file can hold: of targets, tasks, classes and sites."""
+"""Names that files, tables and folders can hold: of targets, features and sample sites."""
 
 import unicodedata
-from collections.abc import Iterable
 
-LONGEST = 180  # bytes in UTF-8: NetCDF allows 256, and a variable's name has a prefix before the target's
+MOST_BYTES = 200
+"""Longest name in UTF-8. NetCDF and most file systems end at 255, of which a prefix takes some."""
+
+_JOINERS = "\u200c\u200d"  # part of the spelling of some languages; other invisible characters are not
+
+
+def check_text(what: str, text: object) -> str:
+    """A name in Unicode NFC without spaces around it; it may hold any visible character.
+
+    Args:
+        what: What is named, for messages, such as ``"feature"``.
+        text: The name as given. Spellings that look alike (``é`` as one character or as two) become one.
+
+    Raises:
+        ValueError: If it is not text, empty, longer than `MOST_BYTES`, or holds a control or invisible character.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"The name of a {what} is text; got {text!r} ({type(text).__name__}).")
+    name = unicodedata.normalize("NFC", text).strip()
+    if not name:
+        raise ValueError(f"A {what} needs a non-empty name; got {text!r}.")
+    for place, character in enumerate(name):
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS:
+            raise ValueError(
+                f"The name of a {what} holds visible characters only; {name[:60]!r} has {character!a} at position "
+                f"{place}. Rename it."
+            )
+    size = len(name.encode())
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"The name of a {what} has at most {MOST_BYTES} bytes in UTF-8; {name[:40]!r}... has {size}. Shorten it."
+        )
+    return name
 
 
 def check_name(what: str, name: object) -> str:
-    """The name as files hold it: Unicode NFC, single spaces between words and none around them.
+    """A name that may become a variable of a results file: as `check_text`, and without a slash.
 
     Args:
-        what: What is named, for messages, such as "target".
-        name: The name. Spellings of one text that look alike, such as an accent as a character of its own or a line break
-            in a column's heading, become the same.
+        what: What is named, for messages, such as ``"target"``.
+        name: The name as given.
+
+    Returns:
+        The name in Unicode NFC, without spaces around it.
 
     Raises:
-        ValueError: If it is no text, is empty, holds a slash (a path between groups) or a character that cannot be
-            printed, or is longer than `LONGEST` bytes.
+        ValueError: As `check_text`; or if it holds a slash, which NetCDF keeps for groups, or dots alone.
     """
-    if not isinstance(name, str):
-        raise ValueError(f"The name of a {what} is text; got {name!r} of type {type(name).__name__}.")
-    safe = " ".join(unicodedata.normalize("NFC", name).split())
-    if not safe:
-        raise ValueError(f"The name of a {what} is empty: {name!r}. Give it a name.")
-    if "/" in safe:
+    checked = check_text(what, name)
+    if "/" in checked:
         raise ValueError(
-            f"The name of a {what} must not hold a slash, which is a path between the groups of a file; got {name!r}. "
-            f"Name it {safe.replace('/', '_')!r}, say."
+            f"The name of a {what} is without a slash, which is a path between groups of a results file; got {checked!r}. "
+            f"Name it {checked.replace('/', '_')!r}, say."
         )
-    wrong = sorted({sign for sign in safe if not sign.isprintable()})
-    if wrong:
-        raise ValueError(
-            f"The name of a {what} holds characters that cannot be printed, {wrong}: {name!r}. Leave them out."
-        )
-    if (size := len(safe.encode())) > LONGEST:
-        raise ValueError(
-            f"The name of a {what} is {size} bytes long, and {LONGEST} are the most: {safe[:40]!r}... Shorten it."
-        )
-    return safe
-
-
-def safe_names(what: str, names: Iterable[str]) -> dict[str, str]:
-    """Each name as given -> the name as `check_name` returns it.
-
-    Raises:
-        ValueError: As `check_name`, and if two names become the same.
-    """
-    found: dict[str, str] = {}
-    given: dict[str, str] = {}
-    for name in names:
-        found[name] = safe = check_name(what, name)
-        other = given.setdefault(safe, name)
-        if other != name:
-            raise ValueError(
-                f"Two {what}s have one name: {other!r} and {name!r} are both {safe!r} in a file. Rename one of them."
-            )
-    return found
+    if not checked.strip("."):
+        raise ValueError(f"The name of a {what} is more than dots, which are folders; got {checked!r}. Rename it.")
+    return checked

@@ -1,12 +1,13 @@
 """What a model says of one target's rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from bmtl.targets.laws import Law, law_to_units
-from bmtl.targets.scaler import Scaler
+from bmtl.targets.scaler import Scaler, rounded_once
 from bmtl.targets.units import Units
 
 __all__ = ["Law", "Prediction"]
@@ -58,11 +59,69 @@ class Prediction:
             draws=self.draws[:, rows],
             mean=of(self.mean),
             probability=of(self.probability),
-            law=None if self.law is None else self.law.rows(rows),
+            law=None if self.law is None else self.law.rows(rows, self.rows),
             aleatoric=of(self.aleatoric),
             epistemic=of(self.epistemic),
             log_likelihood=None if self.log_likelihood is None else self.log_likelihood[:, rows],
             pit=of(self.pit),
+        )
+
+    def flatten(self, shape: tuple[int, ...]) -> Self:
+        """The prediction of the entries of rows, such as the pixels of images, as that of rows of their own.
+
+        Args:
+            shape: Of all entries, the rows first, such as ``(N, H, W)``; a field that is not by entry is left out.
+        """
+
+        def of(values: np.ndarray | None, leading: int) -> np.ndarray | None:
+            if values is None or values.shape[leading : leading + len(shape)] != shape:
+                return None
+            return values.reshape(*values.shape[:leading], -1, *values.shape[leading + len(shape) :])
+
+        law = None
+        if self.law is not None:
+            last = 1 + len(shape)  # the first axis of what is by entry
+            spread = {
+                name: np.broadcast_to(values, (len(values), *shape, *values.shape[last:]))
+                for name, values in self.law.parameters.items()
+            }
+            law = Law(self.law.name, {k: v.reshape(len(v), -1, *v.shape[last:]) for k, v in spread.items()})
+        count = int(np.prod(shape))
+        draws = of(self.draws, 1)
+        return replace(
+            self,
+            draws=np.empty((0, count)) if draws is None else draws,
+            mean=of(self.mean, 0),
+            probability=of(self.probability, 0),
+            law=law,
+            aleatoric=of(self.aleatoric, 0),
+            epistemic=of(self.epistemic, 0),
+            log_likelihood=of(self.log_likelihood, 1),
+            pit=of(self.pit, 0),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """The prediction of all rows of several parts, in as many draws; a field that a part lacks is left out.
+
+        Raises:
+            ValueError: If there is no part.
+        """
+        if not parts:
+            raise ValueError("There is no prediction to concatenate.")
+
+        def of(name: str, axis: int) -> np.ndarray | None:
+            values = [getattr(part, name) for part in parts]
+            return None if any(each is None for each in values) else np.concatenate(values, axis=axis)
+
+        laws = [part.law.full(part.rows) for part in parts if part.law is not None]
+        law = Law.of_rows(laws) if len(laws) == len(parts) else None
+        fewest = min(len(part.draws) for part in parts)
+        return cls(
+            np.concatenate([part.draws[:fewest] for part in parts], axis=1),
+            law=law,
+            log_likelihood=of("log_likelihood", 1),
+            **{name: of(name, 0) for name in ("mean", "probability", "aleatoric", "epistemic", "pit")},
         )
 
     def in_units(self, family: Units, scaler: Scaler, labels: np.ndarray | None = None) -> Self:
@@ -89,5 +148,7 @@ class Prediction:
             law=None if self.law is None else law_to_units(self.law, scaler),
             aleatoric=None if self.aleatoric is None else family.variance_to_units(self.aleatoric, scaler),
             epistemic=None if self.epistemic is None else family.variance_to_units(self.epistemic, scaler),
-            log_likelihood=None if density is None else density - family.log_volume(labels, scaler),
+            log_likelihood=None
+            if density is None
+            else rounded_once(np.subtract, density, family.log_volume(labels, scaler)),
         )

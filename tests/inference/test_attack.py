@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import bmtl
-from bmtl.inference.attack import fgsm, log_probabilities, robustness
+from bmtl.inference.attack import fgsm, robustness
+from bmtl.inference.log_probabilities import log_probabilities
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inputs import PerTask
 from bmtl.models import mlp

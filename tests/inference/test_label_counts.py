@@ -1,6 +1,7 @@
 """Labelled rows of a task: once for each row, over all sites, plates and turns of a loop."""
 
 import functools
+import math
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,21 @@ from torch.testing import assert_close
 
 import bmtl
 from bmtl.inference import TaskELBO
-from tests.inference.programs import NAN, Program, nothing
+from tests.inference.programs import (
+    N_DATA,
+    NAN,
+    Plate,
+    PlateGuide,
+    Program,
+    Sites,
+    SitesGuide,
+    batch,
+    double,
+    gradients,
+    nothing,
+    parameters_of,
+)
+from tests.inference.test_elbo import PARTICLES
 
 HALF_LOG_2PI = 0.9189385332046727
 FIRST = torch.tensor([0.0, 0.0, 0.0, NAN, NAN, NAN])
@@ -182,4 +197,129 @@ def test_counts_beyond_what_float16_holds():
 
     losses = TaskELBO().task_losses(model, nothing)
     assert losses.nll.dtype == torch.float16
-    assert_close(losses.counts, torch.tensor([1e6]))
+    assert losses.counts.tolist() == [1e6]
+
+
+# ---- Of whole programs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    pyro.clear_param_store()
+    with double():
+        yield
+
+
+@pytest.mark.parametrize("particles", PARTICLES.values(), ids=PARTICLES)
+@pytest.mark.parametrize("model", [Sites, Plate])
+def test_labels_are_counted_once_per_row_whatever_the_particles(model, particles):
+    program = model()
+    guide = {Sites: SitesGuide, Plate: PlateGuide}[model]()
+    losses = TaskELBO(**particles).task_losses(program, guide, *batch())
+    assert losses.labelled.tolist() == [6, 4, 2]
+    assert_close(losses.scales, torch.full((3,), N_DATA / 6))
+    assert_close(losses.counts, torch.tensor([6.0, 4.0, 2.0]) * N_DATA / 6)
+    assert losses.sizes == (N_DATA,) * 3
+
+
+def counted(model, *args):
+    losses = TaskELBO().task_losses(model, nothing, *(args or batch()))
+    return {
+        name: (losses.labelled[k].item(), round(losses.counts[k].item(), 9), losses.sizes[k])
+        for k, name in enumerate(losses.names)
+    }
+
+
+def test_what_counts_as_labelled():
+    def model(x, y):
+        with bmtl.task("plain"), pyro.plate("p1", len(x)):
+            pyro.sample("y1", dist.Normal(0.0, 1.0), obs=x[:, 0])
+        with bmtl.task("two sites, same rows"), pyro.plate("p2", 60, subsample=x):
+            pyro.sample("y2", dist.Normal(0.0, 1.0), obs=x[:, 0])
+            bmtl.observe("y2b", dist.Normal(0.0, 1.0), y["c"])
+        with bmtl.task("factor alone"), pyro.plate("p3", 60, subsample=x), poutine.mask(mask=~y["b"].isnan()):
+            pyro.factor("y3", -x[:, 0].square())
+        with bmtl.task("no label, penalty first"):
+            pyro.factor("penalty", torch.tensor(-1.0))
+            with pyro.plate("p4", 60, subsample=x):
+                bmtl.observe("y4", dist.Normal(0.0, 1.0), torch.full((6,), NAN))
+        with bmtl.task("no label, penalty last"):
+            with pyro.plate("p5", 60, subsample=x):
+                bmtl.observe("y5", dist.Normal(0.0, 1.0), torch.full((6,), NAN))
+            pyro.factor("penalty last", torch.tensor(-1.0))
+        with bmtl.task("masked away"), pyro.plate("p6", 60, subsample=x):
+            pyro.sample("y6", dist.Normal(0.0, 1.0).mask(False), obs=x[:, 0])
+        with bmtl.task("masked by a handler"), pyro.plate("p7", 60, subsample=x), poutine.mask(mask=False):
+            pyro.sample("y7", dist.Normal(0.0, 1.0), obs=x[:, 0])
+        with bmtl.task("weighted rows"), pyro.plate("p8", 60, subsample=x), poutine.scale(scale=torch.arange(1.0, 7.0)):
+            bmtl.observe("y8", dist.Normal(0.0, 1.0), y["b"])
+        with bmtl.task("events"), pyro.plate("p9", 60, subsample=x):
+            bmtl.observe("y9", dist.Normal(torch.zeros(3), 1.0).to_event(1), x)
+        with bmtl.task("deterministic"), pyro.plate("p10", 60, subsample=x):
+            pyro.deterministic("mean", x[:, 0])
+            bmtl.observe("y10", dist.Normal(0.0, 1.0), y["c"])
+        with bmtl.task("loop"):
+            for i in pyro.plate("p11", 60, subsample=torch.arange(5)):
+                pyro.sample(f"y11_{i}", dist.Normal(0.0, 1.0), obs=x[i, 0])
+        with bmtl.task("rows, then their mean"):
+            with pyro.plate("p12", 60, subsample=x):
+                pyro.sample("y12", dist.Normal(0.0, 1.0), obs=x[:, 0])
+            pyro.sample("y12_mean", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
+        with bmtl.task("single"):
+            pyro.sample("y13", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
+
+    assert counted(model) == {
+        "plain": (6, 6, 6),
+        "two sites, same rows": (6, 60, 60),
+        "factor alone": (4, 40, 60),
+        "no label, penalty first": (0, 0, 60),
+        "no label, penalty last": (0, 0, 60),
+        "masked away": (0, 0, 60),
+        "masked by a handler": (0, 0, 60),
+        "weighted rows": (4, 10 * (3 + 4 + 5 + 6), 60),
+        "events": (6, 60, 60),
+        "deterministic": (2, 20, 60),
+        "loop": (5, 60, 60),
+        "rows, then their mean": (6, 60, 60),
+        "single": (1, 1, 1),
+    }
+
+
+def test_factors_and_weights_in_a_task_plate():
+    def model(x, y):
+        with bmtl.task_plate(["a", "b"], dim=-2):
+            pyro.factor("penalty", torch.tensor([[-1.0], [-2.0]]))
+            with pyro.plate("rows", 60, subsample=x, dim=-1), poutine.scale(scale=torch.arange(1.0, 7.0)):
+                bmtl.observe("y", dist.Normal(0.0, 1.0), torch.stack([y["b"], torch.full((6,), NAN)]))
+
+    assert counted(model) == {"a": (4, 10 * (3 + 4 + 5 + 6), 60), "b": (0, 0, 60)}
+
+
+def test_a_task_without_an_observed_site_declares_no_number_of_data():
+    def model(x, y):
+        with bmtl.task("latent"):
+            pyro.sample("v", dist.Normal(0.0, 1.0))
+        with bmtl.task("seen"), pyro.plate("rows", 60, subsample=x):
+            bmtl.observe("y", dist.Normal(0.0, 1.0), y["a"])
+
+    def guide(x, y):
+        pyro.sample("v", dist.Normal(0.0, 2.0))
+
+    losses = TaskELBO("analytic").task_losses(model, guide, *batch())
+    assert losses.names == ("latent", "seen")
+    assert losses.sizes == (0, 60)
+    assert losses.counts.tolist() == [0, 60]
+    assert losses.nll[0] == 0
+    assert_close(losses.kl, torch.tensor([1.5 - math.log(2), 0.0]))
+
+
+def test_an_absent_task_has_no_loss_and_no_nan_reaches_a_gradient():
+    x, y = batch()
+    y["b"] = torch.full_like(y["b"], NAN)
+    model, guide = Sites(), SitesGuide()
+    losses = TaskELBO("analytic").task_losses(model, guide, x, y)
+    assert losses.nll[1] == 0
+    assert losses.labelled.tolist() == [6, 0, 2]
+    assert losses.kl[1] > 0  # its prior stays
+    found = gradients(losses.total, parameters_of(model, guide))
+    assert all(g.isfinite().all() for g in found.values())

@@ -9,11 +9,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
+from scipy import stats
 
 import bmtl
 from bmtl import distributions
 from bmtl.inference.draws import draw
 from bmtl.inference.simulation import simulated_ranks
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import JointNormal
 
 TASKS, ROWS, D = ("left", "right", "both"), 7, 2
 X = torch.linspace(-1, 2, ROWS, dtype=torch.float64)
@@ -271,3 +274,130 @@ def test_an_error_of_the_model_says_what_was_asked():
     with pytest.raises(TypeError, match="not subscriptable") as error:
         draw(model, lambda x: None, X)
     assert "labels are None then, and bmtl.observe(name, fn, None)" in error.value.__notes__[0]
+
+
+# ---- Joint sites -----------------------------------------------------------------------------------------------------
+
+JOINT = {
+    "normal": lambda f: dist.MultivariateNormal(torch.stack([f, 2 - f], -1), COVARIANCE),
+    "with marginals": lambda f: distributions.MultivariateNormal(torch.stack([f, 2 - f], -1), COVARIANCE),
+    "independent": lambda f: dist.Normal(torch.stack([f, 2 - f], -1), COVARIANCE.diagonal().sqrt()).to_event(1),
+    "masked": lambda f: dist.MultivariateNormal(torch.stack([f, 2 - f], -1), COVARIANCE).mask(f > 0),
+}
+
+
+def joint(family):
+    def model(x, y=None):
+        w = latent()
+        with bmtl.task("a+b"), pyro.plate("rows", 40, subsample=x):
+            pyro.sample("y_a+b", JOINT[family](x + w), infer={"components": ("a", "b")})
+
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize("family", JOINT)
+def test_components_of_a_joint_site_are_targets_with_their_marginals(family, batch_size):
+    """Each component's density, cdf and law are its own; the density of all labels is the joint one."""
+    y = {"a": torch.linspace(-1, 1, ROWS, dtype=X.dtype), "b": torch.linspace(2, 0, ROWS, dtype=X.dtype)}
+    found = draw(joint(family), guide, X, y, num_draws=4, batch_size=batch_size)
+    assert list(found.targets) == ["a", "b"]
+    w = found.posterior["w"][:, None]
+    x = X.numpy()
+    seen = x[None] + w > 0 if family == "masked" else np.ones((4, ROWS), dtype=bool)
+    total = stats.norm(0, 0.2).logpdf(found.posterior["w"])
+    covariance = COVARIANCE.numpy() * (1 if family != "independent" else np.eye(2))
+    values = np.stack([y["a"].numpy(), y["b"].numpy()], -1)
+    for s in range(4):
+        means = np.stack([x + w[s], 2 - x - w[s]], -1)
+        density = np.array(
+            [stats.multivariate_normal(m, covariance).logpdf(v) for m, v in zip(means, values, strict=True)]
+        )
+        total[s] += density[seen[s]].sum()
+    np.testing.assert_allclose(found.log_p, total, rtol=1e-6)
+    for i, (target, mean) in enumerate((("a", x + w), ("b", 2 - x - w))):
+        got = found.targets[target]
+        oracle = stats.norm(mean, covariance[i, i] ** 0.5)
+        np.testing.assert_allclose(got.mean, mean.mean(0))
+        np.testing.assert_allclose(got.aleatoric, covariance[i, i])
+        np.testing.assert_allclose(got.epistemic, mean.var(0), atol=1e-12)
+        np.testing.assert_allclose(got.log_likelihood, np.where(seen, oracle.logpdf(values[:, i]), np.nan), rtol=1e-6)
+        assert got.law.name == "student-t"
+        np.testing.assert_allclose(got.law.full().parameters["loc"], mean)
+        if family != "masked":
+            np.testing.assert_allclose(got.pit, oracle.cdf(values[:, i]).mean(0))
+
+
+def test_draws_of_a_joint_site_are_of_all_components_together():
+    """Their correlation is that of the noise, within four standard errors of 4,000 draws."""
+
+    def model(x, y=None):
+        with bmtl.task("a+b"), pyro.plate("rows", 2):
+            pyro.sample("y", JOINT["normal"](x), infer={"components": ["a", "b"]})
+
+    found = draw(model, lambda x: None, X[:2], num_draws=4000).targets
+    for row in range(2):
+        got = np.corrcoef(found["a"].draws[:, row], found["b"].draws[:, row])[0, 1]
+        assert abs(got - 0.3 / 0.5**0.5) < 4 / 4000**0.5
+
+
+def test_a_row_with_some_labels_counts_with_what_is_there():
+    y = {"a": torch.zeros(ROWS, dtype=X.dtype), "b": torch.ones(ROWS, dtype=X.dtype)}
+    y["a"][2], y["b"][4] = math.nan, math.nan
+    found = draw(joint("with marginals"), guide, X, y, num_draws=3)
+    assert np.isnan(found.targets["a"].log_likelihood).all(0).nonzero()[0].tolist() == [2]
+    assert np.isnan(found.targets["b"].log_likelihood).all(0).nonzero()[0].tolist() == [4]
+    only = draw(joint("with marginals"), guide, X, {"b": y["b"]}, num_draws=3)
+    prior = stats.norm(0, 0.2).logpdf(only.posterior["w"])
+    np.testing.assert_allclose(only.log_p, prior + np.nansum(only.targets["b"].log_likelihood, axis=1), rtol=1e-6)
+    assert only.targets["a"].log_likelihood is None
+
+
+def test_components_without_a_marginal_keep_their_moments_and_draws():
+    def model(x, y=None):
+        with pyro.plate("rows", ROWS):
+            fn = dist.Dirichlet(torch.stack([x.exp(), 1 + 0 * x], -1))
+            pyro.sample("y_parts", fn, infer={"components": ("a", "b")})
+
+    found = draw(model, lambda x: None, X, num_draws=5)
+    fn = dist.Dirichlet(torch.stack([X.exp(), 1 + 0 * X], -1))
+    for i, target in enumerate("ab"):
+        np.testing.assert_allclose(found.targets[target].mean, fn.mean[:, i])
+        np.testing.assert_allclose(found.targets[target].aleatoric, fn.variance[:, i])
+    np.testing.assert_allclose(found.targets["a"].draws + found.targets["b"].draws, 1.0)
+
+
+def test_components_that_do_not_fit_their_vectors_are_refused():
+    def model(x, y=None):
+        with pyro.plate("rows", ROWS):
+            pyro.sample("y_parts", JOINT["normal"](x), infer={"components": ("a", "b", "c")})
+
+    with pytest.raises(
+        ValueError, match=r"names the components \('a', 'b', 'c'\), and its values have the shape \(2,\)"
+    ):
+        draw(model, lambda x: None, X)
+
+
+def test_a_joint_site_is_simulated_by_component():
+    def fit(seed, x, y):
+        assert {name: tuple(values.shape) for name, values in y.items()} == {"a": (ROWS,), "b": (ROWS,)}
+        return guide
+
+    simulated_ranks(joint("normal"), fit, X, datasets=1, num_draws=5)
+
+
+def test_the_joint_likelihood_of_a_task_model_predicts_its_components():
+    """Without latents: each row's joint density, and marginals, at the model's own parameters."""
+    likelihood = JointNormal(2, components=("a", "b"))
+    with torch.no_grad():
+        likelihood.unknowns["log_variance"].scaled.copy_(torch.tensor([0.1, -0.1]))
+    model = TaskModel(mlp(1, (4,)), 4, {"a+b": likelihood}, ROWS).double()
+    y = {"a": torch.linspace(-1, 1, ROWS, dtype=X.dtype), "b": torch.ones(ROWS, dtype=X.dtype)}
+    y["b"][3] = math.nan
+    found = draw(model, model.guide(), X[:, None], y, num_draws=6)
+    assert list(found.targets) == ["a", "b"]
+    site = pyro.poutine.trace(model).get_trace(X[:, None]).nodes["y_a+b"]["fn"]
+    for i, target in enumerate("ab"):
+        oracle = stats.norm(site.loc[:, i].detach(), site.variance[:, i].detach().sqrt())
+        np.testing.assert_allclose(found.targets[target].log_likelihood[0], oracle.logpdf(y[target]), rtol=1e-6)
+        assert found.targets[target].draws.shape == (6, ROWS)

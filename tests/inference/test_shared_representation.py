@@ -6,12 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import nn
 from torch.testing import assert_close
 
 import bmtl
+from bmtl.inference import TaskELBO
 from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
-from tests.inference.programs import double, nothing
+from tests.inference.programs import Sites, SitesGuide, batch, double, nothing
 
 GEOMETRIES = ["full >> nash-mtl", "last-layer >> nash-mtl", "representation >> nash-mtl", "bayes-agg"]
 
@@ -153,5 +155,17 @@ def test_a_cached_representation_is_one_over_all_particles():
             with bmtl.task("a"), pyro.plate("rows", 8):
                 pyro.sample("y", dist.Normal(h.sum(-1), 1.0), obs=torch.zeros(8))
 
-    losses = bmtl.TaskELBO(num_particles=3).task_losses(Model(), nothing)
+    losses = TaskELBO(num_particles=3).task_losses(Model(), nothing)
     assert len(losses.marks.tensors) == 1
+
+
+def test_the_marked_tensors_of_all_particles_are_kept():
+    model, guide = Sites(), SitesGuide()
+    assert len(TaskELBO().task_losses(model, guide, *batch()).marks.tensors) == 1
+    assert len(TaskELBO(num_particles=3).task_losses(model, guide, *batch()).marks.tensors) == 3
+    for _ in range(2):  # the first run, which finds the nesting of plates, leaves no mark
+        elbo = TaskELBO(num_particles=3, vectorize_particles=True)
+        (h,) = elbo.task_losses(model, guide, *batch()).marks.tensors
+        assert h.shape == (3, 6, 2)
+    autoguide = AutoNormal(model)  # nor does the run that sets an autoguide up
+    assert len(TaskELBO().task_losses(model, autoguide, *batch()).marks.tensors) == 1

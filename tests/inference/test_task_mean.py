@@ -248,9 +248,9 @@ def test_after_each_epoch_the_estimates_are_exact_however_unevenly_the_batches_f
 def test_numbers_that_are_given_are_taken_as_they_are():
     batch = batch_counts([10.0, 10.0], [1.0, 2.0], [4.0, 4.0])
     for given, expected in ((7, [7.0, 7.0]), ({"a": 3, "b": 9, "c": 1}, [3.0, 9.0])):
-        numbers = NumbersOfData(given)
-        numbers.count(("a", "b"), batch)
-        assert numbers.labelled(("a", "b"), batch).tolist() == expected
+        numbers = NumbersOfData()
+        numbers.count(("a", "b"), batch, given)
+        assert numbers.labelled(("a", "b"), batch, given).tolist() == expected
 
 
 def test_a_task_that_a_batch_does_not_visit_keeps_its_number():

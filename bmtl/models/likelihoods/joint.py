@@ -97,9 +97,7 @@ class JointNormal(Likelihood):
     def observe(self, target: str, f: Tensor, values: Values, y: Tensor | None, objective: str) -> None:
         p = self.distribution(f, values)
         if y is None and self.components is not None:
-            for i, component in enumerate(self.components):
-                scale = p.scale_tril[..., i, :].norm(dim=-1)
-                observe(f"y_{component}", dist.Normal(p.loc[..., i], scale), None)
+            pyro.sample(f"y_{target}", p, infer={"components": self.components})  # type: ignore[arg-type]
         elif y is None or not self.trains_on_deviance:
             observe(f"y_{target}", p, y)
         else:

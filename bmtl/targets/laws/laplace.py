@@ -30,7 +30,7 @@ class LaplaceMixture(ContinuousMixture):
 
     @classmethod
     def to_units(cls, parameters: dict[str, np.ndarray], scaler: Scaler) -> dict[str, np.ndarray]:
-        return {"loc": scaler.inverse(parameters["loc"]), "scale": parameters["scale"] * scaler.std}
+        return {"loc": scaler.restored(parameters["loc"]), "scale": scaler.widened(parameters["scale"])}
 
     def scaled(self, factor: ArrayLike) -> Self:
         """The mixture with every component's scale times `factor`, a number or ``(N,)``; locations stay."""

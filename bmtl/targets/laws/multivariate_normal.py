@@ -21,7 +21,7 @@ class MultivariateNormalMixture:
 
     Args:
         loc: Means ``(S, N, d)``.
-        scale_tril: Lower Cholesky factors of the covariances ``(S, N, d, d)``; either of the first two axes may have size
+        scale_tril: Lower Cholesky factors of the covariances ``(S, N, d, d)``; of either, the first two axes may have size
             1 where they are the same for all.
 
     Raises:
@@ -38,21 +38,25 @@ class MultivariateNormalMixture:
             raise ValueError(
                 f"loc has shape {means.shape} and scale_tril {factors.shape}; expected (S, N, d) and (S, N, d, d)."
             )
-        if any(size not in (1, wanted) for size, wanted in zip(factors.shape, means.shape[:2], strict=False)):
-            raise ValueError(f"scale_tril has shape {factors.shape}, which does not broadcast to loc's {means.shape}.")
+        try:
+            shape = np.broadcast_shapes(means.shape[:2], factors.shape[:2])
+        except ValueError:
+            raise ValueError(
+                f"loc has shape {means.shape} and scale_tril {factors.shape}, whose first axes do not broadcast."
+            ) from None
         if np.isinf(means).any():
             raise ValueError("A loc is infinite; expected finite ones.")
         if (np.diagonal(factors, axis1=-2, axis2=-1) <= 0).any() or (np.triu(factors, 1) != 0).any():
             raise ValueError(
                 "A scale_tril has a diagonal that is not positive or entries above it; give lower Cholesky factors."
             )
-        self.loc, self.scale_tril = means, factors
+        self.loc, self.scale_tril = np.broadcast_to(means, (*shape, d)), factors
 
     @classmethod
     def to_units(cls, parameters: dict[str, np.ndarray], scaler: Scaler) -> dict[str, np.ndarray]:
         """Parameters of ``mean + std * y`` from those of y."""
         std = np.broadcast_to(scaler.std, parameters["loc"].shape[-1:])
-        return {"loc": scaler.inverse(parameters["loc"]), "scale_tril": parameters["scale_tril"] * std[:, None]}
+        return {"loc": scaler.restored(parameters["loc"]), "scale_tril": parameters["scale_tril"] * std[:, None]}
 
     @property
     def components(self) -> int:

@@ -85,10 +85,12 @@ def integral_of_spread(whole: OnAxis, low: np.ndarray, high: np.ndarray) -> np.n
     edges = np.concatenate([np.linspace(first, 0, pieces + 1), np.linspace(0, last, pieces + 1)[1:]])  # (9, N)
     row = np.tile(np.arange(whole.rows), 2 * pieces)
     left, right = edges[:-1].ravel(), edges[1:].ravel()
+    some = ~(left == right)  # none where the middle is an end; NaN stays
+    row, left, right = row[some], left[some], right[some]
     value = in_chunks(row, left, right)
     enough = ACCURACY * np.bincount(row, value, minlength=whole.rows)
     total = np.zeros(whole.rows)
-    for _ in range(50):  # halvings: then an interval is as short as numbers can tell
+    for _ in range(50):  # halvings: then an interval is at the resolution of the numbers
         half = (left + right) / 2
         halves = np.stack([in_chunks(row, left, half), in_chunks(row, half, right)])
         open_ = (np.abs(halves.sum(axis=0) - value) > enough[row]) | coarse(row, left, right)

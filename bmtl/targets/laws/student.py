@@ -33,8 +33,8 @@ def log_pdf(z: np.ndarray, df: ArrayLike) -> np.ndarray:
     normal, finite = _kinds(df)
     return _either(
         normal,
-        lambda: -(z**2) / 2 - HALF_LOG_PI - 0.5 * np.log(2),
-        lambda: -betaln(finite / 2, 0.5) - np.log(finite) / 2 - (finite + 1) / 2 * np.log1p(z**2 / finite),
+        lambda: -_half_square(z) - HALF_LOG_PI - 0.5 * np.log(2),
+        lambda: -betaln(finite / 2, 0.5) - np.log(finite) / 2 - (finite + 1) / 2 * _log_growth(z, finite),
     )
 
 
@@ -49,15 +49,6 @@ def variance(df: ArrayLike) -> np.ndarray:
 def first_below(z: np.ndarray, df: ArrayLike) -> np.ndarray:
     """``E[Z; Z <= z]`` at finite `z`, for df above 1."""
     return -_weighted(z, df)
-
-
-def second_below(z: np.ndarray, df: ArrayLike) -> np.ndarray:
-    """``E[Z^2; Z <= z]`` at finite `z`; infinite for df up to 2."""
-    normal, finite = _kinds(df)
-    above = np.where(finite > 2, finite - 2, 1)
-    ratio = np.where(normal, 1, np.where(finite > 2, finite / above, np.inf))
-    share = np.where(normal, 1, np.where(finite > 2, (finite - 1) / above, 0))
-    return ratio * cdf(z, df) - share * z * _weighted(z, df)
 
 
 def mean_distance(z: np.ndarray, df: ArrayLike) -> np.ndarray:
@@ -79,12 +70,29 @@ def half_mean_difference(df: ArrayLike) -> np.ndarray:
 def _weighted(z: np.ndarray, df: ArrayLike) -> np.ndarray:
     """``f(z) (df + z^2) / (df - 1)``; for the normal ``f(z)``."""
     normal, finite = _kinds(df)
-    density = np.exp(log_pdf(z, df))
-    return _either(normal, lambda: density, lambda: density * (finite + z**2) / (finite - 1))
+
+    def heavy() -> np.ndarray:  # the powers of 1 + z^2 / df are combined before exp
+        size = -betaln(finite / 2, 0.5) + np.log(finite) / 2 - (finite - 1) / 2 * _log_growth(z, finite)
+        return np.exp(size) / (finite - 1)
+
+    return _either(normal, lambda: np.exp(log_pdf(z, df)), heavy)
+
+
+def _half_square(z: np.ndarray) -> np.ndarray:
+    """``z^2 / 2``, infinite where that is too large."""
+    with np.errstate(over="ignore"):
+        return z**2 / 2
+
+
+def _log_growth(z: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """``log(1 + z^2 / df)``, also where the square is too large."""
+    size = np.abs(z)
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.where(size > 1e150, 2 * np.log(size) - np.log(df), np.log1p(z**2 / df))
 
 
 def _either(normal: np.ndarray, gaussian: Callable[[], np.ndarray], heavy: Callable[[], np.ndarray]) -> np.ndarray:
-    """What the one gives where it is normal and the other elsewhere, without computing what nobody asks for."""
+    """The one where it is normal and the other elsewhere; what is needed nowhere is not computed."""
     if normal.all():
         return gaussian()
     return np.where(normal, gaussian(), heavy()) if normal.any() else heavy()

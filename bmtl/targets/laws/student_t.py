@@ -1,6 +1,5 @@
 """A mixture of location-scale Student-t components, normal where the degrees of freedom are infinite."""
 
-from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -35,7 +34,7 @@ class StudentTMixture(ContinuousMixture):
 
     @classmethod
     def to_units(cls, parameters: dict[str, np.ndarray], scaler: Scaler) -> dict[str, np.ndarray]:
-        return parameters | {"loc": scaler.inverse(parameters["loc"]), "scale": parameters["scale"] * scaler.std}
+        return parameters | {"loc": scaler.restored(parameters["loc"]), "scale": scaler.widened(parameters["scale"])}
 
     def scaled(self, factor: ArrayLike) -> Self:
         """The mixture with every component's scale times `factor`, a number or ``(N,)``; locations stay."""
@@ -110,8 +109,8 @@ class StudentTMixture(ContinuousMixture):
             return super().half_difference()
         return self.by_rows(lambda part, _: _half_of_pairs(part), np.zeros(self.rows), held=20)
 
-    def moments_below(self, y: ArrayLike, about: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """``E[(Y - about)^k; Y <= y]`` for k = 1 and 2, each of the shape of `y`, which is finite.
+    def partial_mean(self, y: ArrayLike, about: ArrayLike) -> np.ndarray:
+        """``E[Y - about; Y <= y]`` of the shape of `y`, which is finite.
 
         Args:
             y: Bounds ``(..., N)``.
@@ -119,21 +118,12 @@ class StudentTMixture(ContinuousMixture):
         """
         centre = np.broadcast_to(np.asarray(about, dtype=float), (self.rows,))
 
-        def moment(order: int) -> Callable[..., np.ndarray]:
-            def of(part: Self, at: np.ndarray, about: np.ndarray) -> np.ndarray:
-                z, df = part._standardised(at)
-                loc, scale, _ = part.spread(at.ndim)
-                shift = loc - about
-                below, first = student.cdf(z, df), scale * student.first_below(z, df)
-                if order == 1:
-                    return np.asarray((shift * below + first).mean(axis=0))
-                second = scale**2 * student.second_below(z, df)
-                return np.asarray((shift**2 * below + 2 * shift * first + second).mean(axis=0))
+        def moment(part: Self, at: np.ndarray, about: np.ndarray) -> np.ndarray:
+            z, df = part._standardised(at)
+            loc, scale, _ = part.spread(at.ndim)
+            return np.asarray(((loc - about) * student.cdf(z, df) + scale * student.first_below(z, df)).mean(axis=0))
 
-            return of
-
-        values = self.labels(y)
-        return self.by_rows(moment(1), values, centre), self.by_rows(moment(2), values, centre)
+        return self.by_rows(moment, self.labels(y), centre)
 
     def _standardised(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``(y - loc) / scale`` and df, both ``(S, ..., N)``."""

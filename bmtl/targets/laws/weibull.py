@@ -33,7 +33,7 @@ class WeibullMixture(PositiveMixture):
     def to_units(cls, parameters: dict[str, np.ndarray], scaler: Scaler) -> dict[str, np.ndarray]:
         if (scaler.mean != 0).any():
             return super().to_units(parameters, scaler)
-        return parameters | {"scale": parameters["scale"] * scaler.std}
+        return parameters | {"scale": scaler.widened(parameters["scale"])}
 
     def component_mean(self) -> np.ndarray:
         return self.scale * gamma(1 + 1 / self.concentration)
@@ -51,7 +51,8 @@ class WeibullMixture(PositiveMixture):
     def component_log_prob(self, y: np.ndarray) -> np.ndarray:
         scale, k = self.spread(y.ndim)
         with np.errstate(divide="ignore", invalid="ignore"):
-            density = np.log(k / scale) + (k - 1) * np.log(y / scale) - self._hazard(y)
+            hazard = self._hazard(y)
+            density = np.where(np.isinf(hazard), -np.inf, np.log(k / scale) + (k - 1) * np.log(y / scale) - hazard)
         # At 0 the density is 0, 1 / scale or infinite, as the concentration is above, at or below 1.
         at_zero = np.where(k == 1, -np.log(scale), np.where(k > 1, -np.inf, np.inf))
         return np.where(y < 0, -np.inf, np.where(y == 0, at_zero, density))
@@ -89,4 +90,5 @@ class WeibullMixture(PositiveMixture):
     def _hazard(self, y: np.ndarray) -> np.ndarray:
         """The cumulative hazard ``(y / scale)^concentration``; 0 for y up to 0."""
         scale, k = self.spread(y.ndim)
-        return (np.maximum(y, 0) / scale) ** k
+        with np.errstate(over="ignore"):
+            return (np.maximum(y, 0) / scale) ** k

@@ -1,4 +1,4 @@
-"""A mixture of Poisson components with zeros besides."""
+"""A mixture of zero-inflated Poisson components."""
 
 from typing import ClassVar
 

@@ -324,8 +324,6 @@ def test_it_is_read_from_its_string_form():
         ("full >> bayes-agg", "bayes-agg is weighting and geometry in one, and full was chosen too"),
         ("bayes-agg >> representation", "and representation was chosen too: leave it out"),
         ("nash-mtl >> bayes-agg", "nash-mtl and bayes-agg are both a weighting"),
-        ("bayes-agg(power=-1.0)", "power is 0 or above, and -1.0 was given"),
-        ("bayes-agg(draws=1)", "2 draws or more, and draws=1 was given"),
     ],
 )
 def test_what_it_does_not_take(spec, message):

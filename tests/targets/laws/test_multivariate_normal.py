@@ -67,6 +67,18 @@ def test_a_change_of_units():
     assert law.rows(np.array([1, 2])).size == 2
 
 
+def test_means_may_be_common_to_draws_or_rows():
+    random = np.random.default_rng(0)
+    factors = np.tile(np.eye(2), (3, 4, 1, 1)) * np.exp(random.normal(size=(3, 4, 1, 1)))
+    for shape in ((1, 4, 2), (3, 1, 2), (1, 1, 2)):
+        loc = random.normal(size=shape)
+        common = MultivariateNormalMixture(loc, factors)
+        everywhere = MultivariateNormalMixture(np.broadcast_to(loc, (3, 4, 2)), factors)
+        assert (common.components, common.rows) == (3, 4)
+        np.testing.assert_array_equal(common.log_prob(np.zeros((4, 2))), everywhere.log_prob(np.zeros((4, 2))))
+        np.testing.assert_array_equal(common.mean(), everywhere.mean())
+
+
 def test_a_common_factor_is_that_of_every_row():
     shared = made(shared=True)
     law = Law("multivariate-normal", {"loc": shared.loc, "scale_tril": shared.scale_tril})
@@ -82,7 +94,7 @@ def test_a_common_factor_is_that_of_every_row():
     [
         (np.zeros((2, 3)), np.eye(2), "expected"),
         (np.zeros((2, 3, 2)), np.ones((2, 3, 3, 3)), "expected"),
-        (np.zeros((2, 3, 2)), np.tile(np.eye(2), (2, 4, 1, 1)), "does not broadcast"),
+        (np.zeros((2, 3, 2)), np.tile(np.eye(2), (2, 4, 1, 1)), "do not broadcast"),
         (np.full((1, 1, 2), np.inf), np.eye(2)[None, None], "infinite"),
         (np.zeros((1, 1, 2)), -np.eye(2)[None, None], "lower Cholesky"),
         (np.zeros((1, 1, 2)), np.ones((1, 1, 2, 2)), "lower Cholesky"),

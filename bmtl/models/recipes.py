@@ -196,8 +196,6 @@ def vmtl(
         )
     if "latent" not in given and (given.get("as_released") or given.get("encoder", "mlp") != "mlp"):
         given["latent"] = trunk().width  # there are no hidden layers to take it from
-    if "latent" not in given and (given.get("as_released") or given.get("encoder", "mlp") != "mlp"):
-        given["latent"] = trunk().width  # there are no hidden layers to take it from
     names = chosen(spec, likelihood)
     # The logits' scale is free already: a temperature would be one parameter twice.
     likelihoods = {name: likelihood_of(family, names[name]) for name, family in spec.targets.items()}
@@ -220,9 +218,6 @@ def vmtl(
         **given,
     )
     return model, model.guide()
-
-
-vmtl.own_rows = True  # type: ignore[attr-defined]
 
 
 vmtl.own_rows = True  # type: ignore[attr-defined]

@@ -271,6 +271,10 @@ def test_labels_in_units_are_what_standardised_ones_are(noise):
         assert theirs.noise_from_validation
         theirs.set_noise({"a": 3.0})
         np.testing.assert_allclose(bmtl.draw(theirs, theirs.guide(), x).targets["a"].aleatoric, 9.0, rtol=1e-5)
+        theirs.calibrate(theirs.guide(), x, raw)
+        drawn = bmtl.draw(theirs, theirs.guide(), x).targets["a"]
+        residual = raw["a"][3:].numpy() - drawn.mean[3:]
+        np.testing.assert_allclose(drawn.aleatoric, np.mean(residual**2), rtol=1e-4)
 
 
 # ---- Where it starts -------------------------------------------------------------------------------------------------

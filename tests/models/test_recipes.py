@@ -128,18 +128,16 @@ def test_deterministic_programs_say_what_is_left_to_fit_and_fit_it():
     for options in ({}, {"dropout": 0.1}):
         model, guide = build("homoscedastic", noise="fixed", likelihood={"visits": "negative-binomial"}, **options)
         assert model.noise_from_validation
-        before = {name: dict(of._current()) for name, of in model.likelihoods.items() if of.noise == "fixed"}
-        before = {name: {k: v.clone() for k, v in values.items()} for name, values in before.items() if name != "grade"}
+        fixed = {name: of for name, of in model.likelihoods.items() if of.needs_calibration}
+        assert set(fixed) == {"price", "limit", "visits", "days", "forces"}
+        before = {name: {k: v.clone() for k, v in of._current().items()} for name, of in fixed.items()}
         state = torch.get_rng_state()
         model.calibrate(guide, x, y, num_draws=3)
         assert torch.equal(state, torch.get_rng_state())
         assert model.training
-        moved = {
-            n
-            for n, values in before.items()
-            if any(not torch.equal(v, model.likelihoods[n]._current()[k]) for k, v in values.items())
-        }
-        assert moved == {"price", "limit", "visits", "days", "forces"}
+        for name, values in before.items():
+            after = fixed[name]._current()
+            assert any(not torch.equal(value, after[k]) for k, value in values.items()), name
     assert not build("homoscedastic")[0].noise_from_validation
     assert not build("evidential")[0].noise_from_validation
 

@@ -1,6 +1,5 @@
 """A trunk with dropout that never stops: Gal & Ghahramani (2016)."""
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -8,7 +7,6 @@ from torch import nn
 
 from bmtl.models.networks.dropout import dropout_layers
 from bmtl.models.representations.deterministic import Deterministic
-from bmtl.models.rows import Rows
 
 
 class MCDropout(Deterministic):
@@ -34,6 +32,6 @@ class MCDropout(Deterministic):
         super().__init__(trunk, width)
         dropout_layers(trunk)  # raises
 
-    def guide(self, groups: Iterable[Rows]) -> None:
+    def guide_first(self) -> None:
         for layer in dropout_layers(self.trunk):
             layer.noise()

@@ -4,7 +4,7 @@ An MLP (64-512-512-512, batch 128) and a CNN (three convolutions and a linear la
 are trained with Adam on K squared errors, one thread. All contestants take turns, so a drift of the machine's speed hits
 them alike; T is the median step time over that of a plain PyTorch loop with summed losses. Run:
 
-    python benchmarks/balancers.py [--rounds 30] [--json balancers.json] [--networks mlp cnn] [--tasks 3 11 40]
+    python benchmarks/balancers.py [--rounds 30] [--json balancers.json] [--networks mlp cnn] [--tasks 3 11 40] [--quick]
 """
 
 import argparse
@@ -157,7 +157,10 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["mlp", "cnn"], choices=sorted(WIDTHS))
     parser.add_argument("--tasks", nargs="+", type=int, default=[3, 11, 40])
     parser.add_argument("--json", help="file for the medians in milliseconds")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.networks, options.tasks = 1, ["mlp"], [3]
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, torchjd {version('torchjd')}, one thread")
     columns = [(kind, tasks) for kind in options.networks for tasks in options.tasks]

@@ -4,7 +4,7 @@ A regression with a Bayesian head is drawn S times for N labelled rows, in a pro
 are taken after each part, above what the imports and a small run of the same take; the small run has the shapes of nothing
 that is counted. The column "B" is the peak in bytes per draw, row and target. Run:
 
-    python benchmarks/draws_memory.py [--rows 100000] [--draws 100] [--targets 1] [--batch 0] [--json draws_memory.json]
+    python benchmarks/draws_memory.py [--rows 100000] [--draws 100] [--targets 1] [--batch 0] [--json FILE] [--quick]
 """
 
 import argparse
@@ -32,7 +32,8 @@ def measure(rows: int, draws: int, targets: int, batch: int | None) -> dict[str,
     import bmtl
     from bmtl.datasets import MultiTaskData
     from bmtl.evaluation.results import write
-    from bmtl.models import Homoscedastic, mlp
+    from bmtl.models import BayesianHeads, TaskModel, mlp
+    from bmtl.models.likelihoods import Gaussian
 
     torch.set_num_threads(1)
     names = [f"t{k}" for k in range(targets)]
@@ -45,9 +46,8 @@ def measure(rows: int, draws: int, targets: int, batch: int | None) -> dict[str,
             {name: 3 + 2 * random.normal(size=count + 20) for name in names},
             {"train": range(10), "val": range(10, 20), "test": range(20, count + 20)},
         )
-        model = Homoscedastic(
-            mlp(4, (8,)), 8, dict.fromkeys(names, "regression"), count, noise="latent", head="bayesian"
-        )
+        likelihoods = {name: Gaussian("latent") for name in names}
+        model = TaskModel(mlp(4, (8,)), 8, likelihoods, count, head=BayesianHeads)
         x, y = data.tensors("test")
         levels = [peak()]
         drawn = bmtl.draw(model, model.guide(), x, y, num_draws=times, batch_size=batch)
@@ -70,8 +70,11 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=1)
     parser.add_argument("--batch", type=int, default=0, help="rows at a time; 0 for all")
     parser.add_argument("--json", help="file for the peaks in bytes")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick:
+        options.rows, options.draws = 1_000, 10
     if options.one:
         print(json.dumps(measure(options.rows, options.draws, options.targets, options.batch or None)))
         return

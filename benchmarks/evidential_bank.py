@@ -3,9 +3,9 @@
 20 splits times 30 settings (learning rate, regulariser) of MT-ENet on rows of the size of the UCI set "energy": 691 rows
 of 8 features, 50 units, batches of 32. The bank trains all of them. One by one, a few are trained for a few epochs
 (`BalancedSVI`, the steps alone) and the time is scaled up to all networks and epochs, since it is the same for each. Both
-take turns in one process with one thread. Seconds are the processor's; the bank's by the clock stand beside them.
+take turns in one process with one thread. Seconds are the processor's; the bank's by the clock are given too.
 
-Run: python benchmarks/evidential_bank.py [--splits 20] [--settings 30] [--epochs 40] [--alone 3] [--json FILE]
+Run: python benchmarks/evidential_bank.py [--splits 20] [--settings 30] [--epochs 40] [--alone 3] [--json FILE] [--quick]
 """
 
 import argparse
@@ -19,7 +19,8 @@ import torch
 import bmtl
 from bmtl.datasets import Batches
 from bmtl.inference import Bank
-from bmtl.models import EvidentialRegression, mlp
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Evidential
 
 ROWS, FEATURES, WIDTH, BATCH = 691, 8, 50, 32
 TURNS = 2  # in which the ones and the others are timed
@@ -32,7 +33,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--alone", type=int, default=3, help="networks trained one by one, for an epoch each turn")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.splits, options.settings, options.epochs, options.alone = 2, 2, 2, 1
     torch.set_num_threads(1)
 
     random = torch.Generator().manual_seed(0)
@@ -95,10 +99,10 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def program(seed: int, regulariser: float) -> EvidentialRegression:
+def program(seed: int, regulariser: float) -> TaskModel:
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(FEATURES, (WIDTH,), generator=generator)
-    return EvidentialRegression(trunk, WIDTH, ("y",), ROWS, regulariser=regulariser, generator=generator)
+    return TaskModel(trunk, WIDTH, {"y": Evidential(regulariser=regulariser)}, ROWS, generator=generator)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Each configuration trains for a few steps in a process of its own, and its peak 
 imports and the first small step of torch take. `full` holds the K x P gradients once; the others hold nothing of that size.
 The column "P" is the peak in units of P numbers of float32: 1 for the parameters, 1 for their gradients. Run:
 
-    python benchmarks/memory.py [--tasks 40] [--parameters 10e6] [--steps 3] [--json memory.json]
+    python benchmarks/memory.py [--tasks 40] [--parameters 10e6] [--steps 3] [--json memory.json] [--quick]
 """
 
 import argparse
@@ -82,8 +82,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--specs", nargs="+", default=SPECS)
     parser.add_argument("--json", help="file for the peaks in bytes")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick:
+        options.tasks, options.parameters, options.steps, options.specs = 3, 1e4, 1, SPECS[:1]
     if options.one:
         print(measure(options.one, options.tasks, options.parameters, options.steps))
         return

@@ -1,11 +1,11 @@
 """What scores of a million predictions cost, here and in other libraries, in one run.
 
 ECE from PIT values, concordance index with and without ties, CRPS of Student-t and normal predictives and of draws, in one
-thread. All take turns, so that a drift of the machine's speed hits them alike; the least of the rounds counts. Scores stand
-beside the times: they agree, but for uncertainty-toolbox's ECE, whose levels are others. A library that is not installed is
+thread. All take turns, so that a drift of the machine's speed hits them alike; the least of the rounds counts. Scores are
+printed with the times: they agree, but for uncertainty-toolbox's ECE, whose levels are others. A library that is not installed is
 left out; one that compares all pairs of rows is given a thousand, and the table says so. Run:
 
-    python benchmarks/metrics.py [--rows 1000000] [--rounds 3] [--json metrics.json]
+    python benchmarks/metrics.py [--rows 1000000] [--rounds 3] [--json metrics.json] [--quick]
 """
 
 import argparse
@@ -143,7 +143,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", help="file for seconds and scores")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.rows, options.rounds = 1_000, 1
     random, rows = np.random.default_rng(0), options.rows
     kinds = {
         "ECE": lambda: calibration(random, rows),

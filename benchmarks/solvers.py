@@ -7,7 +7,7 @@ own equation or optimality conditions, relative, and the same for both; "-" wher
 Nash-MTL, UPGrad and DualProj need packages of their own (cvxpy, clarabel, ecos; quadprog, qpsolvers) and are left out
 without them. Run:
 
-    python benchmarks/solvers.py [--seconds 15] [--tasks 3 11 40] [--json solvers.json]
+    python benchmarks/solvers.py [--seconds 15] [--tasks 3 11 40] [--json solvers.json] [--quick]
 """
 
 import argparse
@@ -152,7 +152,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="for all sizes together")
     parser.add_argument("--tasks", nargs="+", type=int, default=[3, 11, 40])
     parser.add_argument("--json", help="file for the numbers behind the table")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.seconds, options.tasks = 0.0, [3]
     torch.set_num_threads(1)
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cvxpy's, about how problems are posed

@@ -3,7 +3,7 @@
 One Bayesian multi-task classifier (a shared encoder; each task's head has independent normal weights, KL in closed form)
 is trained on one batch in memory four ways: by hand, by `pyro.infer.SVI`, and by `BalancedSVI` (EW), the two Pyro programs
 with a task plate or with one tagged site a task. All take turns in one process with one thread; the table gives medians
-and ratios of one run. Run: python benchmarks/svi_overhead.py
+and ratios of one run. Run: python benchmarks/svi_overhead.py [--quick]
 """
 
 import argparse
@@ -167,12 +167,15 @@ def measure(size: str, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="steps of each contestant (a fifth at the large size)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
+    options = parser.parse_args()
+    rounds = 1 if options.quick else options.rounds
+    sizes = ["tiny"] if options.quick else list(SIZES)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, pyro {pyro.__version__}, one thread, medians of {rounds} interleaved steps")
-    print("sizes (tasks, rows, features, width, classes):", SIZES)
-    results = {size: measure(size, rounds if size != "large" else max(rounds // 5, 10)) for size in SIZES}
-    print(f"\n{'':18}" + "".join(f"{size + ' ms':>10}{'/ torch':>9}" for size in SIZES))
+    print("sizes (tasks, rows, features, width, classes):", {size: SIZES[size] for size in sizes})
+    results = {size: measure(size, rounds if size != "large" else max(rounds // 5, 10)) for size in sizes}
+    print(f"\n{'':18}" + "".join(f"{size + ' ms':>10}{'/ torch':>9}" for size in sizes))
     for name in results["tiny"]:
         cells = (f"{r[name]:10.2f}{r[name] / r['plain torch']:9.2f}" for r in results.values())
         print(f"{name:18}" + "".join(cells))

@@ -4,7 +4,7 @@ Four tasks, 65 classes, 512 latents, batches of 1,040 rows and 10 samples of (z,
 released code, one tensor of samples x rows x classes x latents alone would hold 1,384 MB; drawn in logit space, nothing of
 that size is made. Steps run in a process of their own; the figure is the peak of resident memory above the imports. Run:
 
-    python benchmarks/vmtl_memory.py [--inputs 512] [--steps 5] [--sampling logits] [--limit 500] [--json vmtl_memory.json]
+    python benchmarks/vmtl_memory.py [--inputs 512] [--steps 5] [--sampling logits] [--limit 500] [--json FILE] [--quick]
 
 With `--limit` (MB) the exit status is 1 above it.
 """
@@ -31,6 +31,8 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
     import torch
 
     import bmtl
+    from bmtl.inputs import PerTask
+    from bmtl.models.likelihoods import Categorical
     from bmtl.models.vmtl import vmtl_preset
 
     torch.set_num_threads(1)
@@ -38,12 +40,12 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
     def train(tasks: int, inputs: int, classes: int, latent: int, rows: int, batch: int, steps: int) -> float:
         generator = torch.Generator().manual_seed(0)
         names = [f"t{t}" for t in range(tasks)]
-        x = {name: torch.randn(rows, inputs, generator=generator) for name in names}
+        x = PerTask({name: torch.randn(rows, inputs, generator=generator) for name in names})
         y = {name: torch.arange(rows) % classes for name in names}
         model = vmtl_preset(
             "VMTL",
             inputs,
-            dict.fromkeys(names, classes),
+            {name: Categorical(classes, "fixed") for name in names},
             rows,
             encoder="linear",
             latent=latent,
@@ -58,9 +60,8 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
         loss = 0.0
         for _ in range(steps):
             picked = {name: torch.randint(rows, (batch // tasks,), generator=generator) for name in names}
-            record = svi.step(
-                {name: x[name][picked[name]] for name in names}, {name: y[name][picked[name]] for name in names}
-            )
+            batch_x = PerTask({name: x[name][rows] for name, rows in picked.items()})
+            record = svi.step(batch_x, {name: y[name][rows] for name, rows in picked.items()})
             loss = float(record.losses.mean())
         return loss
 
@@ -77,8 +78,11 @@ def main() -> None:
     parser.add_argument("--sampling", choices=("logits", "weights"), default="logits")
     parser.add_argument("--limit", type=float, help="in MB")
     parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick:
+        options.inputs, options.steps = 8, 1
     if options.one:
         print(json.dumps(measure(options.inputs, options.steps, options.sampling)))
         return

@@ -5,7 +5,7 @@ predictions of the test rows by 10 samples, all at once, over BMTL's, and over t
 turns in one process with one thread; the table gives medians of one run. Four tasks, by default of the paper's sizes
 (Office-Home's) with its encoder. Run:
 
-    python benchmarks/vmtl_time.py [--rounds 10] [--json FILE]
+    python benchmarks/vmtl_time.py [--rounds 10] [--json FILE] [--quick]
     python benchmarks/vmtl_time.py --encoder linear --inputs 800 --latent 64 --classes 10 --rows 40     # Office-Caltech10's
 """
 
@@ -22,6 +22,8 @@ import torch
 
 import bmtl
 from bmtl.inference.log_probabilities import log_probabilities
+from bmtl.inputs import PerTask
+from bmtl.models.likelihoods import Categorical
 from bmtl.models.vmtl import VMTL, vmtl_preset
 
 TASKS, SAMPLES = 4, (1, 10, 50, 100)
@@ -48,15 +50,15 @@ def measure(
     """Seconds of a training iteration and of predictions, by contestant."""
     generator = torch.Generator().manual_seed(0)
     names = [f"t{t}" for t in range(TASKS)]
-    x = {name: torch.randn(rows, inputs, generator=generator) for name in names}
+    x = PerTask({name: torch.randn(rows, inputs, generator=generator) for name in names})
     y = {name: torch.arange(rows) % classes for name in names}
-    test = {name: torch.randn(250, inputs, generator=generator) for name in names}
+    test = PerTask({name: torch.randn(250, inputs, generator=generator) for name in names})
 
     def model(preset: str, **switches: Any) -> VMTL:
         return vmtl_preset(
             preset,
             inputs,
-            dict.fromkeys(names, classes),
+            {name: Categorical(classes, "fixed") for name in names},
             rows,
             encoder=encoder,
             latent=latent,
@@ -111,7 +113,11 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=65)
     parser.add_argument("--rows", type=int, default=260, help="of each task's batch")
     parser.add_argument("--json", help="file for the seconds")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.encoder, options.inputs, options.latent = 1, "linear", 8, 4
+        options.classes, options.rows = 2, 8
     torch.set_num_threads(1)
     sizes = {name: getattr(options, name) for name in ("encoder", "inputs", "latent", "classes", "rows")}
     training, inference = measure(options.rounds, **sizes)

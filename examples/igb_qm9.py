@@ -102,7 +102,7 @@ def main():
     for rate in rates:
         trained.run([Cell(m, seed) for m in methods for seed in range(1, seeds) if chosen[m.name] == rate], rate)
     trees = {(m.name, seed): trained.read(Cell(m, seed), chosen[m.name]) for m in methods for seed in range(seeds)}
-    seconds = step_seconds(data, methods, budget)
+    seconds = step_seconds(data, methods, budget, steps=3 if options.quick else 40)
     scores = comparison.compare(trees, baseline="stl", reference="ew", step_seconds=seconds)
     frame = table(scores, chosen, validation, training_time(trees))
     frame.to_csv(options.out / "table.csv")

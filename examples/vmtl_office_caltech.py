@@ -397,10 +397,17 @@ def relations(plan, proportion):
         for _ in range(plan.steps * (1 + 3 * len(models))):
             svi.step(x, y)
         models.append(model)
-    x, _ = data.tensors_by_task("test")
-    drawn = bmtl.draw(model, model.guide(), x, num_draws=400, sites=["alpha_w", "alpha_z"])
-    named = {"method": "VMTL on VBMTL's posteriors", "configuration": asked}
-    tree = results_tree(data, drawn, model=model, attributes=named)
+    few = PerTask({task: part[:1] for task, part in x.items()})
+    drawn = bmtl.draw(model, model.guide(), few, num_draws=400, sites=["alpha_w", "alpha_z"])
+    shares = model.tree_extras(drawn.posterior)
+    tree = results.to_datatree(
+        {},
+        {},
+        posterior={**drawn.posterior, **{name: share.values for name, share in shares.items()}},
+        dims={name: share.dims for name, share in shares.items()},
+        coords=shares["relatedness_w"].coords,
+        attributes={"method": "VMTL on VBMTL's posteriors", "configuration": asked},
+    )
     results.write(tree, results.check_writable(file.parent) / file.name)
     return tree
 

@@ -65,15 +65,17 @@ KINDS = {  # kind of the targets, features, rows of a task
 
 
 class Effort(NamedTuple):
-    """Steps of SVI in each part, and chains, warm-up and draws of NUTS."""
+    """Steps of SVI in each part; chains, warm-up and draws of NUTS; draws that truths are ranked among; draws of shares."""
 
     exactness: int
     nuts: tuple[int, int, int]
     calibration: int
     relations: int
+    ranked: int = 99
+    shares: int = 400
 
 
-FULL, QUICK = Effort(1500, (2, 500, 2000), 300, 300), Effort(30, (2, 20, 30), 10, 20)
+FULL, QUICK = Effort(1500, (2, 500, 2000), 300, 300), Effort(5, (2, 8, 10), 2, 4, 19, 20)
 
 
 def main():
@@ -283,7 +285,7 @@ def calibration(options):
 
     found = {}
     for name, fit in zip(FITS, (joint, diagonal), strict=True):
-        found[name] = simulated_ranks(model, fit, x, datasets=options.datasets, num_draws=99, seed=1)
+        found[name] = simulated_ranks(model, fit, x, datasets=options.datasets, num_draws=options.effort.ranked, seed=1)
         tested = rank_calibration(found[name].ranks, found[name].num_draws, found[name].errors)
         least = {test: float(tested[f"p_{test}"].min()) for test in ("uniform", "symmetric", "spread")}
         widths = tested["width"].values
@@ -298,19 +300,19 @@ def calibration(options):
 
 def histograms(found, bins=10):
     """Ranks of each weight under both guides, and what 99 % of the counts of uniform ranks lie in."""
-    entries = list(found[FITS[0]].ranks)
+    entries, places = list(found[FITS[0]].ranks), found[FITS[0]].num_draws + 1
     with styled():
         figure = Figure(figsize=(7, 5.4), layout="constrained")
         panels = figure.subplots(len(ROWS), FEATURES, sharex=True, sharey=True)
         for (t, h), panel in np.ndenumerate(panels):
             entry = entries[t * FEATURES + h]
             for name, colour in zip(FITS, COLOURS, strict=False):
-                counts = np.bincount(found[name].ranks[entry], minlength=100).reshape(bins, -1).sum(1)
-                panel.stairs(counts, np.linspace(0, 100, bins + 1), color=colour, linewidth=1.5)
+                counts = np.bincount(found[name].ranks[entry], minlength=places).reshape(bins, -1).sum(1)
+                panel.stairs(counts, np.linspace(0, places, bins + 1), color=colour, linewidth=1.5)
             low, high = stats.binom.interval(0.99, counts.sum(), 1 / bins)
             panel.axhspan(low, high, color="#BBBBBB", alpha=0.5, linewidth=0, zorder=0)
             panel.set_title(f"Task {list(ROWS)[t]}, weight {h + 1}", loc="left", fontsize=9)
-        figure.supxlabel("Rank of the truth among 99 draws", fontsize=9)
+        figure.supxlabel(f"Rank of the truth among {places - 1} draws", fontsize=9)
         figure.supylabel("Data sets", fontsize=9)
         handles = [Line2D([], [], color=colour, label=name) for name, colour in zip(FITS, COLOURS, strict=False)]
         handles.append(Patch(color="#BBBBBB", alpha=0.5, linewidth=0, label="99 % of uniform counts"))
@@ -415,7 +417,7 @@ def relations(options):
     x, y = clustered(kind, *sizes, seed=0)
     model = learnt(x, y, kind, steps, "fitted")
     few = PerTask({task: part[:1] for task, part in x.items()})
-    drawn = bmtl.draw(model, model.guide(), few, num_draws=400, sites=["alpha_w"])
+    drawn = bmtl.draw(model, model.guide(), few, num_draws=options.effort.shares, sites=["alpha_w"])
     share = model.tree_extras(drawn.posterior)["relatedness_w"]
     tree = results.to_datatree(
         {},

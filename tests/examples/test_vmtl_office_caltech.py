@@ -11,7 +11,9 @@ def root(root_with):
 
 
 def test_the_quick_run_and_its_resumption(example, start, root, monkeypatch, tmp_path):
-    monkeypatch.setattr(example, "PENALTIES", (10.0,))  # logistic regressions are fitted in every report
+    scales = {name: example.SCALES[name] for name in ("sqrt x10", "counts")}
+    for grid, values in (("SCALES", scales), ("DROPOUTS", (0.0,)), ("PENALTIES", (10.0,))):
+        monkeypatch.setattr(example, grid, values)
     arguments = ("--root", root, "--out", tmp_path, "--quick")
     text = start(*arguments)
     assert (tmp_path / "table.md").read_text() in text

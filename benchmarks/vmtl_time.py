@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import bmtl
-from bmtl.inference.attack import log_probabilities
+from bmtl.inference.log_probabilities import log_probabilities
 from bmtl.models.vmtl import VMTL, vmtl_preset
 
 TASKS, SAMPLES = 4, (1, 10, 50, 100)

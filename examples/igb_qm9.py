@@ -1,6 +1,7 @@
 """Table 2 of the IGB paper (Dai et al. 2023) on 12,000 molecules: loss and gradient balancers on eleven tasks of QM9.
 
 Run: python examples/igb_qm9.py --root ../shared/data [--out runs/igb_qm9] [--quick] [--jobs N] [--epochs E] [--seeds 3]
+                                [--methods si,igb-v1,igb-v2,...] [--rates 1e-3,5e-4,1e-4]
 
 As in the paper: standardised targets, Adam, learning rate from {1e-3, 5e-4, 1e-4} chosen for each method by delta_m on
 validation (with seed 0), ReduceLROnPlateau. Not as in the paper: 10,000 / 1,000 / 1,000 molecules and a 256-256 network on
@@ -31,7 +32,8 @@ from bmtl.datasets import load
 from bmtl.datasets.qm9_12k import FILE, SPLIT, SPLIT_SEED
 from bmtl.datasets.qm9_mini import UNITS
 from bmtl.evaluation import comparison, results
-from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_errors
+from bmtl.evaluation.markdown_tables import markdown_table
+from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_scores
 
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
 RATES = (1e-3, 5e-4, 1e-4)
@@ -42,6 +44,8 @@ FIXED = {"noise": "fixed"}  # trained at unit variance
 METHODS = [
     Method("stl", options=FIXED, single_task=True),
     *(Method(name, name, options=FIXED) for name in ("ew", "rlw", "dwa", "uw", "si", "igb-v1", "igb-v2")),
+    Method("igb-v2 sampled", "igb-v2(explore=1)", options=FIXED),
+    Method("rlw+si", "rlw(phi='log')", options=FIXED),
     *(Method(name, name, options=FIXED) for name in ("mgda", "pcgrad")),
     Method("cagrad", "cagrad(c=0.4)", options=FIXED),
     *(Method(name, name, options=FIXED) for name in ("imtl-g", "nash-mtl")),
@@ -70,17 +74,19 @@ PAPER = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help=f"folder that holds {FILE}")
+    parser.add_argument("--root", help=f"folder that holds {FILE}; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/igb_qm9"))
     parser.add_argument("--quick", action="store_true", help="shows that everything runs, not how well")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--methods", help="names of the table's rows, separated by commas; all by default")
+    parser.add_argument("--rates", help="learning rates to choose from, separated by commas")
     options = parser.parse_args()
     seeds = options.seeds or (1 if options.quick else 3)
-    rates = RATES[:1] if options.quick else RATES
+    rates = tuple(map(float, options.rates.split(","))) if options.rates else RATES[:1] if options.quick else RATES
     budget = replace(BUDGET, epochs=options.epochs or (2 if options.quick else BUDGET.epochs))
-    methods = [method for method in METHODS if not options.quick or method.name in QUICK]
+    methods = named(options.methods.split(",") if options.methods else QUICK if options.quick else None)
     if importlib.util.find_spec("stable_baselines3") is None:
         print("igb-v2 is left out: it needs stable-baselines3 (pip install 'bmtl[rl]').")
         methods = [method for method in methods if "igb-v2" not in method.balancer]
@@ -106,6 +112,15 @@ def main():
     print(
         f"Wrote {options.out}/table.csv and {options.out}/table.md; runs: {options.out}/lr-<rate>/<method>/seed-<n>/."
     )
+
+
+def named(names):
+    """The methods of these names, with those that delta_m and T are relative to; all for None."""
+    known = {method.name: method for method in METHODS}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        sys.exit(f"Error: no row is called {unknown[0]!r}; there are {', '.join(known)}.")
+    return [method for name, method in known.items() if names is None or name in {"stl", "ew", *names}]
 
 
 class Grid:
@@ -135,7 +150,7 @@ class Grid:
 def choose(methods, rates, trained):
     """Each method's learning rate by its delta_m on validation, in percent, which is given too."""
     errors = {
-        (m.name, rate): np.array(list(validation_errors(trained.read(Cell(m, 0), rate)).values()))  # (K,)
+        (m.name, rate): np.array(list(validation_scores(trained.read(Cell(m, 0), rate)).values()))  # (K,)
         for m in methods
         for rate in rates
     }
@@ -212,25 +227,16 @@ def report(frame, seeds, budget, data):
             "delta_m: mean relative change of MAE against STL, on test; lower is better. T: training time over EW's. "
             "Paper: Dai et al. 2023, Table 2 (110,000 molecules, graph network).",
             "",
-            *markdown(header, overall),
+            markdown_table(header, *overall),
             "",
             f"Rank correlation of delta_m with the paper's over {len(both)} methods (Spearman): {agreement:+.2f}.",
             "",
             "Mean absolute error on test. u0, u298, h298 and g298 are all but one task.",
             "",
-            *markdown(["method", *(f"{task} [{unit}]" for task, unit in UNITS.items())], errors),
+            markdown_table(["method", *(f"{task} [{unit}]" for task, unit in UNITS.items())], *errors),
             "",
         ]
     )
-
-
-def markdown(header, rows):
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]  # numbers to the right
-    return [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in [header, rules, *rows]
-    ]
 
 
 def with_spread(mean, deviation):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,8 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_MOST_COLUMNS = 5  # of means with errors, on a terminal of 80
-
 console = Console()
 errors = Console(stderr=True)
 
@@ -67,56 +62,9 @@ def progress(total: int) -> Iterator[Callable[[Cell | Failure], None]]:
 
 
 def print_scores(scores: xr.Dataset) -> None:
-    """A comparison in tables that fit a terminal: methods by scores, then tasks by methods where there are several."""
-    from bmtl.evaluation.tables import best, caption, standard_error, table
-    from bmtl.evaluation.text_tables import entry
+    """A comparison in tables that fit the terminal, what is starred in bold, and their caption."""
+    from bmtl.evaluation.text_tables import to_text
 
-    frame, marks, errors_ = table(scores), best(scores), standard_error(scores)
-
-    def cell(method: object, name: str) -> str:
-        text = entry(frame.at[method, name], errors_.at[method, name])
-        return f"[bold]*{text}[/]" if marks.at[method, name] else text
-
-    by_task = [name for name in frame.columns if name.startswith(("MAE ", "accuracy "))]
-    by_task = by_task if len(by_task) > 1 else []
-    first = [name for name in frame.columns if name not in by_task]
-    star = " (* best)" if marks.to_numpy().any() else ""
-    title = f"Scores on the test rows{star}"
-    if len(first) > _MOST_COLUMNS and len(frame) <= len(first):
-        tables = [_table(title, "score", [str(method).replace("+", "\n+") for method in frame.index])]
-        for name in first:
-            tables[0].add_row(escape(name), *(cell(method, name) for method in frame.index))
-    else:
-        tables = [_table(title, "method", first)]
-        for method in frame.index:
-            tables[0].add_row(escape(str(method)), *(cell(method, name) for name in first))
-    if by_task:
-        # Without errors and with one word for all: eleven tasks and seven methods fit a terminal just so.
-        one = by_task[0].partition(" ")[0] if len({name.partition(" ")[0] for name in by_task}) == 1 else ""
-        titles = {"MAE": "Mean absolute error", "accuracy": "Accuracy", "": "By task"}
-        tables.append(_table(titles[one] + star, "task", [str(method).replace("+", "\n+") for method in frame.index]))
-        for name in by_task:
-            cells = (_short(frame.at[m, name], marks.at[m, name]) for m in frame.index)
-            tables[1].add_row(escape(name.removeprefix(f"{one} ")), *cells)
-    for shown in tables:
-        console.print()
-        console.print(shown)
+    text = to_text(scores, width=console.width, bold=lambda cell: f"[bold]{cell}[/]", escape=escape)
     console.print()
-    console.print(caption(scores), style="dim")
-
-
-def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    heading = Text(title, "table.title", no_wrap=True, overflow="ignore")  # a narrow table would break it otherwise
-    left = 1 if len(columns) <= _MOST_COLUMNS else 0  # beside the space that divides columns anyway
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, left), show_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in columns:
-        table.add_column(escape(name), justify="right", overflow="fold")
-    return table
-
-
-def _short(value: float, best: bool) -> str:
-    if value != value:
-        return "–"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return f"[bold]*{text}[/]" if best else text
+    console.print(text, end="", highlight=False, no_wrap=True, overflow="ignore", crop=False)

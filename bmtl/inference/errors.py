@@ -10,18 +10,21 @@ class NonFinite(StepError):
 
 
 class NonPositiveLoss(StepError):
-    """A loss that a transform with logarithms or ratios cannot take.
+    """A loss outside the domain of a balancer's formula.
 
     Args:
-        transform: Name of the transform.
+        balancer: Name of the transform or the weighting.
         task: Name of the task.
         value: The loss.
-        bound: What it had to exceed.
+        bound: Its lower bound.
+        strict: The loss must exceed the bound: the formula has a logarithm or a quotient by the loss. Otherwise it may be
+            equal to it.
     """
 
-    def __init__(self, transform: str, task: str, value: float, bound: float = 0.0) -> None:
+    def __init__(self, balancer: str, task: str, value: float, bound: float = 0.0, strict: bool = True) -> None:
+        allowed = "logarithms or quotients of losses, so each must be above" if strict else "losses that are at least"
         super().__init__(
-            f"{transform!r} takes logarithms or ratios of losses, so each must be above {bound:g}; task {task!r} gave "
+            f"{balancer!r} takes {allowed} {bound:g}; task {task!r} gave "
             f"{value:.6g}. A negative log-density can be negative: give a lower bound (bound=...), train at unit variance "
             "(the deterministic baseline), or use a transform without logarithms such as 'ew' or 'si(scale=\"spread\")'."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -159,4 +160,5 @@ class TrainedParameters:
 def _tensors(batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Iterator[Tensor]:
     args, kwargs = batch
     for part in (*args, *kwargs.values()):
-        yield from inputs.tensors(part)
+        with suppress(TypeError):  # what is no structure of tensors has none
+            yield from inputs.parts(part).values()

@@ -13,7 +13,7 @@ from torch import Tensor
 from bmtl.inference import distributed
 from bmtl.inference.arguments import whole_number
 from bmtl.inference.balancing.base import Objective
-from bmtl.inference.balancing.geometry.base import gram_matrix
+from bmtl.inference.balancing.gradients import gram_matrix
 from bmtl.inference.balancing.graph import parameters_reached, trained
 from bmtl.tasks import check_names
 

@@ -15,19 +15,20 @@ from torch import Tensor, nn
 
 from bmtl.inference import distributed
 from bmtl.inference.arguments import choice, positive_number
-from bmtl.inference.balancing import Balancer, Context
+from bmtl.inference.balancing import Balancer, Context, Pipeline, Slot
 from bmtl.inference.balancing import balancer as as_balancer
-from bmtl.inference.balancing.base import Objective, Slot
+from bmtl.inference.balancing.base import Objective
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import CheckpointError, NonFinite, StepError
 from bmtl.inference.halves import Halves, split
 from bmtl.inference.history import History
+from bmtl.inference.numbers_of_data import NumbersOfData
 from bmtl.inference.optimized_program import OptimizedProgram
 from bmtl.inference.optimizers import Factory, Optimizer
 from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.programs import Batch, Programs
 from bmtl.inference.record import StepRecord
-from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes, numbers_of_data
+from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes
 from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
 from bmtl.inference.state import balancer_state, check_balancer, check_structure, on_host
 from bmtl.inference.step import GradientsBefore, check_gradients, check_losses, make_record
@@ -101,7 +102,7 @@ class BalancedSVI:
         model: Callable[..., Any],
         guide: Callable[..., Any],
         optim: Factory | Optimizer | PyroOptim,
-        balancer: str | Slot | Balancer = "ew",
+        balancer: str | Slot | Pipeline | Balancer = "ew",
         elbo: TaskELBO | None = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
@@ -147,7 +148,7 @@ class BalancedSVI:
         self.epoch = 1
         self._programs = Programs(model, guide, self.elbo)
         self._program = OptimizedProgram(self.module, self._programs, optim, self.balancer)
-        self._numbers: dict[str, float] = {}  # of data, by task
+        self._numbers = NumbersOfData()
         self._lr0 = 0.0
         self._batch = 0
         self._epoch_sums = torch.zeros(0, dtype=torch.float64)
@@ -182,7 +183,7 @@ class BalancedSVI:
             losses = self._program.set_up((args, kwargs))
             self.names = losses.names
             self._lr0 = self._program.learning_rate
-            self._numbers = numbers_of_data(losses.names, declared_sizes(losses), self.elbo.n_data)
+            self._numbers.declare(losses.names, declared_sizes(losses), self.elbo.n_data)
             self._epoch_sums = torch.zeros(len(losses.names), dtype=torch.float64)
             self._epoch_counts = torch.zeros_like(self._epoch_sums)
         if self._pending is not None:
@@ -324,12 +325,12 @@ class BalancedSVI:
     def _terms(self, batch: Batch, cut: bool = False) -> tuple[ScaledLosses, int]:
         """Runs guide and model on a batch, for a step; with the number of nodes of the run's graph."""
         losses, nodes = self._programs.run(batch, cut), self._programs.nodes
-        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers), nodes
+        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers, training=True), nodes
 
     def _again(self, marks: SharedRepresentation, autocast: AbstractContextManager[Any], batch: Batch) -> Objective:
         """Runs guide and model once more from the marked tensors on."""
         with autocast:
-            losses = self._programs.run_aside(batch, ReplayFromShared(marks.leaves)).arranged(self.names)
+            losses = self._programs.run_aside(batch, ReplayFromShared(marks)).arranged(self.names)
             terms = ScaledLosses.of(losses, self.elbo, self._numbers)
         return self._objective(self._shown(terms), self.scale)
 
@@ -412,7 +413,6 @@ class BalancedSVI:
         return {
             "names": list(self.names),
             **self._program.state_dict(),
-            "numbers": dict(self._numbers),
             "balancer": balancer_state(self.balancer),
             "epoch_sums": self._epoch_sums.clone(),
             "epoch_counts": self._epoch_counts.clone(),
@@ -420,6 +420,7 @@ class BalancedSVI:
             "epoch": self.epoch,
             "batch": self._batch,
             "skipped": self.skipped,
+            "numbers": self._numbers.state(),
             "lr0": self._lr0,
             "history": self.history.state_dict(),
             "scaler": {} if self.scaler is None else self.scaler.state_dict(),
@@ -454,11 +455,11 @@ class BalancedSVI:
     def _take_up(self, state: dict[str, Any]) -> None:
         self.balancer.load_state_dict(state["balancer"]["state"])
         self._program.load_state_dict(state)
-        self._numbers = dict(state["numbers"])
         self._epoch_sums = state["epoch_sums"].clone()
         self._epoch_counts = state["epoch_counts"].clone()
         self.steps, self.epoch, self._batch = state["steps"], state["epoch"], state["batch"]
         self.skipped, self._lr0 = state["skipped"], state["lr0"]
+        self._numbers.load_state(state["numbers"])
         self.history.load_state_dict(state["history"])
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

@@ -23,7 +23,7 @@ from bmtl.inference.arguments import choice, flag, positive_number, whole_number
 from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
 from bmtl.inference.errors import CheckpointError
-from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
+from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -55,6 +55,9 @@ class BalancedTraining(LightningModule):
     `fit` makes one; under a `Trainer` of your own it gives you Lightning's loggers, callbacks and devices. It logs
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
     ``val/loss`` after each epoch.
+
+    Under a `Trainer` of your own Lightning moves batches to the device: it knows tensors in dicts, tuples and dataclasses,
+    and whatever has a method ``to``. `fit` moves all that `bmtl.inputs` knows.
 
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
@@ -231,6 +234,13 @@ class BalancedTraining(LightningModule):
         self.validation = checkpoint["bmtl"]["validation"]
 
 
+class _FromLoaders(BalancedTraining):
+    """Training on loaders of batches of any kind of inputs; a data module has a hook of its own to move its batches."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return moved(batch, device)
+
+
 def fit(
     svi: BalancedSVI,
     train: Iterable[Any],
@@ -304,7 +314,7 @@ def fit(
     wrong = [callback for callback in callbacks if not isinstance(callback, Callback)]
     if wrong:
         raise TypeError(f"callbacks are Lightning's, lightning.pytorch.Callback, and {wrong[0]!r} was given.")
-    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
+    module = _FromLoaders(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
     seed = module.seed
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():

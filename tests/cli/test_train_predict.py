@@ -38,7 +38,7 @@ def write(path, x, names=("a", "b", "c")):
 def test_predictions_are_those_of_the_run_on_the_test_rows(run, trained, tmp_path, given):
     folder, data = trained
     rows = data.rows["test"]
-    inputs = write(tmp_path / given, data.x[rows])
+    inputs = write(tmp_path / given, data.inputs.x[rows])
     tree = results.read(folder / "results.nc")
 
     code, out, err = run("predict", folder, "--data", inputs, "--out", tmp_path / "p.nc", "--seed", 3)

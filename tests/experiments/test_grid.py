@@ -9,7 +9,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import Cell, Failure, Method, compare, grid, run, run_cells
+from bmtl.experiments import Cell, Failure, Method, compare, run, run_cells, workers
 from bmtl.inference.checkpoint import check_file
 from tests.experiments.toys import BUDGET, EW, STL, UW, Deadly, broken, files, toy
 
@@ -18,8 +18,8 @@ from tests.experiments.toys import BUDGET, EW, STL, UW, Deadly, broken, files, t
 def trained(monkeypatch):
     """What was run, by (method, seed)."""
     found = []
-    real = grid.run
-    monkeypatch.setattr(grid, "run", lambda d, m, s, *a, **k: found.append((m.name, s)) or real(d, m, s, *a, **k))
+    real = workers.run
+    monkeypatch.setattr(workers, "run", lambda d, m, s, *a, **k: found.append((m.name, s)) or real(d, m, s, *a, **k))
     return found
 
 
@@ -41,7 +41,7 @@ def test_a_finished_cell_is_not_run_again(data, tmp_path, trained):
     assert start(Cell(EW, 0, lr=1e-4)) == []
     assert start(Cell(EW, 0, lr=1e-3)) == [("ew", 0)]
     assert start(Cell(replace(UW, balancer="si"), 0)) == [("uw", 0)]
-    assert start(Cell(EW, 1), data=toy(name="toy", x=data.x + 1)) == [("ew", 1)]
+    assert start(Cell(EW, 1), data=toy(name="toy", x=data.inputs.x + 1)) == [("ew", 1)]
     (tmp_path / "ew" / "seed-1" / "results.nc").write_bytes(b"torn")
     assert start(Cell(EW, 1)) == [("ew", 1)]
 
@@ -101,7 +101,7 @@ def test_a_killed_process_takes_no_other_along(data, tmp_path):
     alone = run(data, EW, 0, BUDGET)
     for name in "abc":
         tree = results.read(tmp_path / name / "seed-0/results.nc")
-        xr.testing.assert_equal(tree["predictive_mean"].to_dataset(), alone["predictive_mean"].to_dataset())
+        xr.testing.assert_equal(tree["test/predictive_mean"].to_dataset(), alone["test/predictive_mean"].to_dataset())
 
 
 class Pool:
@@ -181,7 +181,7 @@ def test_ctrl_c_reaches_every_process(data, tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        compare(data, methods, [0], budget, tmp_path, jobs=2, done=interrupt_once)
+        compare(data, methods, [0], budget, tmp_path, reference=False, jobs=2, done=interrupt_once)
     assert signal.getsignal(signal.SIGINT) is handler
     found = files(tmp_path)
     assert "comparison.nc" in found

@@ -24,7 +24,7 @@ from bmtl.inference.errors import CheckpointError, NonFinite, NonPositiveLoss, S
 from bmtl.inference.history import History
 from bmtl.inference.record import history_arrays
 from bmtl.inference.svi import BalancedSVI
-from bmtl.models import Homoscedastic
+from bmtl.inputs import PerTask
 from tests.inference.programs import (
     N_DATA,
     NAN,
@@ -37,6 +37,7 @@ from tests.inference.programs import (
     batch,
     double,
     nothing,
+    task_model,
 )
 from tests.inference.test_elbo import coins, coins_guide
 
@@ -182,22 +183,26 @@ def test_what_a_balancer_sees_and_weighs(normalize, balanced, absent, given):
         raw = svi.elbo.task_losses(svi.model, svi.guide, x, y)
 
         n = {None: [20, 40, 90], 10: [10, 10, 10]}.get(given if not isinstance(given, dict) else "", [1, 2, 6])
-        mean = sum(n) / 3
         rows = [6, 0 if absent else 4, 2]
         counts = [NUMBERS[name] / 6 * r for name, r in zip(TASKS, rows, strict=True)]
         present = [k for k in range(3) if rows[k]]
-        losses = {k: raw.nll[k] / (counts[k] if normalize == "task_mean" else mean) for k in present}
-        kl = [raw.kl[k] / (n[k] if normalize == "task_mean" else mean) for k in range(3)]
+        if normalize == "task_mean" and given is None:  # estimated: a task without a label so far may have them all
+            n = [counts[k] if rows[k] else n[k] for k in range(3)]
+        mean = sum(n) / 3
+        divisor = n if normalize == "task_mean" else [mean] * 3
+        losses = {k: raw.nll[k] / divisor[k] for k in present}
+        values = {k: raw.nll[k] / (counts[k] if normalize == "task_mean" else mean) for k in present}
+        kl = [raw.kl[k] / divisor[k] for k in range(3)]
         rest = raw.shared / mean
         for k in range(3):
             if balanced == "elbo" and k in present:
-                losses[k] = losses[k] + kl[k]
+                losses[k], values[k] = losses[k] + kl[k], values[k] + kl[k]
             else:
                 rest = rest + kl[k]
         objective = rest + sum(weights.get(TASKS[k], 1.0) * loss for k, loss in losses.items())
 
         assert_close(gradients(svi), gradients_of(objective, svi))
-        seen = torch.tensor([losses[k].item() if k in losses else NAN for k in range(3)])
+        seen = torch.tensor([values[k].item() if k in values else NAN for k in range(3)])
         assert_close(record.losses, seen, equal_nan=True)
         assert_close(record.shared, rest.item())
         assert record.active.tolist() == [True, not absent, True]
@@ -281,10 +286,10 @@ def test_a_batch_without_any_label_leaves_everything_but_the_prior():
 @pytest.mark.parametrize("head", ["linear", "bayesian"])
 def test_each_task_may_have_inputs_of_its_own(noise, head):
     generator = torch.Generator().manual_seed(0)
-    x = {"a": torch.randn(4, 3, generator=generator), "b": torch.randn(7, 3, generator=generator)}
+    x = PerTask({"a": torch.randn(4, 3, generator=generator), "b": torch.randn(7, 3, generator=generator)})
     y = {"a": torch.randn(4, generator=generator), "b": torch.randint(3, (7,), generator=generator)}
     y["a"][0], y["b"][1] = NAN, -1
-    model = Homoscedastic(nn.Linear(3, 5), 5, {"a": "regression", "b": 3}, {"a": 30, "b": 50}, noise=noise, head=head)
+    model = task_model(nn.Linear(3, 5), 5, {"a": 0, "b": 3}, {"a": 30, "b": 50}, noise=noise, head=head)
     svi = BalancedSVI(model, model.guide(), Adam, elbo=bmtl.TaskELBO("analytic"))
     svi.initialise(x, y)
     torch.manual_seed(0)

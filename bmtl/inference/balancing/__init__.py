@@ -1,10 +1,13 @@
 """Balancing K task losses: transform, geometry, weighting, length."""
 
-from bmtl.inference.balancing.balancer import Balancer, Update
-from bmtl.inference.balancing.base import Context, Measured, Objective, Solution, Transform, Weighting
+from bmtl.inference.balancing.balancer import Balancer
+from bmtl.inference.balancing.base import Context, Measured, Objective, Solution, Update
 from bmtl.inference.balancing.geometry import Full, LastLayer, Representation
-from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
-from bmtl.inference.balancing.parse import SLOTS, balancer
+from bmtl.inference.balancing.geometry.base import Geometry
+from bmtl.inference.balancing.lengths import AsIs, Length, Mean, Norm, Sum
+from bmtl.inference.balancing.parse import balancer
+from bmtl.inference.balancing.registry import SLOTS, register_slot
+from bmtl.inference.balancing.slots import Pipeline, Slot
 from bmtl.inference.balancing.transforms import (
     DWA,
     EW,
@@ -22,6 +25,7 @@ from bmtl.inference.balancing.transforms import (
     IGBv1,
     IGBv2,
 )
+from bmtl.inference.balancing.transforms.base import Transform
 from bmtl.inference.balancing.weightings import (
     DBMTL,
     IMTLG,
@@ -40,6 +44,7 @@ from bmtl.inference.balancing.weightings import (
     SDMGrad,
     UPGrad,
 )
+from bmtl.inference.balancing.weightings.base import Weighting
 
 __all__ = [
     "DBMTL",
@@ -68,12 +73,14 @@ __all__ = [
     "ExcessMTL",
     "FairGrad",
     "Full",
+    "Geometry",
     "GradDrop",
     "GradNorm",
     "GradVac",
     "IGBv1",
     "IGBv2",
     "LastLayer",
+    "Length",
     "Mean",
     "Measured",
     "MoCo",
@@ -81,8 +88,10 @@ __all__ = [
     "Norm",
     "Objective",
     "PCGrad",
+    "Pipeline",
     "Representation",
     "SDMGrad",
+    "Slot",
     "Solution",
     "Sum",
     "Transform",
@@ -90,4 +99,5 @@ __all__ = [
     "Update",
     "Weighting",
     "balancer",
+    "register_slot",
 ]

@@ -7,50 +7,27 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bmtl.inference.balancing.base import Context, Length, Measured, Objective, Slot, Solution, Transform, Weighting
-from bmtl.inference.balancing.geometry.base import Geometry, backward
+from bmtl.inference.balancing.base import Context, Measured, Objective, Solution, Update
+from bmtl.inference.balancing.geometry.base import Geometry
 from bmtl.inference.balancing.geometry.full import Full
-from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
+from bmtl.inference.balancing.gradients import backward
+from bmtl.inference.balancing.lengths import AsIs, Length, Mean, Norm, Sum
+from bmtl.inference.balancing.slots import Pipeline, Slot
+from bmtl.inference.balancing.transforms.base import Transform
 from bmtl.inference.balancing.transforms.ew import EW
-from bmtl.inference.errors import NonFinite, NonPositiveLoss
+from bmtl.inference.balancing.weightings.base import Weighting
+from bmtl.inference.errors import NonFinite
+from bmtl.inference.tasks_seen_together import TasksSeenTogether
 from bmtl.tasks import check_names
 
 logger = logging.getLogger(__name__)
 
-_LENGTHS = {length.name: length for length in (AsIs, Sum, Mean, Norm)}
-
-
-@dataclass
-class Update:
-    """What a balancer did in a step; all ``(K,)`` and ``(K, K)`` float64 on the host, K the tasks present.
-
-    Attributes:
-        weights: Effective weights of the losses for the shared parameters, d objective / d L_k.
-        weights_heads: The same for each task's own parameters.
-        alpha: The weighting's weights of the scaled losses, after the length rule; None without a weighting.
-        gram: Gram matrix of the scaled losses' gradients; None without a weighting.
-        solution: The weighting's own answer.
-        length: Name of the length rule.
-        fidelity: Cosine of the update with the one from the full gradients, NaN where it was not found.
-        seconds: Time by slot.
-        events: What was out of the ordinary.
-    """
-
-    weights: Tensor
-    weights_heads: Tensor
-    alpha: Tensor | None = None
-    gram: Tensor | None = None
-    solution: Solution | None = None
-    length: str = ""
-    fidelity: float = math.nan
-    seconds: dict[str, float] = field(default_factory=dict)
-    events: list[str] = field(default_factory=list)
+_LENGTHS: dict[str, type[Length]] = {length.name: length for length in (AsIs, Sum, Mean, Norm)}
 
 
 class Balancer(nn.Module):
@@ -76,9 +53,8 @@ class Balancer(nn.Module):
         super().__init__()
         if heads not in ("transform", "alpha"):
             raise ValueError(f"heads is 'transform' or 'alpha', and {heads!r} was given.")
-        self._chosen: dict[str, Slot] = {
-            slot.slot: slot for slot in (transform, geometry, weighting, length) if slot is not None
-        }
+        given = (transform, geometry, weighting, length)
+        self.pipeline = Pipeline(*(slot for slot in given if slot is not None))
         self.transform = transform or EW()
         self.weighting = weighting
         own = weighting.own_geometry() if weighting else None
@@ -90,7 +66,8 @@ class Balancer(nn.Module):
         self.length = length or _LENGTHS[weighting.length if weighting else "as-is"]()
         self.heads = heads
         self.names: tuple[str, ...] = ()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
+        self._together = TasksSeenTogether()
 
     @classmethod
     def of(cls, *slots: Slot, heads: Literal["transform", "alpha"] = "transform") -> Balancer:
@@ -100,26 +77,19 @@ class Balancer(nn.Module):
             ValueError: If a slot is chosen twice.
             TypeError: If something else than a choice is given, such as its class or its name.
         """
-        chosen: dict[str, Slot] = {}
-        for slot in slots:
-            if not isinstance(slot, Slot):
-                raise TypeError(f"A balancer is made of choices such as NashMTL() or Norm(), and {slot!r} was given.")
-            if slot.slot in chosen:
-                raise ValueError(
-                    f"Each slot is chosen at most once, and {chosen[slot.slot]!r} and {slot!r} are both a {slot.slot}."
-                )
-            chosen[slot.slot] = slot
-        return cls(**chosen, heads=heads)  # type: ignore[arg-type]
+        return cls(**Pipeline(*slots).chosen, heads=heads)  # type: ignore[arg-type]
 
-    def __rshift__(self, other: Slot | Balancer) -> Balancer:
+    def __rshift__(self, other: Slot | Pipeline | Balancer) -> Balancer:
         if not isinstance(other, Balancer):
-            return Balancer.of(*self._chosen.values(), other, heads=self.heads)
-        heads = self.heads if self.heads != "transform" else other.heads
-        return Balancer.of(*self._chosen.values(), *other._chosen.values(), heads=heads)
+            return Balancer.of(*(self.pipeline >> other).slots, heads=self.heads)
+        heads = other.heads if self.heads == "transform" else self.heads
+        return Balancer.of(*self.pipeline.slots, *other.pipeline.slots, heads=heads)
+
+    def __rrshift__(self, other: Slot | Pipeline) -> Balancer:
+        return Balancer.of(*other.slots, *self.pipeline.slots, heads=self.heads)
 
     def __str__(self) -> str:
-        order = ("transform", "geometry", "weighting", "length")
-        return " >> ".join(repr(self._chosen[slot]) for slot in order if slot in self._chosen) or "ew"
+        return str(self.pipeline)
 
     def __repr__(self) -> str:
         return f"Balancer({str(self)!r}, heads={self.heads!r})"
@@ -140,10 +110,10 @@ class Balancer(nn.Module):
 
         A geometry that is chosen without a weighting compares them for the record alone.
         """
-        return self.weighting is not None or self.transform.observes != "none" or "geometry" in self._chosen
+        return self.weighting is not None or self.transform.observes != "none" or "geometry" in self.pipeline.chosen
 
     def bind(self, names: Sequence[str]) -> None:
-        """Tells the task names; every state is kept per name.
+        """Receives the task names; every state is kept per name.
 
         Raises:
             ValueError: If it was bound to other tasks before.
@@ -168,16 +138,18 @@ class Balancer(nn.Module):
             SolverFailed: If the weighting's solver fails.
         """
         start = time.perf_counter()
-        loss_derivatives = self._slopes(objective, ctx)
+        loss_derivatives = self._loss_derivatives(objective, ctx)
         update = Update(weights=loss_derivatives, weights_heads=loss_derivatives)
         now = time.perf_counter()
         update.seconds["transform"] = now - start
         cut = objective.marks.cut
         if len(self.names) == 1 and self.weighting is not None:
             self._warn_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
+        if self.weighting is not None:
+            self._together.step(self.names, ctx.active, self.weighting.name)
         if not self.compares or (len(objective.names) < 2 and not cut):
             backward(objective.weighted(loss_derivatives), objective.unweighted(loss_derivatives))
-        elif not objective.names:  # nobody has a label: only the terms of weight 1 are left
+        elif not objective.names:  # no task has a label: only the terms of weight 1 are left
             self.geometry.write_gradients(objective, loss_derivatives, loss_derivatives, loss_derivatives, None)
         elif self.geometry.due:
             self._compare(objective, loss_derivatives, update, ctx)
@@ -203,11 +175,11 @@ class Balancer(nn.Module):
         if factors is None:
             factors = torch.ones_like(loss_derivatives)
         else:
-            if self.weighting is None or self.weighting.needs not in ("jacobian", "own"):
-                measured.J = None  # not to copy K x P numbers for nobody
-            measured = _scaled(measured, factors)
+            if self.weighting is None or not self.weighting.by_gradients:
+                measured.J = None  # K x P numbers that are not used need no copy
+            measured = measured.scaled(factors)
         update.gram = measured.G
-        cosine = _cosine(measured.G)
+        cosine = measured.cosines
         alpha, direction = torch.ones_like(loss_derivatives), None
         if self.weighting is not None and self.geometry.unmoved(ctx.active, cosine):
             alpha = self.geometry.kept(ctx.active)[0]
@@ -266,53 +238,53 @@ class Balancer(nn.Module):
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
         """Passes each task's mean training loss of the epoch ``(K_all,)`` to the transform."""
-        self.transform.end_epoch(mean_losses - (self.transform.bound if self.transform.positive else 0.0), ctx)
+        self.transform.end_epoch(self.transform.above_bound(mean_losses), ctx)
 
     def after_step(self, losses: Tensor, ctx: Context) -> None:
         """Passes the batch's losses at the new parameters ``(K,)`` to the transform."""
-        self.transform.after_step(losses - (self.transform.bound if self.transform.positive else 0.0), ctx)
+        self.transform.after_step(self.transform.above_bound(losses), ctx)
 
     def check(self) -> None:
         """Says before the first step that a choice needs what another does not give.
 
         Raises:
             ValueError: If gradients themselves or two samples of them are needed and the geometry does not give them, or
-                a length is chosen and nothing is weighed.
+                a length or a bound is chosen and has no effect.
         """
         wants: dict[str, Slot] = {self.transform.observes: self.transform}
         if self.weighting is not None:
             wants[self.weighting.needs] = self.weighting
-        if "jacobian" in wants and not isinstance(self.geometry, Full):
+        gives = self.geometry.gives
+        if "jacobian" in wants and "jacobian" not in gives:
             raise ValueError(
                 f"{wants['jacobian']!r} works on the gradients themselves, and {self.geometry!r} gives their Gram matrix: "
                 "use 'full'."
             )
-        if "cross" in wants and not self.geometry.options().get("cross"):
+        if "cross" in wants and "cross" not in gives:
             raise ValueError(
                 f"{self.weighting!r} needs two independent samples of the gradients: use '{self.geometry.name}(cross=True)'."
             )
-        if "length" in self._chosen and self.weighting is None:
+        if "length" in self.pipeline.chosen and self.weighting is None:
             raise ValueError(
                 f"The length {self.length!r} scales a weighting's weights, and {str(self)!r} has none. Leave it out, "
                 "or weigh gradients: 'ew >> nash-mtl >> norm'."
             )
+        if self.transform.bound and self.transform.domain == "real":
+            raise ValueError(f"{self.transform!r} takes losses of any sign, and bound has no effect. Leave it out.")
 
-    def _slopes(self, objective: Objective, ctx: Context) -> Tensor:
+    def _loss_derivatives(self, objective: Objective, ctx: Context) -> Tensor:
         """Derivative of each scaled loss by its loss; the transform's own parameters get their gradients here."""
         finite = objective.losses.isfinite()
         if not finite.all():
             raise NonFinite(f"The loss of {_quoted(objective.names, ~finite)} is NaN or infinite.")
-        bound = self.transform.bound if self.transform.positive else 0.0
-        if self.transform.positive and not (objective.losses > bound).all():
-            k = int((~(objective.losses > bound)).nonzero()[0])
-            raise NonPositiveLoss(self.transform.name, objective.names[k], objective.losses[k].item(), bound)
+        self.transform.check_losses(objective.names, objective.losses, ctx)
         if self.transform.epochs and ctx.step >= 5_000 and ctx.epoch == 1:
             self._warn_once(
                 "epochs",
-                f"{self.transform.name!r} changes its weights at the ends of epochs, and after {ctx.step} steps none was "
-                "told: call BalancedSVI.end_epoch() once an epoch (bmtl.fit does).",
+                f"{self.transform.name!r} changes its weights at the ends of epochs, and in {ctx.step} steps none has "
+                "ended: call BalancedSVI.end_epoch() once an epoch (bmtl.fit does).",
             )
-        return self.transform.loss_derivatives(objective.losses - bound if bound else objective.losses, ctx)
+        return self.transform.loss_derivatives(self.transform.above_bound(objective.losses), ctx)
 
     def _of_length(self, solution: Solution, gram: Tensor) -> tuple[Tensor, Tensor | None]:
         """The weights and the direction, if there is one, of the wanted length."""
@@ -330,8 +302,8 @@ class Balancer(nn.Module):
             raise NonFinite(f"The gradient of {_quoted(objective.names, ~finite)} is NaN or infinite.")
 
     def _warn_once(self, key: str, message: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._warned:
+            self._warned.add(key)
             logger.warning(message)
 
     def get_extra_state(self) -> dict[str, list[str]]:
@@ -348,18 +320,3 @@ class Balancer(nn.Module):
 
 def _quoted(names: Sequence[str], which: Tensor) -> str:
     return ", ".join(repr(names[k]) for k in which.nonzero().flatten().tolist())
-
-
-def _scaled(m: Measured, factors: Tensor) -> Measured:
-    """The measurements of losses multiplied by factors ``(K,)``."""
-    outer = factors[:, None] * factors
-    jacobian = None if m.J is None else m.J * factors.to(m.J)[:, None]
-    cross = None if m.cross is None else m.cross * outer
-    variance = None if m.variance is None else m.variance * factors.square().to(m.variance)[:, None]
-    return replace(m, G=m.G * outer, J=jacobian, cross=cross, variance=variance)
-
-
-def _cosine(gram: Tensor) -> Tensor:
-    """Cosines of gradients ``(K, K)``; NaN for a zero gradient."""
-    norms = gram.diagonal().clamp_min(0).sqrt()
-    return gram / norms[:, None] / norms

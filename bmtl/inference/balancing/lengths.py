@@ -1,10 +1,26 @@
-"""Slot 4: how long the update is. Published codes differ here by a factor of K; this makes it a choice with a name."""
+"""Slot 4: the scale of the update. Published codes differ here by a factor of K; this makes it a choice with a name."""
 
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Length
+from bmtl.inference.balancing.slots import Slot
 from bmtl.inference.errors import StepError
+
+
+class Length(Slot):
+    """Slot 4: the scale of the update."""
+
+    slot = "length"
+
+    def forward(self, alpha: Tensor, gram: Tensor, squared: float | None = None) -> Tensor:
+        """Weights ``(K,)`` of the wanted scale: those given, all multiplied by one number.
+
+        Args:
+            alpha: Weights ``(K,)``.
+            gram: Gram matrix ``(K, K)``.
+            squared: Squared length of the update where it is no combination of gradients; ``alpha' gram alpha`` if None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say how it scales weights.")
 
 
 class AsIs(Length):

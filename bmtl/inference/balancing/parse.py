@@ -1,63 +1,65 @@
 """The string form of a balancer: ``"igb-v1 >> last-layer >> nash-mtl >> norm"``."""
 
+from __future__ import annotations
+
 import ast
 import re
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-from bmtl.inference.balancing import geometry, transforms, weightings
 from bmtl.inference.balancing.balancer import Balancer
-from bmtl.inference.balancing.base import Slot
-from bmtl.inference.balancing.lengths import AsIs, Mean, Norm, Sum
+from bmtl.inference.balancing.registry import SLOTS, check_slot_class
+from bmtl.inference.balancing.slots import Pipeline, Slot
 
-SLOTS: dict[str, type[Slot]] = {
-    cls.name: cls
-    for cls in (
-        *(getattr(room, name) for room in (transforms, geometry, weightings) for name in room.__all__),
-        *(AsIs, Sum, Mean, Norm),
-    )
-}
-"""Every choice by its name."""
+Resolve = Callable[[str], Any]
 
 # A task's name, in quotes, may hold ">>".
 _JOIN = re.compile(r""">>(?=(?:[^'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")*$)""", re.DOTALL)
-_PART = re.compile(r"^([a-z][a-z0-9-]*)\s*(?:\((.*)\))?$", re.DOTALL)
+_PART = re.compile(r"(?P<name>[a-z][a-z0-9-]*|(?P<path>[^()'\"]+:[A-Za-z_]\w*))\s*(?:\((?P<options>.*)\))?", re.DOTALL)
 
 
-def balancer(spec: str | Slot | Balancer, *, heads: Literal["transform", "alpha"] = "transform") -> Balancer:
-    """A balancer from its string form or from slots.
+def balancer(
+    spec: str | Slot | Pipeline | Balancer,
+    *,
+    heads: Literal["transform", "alpha"] = "transform",
+    resolve: Resolve | None = None,
+) -> Balancer:
+    """A balancer from its string form or from choices.
 
     Args:
         spec: Names joined by ``>>``, each slot at most once and in any order, with options in brackets:
-            ``"ew(weights={'a': 2.0}) >> nash-mtl"``. A slot or a balancer is taken as it is.
-        heads: As for `Balancer`; for strings and slots.
+            ``"ew(weights={'a': 2.0}) >> nash-mtl"``. A choice, choices joined by ``>>`` or a balancer are taken as they are.
+        heads: As for `Balancer`; for all but a balancer, which has its own.
+        resolve: Finds the class of a choice that a string names by its path, ``package.module:Name`` or ``file.py:Name``;
+            it is called with that path. Without it, a string has only the built-in names and those of `register_slot`:
+            reading a string then runs no code of others.
 
     Raises:
         ValueError: If a name, an option or the form is not known.
-        TypeError: If `spec` is of another type.
+        TypeError: If `spec` is of another type, or a path leads to something else than a choice's class.
     """
     if isinstance(spec, Balancer):
         made = spec
-    elif isinstance(spec, Slot):
-        made = Balancer.of(spec, heads=heads)
     elif isinstance(spec, str):
-        made = Balancer.of(*(_slot(part.strip(), spec) for part in _JOIN.split(spec)), heads=heads)
+        made = Balancer.of(*(_slot(part.strip(), spec, resolve) for part in _JOIN.split(spec)), heads=heads)
+    elif isinstance(spec, Slot | Pipeline):
+        made = Balancer.of(*spec.slots, heads=heads)
     else:
-        raise TypeError(f"A balancer is a string such as 'igb-v1 >> nash-mtl', or slots, not {type(spec).__name__}.")
+        raise TypeError(f"A balancer is a string such as 'igb-v1 >> nash-mtl', or choices, not {type(spec).__name__}.")
     made.check()
     return made
 
 
-def _slot(part: str, spec: str) -> Slot:
-    match = _PART.match(part)
+def _slot(part: str, spec: str, resolve: Resolve | None) -> Slot:
+    match = _PART.fullmatch(part)
     if match is None:
         raise ValueError(
             f"{part!r} in {spec!r} is not a name with options in brackets; the form is 'igb-v1 >> last-layer >> nash-mtl'."
         )
-    name, arguments = match.groups()
-    if name not in SLOTS:
-        raise ValueError(f"No balancer is called {name!r} (in {spec!r}). There are: {', '.join(sorted(SLOTS))}.")
+    name = match["name"].strip()
+    cls = _class(name, match["path"] is not None, spec, resolve)
     try:
-        call = ast.parse(f"f({arguments or ''})", mode="eval").body
+        call = ast.parse(f"f({match['options'] or ''})", mode="eval").body
         # Brackets that close too early, as in "ew() + f()", parse as another expression or call another function.
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError("the brackets do not match")
@@ -67,6 +69,21 @@ def _slot(part: str, spec: str) -> Slot:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"The options of {name!r} in {spec!r} cannot be read: {error}.") from error
     try:
-        return SLOTS[name](**options)
+        slot = cls(**options)
     except TypeError as error:
-        raise ValueError(f"{name!r} does not take these options: {error}.") from error
+        raise ValueError(f"{name!r} does not take these options: {error}") from error
+    slot.called = name
+    return slot
+
+
+def _class(name: str, is_path: bool, spec: str, resolve: Resolve | None) -> type[Slot]:
+    if is_path and resolve is not None:
+        return check_slot_class(resolve(name))
+    if is_path:
+        raise ValueError(
+            f"{name!r} in {spec!r} is the path of a class, and paths are not followed here. Give the object itself, such as "
+            "MyWeighting(); or register the class, bmtl.inference.balancing.register_slot(MyWeighting.name, MyWeighting)."
+        )
+    if name not in SLOTS:
+        raise ValueError(f"No balancer is called {name!r} (in {spec!r}). There are: {', '.join(sorted(SLOTS))}.")
+    return SLOTS[name]

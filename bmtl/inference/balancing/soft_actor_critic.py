@@ -1,12 +1,13 @@
-"""A soft actor-critic that is driven from outside: it is told transitions, asked for actions, and trained on demand.
+"""A soft actor-critic that is driven from outside: it is given transitions, asked for actions, and trained on demand.
 
-Haarnoja et al. (2018), as stable-baselines3 has it (extra ``rl``). Nothing of the agent leaks out: it has random numbers of
-its own, and every global that it needs otherwise is put back.
+Haarnoja et al. (2018), as implemented in stable-baselines3 (extra ``rl``). The agent has random numbers of its own, and
+every global setting that it changes is restored.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import random
 import warnings
 from collections.abc import Iterator
@@ -26,15 +27,64 @@ _ARRAYS = (
 )  # of a replay buffer; no transition ends an episode
 
 
+class BoundedGaussian:
+    """The policy's distribution: ``z = c tanh(u / c)`` with u Gaussian, so that every coordinate is in ``(-c, c)``.
+
+    It has the two methods by which a stable-baselines3 actor uses its distribution. The density is that of z: it has the
+    Jacobian of the tanh, ``dz/du = 1 - tanh(u / c)^2``.
+
+    The standard deviation of u is ``b sigmoid(x + log(1 / (b - 1)))`` of the actor's second output x: 1 at x = 0, and below
+    b. Without a bound, the entropy's part in the objective spreads u until z fills the box evenly, where no transition has
+    been seen.
+
+    Args:
+        limit: c.
+        bound: b, above 1.
+        entropy: Is added to every log-density: in units of volume ``exp(entropy)``, a policy of this entropy has entropy 0.
+    """
+
+    def __init__(self, limit: float, bound: float, entropy: float = 0.0) -> None:
+        self.limit, self.bound, self.entropy = limit, bound, entropy
+
+    def actions_from_params(self, mean: Tensor, x: Tensor, deterministic: bool = False) -> Tensor:
+        """Actions ``(B, m)`` for the actor's two outputs ``(B, m)``: drawn, or those of the means."""
+        return self.bounded(mean if deterministic else mean + self.std(x) * torch.randn_like(mean))
+
+    def log_prob_from_params(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Drawn actions ``(B, m)`` and the logarithms of their densities ``(B,)``."""
+        std, noise = self.std(x), torch.randn_like(mean)
+        u = mean + std * noise
+        gaussian = -0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi)
+        v = u / self.limit
+        log_slope = 2.0 * (math.log(2.0) - v - torch.nn.functional.softplus(-2.0 * v))  # log(1 - tanh(v)^2)
+        return self.bounded(u), (gaussian - log_slope).sum(dim=1) + self.entropy
+
+    def bounded(self, u: Tensor) -> Tensor:
+        """``c tanh(u / c)``."""
+        return self.limit * torch.tanh(u / self.limit)
+
+    def std(self, x: Tensor) -> Tensor:
+        """The standard deviation of u."""
+        return self.bound * torch.sigmoid(x - math.log(self.bound - 1.0))
+
+
 class SoftActorCritic:
-    """An agent with states in R^n and actions in ``[-1, 1]^m``.
+    """An agent with states in R^n and actions in ``(-limit, limit)^m``.
 
     Networks and rates are those of the IGB paper's code: two hidden layers of 128, discount 0.99, target networks that
-    follow by 0.005 an update, entropy coefficient from 0.2 and learnt, target entropy ``-m``.
+    follow by 0.005 an update, and an entropy coefficient that starts at 0.2 and is learnt.
+
+    It differs from stable-baselines3 in what it starts from, so that some thousand updates are enough. The actor's last
+    layer is 0: the first policy has mean 0 and standard deviation 1 in every state. The critics' weights of the action are
+    0: values depend on it as far as rewards do. And entropies count from the target's: a policy at the target earns no
+    bonus, which would add its discounted sum to all values.
 
     Args:
         num_states: Numbers in a state.
         num_actions: Numbers in an action.
+        limit: Bound of every number of an action.
+        max_std: Bound of the policy's standard deviation, above 1.
+        target_entropy: Entropy (in nats, of the density of actions) towards which the coefficient moves the policy.
         buffer: Transitions that are kept; beyond, the oldest are overwritten.
         learning_rate: Of Adam, for actor, critics and entropy coefficient.
         seed: Seeds the agent's random numbers.
@@ -43,7 +93,18 @@ class SoftActorCritic:
         ImportError: If stable-baselines3 is not installed.
     """
 
-    def __init__(self, num_states: int, num_actions: int, *, buffer: int, learning_rate: float, seed: int) -> None:
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        *,
+        limit: float,
+        max_std: float,
+        target_entropy: float,
+        buffer: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
         # Importing gymnasium adds to the list of warning filters.
         with warnings.catch_warnings():
             try:
@@ -60,7 +121,7 @@ class SoftActorCritic:
             """The sizes of states and actions; the agent never acts in it."""
 
             observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (num_states,))
-            action_space = gymnasium.spaces.Box(-1.0, 1.0, (num_actions,))
+            action_space = gymnasium.spaces.Box(-limit, limit, (num_actions,))
 
         self._random = _Random.seeded(seed)
         with self._apart():
@@ -72,14 +133,29 @@ class SoftActorCritic:
                 tau=0.005,
                 gamma=0.99,
                 ent_coef="auto_0.2",
+                target_entropy=0.0,  # of entropies that count from the target's
                 # Fused: Adam's loop over small tensors is a tenth of an update.
                 policy_kwargs={"net_arch": [128, 128], "optimizer_kwargs": {"fused": True}},
                 device="cpu",
             )
         self._sac.set_logger(Logger(None, []))
+        self._policy = BoundedGaussian(limit, max_std, target_entropy)
+        self._start(num_states)
         self._sac.env = None  # holds closures, which can be neither copied nor pickled
         self._sac.critic.register_forward_pre_hook(_freeze)
         self._sac.critic.register_forward_hook(_thaw)
+
+    @torch.no_grad()
+    def _start(self, num_states: int) -> None:
+        """The first policy and values, as the class says."""
+        actor, critics = self._sac.actor, (self._sac.critic, self._sac.critic_target)
+        actor.action_dist = self._policy
+        for output in (actor.mu, actor.log_std):
+            output.weight.zero_()
+            output.bias.zero_()
+        for critic in critics:
+            for network in critic.q_networks:
+                network[0].weight[:, num_states:] = 0.0
 
     @property
     def capacity(self) -> int:
@@ -101,27 +177,27 @@ class SoftActorCritic:
         arrays = [value.numpy()[None] for value in (state, next_state, action)]
         self._sac.replay_buffer.add(*arrays, np.array([reward]), np.array([0.0]), [{}])
 
-    def scale_rewards(self, factor: float) -> None:
-        """Multiplies all stored rewards."""
-        self._sac.replay_buffer.rewards *= factor
-
     def train(self, updates: int, batch: int) -> None:
         """Updates critics, actor and entropy coefficient on random transitions."""
         with self._apart():
             self._sac.train(gradient_steps=updates, batch_size=batch)
 
-    def act(self, state: Tensor, deterministic: bool = False) -> Tensor:
-        """An action for a state: float32 ``(m,)``, drawn from the policy, or its mean."""
-        # What SB3's `predict` does for this state, without its 0.1 ms of checks. Torch's generator is the only one used.
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._random.torch)
-        try:
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                action = self._sac.actor(state[None], deterministic=deterministic)[0]
-            self._random = self._random._replace(torch=torch.get_rng_state())
-        finally:
-            torch.set_rng_state(outside)
-        return action
+    def act(self, state: Tensor, explore: float = 0.0) -> Tensor:
+        """An action for a state: float32 ``(m,)``.
+
+        Args:
+            state: The state ``(n,)``.
+            explore: Factor of the policy's standard deviation: 0 gives the action of the policy's mean, 1 a draw.
+        """
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            mean, x, _ = self._sac.actor.get_action_dist_params(state[None])
+            u = mean[0]
+            if explore:
+                generator = torch.Generator()
+                generator.set_state(self._random.torch)
+                u = u + explore * self._policy.std(x[0]) * torch.randn(u.shape, generator=generator, dtype=u.dtype)
+                self._random = self._random._replace(torch=generator.get_state())
+            return self._policy.bounded(u)
 
     def state(self) -> dict[str, Any]:
         """All that later actions and updates depend on, as tensors and plain values."""

@@ -44,8 +44,9 @@ class TwoSamples(Full):
 
     name = "two-samples"
 
-    def options(self):
-        return {"cross": True}
+    @property
+    def gives(self):
+        return super().gives | {"cross"}
 
     def measure(self, objective, loss_derivatives):
         m = super().measure(objective, loss_derivatives)

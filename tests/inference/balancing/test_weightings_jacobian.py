@@ -144,17 +144,3 @@ def test_other_shared_parameters_than_before_are_an_error(weighting):
     forward(weighting, gradients("generic", 2), losses)
     with pytest.raises(ValueError, match="averages the gradients of 32 shared parameters"):
         forward(weighting, gradients("generic", 2)[:, :20], losses)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: GradDrop(leak=2.0), "leak is between"),
-        (lambda: DBMTL(beta=1.0), "beta is from 0"),
-        (lambda: DBMTL(sigma=-1.0), "sigma is 0"),
-        (lambda: MoCo(gamma=-1.0), "gamma is 0"),
-    ],
-)
-def test_options_out_of_range(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

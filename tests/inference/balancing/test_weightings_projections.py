@@ -176,9 +176,3 @@ def test_opposed_gradients_are_stationary(weighting):
     found = weighting().solve(torch.tensor([[1.0, -2.0], [-2.0, 4.0]]))
     assert found.status == "stationary"
     assert_close(found.alpha[0], 2 * found.alpha[1], rtol=1e-6, atol=0.0)
-
-
-@pytest.mark.parametrize("beta", [-0.1, 1.5])
-def test_options_out_of_range(beta):
-    with pytest.raises(ValueError, match="beta is between"):
-        GradVac(beta)

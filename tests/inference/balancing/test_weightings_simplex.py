@@ -210,21 +210,3 @@ def test_the_nearest_point_of_the_simplex(k):
         level = away[found > 0].mean()
         assert np.abs(away[found > 0] - level).max() < 1e-12
         assert (away <= level + 1e-12).all()
-
-
-# ---- Options ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: MGDA("sum"), "normalize is"),
-        (lambda: CAGrad(-0.1), "c is a radius"),
-        (lambda: CAGrad(rescale=3), "rescale is"),
-        (lambda: SDMGrad(lam=-1.0), "lam is 0"),
-        (lambda: SDMGrad(iters=0), "iters is 1"),
-    ],
-)
-def test_options_out_of_range(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

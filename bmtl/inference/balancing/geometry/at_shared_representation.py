@@ -1,15 +1,16 @@
 """Geometries that see task gradients at the marked tensors only: K passes through the heads, one through the trunk."""
 
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
 
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.geometry.base import Geometry, gram_matrix
+from bmtl.inference.balancing.geometry.base import Change, Geometry
+from bmtl.inference.balancing.gradients import common_dtype, gram_matrix, like, number_of_entries, real_entries
 from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached, trained
+from bmtl.inference.balancing.options import Count, Natural
 
 
 class AtSharedRepresentation(Geometry):
@@ -23,7 +24,7 @@ class AtSharedRepresentation(Geometry):
 
     cut = True
 
-    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
+    def __init__(self, every: Count = 1, moved: Change = 0.0, fidelity_every: Natural = 0, cross: bool = False) -> None:
         super().__init__(every, moved, fidelity_every, cross)
         self.deltas: list[Sequence[Tensor | None]] = []  # K x marks, from `measure` to `write_gradients`
         self._heads: list[tuple[Tensor, Tensor, int]] | None = (
@@ -41,9 +42,9 @@ class AtSharedRepresentation(Geometry):
         tensors = [h for h in objective.marks.tensors if h.requires_grad]
         reached = trained(parameters_reached(*tensors), objective.parameters)
         trunk = list(distributed.union(reached, objective.parameters).values())
-        sizes = [p.numel() for p in trunk]
-        dtype = reduce(torch.promote_types, (p.dtype for p in trunk), torch.float32)
-        jacobian = torch.zeros(len(self.deltas), sum(sizes), dtype=dtype, device=tensors[0].device if tensors else None)
+        sizes = [number_of_entries(p) for p in trunk]
+        device = tensors[0].device if tensors else None
+        jacobian = torch.zeros(len(self.deltas), sum(sizes), dtype=common_dtype(trunk), device=device)
         for deltas, row in zip(self.deltas, jacobian, strict=True):
             pairs = zip(objective.marks.tensors, deltas, strict=True)
             used = [(h, delta) for h, delta in pairs if delta is not None and h.requires_grad]
@@ -53,7 +54,7 @@ class AtSharedRepresentation(Geometry):
                 found = torch.autograd.grad(roots, trunk, gradients, retain_graph=True, allow_unused=True)
             for view, gradient in zip(row.split(sizes), found, strict=True):
                 if gradient is not None:
-                    view.copy_(gradient.to_dense().reshape(-1))
+                    view.copy_(real_entries(gradient.to_dense()))
         distributed.mean_(jacobian)
         return gram_matrix(jacobian.split(sizes, dim=1), len(jacobian)) / objective.scale**2
 
@@ -113,8 +114,8 @@ class AtSharedRepresentation(Geometry):
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
         if direction is not None:  # in place of the tasks' own gradients
-            parts = (direction * objective.scale).split([leaf.numel() for leaf in marks.leaves])
-            rows = [[p.view_as(leaf).to(leaf) for p, leaf in zip(parts, marks.leaves, strict=True)]]
+            parts = (direction * objective.scale).split([number_of_entries(leaf) for leaf in marks.leaves])
+            rows = [[like(part, leaf) for part, leaf in zip(parts, marks.leaves, strict=True)]]
         weights = alpha.tolist() if direction is None else [1.0]
         for j, h in enumerate(marks.tensors):
             gradient = through[j]

@@ -1,15 +1,17 @@
-"""What a geometry does: measure the task gradients, then write one gradient per parameter."""
+"""Slot 2: what a geometry does: measure the task gradients, then write one gradient per parameter."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from bmtl.inference import distributed
-from bmtl.inference.balancing.base import Measured, Objective, Slot
-from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached, trained
+from bmtl.inference.balancing.base import Measured, Objective
+from bmtl.inference.balancing.gradients import add_gradients, backward, read_structure
+from bmtl.inference.balancing.options import Count, Natural, Range
+from bmtl.inference.balancing.slots import Slot
+
+Change = Annotated[float, Range(at_least=0.0, at_most=2.0)]  # of a cosine
 
 
 class Geometry(Slot):
@@ -18,13 +20,10 @@ class Geometry(Slot):
     Args:
         every: Compare every n-th step and keep the weights in between; a step without a comparison costs one backward
             through the trunk.
-        moved: Keep the weights while no cosine of task gradients has moved by more than this since they were found.
+        moved: Keep the weights while no cosine of task gradients has changed by more than this since they were found.
         fidelity_every: Every n-th comparison, also find the update from the full gradients and record its cosine with
             the one taken (``StepRecord.fidelity``); 0 never does. The full comparison then costs its K backwards.
         cross: Also measure the Gram matrix between two independent samples of the gradients (``Measured.cross``).
-
-    Raises:
-        ValueError: If an option is out of its range.
 
     Attributes:
         cut: The programs must run with their graph cut at the marked tensors (`SharedRepresentation`).
@@ -40,28 +39,14 @@ class Geometry(Slot):
     cosine: Tensor
     age: Tensor
 
-    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
+    def __init__(self, every: Count = 1, moved: Change = 0.0, fidelity_every: Natural = 0, cross: bool = False) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every counts steps, from 1, and {every} was given.")
-        if not 0 <= moved <= 2:
-            raise ValueError(f"moved is a change of a cosine, from 0 to 2, and {moved} was given.")
-        if fidelity_every < 0:
-            raise ValueError(
-                f"fidelity_every counts comparisons, from 1, or is 0 for never, and {fidelity_every} was given."
-            )
-        if not isinstance(cross, bool):
-            raise ValueError(f"cross is True or False, and {cross!r} was given.")
         self.every, self.moved, self.fidelity_every, self.cross = every, moved, fidelity_every, cross
 
-    def options(self) -> dict[str, object]:
-        given = (
-            ("every", self.every, 1),
-            ("moved", self.moved, 0.0),
-            ("fidelity_every", self.fidelity_every, 0),
-            ("cross", self.cross, False),
-        )
-        return {name: value for name, value, default in given if value != default}
+    @property
+    def gives(self) -> frozenset[str]:
+        """What `measure` finds: "gram"; "cross" with the option of that name; "jacobian" where the gradients are kept."""
+        return frozenset({"gram", "cross"} if self.cross else {"gram"})
 
     def bind(self, names: Sequence[str]) -> None:
         if "age" in self._buffers:
@@ -160,93 +145,3 @@ class Geometry(Slot):
         index = active.nonzero().squeeze(-1)
         change = (self.cosine[index[:, None], index] - cosine).abs()
         return bool((change <= self.moved).all())  # NaN, for a task that was not compared yet, has moved
-
-
-_BLOCK = 1 << 20
-
-
-@dataclass
-class Structure:
-    """Which parameters the tasks reach."""
-
-    shared: list[Tensor]
-    private: list[list[Tensor]]  # per task
-
-    @property
-    def sizes(self) -> list[int]:
-        """Number of entries of each shared parameter."""
-        return [p.numel() for p in self.shared]
-
-    def parts(self, jacobian: Tensor) -> Sequence[Tensor]:
-        """Gradients of all shared parameters ``(K, P)`` parameter by parameter, each ``(K, P_i)``."""
-        return jacobian.split(self.sizes, dim=1) if self.shared else ()
-
-
-def read_structure(objective: Objective) -> Structure:
-    """Which parameters the tasks reach, from the autograd graph.
-
-    Shared are those upstream of a marked tensor; without a mark, those that two or more tasks reach. What is shared in one
-    of the processes that train together is shared in all.
-    """
-    own, common = parameters_by_tensor(objective.rows)
-    own, common = [trained(each, objective.parameters) for each in own], trained(common, objective.parameters)
-    shared = common
-    if objective.marks.tensors:
-        reached = {*common, *(key for parameters in own for key in parameters)}
-        shared = {key: p for key, p in parameters_reached(*objective.marks.tensors).items() if key in reached}
-    shared = distributed.union(shared, objective.parameters)
-    return Structure(
-        shared=list(shared.values()),
-        private=[[p for key, p in (parameters | common).items() if key not in shared] for parameters in own],
-    )
-
-
-def add_gradients(pairs: Sequence[tuple[Tensor, Tensor]], rest: Tensor | None) -> None:
-    """Adds to every parameter's ``.grad``, once, by autograd's own engine: hooks run as after an ordinary backward.
-
-    Args:
-        pairs: Parameters, possibly more than once, and gradients.
-        rest: A scalar whose gradient is added too, or None.
-    """
-    roots, gradients = [p for p, _ in pairs], [gradient for _, gradient in pairs]
-    if rest is not None and rest.requires_grad:
-        roots.append(rest)
-        gradients.append(torch.ones_like(rest))
-    if roots:
-        torch.autograd.backward(roots, gradients)
-
-
-def backward(*totals: Tensor | None) -> None:
-    """One backward from the sum of scalars, some of which may be absent or depend on no parameter."""
-    present = [total for total in totals if total is not None and total.requires_grad]
-    if present:
-        torch.autograd.backward(present)
-
-
-def gram_matrix(parts: Sequence[Tensor], size: int, others: Sequence[Tensor] | None = None) -> Tensor:
-    """Gram matrix ``(K, K)`` of K gradients, float64 on the host.
-
-    Args:
-        parts: The gradients part by part, each ``(K, P_i)``; summed in float64, since parts may differ by decades.
-        size: K.
-        others: Where products with other gradients are wanted, ``parts others'``: those, in the same parts.
-    """
-    # In blocks of columns, whose copies in another precision are small.
-    both = zip(parts, parts if others is None else others, strict=True)
-    pairs = [pair for a, b in both for pair in zip(a.split(_BLOCK, dim=1), b.split(_BLOCK, dim=1), strict=True)]
-    gram = torch.zeros(size, size, dtype=torch.float64)
-    if pairs:
-        gram += torch.stack([exact(a) @ exact(b).T for a, b in pairs]).cpu().double().sum(0)
-    if pairs and not in_range(gram.diagonal().abs()).all():
-        gram = torch.stack([a.cpu().double() @ b.cpu().double().T for a, b in pairs]).sum(0)
-    return gram
-
-
-def exact(gradients: Tensor) -> Tensor:
-    """Gradients in the precision that their products need: on a GPU a setting may run those of float32 in TF32."""
-    return gradients.double() if gradients.is_cuda or gradients.dtype == torch.float64 else gradients.float()
-
-
-def in_range(squares: Tensor) -> Tensor:
-    """Which squared norms float32 can hold: it ends at norms of 1e-19 and 1e19."""
-    return (squares > 1e-30) & (squares < 1e36)

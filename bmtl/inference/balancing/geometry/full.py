@@ -1,20 +1,23 @@
 """The exact gradients of all shared parameters."""
 
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch import Tensor
 
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.geometry.base import (
-    Geometry,
+from bmtl.inference.balancing.geometry.base import Change, Geometry
+from bmtl.inference.balancing.gradients import (
     Structure,
     add_gradients,
+    common_dtype,
     gram_matrix,
+    like,
     read_structure,
+    real_entries,
 )
+from bmtl.inference.balancing.options import Count
 
 
 class Full(Geometry):
@@ -38,13 +41,17 @@ class Full(Geometry):
     name = "full"
     cost = "K backwards"
 
-    def __init__(self, every: int = 1, moved: float = 0.0, cross: bool = False) -> None:
+    def __init__(self, every: Count = 1, moved: Change = 0.0, cross: bool = False) -> None:
         super().__init__(every, moved, cross=cross)
         self.halves = cross
         self._structure = Structure([], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
         self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `write_gradients`
         self._memory = torch.empty(0, 0)  # the Jacobian's, kept: new pages cost a tenth of the step
+
+    @property
+    def gives(self) -> frozenset[str]:
+        return super().gives | {"jacobian"}
 
     def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
         # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
@@ -71,9 +78,9 @@ class Full(Geometry):
         structure = self._structure
         scale = loss_derivatives * objective.per_datum_scale
         # Parameters may differ in precision; products of gradients need float32 at least.
-        dtype = reduce(torch.promote_types, (p.dtype for p in structure.shared), torch.float32)
-        like = structure.shared[0] if structure.shared else objective.rows[0]
-        jacobian = self._empty((len(objective.rows), sum(structure.sizes)), dtype, like.device)
+        device = (structure.shared[0] if structure.shared else objective.rows[0]).device
+        shape = len(objective.rows), sum(structure.sizes)
+        jacobian = self._empty(shape, common_dtype(structure.shared), device)
         # The rest of the graph is walked after the weights are known, in `write_gradients`.
         rest = objective.unweighted_terms is not None or objective.scores is not None
         for k, row in enumerate(objective.rows):
@@ -93,7 +100,7 @@ class Full(Geometry):
                 if gradient is None:
                     view.zero_()
                 else:  # an embedding's may be sparse
-                    view.copy_(gradient.to_dense().reshape(-1))
+                    view.copy_(real_entries(gradient.to_dense()))
             for parameter, gradient in zip(structure.private[k], gradients[len(views) :], strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
@@ -128,5 +135,5 @@ class Full(Geometry):
                 (alpha * objective.scale).to(jacobian) @ jacobian if direction is None else direction * objective.scale
             )
             parts = zip(structure.shared, update.split(structure.sizes), strict=True)
-            pairs += [(p, part.view_as(p).to(p)) for p, part in parts]
+            pairs += [(p, like(part, p)) for p, part in parts]
         add_gradients(pairs, objective.unweighted(alpha * loss_derivatives))

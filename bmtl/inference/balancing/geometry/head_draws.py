@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,7 +10,10 @@ from torch import Tensor
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.at_shared_representation import AtSharedRepresentation, check_marks
-from bmtl.inference.balancing.geometry.base import gram_matrix
+from bmtl.inference.balancing.gradients import gram_matrix, like, number_of_entries, real_entries
+from bmtl.inference.balancing.options import Range, Seed
+
+Draws = Annotated[int, Range(at_least=2)]
 
 
 class HeadDraws(AtSharedRepresentation):
@@ -24,23 +28,19 @@ class HeadDraws(AtSharedRepresentation):
     Args:
         draws: Number of draws, from 2; the step's own is one of them.
         seed: Seeds the generator that the other draws follow; torch's global one stays where it is.
-
-    Raises:
-        ValueError: If `draws` is below 2.
     """
 
     name = "head-draws"
     cost = "1 backward + draws x (1 forward + K heads)"
 
-    def __init__(self, draws: int = 8, seed: int = 0) -> None:
+    def __init__(self, draws: Draws = 8, seed: Seed = 0) -> None:
         super().__init__()
-        if draws < 2:
-            raise ValueError(f"A variance needs 2 draws or more, and draws={draws} was given.")
         self.draws, self.seed = draws, seed
         self.generator = torch.Generator().manual_seed(seed)
 
-    def options(self) -> dict[str, object]:
-        return {"draws": self.draws, "seed": self.seed}
+    @property
+    def gives(self) -> frozenset[str]:
+        return super().gives | {"own"}
 
     def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
         check_marks(objective)
@@ -57,15 +57,13 @@ class HeadDraws(AtSharedRepresentation):
                     before = drawn - mean
                     mean += before / number
                     squares += before * (drawn - mean)  # Welford's sum, which does not cancel
-        sizes = [leaf.numel() for leaf in leaves]
+        sizes = [number_of_entries(leaf) for leaf in leaves]
         variance = squares / (self.draws - 1)
         for leaf, part, seen in zip(leaves, variance.split(sizes, 1), named.split(sizes, 1), strict=True):
             rows = len(leaf) if leaf.dim() else 1
             absent = ~seen.reshape(len(mean), rows, -1).any(dim=2, keepdim=True)
             part.mul_(rows**2).view(len(mean), rows, -1).masked_fill_(absent, torch.inf)
-        self.deltas = [
-            [part.view_as(leaf).to(leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)] for row in mean
-        ]
+        self.deltas = [[like(part, leaf) for part, leaf in zip(row.split(sizes), leaves, strict=True)] for row in mean]
         gram = distributed.inner_products(gram_matrix([mean], len(mean)))
         if objective.scale == 1.0:
             return Measured(gram, mean, variance=variance)
@@ -95,6 +93,6 @@ def _flat(deltas: Sequence[Sequence[Tensor | None]], leaves: Sequence[Tensor]) -
     rows = []
     for row in deltas:
         parts = [torch.zeros_like(h) if delta is None else delta for h, delta in zip(leaves, row, strict=True)]
-        rows.append(torch.cat([part.reshape(-1) for part in parts]))
+        rows.append(torch.cat([real_entries(part) for part in parts]))
     found = torch.stack(rows)
     return found.to(torch.promote_types(found.dtype, torch.float32))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from bmtl.inference import distributed
-from bmtl.inference.balancing.geometry.base import exact, gram_matrix, in_range
+from bmtl.inference.balancing.gradients import exact, gram_matrix, in_range, real_entries
 from bmtl.inference.balancing.graph import nodes_upstream
 
 Edge = tuple[Any, int]  # an autograd node, and which of its outputs
@@ -134,7 +134,10 @@ def own_rows_gram(tensors: Sequence[Tensor], deltas: Deltas) -> tuple[Tensor, in
     h = tensors[j]
     if h.dim() == 0 or len(h) != len(a):
         raise ValueError(_NO_ROWS.format(f"it has {len(a)} rows, and the marked tensor is {tuple(h.shape)}"))
-    delta = _output_gradients(h, layers[0].uses[0], [row[j] for row in deltas]).double()  # (K, R, d_out)
+    delta = _output_gradients(h, layers[0].uses[0], [row[j] for row in deltas])
+    if a.is_complex() or delta.is_complex():
+        raise ValueError(_NO_ROWS.format("its weight is complex"))
+    delta = delta.double()  # (K, R, d_out)
     squares = a.double().square().sum(dim=1) + float(bool(biases[0]))
     weighted = delta * squares[:, None]
     return (weighted.flatten(1) @ delta.flatten(1).T).cpu(), len(a)
@@ -175,15 +178,15 @@ def _kernel_gram(
 ) -> Tensor | None:
     """``G_kl = sum_rs (delta_kr' delta_ls) (a_r' a_s + 1)`` over the rows that the weight is applied to.
 
-    The 1 is for the bias, if it is the layer's own. None where the formula does not hold (other maps than ``a W + b``),
-    costs more than the gradients (more rows than inputs), or cancels: a sum that is short beside its terms loses twice as
-    many digits here as in the gradients.
+    The 1 is for the bias, if it is the layer's own. None where the formula does not hold (other maps than ``a W + b``,
+    complex ones), costs more than the gradients (more rows than inputs), or cancels: a sum that is short relative to its
+    terms loses twice as many digits here as in the gradients.
     """
     live = [j for j in layer.uses if any(row[j] is not None for row in deltas)]
     if not live or not all(_is_affine(node, layer.weight, biases) for node in layer.nodes):
         return None
     inputs = [getattr(node, str(_KINDS[node.name()].saved)).detach() for j in live for node in layer.uses[j]]
-    if sum(map(len, inputs)) > inputs[0].shape[1]:
+    if inputs[0].is_complex() or sum(map(len, inputs)) > inputs[0].shape[1]:
         return None
     outputs = [_output_gradients(tensors[j], layer.uses[j], [row[j] for row in deltas]) for j in live]
     a, delta = exact(_join(inputs, 0)), exact(_join(outputs, 1))  # (R, d_in), (K, R, d_out)
@@ -223,8 +226,10 @@ def _output_gradients(h: Tensor, nodes: list[Any], deltas: list[Tensor | None]) 
 def _slope(h: Tensor, node: Any) -> Tensor | None:
     """Derivative of each entry of h by the entry of a node's output that it is made of; None where it is made of several.
 
-    One pass then serves all tasks.
+    One pass then serves all tasks. A complex entry is made of two numbers.
     """
+    if h.is_complex():
+        return None
     at: Any = h.grad_fn
     while at is not node:
         inputs = [child for child, _ in at.next_functions if child is not None] if at is not None else []
@@ -247,8 +252,8 @@ def _stack(column: Sequence[Tensor | None], edge: Edge) -> Tensor:
     like = next((gradient for gradient in column if gradient is not None), None)
     if like is None:
         meta = edge[0]._input_metadata[edge[1]]
-        return torch.zeros(len(column), math.prod(meta.shape), dtype=meta.dtype, device=meta.device)
-    return torch.stack([(torch.zeros_like(like) if g is None else g).reshape(-1) for g in column])
+        return torch.zeros(len(column), math.prod(meta.shape), dtype=meta.dtype.to_real(), device=meta.device)
+    return torch.stack([real_entries(torch.zeros_like(like) if g is None else g) for g in column])
 
 
 def _nearest_weight(h: Tensor) -> Edge:

@@ -6,7 +6,9 @@ from torch import Tensor
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.balancing.geometry.at_shared_representation import AtSharedRepresentation
-from bmtl.inference.balancing.geometry.base import gram_matrix
+from bmtl.inference.balancing.geometry.base import Change
+from bmtl.inference.balancing.gradients import gram_matrix
+from bmtl.inference.balancing.options import Count, Natural
 
 
 class Representation(AtSharedRepresentation):
@@ -32,7 +34,7 @@ class Representation(AtSharedRepresentation):
     paper = "Sener & Koltun 2018"
     cost = "1 backward + K heads"
 
-    def __init__(self, every: int = 1, moved: float = 0.0, fidelity_every: int = 0, cross: bool = False) -> None:
+    def __init__(self, every: Count = 1, moved: Change = 0.0, fidelity_every: Natural = 0, cross: bool = False) -> None:
         if cross:
             raise ValueError(
                 "'representation' has no two-sample Gram matrix: each example's gradient has coordinates of its own, and "
@@ -44,5 +46,5 @@ class Representation(AtSharedRepresentation):
         parts = []
         for j, leaf in enumerate(objective.marks.leaves):
             rows = [torch.zeros_like(leaf) if deltas[j] is None else deltas[j] for deltas in self.deltas]
-            parts.append(torch.stack(rows).flatten(1))  # type: ignore[arg-type]
+            parts.append(torch.stack(rows))  # type: ignore[arg-type]
         return distributed.inner_products(gram_matrix(parts, len(self.deltas)))

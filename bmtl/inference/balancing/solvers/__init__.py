@@ -7,7 +7,7 @@ the linear algebra needs.
 
 from bmtl.inference.balancing.solvers.ball import conflict_averse
 from bmtl.inference.balancing.solvers.barrier import barrier_newton
-from bmtl.inference.balancing.solvers.cosines import cancelled, nearest_semidefinite, unit_diagonal
+from bmtl.inference.balancing.solvers.cosines import cancelled, unit_diagonal
 from bmtl.inference.balancing.solvers.linear import aligned, equal_projections
 from bmtl.inference.balancing.solvers.pivoting import nearest_without_conflict
 from bmtl.inference.balancing.solvers.simplex import onto_simplex, shortest_combination, shortest_in_hull, simplex_qp
@@ -20,7 +20,6 @@ __all__ = [
     "cancelled",
     "conflict_averse",
     "equal_projections",
-    "nearest_semidefinite",
     "nearest_without_conflict",
     "one_thread",
     "onto_simplex",

@@ -6,6 +6,8 @@ import numpy as np
 
 from bmtl.inference.balancing.solvers.cosines import Array
 
+ROUNDS = 20  # for each of the K coordinates; problems of hundreds of dependent gradients have taken 3
+
 
 def active_set(
     x: Array, minimum: Callable[[Array], tuple[Array, bool]], reduced: Callable[[Array], Array]
@@ -23,13 +25,13 @@ def active_set(
             1e-12 is rounding.
 
     Returns:
-        The minimiser ``(K,)`` and the number of rounds.
+        The minimiser ``(K,)``, or the best point after `ROUNDS` K rounds, and the number of rounds.
     """
     support = np.flatnonzero(x > 0.0)
     seen: set[bytes] = set()  # each support has one minimum, and they fall: one that comes back shows rounding alone
     rounds = 0
     while True:
-        while len(support):
+        while len(support) and rounds < ROUNDS * len(x):
             rounds += 1
             here = x[support]
             y, endless = minimum(support)
@@ -52,7 +54,7 @@ def active_set(
         slopes[support] = np.inf
         j = int(slopes.argmin())
         known = (x > 0.0).tobytes()
-        if slopes[j] >= -1e-12 or known in seen:
+        if slopes[j] >= -1e-12 or known in seen or rounds >= ROUNDS * len(x):
             return x, rounds
         seen.add(known)
         support = np.append(support, j)

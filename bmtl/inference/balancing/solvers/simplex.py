@@ -71,8 +71,17 @@ def vertex(a: Array, k: int) -> Array:
     return x
 
 
-def minimum_parts(Q: Array, h: Array, a: Array, support: Array) -> tuple[Array, Array, float]:
+def minimum_parts(
+    Q: Array, h: Array, a: Array, support: Array, exact: Array | None = None
+) -> tuple[Array, Array, float]:
     """The parts of minima over ``a'y = 1`` on a support.
+
+    Args:
+        Q: Positive definite ``(K, K)``.
+        h: Linear term ``(K,)``.
+        a: Positive normal of the simplex ``(K,)``.
+        support: Indices.
+        exact: The matrix that Q is but for a ridge, if the parts are to be its own: equations are then refined.
 
     Returns:
         ``u`` proportional to ``Q^-1 a`` with ``a'u = 1``; ``p = Q^-1 (h - nu a)`` with ``a'p = 0``; and ``u'Qu``.
@@ -81,12 +90,28 @@ def minimum_parts(Q: Array, h: Array, a: Array, support: Array) -> tuple[Array, 
     factor, u, info = lapack.dposv(Q[support[:, None], support], a)
     if info != 0:
         raise np.linalg.LinAlgError("The matrix of a problem over the simplex is not positive definite.")
+    matrix = None if exact is None else exact[support[:, None], support]
+    u = _refined(factor, matrix, a, u)
     tau = 1.0 / (a @ u)
     u = u * tau
     if not h.any():
         return u, h, tau
-    p, _ = lapack.dpotrs(factor, h - (h @ u) * a)  # nu taken out first: u and Q^-1 h may both be large and parallel
+    right = h - (h @ u) * a  # nu taken out first: u and Q^-1 h may both be large and parallel
+    p = _refined(factor, matrix, right, lapack.dpotrs(factor, right)[0])
     return u, p - u * (a @ p), tau
+
+
+def _refined(factor: Array, matrix: Array | None, right: Array, x: Array) -> Array:
+    """A solution of ``matrix x = right`` from one of a matrix nearby, whose Cholesky factor is given."""
+    best, smallest = x, np.inf
+    while matrix is not None:
+        left = right - matrix @ x
+        size = np.abs(left).max()
+        if not size < smallest / 2.0:
+            break
+        best, smallest = x, size
+        x = x + lapack.dpotrs(factor, left)[0]
+    return best
 
 
 def violation(reduced: Array, x: Array) -> float:

@@ -14,9 +14,6 @@ class TaskAdam(nn.Module):
 
     Args:
         lr: Learning rate.
-
-    Raises:
-        ValueError: If `lr` is not positive.
     """
 
     mean: Tensor
@@ -25,12 +22,10 @@ class TaskAdam(nn.Module):
 
     def __init__(self, lr: float) -> None:
         super().__init__()
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"lr is a positive, finite learning rate, and {lr} was given.")
         self.lr = lr
 
     def bind(self, names: Sequence[str]) -> None:
-        """Told the names of all tasks, once."""
+        """Receives the names of all tasks, once."""
         if "mean" not in self._buffers:
             for name in ("mean", "square", "steps"):
                 self.register_buffer(name, torch.zeros(len(names), dtype=torch.float64))

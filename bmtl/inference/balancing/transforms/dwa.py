@@ -6,14 +6,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import Count, Positive
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 class DWA(Transform):
     """Weighs tasks by how slowly their losses fell lately (dynamic weight average, Liu, Johns & Davison 2019).
 
     ``l_k = lambda_k phi(L_k)``, ``lambda = K softmax(r / temp)``, K the tasks present, and r_k the ratio of the task's
-    mean losses in the last two epochs; 1 until there are two.
+    mean losses in the last two epochs; 1 until there are two, or where both are 0.
 
     With a whole number as `window`, r_k is the mean over the last that many losses of the task, the present one included,
     over the mean of as many before them: nash-mtl's variant (25). Differs from nash-mtl's in that r_k is 1 until both
@@ -23,16 +25,12 @@ class DWA(Transform):
         temp: Temperature of the softmax: the higher, the more alike the weights.
         window: "epoch", or a number of steps.
         phi: "id" weighs the losses, "log" their logarithms.
-        bound: What every loss must exceed; it is subtracted first, in the ratios too.
-
-    Raises:
-        ValueError: If `temp` or `window` is not positive, or `phi` is unknown.
+        bound: A lower bound of every loss; it is subtracted first, in the ratios too.
     """
 
     name = "dwa"
     paper = "Liu et al. 2019"
     cost = "1 backward"
-    positive = True  # a ratio of losses of either sign says nothing
 
     last: Tensor
     before: Tensor
@@ -40,29 +38,15 @@ class DWA(Transform):
 
     def __init__(
         self,
-        temp: float = 2.0,
-        window: Literal["epoch"] | int = "epoch",
+        temp: Positive = 2.0,
+        window: Literal["epoch"] | Count = "epoch",
         phi: Literal["id", "log"] = "id",
         bound: float = 0.0,
     ) -> None:
         super().__init__(bound)
-        if not temp > 0:
-            raise ValueError(f"temp is a positive temperature, and {temp} was given.")
-        if window != "epoch" and not (isinstance(window, int) and window >= 1):
-            raise ValueError(f"window is 'epoch' or a number of steps of at least 1, and {window!r} was given.")
-        if phi not in ("id", "log"):
-            raise ValueError(f"phi is 'id' or 'log', and {phi!r} was given.")
         self.temp, self.window, self.phi = temp, window, phi
+        self.domain = "positive" if phi == "log" else "nonnegative"  # a ratio of losses of either sign has no meaning
         self.epochs = window == "epoch"
-
-    def options(self) -> dict[str, object]:
-        options = {
-            "temp": (self.temp, 2.0),
-            "window": (self.window, "epoch"),
-            "phi": (self.phi, "id"),
-            "bound": (self.bound, 0.0),
-        }
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def bind(self, names: Sequence[str]) -> None:
         unknown = torch.full((len(names),), torch.nan, dtype=torch.float64)
@@ -73,7 +57,8 @@ class DWA(Transform):
             self.register_buffer("before", unknown.clone())
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
-        ratio = self._ratio(losses.detach(), ctx.active).nan_to_num(nan=1.0)
+        # A loss that was 0 and is not any more has an infinite ratio: such tasks share the weight among them.
+        ratio = self._ratio(losses.detach(), ctx.active).nan_to_num(nan=1.0, posinf=1e300)
         weights = len(losses) * torch.softmax(ratio / self.temp, dim=0)
         return weights * (losses.log() if self.phi == "log" else losses)
 

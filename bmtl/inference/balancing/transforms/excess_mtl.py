@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Measured, Transform
+from bmtl.inference.balancing.base import Context, Measured
+from bmtl.inference.balancing.transforms.base import Transform
 from bmtl.inference.balancing.transforms.first import first_seen
 
 
@@ -28,7 +29,7 @@ class ExcessMTL(Transform):
         eta: Step size of the logarithms of the weights.
 
     Raises:
-        ValueError: If `eta` is not finite; in a step, if the number of shared parameters has changed.
+        ValueError: In a step, if the number of shared parameters has changed.
     """
 
     name = "excess-mtl"
@@ -41,13 +42,8 @@ class ExcessMTL(Transform):
 
     def __init__(self, eta: float = 0.01) -> None:
         super().__init__()
-        if not abs(eta) < float("inf"):
-            raise ValueError(f"eta is a finite step size, and {eta} was given.")
         self.eta = eta
         self._squares: Tensor | None = None  # (K_all, P); no buffer, since P is known in the first step only
-
-    def options(self) -> dict[str, object]:
-        return {"eta": self.eta} if self.eta != 0.01 else {}
 
     def bind(self, names: Sequence[str]) -> None:
         if "log_weights" not in self._buffers:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import NonNegative, Positive
 from bmtl.inference.balancing.transforms.adam import TaskAdam
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 class FAMO(Transform):
-    """Weighs tasks so that all losses fall at one rate, told by a second forward (FAMO, Liu et al. 2023).
+    """Weighs tasks so that all losses fall at one rate, measured by a second forward (FAMO, Liu et al. 2023).
 
     With ``z = softmax(w)`` over the K tasks present and ``D = L - bound + 1e-8``, a step trains on
     ``K z_k log(D_k) / c``, ``c = sum_k z_k / D_k`` held constant: effective weights ``z / D`` that sum to K. After the step,
@@ -23,31 +25,22 @@ class FAMO(Transform):
     Args:
         lr: Learning rate of w.
         gamma: Weight decay of w: the authors take 1e-5 to 0.01, LibMTL and TorchJD 1e-3.
-        bound: What every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `lr` is not positive or `gamma` is negative.
+        bound: A lower bound of every loss; it is subtracted first.
     """
 
     name = "famo"
     paper = "Liu et al. 2023"
     cost = "1 backward + 1 forward"
-    positive = True
+    domain = "nonnegative"
     second_forward = True
 
     w: Tensor
     before: Tensor
 
-    def __init__(self, lr: float = 0.025, gamma: float = 1e-3, bound: float = 0.0) -> None:
+    def __init__(self, lr: Positive = 0.025, gamma: NonNegative = 1e-3, bound: float = 0.0) -> None:
         super().__init__(bound)
-        if not 0 <= gamma < float("inf"):
-            raise ValueError(f"gamma is a weight decay of 0 or more, and {gamma} was given.")
         self.lr, self.gamma = lr, gamma
         self.adam = TaskAdam(lr)
-
-    def options(self) -> dict[str, object]:
-        options = {"lr": (self.lr, 0.025), "gamma": (self.gamma, 1e-3), "bound": (self.bound, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def bind(self, names: Sequence[str]) -> None:
         self.adam.bind(names)

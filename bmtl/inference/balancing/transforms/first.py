@@ -1,4 +1,4 @@
-"""What a task gave when it was first seen."""
+"""Each task's first value."""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 class GLS(Transform):
@@ -20,10 +21,7 @@ class GLS(Transform):
     name = "gls"
     paper = "Chennupati et al. 2019"
     cost = "1 backward"
-    positive = True
-
-    def options(self) -> dict[str, object]:
-        return {"bound": self.bound} if self.bound else {}
+    domain = "positive"
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         log = losses.detach().log()

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import Count
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 class IGBv1(Transform):
@@ -19,30 +21,21 @@ class IGBv1(Transform):
     A task that had no label in the base epoch takes the first epoch in which it has one, and a ratio of 1 until then.
 
     Args:
-        base_epoch: The epoch whose mean losses are the base.
+        base_epoch: The epoch, counted from 1, whose mean losses are the base.
         bound: What every loss must exceed; it is subtracted first, from the base too.
-
-    Raises:
-        ValueError: If `base_epoch` is below 1.
     """
 
     name = "igb-v1"
     paper = "Dai et al. 2023"
     cost = "1 backward"
-    positive = True
+    domain = "positive"
     epochs = True
 
     base: Tensor
 
-    def __init__(self, base_epoch: int = 2, bound: float = 0.0) -> None:
+    def __init__(self, base_epoch: Count = 2, bound: float = 0.0) -> None:
         super().__init__(bound)
-        if base_epoch < 1:
-            raise ValueError(f"base_epoch counts epochs from 1, and {base_epoch} was given.")
         self.base_epoch = base_epoch
-
-    def options(self) -> dict[str, object]:
-        options = {"base_epoch": (self.base_epoch, 2), "bound": (self.bound, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def bind(self, names: Sequence[str]) -> None:
         if "base" not in self._buffers:

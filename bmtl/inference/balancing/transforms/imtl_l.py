@@ -17,10 +17,7 @@ class IMTLL(LearntLogs):
 
     Args:
         s0: Where every logarithm of a scale starts.
-        bound: What every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `s0` is not finite.
+        bound: A lower bound of every loss; it is subtracted first.
     """
 
     name = "imtl-l"

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import NonNegative, Seed
+from bmtl.inference.balancing.transforms.base import Transform
 from bmtl.inference.balancing.transforms.first import first_seen
 from bmtl.inference.balancing.transforms.own import one_each, present
 
@@ -30,28 +32,19 @@ class LDC(Transform):
         lam: Weight of the differences: 0.05 for QM9 and NYUv2, 0.1 for Cityscapes, 0.01 for CelebA.
         seed: Seeds the draw of the starting values ``v ~ U(0.2, 1)``. Torch's global generator is neither read nor moved.
         bound: What every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `lam` is negative.
     """
 
     name = "ldc"
     paper = "Xiao et al. 2025"
     cost = "1 backward"
-    positive = True
+    domain = "positive"
 
     first: Tensor
 
-    def __init__(self, lam: float = 0.05, seed: int = 0, bound: float = 0.0) -> None:
+    def __init__(self, lam: NonNegative = 0.05, seed: Seed = 0, bound: float = 0.0) -> None:
         super().__init__(bound)
-        if not 0 <= lam < float("inf"):
-            raise ValueError(f"lam is a weight of 0 or more, and {lam} was given.")
         self.lam, self.seed = lam, seed
         self.v = nn.ParameterList()
-
-    def options(self) -> dict[str, object]:
-        options = {"lam": (self.lam, 0.05), "seed": (self.seed, 0), "bound": (self.bound, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def bind(self, names: Sequence[str]) -> None:
         if not len(self.v):

@@ -1,12 +1,11 @@
 """Numbers that a transform learns, one parameter a task."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bmtl.inference.balancing.base import Transform
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 def one_each(values: Tensor) -> nn.ParameterList:
@@ -29,24 +28,16 @@ class LearntLogs(Transform):
 
     Args:
         s0: Where every logarithm starts.
-        bound: What every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `s0` is not finite.
+        bound: A lower bound of every loss; it is subtracted first.
     """
 
-    positive = True
+    domain = "nonnegative"
 
     def __init__(self, s0: float = 0.0, bound: float = 0.0) -> None:
         super().__init__(bound)
-        if not math.isfinite(s0):
-            raise ValueError(f"s0 is where every learnt logarithm starts, a finite number, and {s0} was given.")
         self.s0 = s0
         self.s = nn.ParameterList()
 
-    def options(self) -> dict[str, object]:
-        return {k: v for k, v in (("s0", self.s0), ("bound", self.bound)) if v}
-
     def bind(self, names: Sequence[str]) -> None:
         if not len(self.s):
-            self.s = one_each(torch.full((len(names),), float(self.s0), dtype=torch.float64))
+            self.s = one_each(torch.full((len(names),), self.s0, dtype=torch.float64))

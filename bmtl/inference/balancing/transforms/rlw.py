@@ -5,7 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import Seed
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 class RLW(Transform):
@@ -20,27 +22,18 @@ class RLW(Transform):
         phi: "id" weighs the losses, "log" their logarithms (RLW+SI of Dai et al. 2023); every loss must then be positive.
         seed: Seeds the generator that this transform owns. Torch's global one is neither read nor moved.
         bound: For "log", what every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `phi` is neither.
     """
 
     name = "rlw"
     paper = "Lin et al. 2022"
     cost = "1 backward"
 
-    def __init__(self, phi: Literal["id", "log"] = "id", seed: int = 0, bound: float = 0.0) -> None:
+    def __init__(self, phi: Literal["id", "log"] = "id", seed: Seed = 0, bound: float = 0.0) -> None:
         super().__init__(bound)
-        if phi not in ("id", "log"):
-            raise ValueError(f"phi is 'id' or 'log', and {phi!r} was given.")
         self.phi = phi
         self.seed = seed
-        self.positive = phi == "log"
+        self.domain = "positive" if phi == "log" else "real"
         self.generator = torch.Generator().manual_seed(seed)
-
-    def options(self) -> dict[str, object]:
-        options = {"phi": (self.phi, "id"), "seed": (self.seed, 0), "bound": (self.bound, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         noise = torch.randn(len(losses), generator=self.generator, dtype=torch.float64)

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.transforms.base import Transform
 
 _FIRST_STEPS = 10  # a spread over fewer is a matter of chance
 
@@ -24,9 +25,6 @@ class SI(Transform):
     Args:
         scale: "log" or "spread".
         bound: For "log", what every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `scale` is neither.
     """
 
     name = "si"
@@ -40,13 +38,8 @@ class SI(Transform):
 
     def __init__(self, scale: Literal["log", "spread"] = "log", bound: float = 0.0) -> None:
         super().__init__(bound)
-        if scale not in ("log", "spread"):
-            raise ValueError(f"scale is 'log' or 'spread', and {scale!r} was given.")
         self.scale = scale
-        self.positive = scale == "log"
-
-    def options(self) -> dict[str, object]:
-        return {k: v for k, v in (("scale", self.scale), ("bound", self.bound)) if v not in ("log", 0.0)}
+        self.domain = "positive" if scale == "log" else "real"
 
     def bind(self, names: Sequence[str]) -> None:
         if self.scale == "spread" and "mean" not in self._buffers:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import Natural, Positive
+from bmtl.inference.balancing.transforms.base import Domain, Transform
 
 
 class STCH(Transform):
@@ -14,7 +16,8 @@ class STCH(Transform):
     ``S = K mu logsumexp(log(L / nadir) / mu)`` over the K tasks present. Its gradient is that of ``sum_k c_k L_k`` with
     ``c_k = K softmax(log(L / nadir) / mu)_k / L_k`` held constant: a large `mu` gives `si`, a small one the worst task
     only. Before, `warmup` epochs of `si` and one more, in which the nadir is found: the mean training loss. A task that had
-    no label in that epoch takes the first epoch in which it has one, and a ratio of 1 until then.
+    no label in that epoch takes the first epoch in which it has one, and a ratio of 1 until then. After the warm-up, a loss
+    of 0 has the weight 0 where ``mu < 1``, and that of its limit where ``mu = 1``.
 
     With ``log=False``, ``S = mu logsumexp((L - ideal) / (K mu))`` from the first step on, for losses of any sign and of
     comparable scale; its effective weights sum to 1/K, as in TorchJD.
@@ -29,8 +32,8 @@ class STCH(Transform):
         bound: For ``log=True``, what every loss must exceed; it is subtracted first, from the nadir too.
 
     Raises:
-        ValueError: If `mu` is missing or not positive, `warmup` is negative, or `ideal` is given where it has no meaning;
-            at set-up, if it names a task that does not exist.
+        ValueError: If `mu` is missing with ``log=False``, or `ideal` is given with ``log=True``; at set-up, if it names a
+            task that does not exist.
     """
 
     name = "stch"
@@ -42,8 +45,8 @@ class STCH(Transform):
 
     def __init__(
         self,
-        mu: float | None = None,
-        warmup: int = 4,
+        mu: Positive | None = None,
+        warmup: Natural = 4,
         log: bool = True,
         ideal: Mapping[str, float] | None = None,
         bound: float = 0.0,
@@ -53,26 +56,13 @@ class STCH(Transform):
             raise ValueError(
                 "With log=False, mu is in units of a loss and must be given, as in stch(log=False, mu=0.1)."
             )
-        if mu is not None and not mu > 0:
-            raise ValueError(f"mu is a positive number, and {mu} was given.")
-        if warmup < 0:
-            raise ValueError(f"warmup is a number of epochs, and {warmup} was given.")
         if ideal and log:
             raise ValueError("ideal belongs to log=False; with logarithms, give bound.")
         self.mu = 1.0 if mu is None else mu
         self.warmup, self.log = warmup, log
         self.ideal = dict(ideal or {})
-        self.positive = self.epochs = log
-
-    def options(self) -> dict[str, object]:
-        options: dict[str, tuple[object, object]] = {
-            "mu": (self.mu, 1.0 if self.log else None),
-            "warmup": (self.warmup, 4),
-            "log": (self.log, True),
-            "ideal": (self.ideal, {}),
-            "bound": (self.bound, 0.0),
-        }
-        return {name: value for name, (value, default) in options.items() if value != default}
+        self.epochs = log
+        self.domain = "positive" if log else "real"
 
     def bind(self, names: Sequence[str]) -> None:
         unknown = [task for task in self.ideal if task not in names]
@@ -81,7 +71,14 @@ class STCH(Transform):
         if self.log and "nadir" not in self._buffers:
             self.register_buffer("nadir", torch.full((len(names),), torch.nan, dtype=torch.float64))
         elif not self.log:
-            self.lowest = torch.tensor([float(self.ideal.get(name, 0.0)) for name in names], dtype=torch.float64)
+            self.lowest = torch.tensor([self.ideal.get(name, 0.0) for name in names], dtype=torch.float64)
+
+    def domain_of(self, losses: Tensor, ctx: Context) -> Domain:
+        if not self.log or self.mu > 1.0 or ctx.epoch <= self.warmup + 1:
+            return self.domain
+        zero = losses == 0
+        compared = not self.nadir[ctx.active][zero].isnan().any()
+        return "nonnegative" if compared and not zero.all() else self.domain  # a maximum of nothing but 0 has no slope
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         value = losses.detach()
@@ -90,8 +87,12 @@ class STCH(Transform):
             return torch.softmax(gaps / self.mu, dim=0) / len(losses) * losses
         if ctx.epoch <= self.warmup + 1:
             return losses.log()
-        ratio = (value / self.nadir[ctx.active]).nan_to_num(nan=1.0)
-        weights = len(losses) * torch.softmax(ratio.log() / self.mu, dim=0) / value
+        log, nadir = value.log(), self.nadir[ctx.active]
+        log_nadir = torch.where(nadir.isnan(), value, nadir).log()
+        # softmax(log(L / nadir) / mu) / L as one exponential, which has a limit at L = 0.
+        power = 1.0 / self.mu - 1.0
+        exponent = (power * log if power else 0.0) - log_nadir / self.mu
+        weights = len(losses) * (exponent - torch.logsumexp((log - log_nadir) / self.mu, dim=0)).exp()
         return weights * losses
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Transform
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import Positive
+from bmtl.inference.balancing.transforms.base import Transform
 
 
 class UWSO(Transform):
@@ -19,25 +21,16 @@ class UWSO(Transform):
     Args:
         temp: Temperature of the softmax; the paper tunes it for each data set.
         bound: What every loss must exceed; it is subtracted first.
-
-    Raises:
-        ValueError: If `temp` is not positive.
     """
 
     name = "uw-so"
     paper = "Kirchdorfer et al. 2024"
     cost = "1 backward"
-    positive = True
+    domain = "positive"
 
-    def __init__(self, temp: float = 1.0, bound: float = 0.0) -> None:
+    def __init__(self, temp: Positive = 1.0, bound: float = 0.0) -> None:
         super().__init__(bound)
-        if not temp > 0:
-            raise ValueError(f"temp is a positive temperature, and {temp} was given.")
         self.temp = temp
-
-    def options(self) -> dict[str, object]:
-        options = {"temp": (self.temp, 1.0), "bound": (self.bound, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         weights = len(losses) * torch.softmax(1 / losses.detach() / self.temp, dim=0)

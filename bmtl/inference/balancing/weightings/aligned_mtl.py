@@ -4,8 +4,9 @@ from typing import Literal
 
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
+from bmtl.inference.balancing.base import Context, Measured, Solution
 from bmtl.inference.balancing.solvers import aligned
+from bmtl.inference.balancing.weightings.base import Weighting
 
 
 class AlignedMTL(Weighting):
@@ -22,9 +23,6 @@ class AlignedMTL(Weighting):
 
     Args:
         scale: Which eigenvalue: the smallest ("min", the paper), the median, or the mean ("rmse").
-
-    Raises:
-        ValueError: If `scale` is none of these.
     """
 
     name = "aligned-mtl"
@@ -33,12 +31,7 @@ class AlignedMTL(Weighting):
 
     def __init__(self, scale: Literal["min", "median", "rmse"] = "min") -> None:
         super().__init__()
-        if scale not in ("min", "median", "rmse"):
-            raise ValueError(f"scale is 'min', 'median' or 'rmse', and {scale!r} was given.")
         self.scale = scale
-
-    def options(self) -> dict[str, object]:
-        return {"scale": self.scale} if self.scale != "min" else {}
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         balance, kept, residual = aligned(m.G.numpy(), self.scale, torch.finfo(m.dtype).eps)

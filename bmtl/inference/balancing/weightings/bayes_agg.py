@@ -1,12 +1,12 @@
 """Bayesian aggregation of gradients."""
 
-import math
-
 import torch
 
 from bmtl.inference import distributed
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
-from bmtl.inference.balancing.geometry.head_draws import HeadDraws
+from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.geometry.head_draws import Draws, HeadDraws
+from bmtl.inference.balancing.options import NonNegative, Seed
+from bmtl.inference.balancing.weightings.base import Weighting
 
 _FLOOR = 1e-8  # of a variance
 
@@ -39,7 +39,7 @@ class BayesAgg(Weighting):
         seed: Seeds the generator that the other draws follow; torch's global one stays where it is.
 
     Raises:
-        ValueError: If `power` is negative or `draws` below 2, or a geometry is chosen too.
+        ValueError: If a geometry is chosen too.
     """
 
     name = "bayes-agg"
@@ -47,16 +47,9 @@ class BayesAgg(Weighting):
     cost = "1 backward + draws x (1 forward + K heads)"
     needs = "own"
 
-    def __init__(self, power: float = 0.3, draws: int = 8, seed: int = 0) -> None:
+    def __init__(self, power: NonNegative = 0.3, draws: Draws = 8, seed: Seed = 0) -> None:
         super().__init__()
-        if not 0.0 <= power < math.inf:
-            raise ValueError(f"power is 0 or above, and {power} was given.")
-        HeadDraws(draws, seed)  # refuses what it cannot take
         self.power, self.draws, self.seed = power, draws, seed
-
-    def options(self) -> dict[str, object]:
-        options = {"power": (self.power, 0.3), "draws": (self.draws, 8), "seed": (self.seed, 0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def own_geometry(self) -> HeadDraws:
         return HeadDraws(self.draws, self.seed)

@@ -4,8 +4,10 @@ from typing import Literal
 
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
+from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.options import NonNegative
 from bmtl.inference.balancing.solvers import conflict_averse, unit_diagonal
+from bmtl.inference.balancing.weightings.base import Weighting
 
 
 class CAGrad(Weighting):
@@ -22,27 +24,16 @@ class CAGrad(Weighting):
     Args:
         c: Radius of the ball relative to the mean gradient; the authors' NYUv2 runs use 0.4, their code's default is 0.5.
         rescale: Divides the update by ``1 + c^2`` (1), ``1 + c`` (2) or nothing (0).
-
-    Raises:
-        ValueError: If `c` is negative or `rescale` is none of these.
     """
 
     name = "cagrad"
     paper = "Liu et al. 2021"
     cost = "K backwards (full), 1 + heads (last-layer)"
 
-    def __init__(self, c: float = 0.4, rescale: Literal[0, 1, 2] = 1) -> None:
+    def __init__(self, c: NonNegative = 0.4, rescale: Literal[0, 1, 2] = 1) -> None:
         super().__init__()
-        if not 0.0 <= c < float("inf"):
-            raise ValueError(f"c is a radius, 0 or above, and {c} was given.")
-        if rescale not in (0, 1, 2):
-            raise ValueError(f"rescale is 0, 1 or 2, and {rescale!r} was given.")
         self.c = c
         self.rescale = rescale
-
-    def options(self) -> dict[str, object]:
-        options = {"c": (self.c, 0.4), "rescale": (self.rescale, 1)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         norms, cosine = unit_diagonal(m.G.numpy())

@@ -2,9 +2,10 @@
 
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
+from bmtl.inference.balancing.base import Context, Measured, Solution
 from bmtl.inference.balancing.solvers import equal_projections, unit_diagonal
-from bmtl.inference.balancing.weightings.imtl_g import stationary
+from bmtl.inference.balancing.weightings.base import Weighting
+from bmtl.inference.balancing.weightings.stationary import stationary
 
 
 class ConFIG(Weighting):

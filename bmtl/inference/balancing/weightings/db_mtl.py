@@ -1,10 +1,15 @@
 """Dual-balancing."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.options import NonNegative, Range
 from bmtl.inference.balancing.weightings.stateful import PerGradient
+
+Kept = Annotated[float, Range(at_least=0.0, below=1.0)]
 
 
 class DBMTL(PerGradient):
@@ -24,7 +29,7 @@ class DBMTL(PerGradient):
         sigma: How fast that decays with the steps, 0 or above.
 
     Raises:
-        ValueError: If an option is out of range, the gradients are not at hand, or the number of shared parameters changes.
+        ValueError: In a step, if the gradients are missing or the number of shared parameters changes.
     """
 
     name = "db-mtl"
@@ -34,18 +39,10 @@ class DBMTL(PerGradient):
 
     seen: Tensor
 
-    def __init__(self, beta: float = 0.9, sigma: float = 0.0) -> None:
+    def __init__(self, beta: Kept = 0.9, sigma: NonNegative = 0.0) -> None:
         super().__init__()
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"beta is from 0 to below 1, and {beta} was given.")
-        if not 0.0 <= sigma < float("inf"):
-            raise ValueError(f"sigma is 0 or above, and {sigma} was given.")
         self.beta = beta
         self.sigma = sigma
-
-    def options(self) -> dict[str, object]:
-        options = {"beta": (self.beta, 0.9), "sigma": (self.sigma, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def allocate(self, num_tasks: int) -> None:
         self.register_buffer("seen", torch.zeros(num_tasks, dtype=torch.float64))

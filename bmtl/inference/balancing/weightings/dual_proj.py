@@ -2,8 +2,9 @@
 
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
+from bmtl.inference.balancing.base import Context, Measured, Solution
 from bmtl.inference.balancing.solvers import cancelled, nearest_without_conflict, unit_diagonal
+from bmtl.inference.balancing.weightings.base import Weighting
 
 
 class DualProj(Weighting):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.options import Fraction, Seed
 from bmtl.inference.balancing.weightings.stateful import Seeded
 
 
@@ -18,7 +19,7 @@ class GradDrop(Seeded):
     ``g_k'd_k / |g_k|^2``.
 
     Source: Chen et al. (2020), algorithm 1, on the gradients of the shared parameters, as in TorchJD. Differs from Samsung's
-    code, which inverts `leak`, and from LibMTL's, which works on the representation. K rows are visited one by one; beside
+    code, which inverts `leak`, and from LibMTL's, which works on the representation. K rows are visited one by one; besides
     them only vectors of P numbers are held.
 
     Args:
@@ -26,7 +27,7 @@ class GradDrop(Seeded):
         seed: Seeds the generator that this weighting owns. It draws P numbers a step on the host: the same on any device.
 
     Raises:
-        ValueError: If `leak` is not between 0 and 1, or the gradients are not at hand.
+        ValueError: In a step, if the gradients are missing.
     """
 
     name = "grad-drop"
@@ -34,15 +35,9 @@ class GradDrop(Seeded):
     cost = "K backwards"
     needs = "jacobian"
 
-    def __init__(self, leak: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, leak: Fraction = 0.0, seed: Seed = 0) -> None:
         super().__init__(seed)
-        if not 0.0 <= leak <= 1.0:
-            raise ValueError(f"leak is between 0 and 1, and {leak} was given.")
         self.leak = leak
-
-    def options(self) -> dict[str, object]:
-        options = {"leak": (self.leak, 0.0), "seed": (self.seed, 0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         if m.J is None:

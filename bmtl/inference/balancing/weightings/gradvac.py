@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.options import Fraction, Seed
 from bmtl.inference.balancing.solvers import unit_diagonal, without_conflicts
 from bmtl.inference.balancing.weightings.stateful import PerTask, Seeded
 
@@ -20,9 +21,6 @@ class GradVac(PerTask, Seeded):
     Args:
         beta: Speed of the moving average, from 0 to 1.
         seed: Seeds the generator that this weighting owns. Torch's global one is neither read nor moved.
-
-    Raises:
-        ValueError: If `beta` is not between 0 and 1.
     """
 
     name = "gradvac"
@@ -31,15 +29,9 @@ class GradVac(PerTask, Seeded):
 
     rho: Tensor
 
-    def __init__(self, beta: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, beta: Fraction = 0.5, seed: Seed = 0) -> None:
         super().__init__(seed)
-        if not 0.0 <= beta <= 1.0:
-            raise ValueError(f"beta is between 0 and 1, and {beta} was given.")
         self.beta = beta
-
-    def options(self) -> dict[str, object]:
-        options = {"beta": (self.beta, 0.5), "seed": (self.seed, 0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def allocate(self, num_tasks: int) -> None:
         self.register_buffer("rho", torch.zeros(num_tasks, num_tasks, dtype=torch.float64))

@@ -2,8 +2,10 @@
 
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
-from bmtl.inference.balancing.solvers import equal_projections, shortest_in_hull, unit_diagonal
+from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.solvers import equal_projections, unit_diagonal
+from bmtl.inference.balancing.weightings.base import Weighting
+from bmtl.inference.balancing.weightings.stationary import stationary
 
 
 class IMTLG(Weighting):
@@ -30,9 +32,3 @@ class IMTLG(Weighting):
         if v @ cosine @ v <= 1e-8:  # e is orthogonal to all that the gradients span: their units sum to 0
             return stationary(m, residual)
         return Solution(torch.from_numpy(v / norms), residual, 1, "ok" if residual <= self.tolerance else "inexact")
-
-
-def stationary(m: Measured, residual: float, rounds: int = 1) -> Solution:
-    """K times MGDA's weights, at which the update is 0: the answer where no common descent direction exists."""
-    norms, cosine = unit_diagonal(m.G.numpy())
-    return Solution(torch.from_numpy(len(norms) * shortest_in_hull(norms, cosine)), residual, rounds, "stationary")

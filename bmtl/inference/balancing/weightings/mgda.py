@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
+from bmtl.inference.balancing.base import Context, Measured, Solution
 from bmtl.inference.balancing.solvers import cancelled, shortest_combination, unit_diagonal
-from bmtl.inference.errors import NonPositiveLoss
+from bmtl.inference.balancing.weightings.base import Weighting
+from bmtl.inference.balancing.weightings.losses import losses_of
 
 
 class MGDA(Weighting):
@@ -26,7 +27,7 @@ class MGDA(Weighting):
             loss ("loss"), or both ("loss+"). The weights apply to the gradients as they are.
 
     Raises:
-        ValueError: If `normalize` is none of these, or losses are needed and not known (`solve`).
+        ValueError: If losses are needed and not known (`solve`).
         NonPositiveLoss: Under "loss" and "loss+", if a loss is not above 0: it would turn its gradient.
     """
 
@@ -37,13 +38,8 @@ class MGDA(Weighting):
 
     def __init__(self, normalize: Literal["none", "l2", "loss", "loss+"] = "none") -> None:
         super().__init__()
-        if normalize not in ("none", "l2", "loss", "loss+"):
-            raise ValueError(f"normalize is 'none', 'l2', 'loss' or 'loss+', and {normalize!r} was given.")
         self.normalize = normalize
         self.names: tuple[str, ...] = ()
-
-    def options(self) -> dict[str, object]:
-        return {"normalize": self.normalize} if self.normalize != "none" else {}
 
     def bind(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -53,23 +49,7 @@ class MGDA(Weighting):
         if self.normalize in ("l2", "loss+"):
             norms = norms / norms
         if self.normalize in ("loss", "loss+"):
-            norms = norms / positive_losses(self, self.names, m, ctx).numpy()
+            norms = norms / losses_of(self, self.names, m, ctx).numpy()
         weights, residual, rounds = shortest_combination(norms, cosine)
         status: Literal["ok", "stationary"] = "stationary" if cancelled(cosine, norms * weights) else "ok"
         return Solution(torch.from_numpy(weights), residual, rounds, status)
-
-
-def positive_losses(weighting: Weighting, names: Sequence[str], m: Measured, ctx: Context) -> torch.Tensor:
-    """The losses ``(K,)`` of the tasks present, for weightings that divide by them or multiply gradients with them.
-
-    Raises:
-        ValueError: If they are not known.
-        NonPositiveLoss: If one is not above 0.
-    """
-    if m.losses is None:
-        raise ValueError(f"{weighting!r} needs the tasks' losses, which a Gram matrix alone does not have.")
-    if not (m.losses > 0).all():
-        k = int((~(m.losses > 0)).nonzero()[0])
-        here = int(ctx.active.nonzero().squeeze(-1)[k])
-        raise NonPositiveLoss(weighting.name, names[here] if names else str(here), m.losses[k].item())
-    return m.losses

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Measured, Solution
-from bmtl.inference.balancing.geometry.base import gram_matrix
+from bmtl.inference.balancing.gradients import gram_matrix
+from bmtl.inference.balancing.options import NonNegative
 from bmtl.inference.balancing.weightings.db_mtl import combined
-from bmtl.inference.balancing.weightings.mgda import positive_losses
+from bmtl.inference.balancing.weightings.losses import losses_of
 from bmtl.inference.balancing.weightings.stateful import PerGradient
 
 
@@ -30,9 +31,8 @@ class MoCo(PerGradient):
         rho: Strength of the regulariser of the weights.
 
     Raises:
-        ValueError: If an option is negative or not finite, the gradients are not at hand, or the number of shared parameters
-            changes.
-        NonPositiveLoss: If a loss is not above 0: it would turn its gradient.
+        ValueError: In a step, if the gradients are missing or the number of shared parameters changes.
+        NonPositiveLoss: If a loss is negative: it would turn its gradient.
     """
 
     name = "moco"
@@ -43,18 +43,11 @@ class MoCo(PerGradient):
     w: Tensor
     t: Tensor
 
-    def __init__(self, beta: float = 0.5, gamma: float = 0.1, rho: float = 0.0) -> None:
+    def __init__(self, beta: NonNegative = 0.5, gamma: NonNegative = 0.1, rho: NonNegative = 0.0) -> None:
         super().__init__()
-        for option, value in (("beta", beta), ("gamma", gamma), ("rho", rho)):
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{option} is 0 or above, and {value} was given.")
         self.beta = beta
         self.gamma = gamma
         self.rho = rho
-
-    def options(self) -> dict[str, object]:
-        options = {"beta": (self.beta, 0.5), "gamma": (self.gamma, 0.1), "rho": (self.rho, 0.0)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def allocate(self, num_tasks: int) -> None:
         self.register_buffer("w", torch.full((num_tasks,), 1.0 / num_tasks, dtype=torch.float64))
@@ -62,7 +55,7 @@ class MoCo(PerGradient):
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         here = self.present(ctx)
-        lengths = positive_losses(self, self.names, m, ctx) / m.G.diagonal().sqrt()
+        lengths = losses_of(self, self.names, m, ctx, strict=False) / m.G.diagonal().sqrt()
         averages = self.rows(m.J, len(self.names))
         assert m.J is not None
         self.t += 1

@@ -1,10 +1,11 @@
 """The Nash bargaining solution."""
 
-import numpy as np
 import torch
 
-from bmtl.inference.balancing.base import Context, Measured, Solution, Weighting
-from bmtl.inference.balancing.solvers import barrier_newton, shortest_in_hull, unit_diagonal
+from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.solvers import barrier_newton, unit_diagonal
+from bmtl.inference.balancing.weightings.base import Weighting
+from bmtl.inference.balancing.weightings.stationary import opposed, stationary
 
 
 class NashMTL(Weighting):
@@ -26,12 +27,8 @@ class NashMTL(Weighting):
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         norms, cosine = unit_diagonal(m.G.numpy())
-        alpha, residual, rounds = barrier_newton(norms, cosine)
-        if residual <= self.tolerance:
-            return Solution(torch.from_numpy(alpha), residual, rounds)
+        alpha, residual, _, rounds = barrier_newton(norms, cosine)
         # No solution exists only if 0 lies in the hull; anything else is a failure and must not pass for it.
-        directions = shortest_in_hull(np.ones_like(norms), cosine)
-        if directions @ cosine @ directions > 1e-4:
-            return Solution(torch.from_numpy(alpha), residual, rounds)
-        weights = shortest_in_hull(norms, cosine)
-        return Solution(torch.from_numpy(len(weights) * weights), residual, rounds, "stationary")
+        if residual > self.tolerance and opposed(cosine):
+            return stationary(m, residual, rounds)
+        return Solution(torch.from_numpy(alpha), residual, rounds)

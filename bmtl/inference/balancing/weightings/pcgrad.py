@@ -24,9 +24,6 @@ class PCGrad(Seeded):
     paper = "Yu et al. 2020"
     cost = "K backwards (full), 1 + heads (last-layer)"
 
-    def options(self) -> dict[str, object]:
-        return {"seed": self.seed} if self.seed else {}
-
     def forward(self, m: Measured, ctx: Context) -> Solution:
         norms, cosine = unit_diagonal(m.G.numpy())
         mixed = without_conflicts(cosine, self.orders(len(norms)).numpy())

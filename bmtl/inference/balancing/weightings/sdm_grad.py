@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context, Measured, Solution
+from bmtl.inference.balancing.options import Count, NonNegative
 from bmtl.inference.balancing.solvers import onto_simplex
 from bmtl.inference.balancing.weightings.stateful import PerTask
 
@@ -26,9 +27,6 @@ class SDMGrad(PerTask):
     Args:
         lam: Pull towards the mean gradient, 0 or above.
         iters: Projected steps a step of training.
-
-    Raises:
-        ValueError: If `lam` is negative or `iters` is below 1.
     """
 
     name = "sdm-grad"
@@ -38,18 +36,10 @@ class SDMGrad(PerTask):
 
     w: Tensor
 
-    def __init__(self, lam: float = 0.3, iters: int = 20) -> None:
+    def __init__(self, lam: NonNegative = 0.3, iters: Count = 20) -> None:
         super().__init__()
-        if not 0.0 <= lam < float("inf"):
-            raise ValueError(f"lam is 0 or above, and {lam} was given.")
-        if iters < 1:
-            raise ValueError(f"iters is 1 or above, and {iters} was given.")
         self.lam = lam
         self.iters = iters
-
-    def options(self) -> dict[str, object]:
-        options = {"lam": (self.lam, 0.3), "iters": (self.iters, 20)}
-        return {name: value for name, (value, default) in options.items() if value != default}
 
     def allocate(self, num_tasks: int) -> None:
         self.register_buffer("w", torch.full((num_tasks,), 1.0 / num_tasks, dtype=torch.float64))

@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmtl.inference.balancing.base import Context, Weighting
+from bmtl.inference.balancing.base import Context
+from bmtl.inference.balancing.options import Seed
+from bmtl.inference.balancing.weightings.base import Weighting
 
 
 class Seeded(Weighting):
     """A weighting that draws from a generator of its own; torch's global one is neither read nor moved."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: Seed = 0) -> None:
         super().__init__()
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch._C._autograd import _get_sequence_nr
 from torch.nn.parameter import is_lazy
 
 from bmtl.inference.closed_over import modules_of
@@ -29,11 +30,13 @@ class Programs:
 
     Attributes:
         modules: The modules that the two are made of, those that they close over included.
+        nodes: How many nodes of the autograd graph the last run made.
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], elbo: TaskELBO) -> None:
         self.model, self.guide, self.elbo = model, guide, elbo
         self.modules: tuple[nn.Module, ...] = ()
+        self.nodes = 0
         self._validate = True  # in the first run
         self._needs_graph = False
         self.refresh()
@@ -51,6 +54,7 @@ class Programs:
             cut: As `TaskELBO.task_losses`.
         """
         args, kwargs = batch
+        before = _get_sequence_nr()
         try:
             with own_parameters(validate=self._validate):
                 losses = self.elbo.task_losses(self.model, self.guide, *args, cut=cut, **kwargs)
@@ -58,9 +62,9 @@ class Programs:
             if "param_state" not in str(error):
                 raise
             # A PyroModule that was not there when the programs were looked through.
-            before = self.modules
+            known = set(map(id, self.modules))
             self.refresh()
-            if set(map(id, self.modules)) == set(map(id, before)):
+            if set(map(id, self.modules)) == known:
                 raise ValueError(
                     "The model or the guide runs a PyroModule that bmtl cannot find, and it was built in Pyro's global "
                     "parameter mode. Make it an attribute of the model or the guide, or a variable that the function closes "
@@ -68,6 +72,7 @@ class Programs:
                 ) from error
             return self.run(batch, cut)
         self._validate = False
+        self.nodes = _get_sequence_nr() - before
         return losses
 
     def run_aside(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:

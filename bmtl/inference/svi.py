@@ -22,7 +22,6 @@ from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import CheckpointError, NonFinite, StepError
 from bmtl.inference.halves import Halves, split
 from bmtl.inference.history import History
-from bmtl.inference.losses import TaskLosses
 from bmtl.inference.numbers_of_data import NumbersOfData
 from bmtl.inference.optimized_program import OptimizedProgram
 from bmtl.inference.optimizers import Factory, Optimizer
@@ -263,14 +262,13 @@ class BalancedSVI:
         self.initialise(*args, **kwargs)
         batch = args, kwargs
         terms: ScaledLosses | Halves
-        raw: tuple[TaskLosses, ...]
         if self.balancer.halves:
-            one, two = (self._terms(half) for half in split(args, kwargs))
-            terms, raw = Halves.of(one, two), (one.raw, two.raw)
+            runs = [self._terms(half) for half in split(args, kwargs)]
+            terms = Halves.of(*(run for run, _ in runs))
         else:
-            terms = self._terms(batch, cut=self.balancer.cut)
-            raw = (terms.raw,)
-        self._program.check_reached(raw, batch)
+            runs = [self._terms(batch, cut=self.balancer.cut)]
+            terms = runs[0][0]
+        self._program.check_reached([run.raw for run, _ in runs], [nodes for _, nodes in runs], batch)
         elapsed = time.perf_counter() - start
         everything, terms = terms, self._shown(terms)
         values, rest, active = terms.values, terms.unweighted_terms, terms.present
@@ -324,10 +322,10 @@ class BalancedSVI:
         logger.log(logging.INFO if overflow else logging.WARNING, "A step was skipped. %s", error)
         return (str(error),)
 
-    def _terms(self, batch: Batch, cut: bool = False) -> ScaledLosses:
-        """Runs guide and model on a batch, for a step."""
-        losses = self._programs.run(batch, cut)
-        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers, training=True)
+    def _terms(self, batch: Batch, cut: bool = False) -> tuple[ScaledLosses, int]:
+        """Runs guide and model on a batch, for a step; with the number of nodes of the run's graph."""
+        losses, nodes = self._programs.run(batch, cut), self._programs.nodes
+        return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers, training=True), nodes
 
     def _again(self, marks: SharedRepresentation, autocast: AbstractContextManager[Any], batch: Batch) -> Objective:
         """Runs guide and model once more from the marked tensors on."""

@@ -127,19 +127,20 @@ def difference_forest(
 
 
 def scores_by_task(
-    comparison: xr.Dataset, metric: str = "mae", *, tasks: Sequence[str] | None = None, columns: int = 4
+    comparison: xr.Dataset, metric: str | None = None, *, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
     """One score of every method, a panel a task: a dot a split, the mean with its standard error, the baseline's mean.
 
     Args:
         comparison: From `compare`.
-        metric: Which score; targets of a kind that does not have it are left out.
+        metric: Which score, by default the one that the first target is judged by; targets without it are left out.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
         columns: Panels in a row.
 
     Raises:
         ValueError: If the comparison has no such score, or a named task is not there.
     """
+    metric = str(comparison["primary"].values[0]) if metric is None else metric
     if metric not in comparison["metric"].values:
         raise ValueError(f"The comparison has no score {metric!r}; it has {comparison['metric'].values.tolist()}.")
     scores = comparison["score"].sel(metric=metric)

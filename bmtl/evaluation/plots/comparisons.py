@@ -17,11 +17,12 @@ from bmtl.evaluation.style import COLOURS, panels, styled, task_names
 GREY = "#8C8C8C"
 
 
-def critical_difference_diagram(found: xr.Dataset) -> Figure:
+def critical_difference_diagram(found: xr.Dataset, *, over: str | None = None) -> Figure:
     """Mean ranks on a line, the best to the left; a bar joins methods that do not differ significantly.
 
     Args:
         found: From `ranks.critical_difference`. For Nemenyi's test, the critical difference is written below.
+        over: What methods are ranked within, such as "seeds"; by default the name of that dimension.
 
     Raises:
         ValueError: If there is no mean rank to draw.
@@ -35,9 +36,9 @@ def critical_difference_diagram(found: xr.Dataset) -> Figure:
     names = [str(name) for name in found["learner"].values]
     k, level = len(names), found.attrs["level"]
     across = 4.6 / (k - 1)  # inches a rank
-    over = 0.06 / across  # by which a bar sticks out on either side
-    ends = [(rank[group].min() - over, rank[group].max() + over) for group in found["group"].values]
-    bars = _stacked(ends, 2 * over)
+    overhang = 0.06 / across  # of a bar on either side
+    ends = [(rank[group].min() - overhang, rank[group].max() + overhang) for group in found["group"].values]
+    bars = _stacked(ends, 2 * overhang)
     left = (k + 1) // 2  # methods written to the left, best first; the others to the right, best last
     below = 0.45 + 0.32 * (1 + max(bars, default=-1))
     with styled():
@@ -68,7 +69,7 @@ def critical_difference_diagram(found: xr.Dataset) -> Figure:
         if np.isfinite(critical):
             test += f", critical difference {critical:.2f}"
         p = float(found["friedman_p"])
-        blocks = f"{int(found['blocks'])} {found.attrs['block']}s"
+        blocks = f"{int(found['blocks'])} {over or found.attrs['block'] + 's'}"
         said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
         axes.set_title(f"Mean rank over {blocks} (Friedman {said})", fontweight="bold", loc="center")
         figure.supxlabel(f"Joined: no significant difference at {level:g} ({test})", fontsize=8, color="#444444")

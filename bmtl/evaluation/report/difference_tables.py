@@ -73,7 +73,7 @@ def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
             "Critical-difference diagram",
             f"Mean rank of each method over the {over}, the best to the left. A bar joins methods whose ranks differ by "
             "less than the critical difference of Nemenyi's test.",
-            lambda: plots.critical_difference_diagram(found),
+            lambda: plots.critical_difference_diagram(found, over=over),
         ).markup()
 
 

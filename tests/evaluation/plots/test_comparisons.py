@@ -34,6 +34,12 @@ def test_the_diagram_has_every_method_at_its_rank_and_a_bar_a_group(methods, tes
     assert plt.get_fignums() == []
 
 
+def test_the_title_says_what_methods_are_ranked_within():
+    found = critical_difference(scores())
+    assert "over 11 tasks" in critical_difference_diagram(found).axes[0].get_title(loc="center")
+    assert "over 11 seeds" in critical_difference_diagram(found, over="seeds").axes[0].get_title(loc="center")
+
+
 def test_bars_on_one_line_do_not_look_like_one():
     for seed in range(6):
         found = critical_difference(scores(8, 30, seed=seed), test="nemenyi")

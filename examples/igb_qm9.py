@@ -32,7 +32,7 @@ from bmtl.datasets import load
 from bmtl.datasets.qm9_12k import FILE, SPLIT, SPLIT_SEED
 from bmtl.datasets.qm9_mini import UNITS
 from bmtl.evaluation import comparison, results
-from bmtl.evaluation.text_tables import markdown_table
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_scores
 
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}

@@ -44,9 +44,9 @@ import bmtl
 from bmtl.datasets import Batches, load
 from bmtl.distributions import NormalInverseGamma, lipschitz_mse
 from bmtl.evaluation import conflicts, results
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import cosine_curves
 from bmtl.evaluation.style import save
-from bmtl.evaluation.text_tables import markdown_table
 from bmtl.experiments import results_tree
 from bmtl.inference import ConflictProbe
 from bmtl.inference.record import history_arrays

@@ -31,9 +31,9 @@ from scipy.spatial import KDTree
 from bmtl.datasets.files import Archive, find
 from bmtl.datasets.many_tasks import assemble
 from bmtl.evaluation import metrics, ood
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import ood_densities
 from bmtl.evaluation.style import save
-from bmtl.evaluation.text_tables import markdown_table
 from bmtl.experiments import METHODS, Budget, run
 
 FILE, TARGET = "wine_domains/wine_domains.npz", "quality"

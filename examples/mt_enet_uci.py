@@ -34,9 +34,10 @@ import torch
 import xarray as xr
 
 from bmtl.datasets import load
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.statistics import mean_and_error, paired_differences
 from bmtl.evaluation.storage import SCHEMA, atomic
-from bmtl.evaluation.text_tables import entry, markdown_table
+from bmtl.evaluation.text_tables import entry
 from bmtl.inference import Bank
 from bmtl.models import MCDropout, TaskModel, mlp
 from bmtl.models.likelihoods import Evidential, Gaussian, Heteroscedastic
@@ -243,7 +244,9 @@ def units(data, name, of):
 def program(method, name, x, seed):
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(x.shape[1], (WIDTH,), generator=generator)
-    likelihood = Heteroscedastic() if method == "Gaussian" else Evidential(regulariser=REGULARISER, **EVIDENTIAL[method])
+    likelihood = (
+        Heteroscedastic() if method == "Gaussian" else Evidential(regulariser=REGULARISER, **EVIDENTIAL[method])
+    )
     return TaskModel(trunk, WIDTH, {name: likelihood}, len(x), generator=generator)
 
 
@@ -343,7 +346,9 @@ def summarise(scores):
                     where = {"metric": metric, "reading": reading}
                     of = found.sel(task=name, learner=method, **where)
                     ours = {"mean": of["mean"].item(), "error": of["error"].item()}
-                    rows.append({"set": name, "method": method, **where, **ours, "paper": paper[0], "paper_error": paper[1]})
+                    rows.append(
+                        {"set": name, "method": method, **where, **ours, "paper": paper[0], "paper_error": paper[1]}
+                    )
     return pd.DataFrame(rows)
 
 
@@ -386,13 +391,13 @@ def markdown(summary, differences, splits):
     tests = [f"{metric} {what}" for metric in METRICS for what in ("difference", "p", "wins")]
     return "\n".join(
         [
-            f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch chosen",
-            "on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
+            f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch",
+            "chosen on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
             "",
             markdown_table(["set", "method", *readings], *rows, left=2),
             "",
-            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of Wilcoxon's",
-            "signed-rank test (not corrected for the number of tests), splits in which the method is better.",
+            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of",
+            "Wilcoxon's signed-rank test (not corrected for the number of tests), splits in which the method is better.",
             "",
             markdown_table(["set", "method", *tests], *differing, left=2),
             "",

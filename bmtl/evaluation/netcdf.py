@@ -23,7 +23,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from bmtl.evaluation.assembly import dataset
+from bmtl.evaluation.assembly import dataset, storable
 
 LIBRARY = threading.RLock()
 """Held by whoever is inside the NetCDF library."""
@@ -57,7 +57,7 @@ class Group:
     def of(cls, given: xr.Dataset) -> "Group":
         """The group that holds a dataset."""
         coords = [str(name) for name in given.coords]
-        held = {str(name): variable for name, variable in given.variables.items()}
+        held = {str(name): _safe(str(name), variable) for name, variable in given.variables.items()}
         attrs = {str(name): value for name, value in given.attrs.items()}
         return cls(attrs, held, coords, [name for name in coords if name in given.xindexes])
 
@@ -154,6 +154,13 @@ def attributes(path: Path) -> dict[str, Any]:
     """The root's attributes alone."""
     with LIBRARY, netCDF4.Dataset(path, "r") as file:
         return _attributes(file)
+
+
+def _safe(name: str, variable: xr.Variable) -> xr.Variable:
+    """The variable in a dtype that NetCDF has, without characters at which it would end text."""
+    if variable.dtype.kind in "biu" or variable.dtype in (np.float32, np.float64):
+        return variable
+    return variable.copy(data=storable(name, variable.values))
 
 
 def _define(group: Any, name: str, variable: xr.Variable) -> Any:

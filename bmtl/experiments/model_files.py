@@ -127,8 +127,8 @@ def load_fitted(folder: str | Path, *, allow_code: bool = False) -> Fitted:
         return _rebuilt(kept, about)
     except (KeyError, AttributeError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{path} is not the intact file of a fitted run: it does not fit the model that it names ({type(error).__name__}: "
-            f"{error}). Train again."
+            f"{path} is not the intact file of a fitted run: it does not fit the model that it names "
+            f"({type(error).__name__}: {error}). Train again."
         ) from error
 
 

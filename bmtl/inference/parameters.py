@@ -31,7 +31,7 @@ class NamedParameters(list[Tensor]):
 
     Example:
         >>> from contextlib import suppress
-import torch
+    import torch
         >>> found = NamedParameters([("trunk.weight", torch.zeros(2)), ("head.weight", torch.zeros(3))])
         >>> [tuple(p.shape) for name, p in found.items() if name.startswith("trunk")]
         [(2,)]

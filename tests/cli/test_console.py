@@ -1,5 +1,6 @@
 """Help, lists, wrong input, versions, and how an interrupted command ends."""
 
+import io
 import re
 import signal
 import subprocess
@@ -12,11 +13,15 @@ from rich.console import Console
 
 import bmtl
 from bmtl import cli, experiments
-from bmtl.cli.console import _table
+from bmtl.cli.console import print_scores
 from bmtl.evaluation import results
+from bmtl.evaluation.comparison import compare
 from bmtl.evaluation.results import decode_attributes
+from bmtl.evaluation.text_tables import to_text
 from bmtl.experiments import METHODS
 from bmtl.inference.balancing import SLOTS
+from tests.evaluation import trees
+from tests.evaluation.conftest import arrays
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 
@@ -66,13 +71,21 @@ def test_the_list_of_all_is_the_lists(run):
     assert run("list") == run("list", "all") == (0, "".join(run("list", what)[1] for what in SHOWN), "")
 
 
-def test_a_title_longer_than_its_table_stays_on_one_line():
-    table = _table("Mean absolute error (* best)", "task", ["ew"])
-    table.add_row("a", "1")
-    console = Console(width=80)
-    with console.capture() as shown:
-        console.print(table)
-    assert shown.get().splitlines()[0].rstrip() == "Mean absolute error (* best)"
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_scores_are_printed_as_they_are_laid_out(monkeypatch, width):
+    """The terminal's library breaks no line of the tables, and takes no name for its markup."""
+    grid = {
+        (name, seed): trees.tree(
+            **arrays(targets=("mu", "[red]x"), seed=seed, variant=place, error=error, rows=20, draws=2, steps=2)
+        )
+        for place, (name, error) in enumerate({"stl": 0.0004, "igb-v1 >> last-layer >> nash-mtl": 0.3}.items())
+        for seed in range(3)
+    }
+    scores = compare(grid, reference=None)
+    terminal = Console(width=width, file=io.StringIO())
+    monkeypatch.setattr("bmtl.cli.console.console", terminal)
+    print_scores(scores)
+    assert terminal.file.getvalue().strip() == to_text(scores, width=width).strip()
 
 
 # ---- Wrong input -----------------------------------------------------------------------------------------------------

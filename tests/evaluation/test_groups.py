@@ -48,7 +48,9 @@ def test_all_rows_are_kept_without_a_copy():
 
 def test_rows_may_have_numbers_of_their_own():
     """As those of one target have in a table that has others' rows too."""
-    made = groups(a=rows([1.0, np.nan, 3.0], np.zeros((1, 3)), np.array([4, 7, 9])), b=rows([0.0, 0.0], np.zeros((1, 2))))
+    made = groups(
+        a=rows([1.0, np.nan, 3.0], np.zeros((1, 3)), np.array([4, 7, 9])), b=rows([0.0, 0.0], np.zeros((1, 2)))
+    )
     np.testing.assert_array_equal(made["observed_data"]["obs_a"], [4, 9])
     np.testing.assert_array_equal(made["observed_data"]["obs_b"], [0, 1])
 
@@ -65,7 +67,10 @@ def test_groups_and_targets_may_be_left_out():
         ({"mean": np.zeros(4)}, r"Target 'a' of the part 'test': mean has shape \(4,\); expected \(3,\)"),
         ({"aleatoric": np.zeros((3, 1)), "epistemic": np.zeros(3)}, r"aleatoric has shape \(3, 1\)"),
         ({"log_likelihood": np.zeros((2, 2))}, r"log_likelihood has shape \(2, 2\); expected \(draws, 3\)"),
-        ({"law": Law("poisson", {"rate": np.ones((2, 4))})}, r"the law's rate has shape \(2, 4\); expected \(2, 3, ...\)"),
+        (
+            {"law": Law("poisson", {"rate": np.ones((2, 4))})},
+            r"the law's rate has shape \(2, 4\); expected \(2, 3, ...\)",
+        ),
         ({"law": Law("poisson", {"rate": np.ones(3)})}, r"the law's rate has shape \(3,\)"),
         ({"mean": np.array([1.0, 2.0, object()])}, "mean of Target 'a' of the part 'test' has dtype object"),
     ],

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmtl.evaluation.comparison import best, caption, compare, standard_error, table
-from bmtl.evaluation.text_tables import entry, markdown_table, to_latex, to_markdown, to_text
+from bmtl.evaluation.text_tables import entry, to_latex, to_markdown, to_text
 
 
 @pytest.fixture
@@ -51,17 +51,6 @@ def test_an_entry_is_right_to_a_twentieth_of_its_error(mean, error):
     shown, deviation = (float(part.replace("−", "-")) for part in entry(mean, error).split(" ± "))
     assert abs(shown - mean) <= max(error / 15, 0.5)
     assert abs(deviation - error) <= max(error / 15, 0.5)
-
-
-def test_a_table_of_any_cells():
-    lines = markdown_table(["set", "method", "n"], ["a", "first", "1.25"], ["long", "b", ""], left=2).splitlines()
-    assert lines == [
-        "| set  | method | n    |",
-        "| ---- | ------ | ---: |",
-        "| a    | first  | 1.25 |",
-        "| long | b      |      |",
-    ]
-    assert markdown_table(["a"]) == "| a   |\n| --- |"
 
 
 def test_markdown_holds_the_table(grid):

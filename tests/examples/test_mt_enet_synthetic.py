@@ -30,7 +30,9 @@ def test_the_data_are_the_papers(example):
 def test_the_released_code_scores_a_perfect_predictive(example, alpha, excess):
     """What it finds on labels of the predictive itself, where the ECE as defined is below 0.002."""
     y = stats.t.rvs(2 * alpha, size=300_000, random_state=np.random.default_rng(0))
-    assert example.released_ece(y, np.zeros(y.size), 1.0, np.full(y.size, 2 * alpha)) == pytest.approx(excess, abs=0.0015)
+    assert example.released_ece(y, np.zeros(y.size), 1.0, np.full(y.size, 2 * alpha)) == pytest.approx(
+        excess, abs=0.0015
+    )
 
 
 def test_the_released_code_counts_intervals_at_its_own_levels(example):

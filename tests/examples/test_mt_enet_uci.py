@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from bmtl.models.networks.dropout import Dropout
 
+
 @pytest.fixture
 def root(root_with):
     return root_with("uci/boston.npz")
@@ -128,7 +129,9 @@ def test_dropout_trains_on_squared_errors_in_training_mode(example):
     site = trace.nodes["y_y"]
     loss = -site["fn"].log_prob(y)
     torch.testing.assert_close(loss, (y - site["fn"].mean) ** 2 / 2 + 0.5 * np.log(2 * np.pi))
-    assert {n for n, p in made.named_parameters() if not p.requires_grad} == {"_likelihoods.0.unknowns.log_variance.scaled"}
+    assert {n for n, p in made.named_parameters() if not p.requires_grad} == {
+        "_likelihoods.0.unknowns.log_variance.scaled"
+    }
 
 
 def test_readings(example):

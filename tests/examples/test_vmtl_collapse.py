@@ -8,7 +8,7 @@ def test_the_picture_is_drawn(example, start, tmp_path):
     table = pd.read_csv(tmp_path / "collapse.csv")
     assert table["prior"].tolist() == list(example.PRIORS)
     assert (table["sd at last"] > 0).all()
-    assert "bound, anchor 0.5: sd" in printed
+    assert "pool, anchor 0.5: sd" in printed
 
 
 def test_too_few_steps_are_refused(start, capsys):

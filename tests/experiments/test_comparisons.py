@@ -13,7 +13,6 @@ from bmtl.experiments import (
     AllFailed,
     Cell,
     Failure,
-    Method,
     compare,
     comparisons,
     run,

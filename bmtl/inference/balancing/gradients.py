@@ -87,8 +87,8 @@ def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
 
     Args:
         parameter: Any leaf.
-        gradient: Owned by nobody else. What `torch.autograd.grad` returns is not: two parameters may get one tensor, or
-            one that is expanded, and an optimizer or a clip then changes both.
+        gradient: A tensor that nothing else refers to. What `torch.autograd.grad` returns may be one tensor for two
+            parameters, or an expanded one, and an optimizer or a clip would then change both.
     """
     if parameter.grad is None:
         parameter.grad = gradient.detach()

@@ -7,7 +7,6 @@ import pytest
 
 import bmtl
 from bmtl.experiments import importing
-from bmtl.experiments import importing
 
 SOURCE = "VALUE = 1\n\n\nclass Thing:\n    pass\n"
 

@@ -45,7 +45,6 @@ from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.simulation import in_words, rank_calibration
 from bmtl.evaluation.style import COLOURS, save, styled
-from bmtl.experiments.collecting import extras_of
 from bmtl.inference.simulation import simulated_ranks
 from bmtl.inputs import PerTask
 from bmtl.models.likelihoods import Categorical, Gaussian
@@ -417,11 +416,14 @@ def relations(options):
     model = learnt(x, y, kind, steps, "fitted")
     few = PerTask({task: part[:1] for task, part in x.items()})
     drawn = bmtl.draw(model, model.guide(), few, num_draws=400, sites=["alpha_w"])
-    (dims, share), coords = (extras_of(model, drawn)[name] for name in ("relatedness_w", "coords"))
-    about = {"method": "Six tasks in two clusters"}
-    posterior = {**drawn.posterior, "relatedness_w": share}
+    share = model.tree_extras(drawn.posterior)["relatedness_w"]
     tree = results.to_datatree(
-        {}, {}, posterior=posterior, dims={"relatedness_w": dims}, coords=coords, attributes=about
+        {},
+        {},
+        posterior={**drawn.posterior, "relatedness_w": share.values},
+        dims={"relatedness_w": share.dims},
+        coords=share.coords,
+        attributes={"method": "Six tasks in two clusters"},
     )
     save(relatedness_matrix(tree), options.out / "relatedness.png")
 
@@ -462,7 +464,7 @@ def correlations(x, y, steps):
     y = {task: (labels - labels.mean()) / labels.std() for task, labels in y.items()}
     model = MultitaskGP(
         features,
-        list(x),
+        {task: Gaussian() for task in x},
         rows,
         inducing=rows * len(x),
         lengthscale=3 * features**0.5,  # the truth is linear

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from bmtl.datasets import MultiTaskData
-    from bmtl.experiments import Cell, Failure
 
 app = typer.Typer(
     name="bmtl",
@@ -24,14 +20,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+_MOST_LINES = 30  # of targets or of features
+
 console = Console()
 errors = Console(stderr=True)
 
 
-def print_data_warnings(data: MultiTaskData) -> None:
-    """Warns of what is odd about the data, on the error console."""
-    for remark in data.data_warnings():
-        errors.print("[bold yellow]Warning:[/]", escape(remark), highlight=False, soft_wrap=True)
+def print_data(data: MultiTaskData) -> None:
+    """What the targets and the inputs were read as; then warnings, on the error console."""
+    parts = ", ".join(f"{len(rows):,} {part}" for part, rows in data.rows.items())
+    console.print(
+        f"[bold]{escape(data.name)}[/]: {counted(len(data.inputs), 'row')} ({parts})", highlight=False, soft_wrap=True
+    )
+    for what, lines in (("targets", data.describe_targets()), ("inputs", data.describe_inputs())):
+        console.print(what, style="bold")
+        for line in shortened(lines, what):
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    for warning in data.data_warnings():
+        errors.print("[bold yellow]Warning:[/]", escape(warning), highlight=False, soft_wrap=True)
+
+
+def shortened(lines: list[str], what: str) -> list[str]:
+    """The lines, of very many the first ones and how many more there are."""
+    more = len(lines) - _MOST_LINES
+    return lines if more <= 1 else [*lines[:_MOST_LINES], f"... and {more:,} more {what}"]
 
 
 def counted(number: int, what: str) -> str:
@@ -39,32 +51,15 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[Cell | Failure], None]]:
-    """A bar over the runs of a comparison, with the time left; failures are told as they come, and end it with code 1."""
-    from bmtl.experiments import AllFailed, Failure
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=console) as bar:
-        running = bar.add_task("training", total=total)
-
-        def done(outcome: Cell | Failure) -> None:
-            if isinstance(outcome, Failure):
-                bar.console.print(f"[bold red]failed:[/] {escape(str(outcome.cell))}: {escape(outcome.reason)}")
-                outcome = outcome.cell
-            bar.update(running, advance=1, description=f"{escape(str(outcome))} done")
-
-        try:
-            yield done
-        except AllFailed as error:
-            errors.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from error
-
-
 def print_scores(scores: xr.Dataset) -> None:
-    """A comparison in tables that fit the terminal, what is starred in bold, and their caption."""
+    """A comparison in tables that fit the terminal."""
     from bmtl.evaluation.text_tables import to_text
 
     text = to_text(scores, width=console.width, bold=lambda cell: f"[bold]{cell}[/]", escape=escape)
     console.print()
-    console.print(text, end="", highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    console.print(text.rstrip("\n"), highlight=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """One line on the error console."""
+    errors.print("[bold red]Error:[/]", escape(message), highlight=False, soft_wrap=True)

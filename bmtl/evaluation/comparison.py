@@ -188,7 +188,7 @@ def _scores(
     """Scores ``(task, metric)`` of a run, and why some of them cannot be computed."""
     places = {name: place for place, name in enumerate(families)}
     values = np.full((len(families), len(names)), np.nan)
-    failures = {}
+    failures: dict[str, str] = {}
     for task, rows in scored(tree, part).items():
         found, reasons = computed(rows, families[task])
         for name, value in found.items():

@@ -289,7 +289,7 @@ def _lacks_a_class(spec: DataSpec, likelihoods: Mapping[str, Likelihood]) -> boo
 
 
 def choice(option: str, value: str, known: Mapping[str, Any]) -> Any:
-    """What a name stands for.
+    """The value of a name.
 
     Raises:
         ValueError: If it is none of them.

@@ -400,6 +400,7 @@ def test_the_recipe_names_what_it_cannot_take():
     with pytest.raises(ValueError, match="restarts is a number of starts, from 1"):
         recipes.gaussian_process(spec, trunk=None, generator=seeded(), restarts=0)
     assert recipes.gaussian_process.requires_support
+    assert not recipes.gaussian_process.keeps_support, "a fitted one has no start to choose"
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------

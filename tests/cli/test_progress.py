@@ -81,7 +81,7 @@ def test_a_line_is_never_broken():
 def test_the_last_news_is_said_when_it_ends_early():
     printed = io.StringIO()
     console = Console(file=printed, width=80)
-    with pytest.raises(KeyboardInterrupt), progress(console, 5, "runs") as advance:
+    with pytest.raises(KeyboardInterrupt), progress(console, 5, "runs") as advance:  # noqa: PT012
         advance("a")
         advance("b")
         raise KeyboardInterrupt

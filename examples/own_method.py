@@ -1,9 +1,9 @@
 """A model and a balancer of your own in a comparison: no change to bmtl, no registration.
 
-    bmtl compare qm9-mini --methods examples/own_method.py:hierarchical,examples/own_method.py:Inverse,ew,bayesian --epochs 10
+    bmtl compare qm9-mini --methods examples/own_method.py:hierarchical,examples/own_method.py:Inverse,ew --epochs 10
 
-`hierarchical` is a recipe: a Pyro program whose heads share a learnt prior. `Inverse` is a slot: each task's loss weighs one over
-its running mean.
+`hierarchical` is a recipe: a Pyro program whose heads share a learnt prior. `Inverse` is a slot: each task's weight
+is one over its running mean loss.
 """
 
 import pyro
@@ -16,6 +16,8 @@ from bmtl.inference.balancing import Transform
 
 
 class Hierarchical(nn.Module):
+    """Real targets with linear heads from one normal, whose scale has a prior."""
+
     def __init__(self, targets, n_data, trunk):
         super().__init__()
         self.targets, self.n_data, self.trunk = list(targets), n_data, trunk

@@ -1,4 +1,4 @@
-"""Hypothesis: the same examples in every run of the suite; fresh ones under ``--hypothesis-profile=fuzz`` (``make fuzz``)."""
+"""Hypothesis: the same examples in every run of the suite; fresh ones under the profile "fuzz" (``make fuzz``)."""
 
 from hypothesis import HealthCheck, settings
 

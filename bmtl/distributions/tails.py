@@ -1,6 +1,6 @@
 """Log probabilities of tails and intervals of location-scale distributions, exact where the probabilities underflow.
 
-`log_cdf`, `log_survival` and `partial_mean` dispatch on the distribution. They know the normal, the Laplace, and those of
+`log_cdf`, `log_survival` and `partial_mean` dispatch on the distribution. They support the normal, the Laplace, and those of
 bmtl (`StudentT`, `NormalInverseGamma`); register another with ``@log_cdf.register``, and the other two.
 """
 
@@ -124,10 +124,10 @@ def log_between(p: Any, lower: Tensor, upper: Tensor) -> Tensor:
     outer = torch.where(right, log_survival(p, high), log_cdf(p, low))
     one_side = right | left
     difference = torch.where(one_side, inner - outer, 1.0)
-    beside = inner + log1mexp(difference)
+    on_one_side = inner + log1mexp(difference)
     outside = log_cdf(p, low).exp() + log_survival(p, high).exp()
     around = torch.log1p(-torch.where(one_side, 0.5, outside))
-    found = torch.where(one_side, beside, around)
+    found = torch.where(one_side, on_one_side, around)
     found = torch.where(narrow, _log_integral(p, lower, upper, narrow), found)
     return torch.where(open_below, below, torch.where(open_above, above, found))
 
@@ -135,11 +135,15 @@ def log_between(p: Any, lower: Tensor, upper: Tensor) -> Tensor:
 def _log_integral(p: Any, lower: Tensor, upper: Tensor, narrow: Tensor) -> Tensor:
     """Log of the density's integral by Gauss-Legendre quadrature, where the interval is narrow."""
     loc, scale = p.loc.detach(), p.scale.detach()
-    low, width = torch.where(narrow, lower, loc), torch.where(narrow, upper - lower, 0.5 * scale)
+    low, high = torch.where(narrow, lower, loc), torch.where(narrow, upper, loc + 0.5 * scale)
+    middle = torch.minimum(torch.maximum(loc, low), high)  # a density may have a kink at its location
     nodes, weights = legendre(16, low.dtype, low.device)
     shape = (-1, *[1] * low.dim())
-    log_density = p.log_prob(low + width * nodes.reshape(shape))
-    return width.log() + torch.logsumexp(log_density + weights.reshape(shape).log(), 0)
+    parts = []
+    for start, width in ((low, middle - low), (middle, high - middle)):
+        log_density = p.log_prob(start + width * nodes.reshape(shape))
+        parts.append(log_density + (width * weights.reshape(shape)).log())
+    return torch.logsumexp(torch.cat(parts), 0)
 
 
 def log1mexp(x: Tensor) -> Tensor:

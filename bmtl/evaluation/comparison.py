@@ -6,6 +6,7 @@ and makes the mean NaN, so that a method cannot look well by failing.
 The dimension of the methods is called ``learner``: in xarray, ``score.sel(method="stl")`` sets how labels are looked up.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -26,6 +27,7 @@ from bmtl.targets.family import Family
 __all__ = ["best", "caption", "compare", "delta_m", "spread", "standard_error", "table"]
 
 Trees = Mapping[tuple[str, int], xr.DataTree]
+log = logging.getLogger(__name__)
 
 
 def delta_m(metric: ArrayLike, baseline: ArrayLike, *, higher_is_better: ArrayLike = False) -> np.ndarray:
@@ -81,7 +83,8 @@ def compare(
 
     Returns:
         ``score (learner, split, task, metric)``: the scores of the targets' families, as far as the trees have what they
-        are computed from; NaN where a score is not of the target's family or a target has no row. ``delta_m (learner,
+        are computed from; NaN where a score is not of the target's family, a target has no row, or the score cannot be
+            computed of what the tree holds (the attribute ``not_computed`` says why). ``delta_m (learner,
         split)`` in percent, of the primary scores of targets (those alone of which a relative change has a meaning,
         `Score.relative`); ``T (learner, split)``, step time over the reference's, medians, NaN for the baseline, which takes
         a step per task; ``step_seconds (learner, split)``; ``present (learner, split)``, whether there was a tree; ``rows
@@ -92,8 +95,8 @@ def compare(
 
     Raises:
         ValueError: If there is no tree or no scored row, the baseline or the reference is not among the methods, two
-            trees of a split were scored on different targets or rows (their scores would not be comparable), no target has
-            the score `primary`, or a score cannot be computed; names the run.
+            trees of a split were scored on different targets or rows (their scores would not be comparable; names the run),
+            or no target has the score `primary`.
     """
     if not trees:
         raise ValueError("There is nothing to compare: no results tree was given.")
@@ -112,14 +115,15 @@ def compare(
     names = list(metrics)
     values = np.full((len(learners), len(splits), len(tasks), len(names)), np.nan)
     seconds, present = np.full(values.shape[:2], np.nan), np.zeros(values.shape[:2], dtype=bool)
+    failures: dict[str, str] = {}
     for (learner, split), tree in trees.items():
         cell = learners.index(learner), splits.index(split)
         present[cell] = True
         seconds[cell] = _step_seconds(tree) if step_seconds is None else step_seconds.get(learner, float("nan"))
-        try:
-            values[cell] = _scores(tree, families, names, part)
-        except ValueError as error:
-            raise ValueError(f"The scores of {learner!r} in split {split} cannot be computed: {error}") from error
+        values[cell], reasons = _scores(tree, families, names, part)
+        for what, reason in reasons.items():
+            failures[f"{what} of {learner} in {split}"] = reason
+            log.warning("%s of %r in split %s cannot be computed: %s", what, learner, split, reason)
 
     has = np.isfinite(values).any(axis=(0, 1, 2)) | np.isin(names, list(primaries.values()))
     plane = ("learner", "split")
@@ -149,7 +153,8 @@ def compare(
     cells["delta_m"] = (plane, _change(cells, baseline, np.asarray(relative)))
     cells["T"] = (plane, _cost(seconds, learners, baseline, reference))
     cells["delta_m"].attrs["units"] = "%"
-    return cells.assign_attrs(encode_attributes({**provenance(), "baseline": baseline, "reference": reference}))
+    about = {**provenance(), "baseline": baseline, "reference": reference, "not_computed": failures}
+    return cells.assign_attrs(encode_attributes(about))
 
 
 def _check_roles(learners: list[str], **roles: str | None) -> None:
@@ -177,18 +182,19 @@ def _targets(trees: Trees) -> dict[str, ReportedTarget]:
     return found
 
 
-def _scores(tree: xr.DataTree, families: Mapping[str, Family], names: list[str], part: str) -> np.ndarray:
-    """Scores ``(task, metric)`` of a run."""
+def _scores(
+    tree: xr.DataTree, families: Mapping[str, Family], names: list[str], part: str
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Scores ``(task, metric)`` of a run, and why some of them cannot be computed."""
     places = {name: place for place, name in enumerate(families)}
     values = np.full((len(families), len(names)), np.nan)
+    failures: dict[str, str] = {}
     for task, rows in scored(tree, part).items():
-        try:
-            found = computed(rows, families[task])
-        except ValueError as error:
-            raise ValueError(f"target {task!r}, {error}") from error
+        found, reasons = computed(rows, families[task])
         for name, value in found.items():
             values[places[task], names.index(name)] = value
-    return values
+        failures |= {f"{name} of {task}": reason for name, reason in reasons.items()}
+    return values, failures
 
 
 def _role(trees: Trees, learner: str) -> str:

@@ -23,7 +23,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from bmtl.evaluation.assembly import dataset
+from bmtl.evaluation.assembly import dataset, storable
 
 LIBRARY = threading.RLock()
 """Held by whoever is inside the NetCDF library."""
@@ -54,10 +54,10 @@ class Group:
     indexed: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, given: xr.Dataset) -> "Group":
-        """The group that holds a dataset."""
+    def of(cls, given: xr.Dataset, *, as_it_is: bool = False) -> "Group":
+        """The group that holds a dataset, with text and types that NetCDF has unless it is to be taken as it is."""
         coords = [str(name) for name in given.coords]
-        held = {str(name): variable for name, variable in given.variables.items()}
+        held = {str(name): v if as_it_is else _safe(str(name), v) for name, v in given.variables.items()}
         attrs = {str(name): value for name, value in given.attrs.items()}
         return cls(attrs, held, coords, [name for name in coords if name in given.xindexes])
 
@@ -71,10 +71,10 @@ class Group:
         )
 
 
-def groups_of(tree: xr.DataTree) -> dict[str, Group]:
+def groups_of(tree: xr.DataTree, *, as_it_is: bool = False) -> dict[str, Group]:
     """Path -> group, "." for the tree itself."""
     return {
-        path: Group.of(node.to_dataset(inherit=node is tree))  # the root of a file has nothing above it
+        path: Group.of(node.to_dataset(inherit=node is tree), as_it_is=as_it_is)  # a file's root has nothing above it
         for path, node in tree.subtree_with_keys
     }
 
@@ -154,6 +154,13 @@ def attributes(path: Path) -> dict[str, Any]:
     """The root's attributes alone."""
     with LIBRARY, netCDF4.Dataset(path, "r") as file:
         return _attributes(file)
+
+
+def _safe(name: str, variable: xr.Variable) -> xr.Variable:
+    """The variable in a dtype that NetCDF has, without characters at which it would end text."""
+    if variable.dtype.kind in "biu" or variable.dtype in (np.float32, np.float64):
+        return variable
+    return variable.copy(data=storable(name, variable.values))
 
 
 def _define(group: Any, name: str, variable: xr.Variable) -> Any:

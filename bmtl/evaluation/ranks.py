@@ -1,4 +1,4 @@
-"""Methods ranked over many tasks (or splits): mean ranks, Friedman's test, and groups of methods that do not differ significantly.
+"""Methods ranked over many tasks (or splits): mean ranks, Friedman's test, groups that do not differ significantly.
 
 Blocks are what methods are ranked within. They should be independent: take the tasks of one comparison after averaging
 over splits, or the splits of one task. Source: Demšar (2006), "Statistical Comparisons of Classifiers over Multiple Data

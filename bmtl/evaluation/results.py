@@ -39,7 +39,15 @@ from bmtl.evaluation.history import training_group
 from bmtl.evaluation.names import stored_as, unique_names
 from bmtl.evaluation.parts import PART, PARTS, TRAIN
 from bmtl.evaluation.posterior import Arrays, posterior_group
-from bmtl.evaluation.storage import SCHEMA, ResultsFileError, check_writable, output_folder, read, write
+from bmtl.evaluation.storage import (
+    SCHEMA,
+    ResultsFileError,
+    check_writable,
+    output_folder,
+    read,
+    read_attributes,
+    write,
+)
 from bmtl.evaluation.unlabelled import PREDICTIONS, unlabelled_groups
 
 __all__ = [
@@ -51,6 +59,7 @@ __all__ = [
     "output_folder",
     "read",
     "read_arrays",
+    "read_attributes",
     "to_datatree",
     "write",
     "write_arrays",

@@ -34,20 +34,21 @@ def known_score(name: str) -> Score:
     raise ValueError(f"No family of targets has a score {name!r}.")
 
 
-def computed(rows: Scored, family: Family) -> dict[str, float]:
+def computed(rows: Scored, family: Family) -> tuple[dict[str, float], dict[str, str]]:
     """Every score of a target's labelled rows for which the prediction holds what it needs, by name; none without a row.
 
-    Raises:
-        ValueError: If one cannot be computed of what the prediction holds; names the score.
+    Returns:
+        The scores, and why those that are NaN for it cannot be computed of what the prediction holds.
     """
-    found = {}
+    found: dict[str, float] = {}
+    reasons: dict[str, str] = {}
     for score in family.scores:
         if score.computable(rows):
             try:
                 found[score.name] = score.compute(rows)
             except ValueError as error:
-                raise ValueError(f"{score.name}: {error}") from error
-    return found
+                found[score.name], reasons[score.name] = float("nan"), str(error)
+    return found, reasons
 
 
 def primary_names(

@@ -136,6 +136,11 @@ def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
     ]
     if holes:
         parts.append(f"Missing: {', '.join(holes)}.")
+    failures = about.get("not_computed") or {}
+    if failures:
+        first, reason = next(iter(failures.items()))
+        more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+        parts.append(f"Not computed: {first}{more} ({reason.rstrip('.')}).")
     return " ".join(parts)
 
 

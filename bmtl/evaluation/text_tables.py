@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.columns import Column
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.tables import ScoreTable, score_table
 
 Layout = Literal["rows", "columns"]
@@ -46,17 +47,8 @@ def to_markdown(comparison: xr.Dataset, *, methods: Layout = "rows") -> str:
         arrow at a column's name says which end is best. References have names in italics.
     """
     of = score_table(comparison, marked_as="In bold")
-    cells = _cells(
-        of, lambda text: f"**{text}**", lambda text: text.replace("|", r"\|"), methods, lambda text: f"*{text}*"
-    )
-    header, *body = cells
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * max(widths[0], 3), *("-" * (max(width, 3) - 1) + ":" for width in widths[1:])]  # numbers to the right
-    lines = [
-        "| " + " | ".join(text.ljust(max(width, 3)) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in (header, rule, *body)
-    ]
-    return "\n".join([*lines, "", of.caption, ""])
+    cells = _cells(of, lambda text: f"**{text}**", lambda text: text, methods, lambda text: f"*{text}*")
+    return f"{markdown_table(*cells)}\n\n{of.caption}\n"
 
 
 def to_latex(comparison: xr.Dataset, *, methods: Layout = "rows", label: str | None = None) -> str:

@@ -53,9 +53,9 @@ class ProgramWarnings:
             for name, site in sites.items():
                 if site["type"] != "sample" or not site["is_observed"] or not _is_data(site):
                     continue
+                if isinstance(site["scale"], Tensor) or site["scale"] != 1:
+                    continue  # scaled up to all data, by a plate or by hand
                 frames = [frame for frame in site["cond_indep_stack"] if frame.name not in (TASK_PLATE, PARTICLE_PLATE)]
-                if any(frame.size != frame.full_size for frame in frames):
-                    continue  # scaled up to all data by one of them
                 for frame in frames:
                     before = self._sizes.setdefault(frame.name, frame.size)
                     if frame.size != before:

@@ -61,7 +61,7 @@ def check_structure(state: Any) -> None:
         if state[field] < 0:
             raise CheckpointError(f"The saved run's {field!r} is {state[field]}, and it counts from 0.")
     numbers = state["numbers"]
-    if set(numbers) != set(state["names"]) or not all(isinstance(n, float) and n > 0 for n in numbers.values()):
+    if set(numbers) != {"declared", "labelled", "rows"} or not all(isinstance(of, dict) for of in numbers.values()):
         raise CheckpointError(f"The saved run's 'numbers' are of data by task, and are {numbers}.")
     if state["history"]["seen"] and state["history"]["names"] != state["names"]:
         raise CheckpointError(f"The saved history is of the tasks {state['history']['names']}, not {state['names']}.")

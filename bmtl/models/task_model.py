@@ -100,13 +100,13 @@ class TaskModel(nn.Module):
         if kind not in self.heads.kinds or kind not in get_args(GuideKind):
             raise ValueError(f"kind is one of {', '.join(map(repr, self.heads.kinds))}, and {kind!r} was given.")
         joint = {site: latent.posterior(kind, scale) for site, latent in self.heads.joint_latents().items()}
-        own = {}
+        own: dict[str, dict[str, nn.Module]] = {}
         for name, likelihood in self.likelihoods.items():
-            for site, latent in {**self.heads.latents(name), **likelihood.latents(name)}.items():
-                own[site] = latent.posterior(kind, scale)
+            latents = {**self.heads.latents(name), **likelihood.latents(name)}
+            own[name] = {site: latent.posterior(kind, scale) for site, latent in latents.items()}
         if self.representation.has_latents:
-            return TaskGuide(self, Guide(joint), Guide(own))
-        return Guide({**joint, **own})
+            return TaskGuide(self, Guide(joint), {name: Guide(posteriors) for name, posteriors in own.items()})
+        return Guide(joint | {site: q for posteriors in own.values() for site, q in posteriors.items()})
 
     def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         """The program.
@@ -163,8 +163,8 @@ class TaskModel(nn.Module):
     ) -> None:
         """Fits what was fixed in training (noises, dispersions, shapes) to rows that were not trained on.
 
-        By maximum likelihood around the mean output over draws of the guide, in evaluation mode. Targets without a label
-        there stay as they are.
+        Around the mean output over draws of the guide, in evaluation mode; see `Likelihood.calibrate`. Targets without a
+        label there stay as they are.
 
         Args:
             guide: The fitted guide.
@@ -185,15 +185,16 @@ class TaskModel(nn.Module):
         finally:
             for part, mode in modes:
                 part.training = mode
-        for name, likelihood in self.likelihoods.items():
-            likelihood.calibrate(sums[name] / num_draws, likelihood.gather(name, y))
+        for name, total in sums.items():
+            likelihood = self.likelihoods[name]
+            likelihood.calibrate(total / num_draws, likelihood.gather(name, y))
 
     def _outputs(self, guide: Callable[..., Any], x: Any) -> dict[str, Tensor]:
-        """What the heads give at a draw of the guide, by target."""
+        """What the heads of targets that need calibration give at a draw of the guide."""
         found: dict[str, Tensor] = {}
 
         def program() -> None:
-            found.update({of.name: of.f for of in self._walk(x, None)})
+            found.update({of.name: of.f for of in self._walk(x, None) if of.likelihood.needs_calibration})
 
         drawn = poutine.trace(guide).get_trace(x)
         poutine.trace(poutine.replay(program, trace=drawn)).get_trace()
@@ -244,32 +245,41 @@ class _Output(NamedTuple):
 
     name: str
     likelihood: Likelihood
-    f: Tensor
+    f: Any
     values: Mapping[str, Tensor]
     labels: Tensor | None
     plate: pyro.plate
 
 
 class TaskGuide(nn.Module):
-    """The guide of a program whose representation has latents: joint ones of the heads, the representation's, the others.
+    """The guide of a program whose representation has latents, in the model's order.
 
     Args:
         model: The program, whose parameters stay its own.
         joint: Of the heads' joint latents.
-        own: Of the targets' latents.
+        own: Of each target's latents.
     """
 
-    def __init__(self, model: TaskModel, joint: Guide, own: Guide) -> None:
+    def __init__(self, model: TaskModel, joint: Guide, own: Mapping[str, Guide]) -> None:
         super().__init__()
         self.representation = model.representation
-        self.joint, self.own = joint, own
-        self.latents = (*joint.latents, *own.latents)
+        self.joint = joint
+        # Module names must not hold a dot, target names may: by position.
+        self.names, self.own = tuple(own), nn.ModuleList(own.values())
         self._rows = model.rows
 
     def __getitem__(self, site: str) -> nn.Module:
-        return self.joint[site] if site in self.joint.latents else self.own[site]
+        guides: list[Guide] = [self.joint, *self.own]
+        return next(guide[site] for guide in guides if site in guide.latents)
 
     def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         self.joint()
-        self.representation.guide(self._rows(x, y))
-        self.own()
+        self.representation.guide_first()
+        if not self.representation.has_row_latents:
+            for guide in self.own:
+                guide()
+            return
+        for rows in self._rows(x, y):
+            self.representation.guide(rows)
+            for name in rows.targets:
+                self.own[self.names.index(name)]()

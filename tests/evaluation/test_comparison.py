@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmtl.evaluation import metrics, results
-from bmtl.evaluation.comparison import compare, delta_m
+from bmtl.evaluation.comparison import caption, compare, delta_m
 from bmtl.evaluation.parts import scored
 from bmtl.evaluation.scores import primary_scores
 from bmtl.targets import Binary
@@ -285,15 +285,21 @@ def test_scores_without_their_groups_are_left_out(make_tree):
     assert np.isnan(without["score"].sel(metric="mae")).all()
 
 
-def test_a_run_that_cannot_be_scored_is_named(grid, make_tree, run_arrays):
+def test_a_score_that_cannot_be_computed_is_named_and_loses_nothing_else(grid, make_tree, run_arrays, caplog):
     density = run_arrays(seed=0)["log_likelihood"]
     density["mu"][0, 0] = np.inf
-    grid["ew", 0] = make_tree(seed=0, log_likelihood=density)
-    with pytest.raises(
-        ValueError,
-        match="'ew' in split 0 cannot be computed: target 'mu', nll: .*scale is zero",
-    ):
-        compare(grid)
+    before = compare(grid)
+    grid["ew", 0] = make_tree(seed=0, method="ew", variant=2, error=0.4, log_likelihood=density)
+    data = compare(grid)
+    assert np.isnan(data["score"].sel(learner="ew", split=0, task="mu", metric="nll"))
+    assert np.isfinite(data["score"].sel(learner="ew", split=0, task="mu", metric="mae"))
+    assert data["score"].isnull().sum() == before["score"].isnull().sum() + 1
+    (what, reason), *others = results.decode_attributes(data)["not_computed"].items()
+    assert (what, others) == ("nll of mu of ew in 0", [])
+    assert "a predictive scale is zero" in reason
+    assert "nll of mu of 'ew' in split 0 cannot be computed: " in caplog.text
+    assert "Not computed: nll of mu of ew in 0 (" in caption(data)
+    assert "Not computed" not in caption(before)
 
 
 def test_a_run_whose_every_number_is_nan_stays_and_is_nan(grid, make_tree, run_arrays):

@@ -96,6 +96,25 @@ def test_every_kind_of_array_comes_back(tmp_path):
     assert np.signbit(found["special"].values[2])
 
 
+def test_text_and_types_that_the_library_lacks_are_stored_as_near_as_can_be(tmp_path):
+    data = xr.Dataset(
+        {
+            "half": ("x", np.array([1.5, 2.5], dtype=np.float16)),
+            "long": ("x", np.array([1.0, 2.0], dtype=np.longdouble)),
+        },
+        coords={"learner": ("x", ["a\0b", "\ud800"])},
+        attrs={"bmtl_version": "1", "schema": SCHEMA},
+    )
+    data["status"] = ("x", np.array(["ok", "skipped"], dtype=object))
+    found = read(write(data, tmp_path / "a.nc")).to_dataset()
+    assert (found["half"].dtype, found["long"].dtype) == (np.float32, np.float64)
+    assert found["half"].values.tolist() == [1.5, 2.5]
+    assert found["learner"].values.tolist() == ["a\N{REPLACEMENT CHARACTER}b", "?"]
+    assert found["status"].values.tolist() == ["ok", "skipped"]
+    with pytest.raises(ValueError, match="z has dtype complex128, which no results file holds"):
+        write(data.assign(z=("x", [1j, 2j])), tmp_path / "a.nc")
+
+
 def test_definitions_come_before_values(make_tree, tmp_path, monkeypatch):
     """One after the other, variable by variable, they cost the square of the number of variables."""
     done = []

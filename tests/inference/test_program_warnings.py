@@ -105,7 +105,12 @@ def penalties_of_the_batch(p, x):
         pyro.deterministic("twice", 2 * p["w"] * x)
 
 
-@pytest.mark.parametrize("program", [declared, parts_of_each_row, penalties_of_the_batch])
+def scaled_by_hand(p, x):  # as where tasks in one plate have numbers of data of their own
+    with bmtl.task("a"), pyro.plate("a_rows", len(x)), poutine.scale(scale=torch.tensor(1000.0 / len(x))):
+        bmtl.observe("y_a", dist.Normal(p["w"], 1.0), x)
+
+
+@pytest.mark.parametrize("program", [declared, parts_of_each_row, penalties_of_the_batch, scaled_by_hand])
 def test_plates_that_declare_their_data_are_not_warned_of(program, caplog):
     trained(program)
     assert messages(caplog) == []

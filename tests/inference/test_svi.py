@@ -24,7 +24,7 @@ from bmtl.inference.errors import CheckpointError, NonFinite, NonPositiveLoss, S
 from bmtl.inference.history import History
 from bmtl.inference.record import history_arrays
 from bmtl.inference.svi import BalancedSVI
-from bmtl.models import Homoscedastic
+from bmtl.inputs import PerTask
 from tests.inference.programs import (
     N_DATA,
     NAN,
@@ -37,6 +37,7 @@ from tests.inference.programs import (
     batch,
     double,
     nothing,
+    task_model,
 )
 from tests.inference.test_elbo import coins, coins_guide
 
@@ -285,10 +286,10 @@ def test_a_batch_without_any_label_leaves_everything_but_the_prior():
 @pytest.mark.parametrize("head", ["linear", "bayesian"])
 def test_each_task_may_have_inputs_of_its_own(noise, head):
     generator = torch.Generator().manual_seed(0)
-    x = {"a": torch.randn(4, 3, generator=generator), "b": torch.randn(7, 3, generator=generator)}
+    x = PerTask({"a": torch.randn(4, 3, generator=generator), "b": torch.randn(7, 3, generator=generator)})
     y = {"a": torch.randn(4, generator=generator), "b": torch.randint(3, (7,), generator=generator)}
     y["a"][0], y["b"][1] = NAN, -1
-    model = Homoscedastic(nn.Linear(3, 5), 5, {"a": "regression", "b": 3}, {"a": 30, "b": 50}, noise=noise, head=head)
+    model = task_model(nn.Linear(3, 5), 5, {"a": 0, "b": 3}, {"a": 30, "b": 50}, noise=noise, head=head)
     svi = BalancedSVI(model, model.guide(), Adam, elbo=bmtl.TaskELBO("analytic"))
     svi.initialise(x, y)
     torch.manual_seed(0)

@@ -271,6 +271,10 @@ def test_labels_in_units_are_what_standardised_ones_are(noise):
         assert theirs.noise_from_validation
         theirs.set_noise({"a": 3.0})
         np.testing.assert_allclose(bmtl.draw(theirs, theirs.guide(), x).targets["a"].aleatoric, 9.0, rtol=1e-5)
+        theirs.calibrate(theirs.guide(), x, raw)
+        drawn = bmtl.draw(theirs, theirs.guide(), x).targets["a"]
+        residual = raw["a"][3:].numpy() - drawn.mean[3:]
+        np.testing.assert_allclose(drawn.aleatoric, np.mean(residual**2), rtol=1e-4)
 
 
 # ---- Where it starts -------------------------------------------------------------------------------------------------
@@ -285,7 +289,7 @@ def test_the_elbo_without_pyro_is_that_of_the_program():
 
 def test_coefficients_start_at_the_labels_correlations():
     """Of rows with both labels; what they do not decide, and targets with rows of their own, start apart."""
-    x, y = batch(40)
+    _, y = batch(40)
     y["b.1"] = -0.9 * y["a"] + 0.3 * y["b.1"]
     y["b.1"][:20] = math.nan
     y["c"] = torch.where(y["b.1"].isnan(), y["c"], math.nan)  # no row has both
@@ -385,7 +389,7 @@ def test_starts_are_tried_on_a_few_hundred_rows_of_each_target():
     best_start(makes, torch.ones(5000, 2), {"a": torch.ones(5000)}, steps=1)
     own = PerTask({"a": torch.ones(5000, 2), "b": torch.ones(7, 2)})
     best_start(makes, own, {"a": torch.ones(5000), "b": torch.ones(7)}, steps=1)
-    assert tried == [512, 512, {"a": 512, "b": 7}, {"a": 512, "b": 7}]
+    assert tried == [256, 256, {"a": 256, "b": 7}, {"a": 256, "b": 7}]
 
 
 def test_the_recipe_names_what_it_cannot_take():
@@ -396,6 +400,7 @@ def test_the_recipe_names_what_it_cannot_take():
     with pytest.raises(ValueError, match="restarts is a number of starts, from 1"):
         recipes.gaussian_process(spec, trunk=None, generator=seeded(), restarts=0)
     assert recipes.gaussian_process.requires_support
+    assert not recipes.gaussian_process.keeps_support, "a fitted one has no start to choose"
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------

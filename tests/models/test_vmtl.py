@@ -691,6 +691,21 @@ def test_every_likelihood_of_one_number_a_row_trains_and_predicts(kind):
     assert all(drawn.targets[name].draws.shape == (3, len(x[name])) for name in TASKS)
 
 
+def test_a_noise_that_was_fixed_is_fitted_to_other_rows():
+    x, y = batch(regression=True, missing=1)
+    model = program(x, y, "VBMTL", targets=of_kind(lambda: Gaussian("fixed")), dropout=0.5)
+    assert model.noise_from_validation
+    model.calibrate(model.guide(), x, y)
+    assert model.encoders[0].training
+    model.predict = "mean"
+    drawn = bmtl.draw(model, model.guide(), x, num_draws=1)
+    for name in TASKS:
+        residual = y[name].numpy() - drawn.targets[name].mean
+        np.testing.assert_allclose(drawn.targets[name].aleatoric, np.nanmean(residual**2), rtol=1e-4)
+    model.set_noise({"a": 2.0})
+    np.testing.assert_allclose(bmtl.draw(model, model.guide(), x).targets["a"].aleatoric, 4.0, rtol=1e-5)
+
+
 def deep_features(seed, features=1024, rows=57, classes=5):
     """Rectified features with class means, as those of a pretrained network: many, positive, correlated."""
     g = seeded(seed)

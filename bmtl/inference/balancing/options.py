@@ -154,6 +154,7 @@ def _in_range(value: Any, kind: Any) -> Any:
 
 def _choice(value: Any, kind: Any) -> Any:
     choices = get_args(kind)
+    value = value.item() if isinstance(value, np.generic) else value
     for choice in choices:
         if type(choice) is type(value) and choice == value:
             return choice

@@ -50,6 +50,9 @@ class Slot(nn.Module, metaclass=_SlotType):
     given: dict[str, object]
     called: str
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:

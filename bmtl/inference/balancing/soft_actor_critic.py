@@ -33,29 +33,39 @@ class BoundedGaussian:
     It has the two methods by which a stable-baselines3 actor uses its distribution. The density is that of z: it has the
     Jacobian of the tanh, ``dz/du = 1 - tanh(u / c)^2``.
 
+    The standard deviation of u is ``b sigmoid(x + log(1 / (b - 1)))`` of the actor's second output x: 1 at x = 0, and below
+    b. Without a bound, the entropy's part in the objective spreads u until z fills the box evenly, where no transition has
+    been seen.
+
     Args:
         limit: c.
+        bound: b, above 1.
+        entropy: Is added to every log-density: in units of volume ``exp(entropy)``, a policy of this entropy has entropy 0.
     """
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self, limit: float, bound: float, entropy: float = 0.0) -> None:
+        self.limit, self.bound, self.entropy = limit, bound, entropy
 
-    def actions_from_params(self, mean: Tensor, log_std: Tensor, deterministic: bool = False) -> Tensor:
-        """Actions ``(B, m)`` for the means and log standard deviations of u ``(B, m)``: drawn, or those of the means."""
-        return self.bounded(mean if deterministic else mean + log_std.exp() * torch.randn_like(mean))
+    def actions_from_params(self, mean: Tensor, x: Tensor, deterministic: bool = False) -> Tensor:
+        """Actions ``(B, m)`` for the actor's two outputs ``(B, m)``: drawn, or those of the means."""
+        return self.bounded(mean if deterministic else mean + self.std(x) * torch.randn_like(mean))
 
-    def log_prob_from_params(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_from_params(self, mean: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Drawn actions ``(B, m)`` and the logarithms of their densities ``(B,)``."""
-        noise = torch.randn_like(mean)
-        u = mean + log_std.exp() * noise
-        gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-        x = u / self.limit
-        log_slope = 2.0 * (math.log(2.0) - x - torch.nn.functional.softplus(-2.0 * x))  # log(1 - tanh(x)^2)
-        return self.bounded(u), (gaussian - log_slope).sum(dim=1)
+        std, noise = self.std(x), torch.randn_like(mean)
+        u = mean + std * noise
+        gaussian = -0.5 * noise.square() - std.log() - 0.5 * math.log(2 * math.pi)
+        v = u / self.limit
+        log_slope = 2.0 * (math.log(2.0) - v - torch.nn.functional.softplus(-2.0 * v))  # log(1 - tanh(v)^2)
+        return self.bounded(u), (gaussian - log_slope).sum(dim=1) + self.entropy
 
     def bounded(self, u: Tensor) -> Tensor:
         """``c tanh(u / c)``."""
         return self.limit * torch.tanh(u / self.limit)
+
+    def std(self, x: Tensor) -> Tensor:
+        """The standard deviation of u."""
+        return self.bound * torch.sigmoid(x - math.log(self.bound - 1.0))
 
 
 class SoftActorCritic:
@@ -64,10 +74,16 @@ class SoftActorCritic:
     Networks and rates are those of the IGB paper's code: two hidden layers of 128, discount 0.99, target networks that
     follow by 0.005 an update, and an entropy coefficient that starts at 0.2 and is learnt.
 
+    It differs from stable-baselines3 in what it starts from, so that some thousand updates are enough. The actor's last
+    layer is 0: the first policy has mean 0 and standard deviation 1 in every state. The critics' weights of the action are
+    0: values depend on it as far as rewards do. And entropies count from the target's: a policy at the target earns no
+    bonus, which would add its discounted sum to all values.
+
     Args:
         num_states: Numbers in a state.
         num_actions: Numbers in an action.
         limit: Bound of every number of an action.
+        max_std: Bound of the policy's standard deviation, above 1.
         target_entropy: Entropy (in nats, of the density of actions) towards which the coefficient moves the policy.
         buffer: Transitions that are kept; beyond, the oldest are overwritten.
         learning_rate: Of Adam, for actor, critics and entropy coefficient.
@@ -83,6 +99,7 @@ class SoftActorCritic:
         num_actions: int,
         *,
         limit: float,
+        max_std: float,
         target_entropy: float,
         buffer: int,
         learning_rate: float,
@@ -116,18 +133,29 @@ class SoftActorCritic:
                 tau=0.005,
                 gamma=0.99,
                 ent_coef="auto_0.2",
-                target_entropy=target_entropy,
+                target_entropy=0.0,  # of entropies that count from the target's
                 # Fused: Adam's loop over small tensors is a tenth of an update.
                 policy_kwargs={"net_arch": [128, 128], "optimizer_kwargs": {"fused": True}},
                 device="cpu",
             )
         self._sac.set_logger(Logger(None, []))
-        self._policy = BoundedGaussian(limit)
-        actor: Any = self._sac.actor
-        actor.action_dist = self._policy
+        self._policy = BoundedGaussian(limit, max_std, target_entropy)
+        self._start(num_states)
         self._sac.env = None  # holds closures, which can be neither copied nor pickled
         self._sac.critic.register_forward_pre_hook(_freeze)
         self._sac.critic.register_forward_hook(_thaw)
+
+    @torch.no_grad()
+    def _start(self, num_states: int) -> None:
+        """Sets the first policy and the first values."""
+        actor, critics = self._sac.actor, (self._sac.critic, self._sac.critic_target)
+        actor.action_dist = self._policy
+        for output in (actor.mu, actor.log_std):
+            output.weight.zero_()
+            output.bias.zero_()
+        for critic in critics:
+            for network in critic.q_networks:
+                network[0].weight[:, num_states:] = 0.0
 
     @property
     def capacity(self) -> int:
@@ -162,12 +190,12 @@ class SoftActorCritic:
             explore: Factor of the policy's standard deviation: 0 gives the action of the policy's mean, 1 a draw.
         """
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            mean, log_std, _ = self._sac.actor.get_action_dist_params(state[None])
+            mean, x, _ = self._sac.actor.get_action_dist_params(state[None])
             u = mean[0]
             if explore:
                 generator = torch.Generator()
                 generator.set_state(self._random.torch)
-                u = u + explore * log_std[0].exp() * torch.randn(u.shape, generator=generator, dtype=u.dtype)
+                u = u + explore * self._policy.std(x[0]) * torch.randn(u.shape, generator=generator, dtype=u.dtype)
                 self._random = self._random._replace(torch=generator.get_state())
             return self._policy.bounded(u)
 

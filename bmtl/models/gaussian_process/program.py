@@ -128,6 +128,23 @@ class MultitaskGP(nn.Module):
         """The guide: normals over the inducing values, whose parameters are the program's."""
         return _Guide(self)
 
+    @torch.no_grad()
+    def calibrate(self, guide: Any, x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0) -> None:
+        """Fits noises that were fixed in training to rows that were not trained on, around the functions' means.
+
+        Args:
+            guide: Not used: the inducing values are integrated out.
+            x: Inputs, as for the program.
+            y: Labels by target.
+            num_draws: Not used.
+            seed: Not used.
+        """
+        for rows in groups(x, self.n_data):
+            moments = self.processes.moments(self._features(rows.x))
+            for name in rows.targets:
+                mean, _ = self._function(name, *moments)
+                self.likelihoods[name].calibrate(mean[:, None], y[name])
+
     def task_covariance(self) -> Tensor:
         """``B = c c'``: the prior covariance of the tasks' functions at any one input, ``(T, T)``."""
         c = torch.stack(list(self.coefficients))

@@ -47,8 +47,12 @@ class Heads(nn.Module):
         """Samples the joint latents; what it returns is handed to `forward`."""
         return None
 
-    def forward(self, target: str, h: Tensor, joint: Any) -> Tensor:
-        """F ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents."""
+    def forward(self, target: str, h: Tensor, joint: Any) -> Any:
+        """F ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents.
+
+        A tuple of tensors, one a block of the likelihood, where blocks have weights of their own: joined, each would be
+        upstream of what is computed from another.
+        """
         raise NotImplementedError
 
 

@@ -32,6 +32,6 @@ class LinearHeads(Heads):
         """The layers of a target's blocks."""
         return [self.layers[i] for i in self._of_target[target]]  # type: ignore[misc]
 
-    def forward(self, target: str, h: Tensor, joint: Any) -> Tensor:
-        parts = [layer(h) for layer in self.of(target)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+    def forward(self, target: str, h: Tensor, joint: Any) -> Tensor | tuple[Tensor, ...]:
+        parts = tuple(layer(h) for layer in self.of(target))
+        return parts[0] if len(parts) == 1 else parts

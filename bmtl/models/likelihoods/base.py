@@ -187,7 +187,10 @@ class Likelihood(nn.Module):
         return self.trains_on_deviance and len(self.unknowns) > 0
 
     def calibrate(self, f: Tensor, y: Tensor) -> None:
-        """Fits what was fixed in training to rows that were not trained on, by maximum likelihood.
+        """Fits what was fixed in training to rows that were not trained on.
+
+        To the maximum of the posterior under the unknowns' priors: without those, a few rows may lead a dispersion or a
+        number of degrees of freedom away without end.
 
         Args:
             f: ``(N, outputs)``.
@@ -200,11 +203,14 @@ class Likelihood(nn.Module):
         if not labels.labelled.any():
             return
         wide = f.detach().double()
-        free = {name: unknown.value.double().requires_grad_() for name, unknown in self._unknowns()}
+        free = {name: unknown.value.double().clone().requires_grad_() for name, unknown in self._unknowns()}
 
         def loss() -> Tensor:
             p = read_labels(f"y_{self.name}", self.distribution(wide, free), _wide(y))
-            return -torch.where(p.labelled, p.fn.log_prob(p.value), 0.0).sum() / p.labelled.sum()
+            total = torch.where(p.labelled, p.fn.log_prob(p.value), 0.0).sum()
+            for name, unknown in self._unknowns():
+                total = total + unknown.log_prior(free[name])
+            return -total / p.labelled.sum()
 
         minimise(loss, list(free.values()))
         for name, unknown in self._unknowns():
@@ -232,9 +238,10 @@ class Likelihood(nn.Module):
     @torch.no_grad()
     def _start_linear(self, y: Tensor) -> None:
         """Starts at the mean of the labels, in units of their standard deviation; unchanged where they are standardised."""
-        mean, sd = location_and_unit(y)
-        self.location.fill_(mean)
-        self.unit.fill_(sd)
+        found = location_and_unit(y)
+        if found is not None:
+            self.location.fill_(found[0])
+            self.unit.fill_(found[1])
 
     @torch.no_grad()
     def _start_log(self, y: Tensor) -> None:
@@ -270,14 +277,17 @@ def _wide(y: Tensor) -> Tensor:
     return y.double() if y.is_floating_point() else y
 
 
-def location_and_unit(y: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of labels ``(N,)``, NaN where missing; 0 and 1 where they are that nearly, or too few."""
+def location_and_unit(y: Tensor) -> tuple[float, float] | None:
+    """Mean and standard deviation of labels ``(N,)``, NaN where missing; 0 and 1 where they are nearly that.
+
+    None of fewer than two labels, or of labels that are all the same.
+    """
     seen = y[~y.isnan()].double()
-    if len(seen) < 2:
-        return 0.0, 1.0
+    if len(seen) < 2 or seen.min() == seen.max():
+        return None
     mean, sd = seen.mean().item(), seen.std(correction=0).item()
     standardised = abs(mean) < _STANDARDISED and abs(sd - 1) < _STANDARDISED
-    return (0.0, 1.0) if standardised or not sd > 0 else (mean, sd)
+    return (0.0, 1.0) if standardised else (mean, sd)
 
 
 def finite_ends(y: Tensor) -> Tensor:

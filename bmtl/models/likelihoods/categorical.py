@@ -1,6 +1,6 @@
 """Classes, with a temperature."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyro.distributions as dist
 import torch
@@ -30,7 +30,7 @@ class Categorical(Likelihood):
     """
 
     name = "categorical"
-    families = ("classes", "binary", "ordinal")
+    families: ClassVar[tuple[str, ...]] = ("classes", "binary", "ordinal")
 
     def __init__(self, count: int, noise: Noise = "parameter", noise_prior: tuple[float, float] = (0.0, 2.0)) -> None:
         check_count(count)

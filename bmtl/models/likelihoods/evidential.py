@@ -10,9 +10,9 @@ from bmtl.distributions.evidence import Evidential as EvidentialDistribution
 from bmtl.distributions.evidence import Threshold, check_threshold
 from bmtl.labels import read_labels
 from bmtl.models.likelihoods.base import Likelihood, Values, factor, finite_ends
-from bmtl.models.likelihoods.location_scale import Bounds, check_bounds
+from bmtl.models.likelihoods.location_scale import Bounds, check_bounds, takes_intervals
 from bmtl.models.likelihoods.unknown import Noise
-from bmtl.targets import Family, Real
+from bmtl.targets import Family
 from bmtl.tasks import observe
 
 Objective = Literal["nll", "nll+mse", "nll+lipschitz"]
@@ -99,7 +99,7 @@ class Evidential(Likelihood):
 
     @classmethod
     def of(cls, family: Family, **options: Any) -> Self:
-        return cls(censored=isinstance(family, Real) and family.censored, **options)
+        return cls(censored=takes_intervals(family), **options)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -108,18 +108,20 @@ class Evidential(Likelihood):
     def start(self, y: Tensor) -> None:
         self._start_linear(finite_ends(y) if self.censored else y)
 
-    def distribution(self, f: Tensor, values: Values) -> EvidentialDistribution:
-        evidence = f[..., 1:]
+    def distribution(self, f: Tensor | tuple[Tensor, ...], values: Values) -> EvidentialDistribution:
+        prediction, evidence = f if isinstance(f, tuple) else f.split(self.blocks, -1)
         if self.tie:  # one output for both: alpha - 1 and nu are the same function of theirs
             evidence = evidence[..., [0, 0, 1]]
-        p = NormalInverseGamma.from_outputs(f[..., 0], evidence, self.min_scale)
+        p = NormalInverseGamma.from_outputs(prediction.squeeze(-1), evidence, self.min_scale)
         gamma, beta = self.location + self.unit * p.gamma, self.unit.square() * p.beta
         p = NormalInverseGamma(gamma, p.nu, p.alpha, beta, excess=p.excess)
         if self.bounds is not None:
             return Censored(p, *self.bounds, intervals=self.censored)
         return Censored(p) if self.censored else p
 
-    def observe(self, target: str, f: Tensor, values: Values, y: Tensor | None, objective: str) -> None:
+    def observe(
+        self, target: str, f: Tensor | tuple[Tensor, ...], values: Values, y: Tensor | None, objective: str
+    ) -> None:
         p = self.distribution(f, values)
         if objective == "nll":
             observe(f"y_{target}", p, y)

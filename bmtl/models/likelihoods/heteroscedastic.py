@@ -1,13 +1,16 @@
 """Real labels with Gaussian noise that depends on the input: the network of deep ensembles."""
 
+from typing import Any, Self
+
 import pyro.distributions as dist
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn import functional as F
 
 from bmtl.models.likelihoods.base import Likelihood, Values, finite_ends
-from bmtl.models.likelihoods.location_scale import Bounds, check_bounds, with_censoring
+from bmtl.models.likelihoods.location_scale import Bounds, check_bounds, takes_intervals, with_censoring
 from bmtl.models.likelihoods.unknown import Noise
+from bmtl.targets import Family
 
 _FLOOR = 1e-6
 
@@ -33,6 +36,10 @@ class Heteroscedastic(Likelihood):
         super().__init__(2, noise)
         self.censored = censored
         self.bounds = None if bounds is None else check_bounds(*bounds)
+
+    @classmethod
+    def of(cls, family: Family, **options: Any) -> Self:
+        return cls(censored=takes_intervals(family), **options)
 
     def distribution(self, f: Tensor, values: Values) -> TorchDistribution:
         mean, raw = f.unbind(-1)

@@ -85,7 +85,9 @@ class JointNormal(Likelihood):
     @torch.no_grad()
     def start(self, y: Tensor) -> None:
         for i, column in enumerate(y.unbind(-1)):
-            self.location[i], self.unit[i] = location_and_unit(column)
+            found = location_and_unit(column)
+            if found is not None:
+                self.location[i], self.unit[i] = found
 
     def distribution(self, f: Tensor, values: Values) -> MultivariateNormal:
         scale = self.unit * torch.exp(0.5 * values["log_variance"])
@@ -113,14 +115,14 @@ class JointNormal(Likelihood):
             return
         wide, labels = f[rows].detach().double(), y[rows].double()
         unknowns = dict(self._unknowns())
-        log_variance: Tensor = unknowns["log_variance"].value.double().requires_grad_()
+        log_variance: Tensor = unknowns["log_variance"].value.double().clone().requires_grad_()
         below = torch.zeros(self.outputs, self.outputs, dtype=torch.float64, device=f.device, requires_grad=True)
 
         def loss() -> Tensor:
             values = {"log_variance": log_variance, "correlation": correlation_factor(below)}
             found = read_labels(f"y_{self.name}", self.distribution(wide, values), labels)
             nll: Tensor = -found.fn.log_prob(found.value).mean()
-            return nll
+            return nll - unknowns["log_variance"].log_prior(log_variance) / len(labels)
 
         minimise(loss, [log_variance, below])
         unknowns["log_variance"].set(log_variance.detach())

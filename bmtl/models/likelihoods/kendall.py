@@ -23,6 +23,7 @@ class Kendall(Categorical):
     """
 
     name = "kendall"
+    families = ("classes", "binary")
 
     def observe(self, target: str, f: Tensor, values: Values, y: Tensor | None, objective: str) -> None:
         site = f"y_{target}"

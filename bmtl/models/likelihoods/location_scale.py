@@ -51,7 +51,20 @@ class LocationScale(Likelihood):
 
     @classmethod
     def of(cls, family: Family, **options: Any) -> Self:
-        return cls(censored=isinstance(family, Real) and family.censored, **options)
+        return cls(censored=takes_intervals(family), **options)
+
+    @classmethod
+    def known(cls, sigma: float, **options: Any) -> Self:
+        """The likelihood with a noise that is known: its density is trained, and the noise is not.
+
+        Args:
+            sigma: Scale of the noise, in the unit of standardised labels.
+            **options: Of the class.
+        """
+        made = cls("parameter", **options)
+        made.unknowns["log_variance"].start_at(torch.tensor(2 * math.log(sigma)))  # type: ignore[operator]
+        made.unknowns.requires_grad_(False)
+        return made
 
     def base(self, loc: Tensor, scale: Tensor, values: Values) -> TorchDistribution:
         """The law of a label without censoring."""
@@ -67,16 +80,15 @@ class LocationScale(Likelihood):
         return with_censoring(self.base(loc, scale, values), self.censored, self.bounds)
 
     def deviance(self, f: Tensor, y: Tensor) -> Tensor:
-        exact = y[..., 0] if self.censored else y
-        loss = self.loss((exact - self.location) / self.unit - f[..., 0])
         if self.censored:
             lower, upper = y.unbind(-1)
         elif self.bounds is not None:
             lower = torch.where(y <= self.bounds[0], -torch.inf, y)
             upper = torch.where(y >= self.bounds[1], torch.inf, y)
         else:
-            return loss
+            return self.loss((y - self.location) / self.unit - f[..., 0])
         known = lower == upper
+        loss = self.loss((torch.where(known, lower, self.location) - self.location) / self.unit - f[..., 0])
         p = self.base(self.location + self.unit * f[..., 0], self.unit.expand(f.shape[:-1]), self._starts())
         inside = log_between(p, torch.where(known, -torch.inf, lower), torch.where(known, p.loc.detach(), upper))
         return torch.where(known, loss, -inside)
@@ -89,6 +101,11 @@ class LocationScale(Likelihood):
         if not 0 < sigma < math.inf:
             raise ValueError(f"A noise is a standard deviation, above 0, and {sigma} was given.")
         self.unknowns["log_variance"].set(2 * math.log(sigma / self.unit.item()))  # type: ignore[operator]
+
+
+def takes_intervals(family: Family) -> bool:
+    """Whether labels of a family are intervals."""
+    return isinstance(family, Real) and family.censored
 
 
 def with_censoring(p: TorchDistribution, censored: bool, bounds: tuple[float, float] | None) -> TorchDistribution:

@@ -1,4 +1,4 @@
-"""What a likelihood does not know and the inputs do not decide: a noise, a dispersion, cut points."""
+"""Quantities of a likelihood that do not depend on the inputs: a noise, a dispersion, cut points."""
 
 import math
 from typing import Literal, get_args
@@ -73,6 +73,10 @@ class Unknown(nn.Module):
         mean, sd = (self.start.new_tensor(number) for number in self.prior)
         found: Tensor = pyro.sample(site, dist.Normal(mean, sd).expand(self.start.shape).to_event(self.start.dim()))
         return found
+
+    def log_prior(self, value: Tensor) -> Tensor:
+        """Log density of a value under the prior, but for a constant."""
+        return -0.5 * ((value - self.prior[0]) / self.prior[1]).square().sum()
 
     @torch.no_grad()
     def start_at(self, value: Tensor) -> None:

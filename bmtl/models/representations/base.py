@@ -1,6 +1,5 @@
 """What all representations have in common."""
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -15,6 +14,7 @@ class Representation(nn.Module):
     Attributes:
         width: Its width.
         has_latents: Whether it has latents, and so a part in the guide.
+        has_row_latents: Whether some of them are rows' own.
 
     Args:
         trunk: Maps inputs of B rows to ``(B, width)``.
@@ -23,6 +23,7 @@ class Representation(nn.Module):
     """
 
     has_latents: ClassVar[bool] = False
+    has_row_latents: ClassVar[bool] = False
 
     def __init__(self, trunk: nn.Module, width: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -32,9 +33,8 @@ class Representation(nn.Module):
         """The representation ``(..., B, width)`` of rows, in the model."""
         raise NotImplementedError
 
-    def guide(self, groups: Iterable[Rows]) -> None:
-        """Samples its latents, in the guide.
+    def guide_first(self) -> None:
+        """Samples, in the guide, the latents that are no row's."""
 
-        Args:
-            groups: The batch's rows; each opens its plate when it is asked for.
-        """
+    def guide(self, rows: Rows) -> None:
+        """Samples, in the guide, the latents of rows, before those of their targets."""

@@ -1,6 +1,6 @@
 """A stochastic representation that keeps little of x: Qian et al. (2020), multi-task variational information bottleneck."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
@@ -19,8 +19,8 @@ from bmtl.tasks import task
 class Bottleneck(Representation):
     """A latent z for each row, ``z ~ Normal(0, I)``, in the guide ``z ~ Normal(mu(x), s2(x))``.
 
-    mu and s2 are linear (and a softplus) on the trunk. The divergence of z is an upper bound on what z knows of x; `beta`
-    weighs it. With 1 the objective is the evidence lower bound.
+    mu and s2 are linear (and a softplus) on the trunk. The divergence of z is an upper bound on the mutual information of z
+    and x; `beta` weighs it. With 1 the objective is the evidence lower bound.
 
     With common inputs a row has one z for all targets, and its KL belongs to all of them together; with own inputs each
     target's rows have theirs, and the KL is that task's. A row without any label has none. Mean and variance are marked as
@@ -41,6 +41,7 @@ class Bottleneck(Representation):
     """
 
     has_latents: ClassVar[bool] = True
+    has_row_latents: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -64,12 +65,11 @@ class Bottleneck(Representation):
             z: Tensor = pyro.sample(_site(rows), prior.to_event(1))
         return z
 
-    def guide(self, groups: Iterable[Rows]) -> None:
-        for rows in groups:
-            mean, variance = marked(above_floor(self.trunk(rows.x), LEAST_VARIANCE))
-            assert variance is not None
-            with self._latent_rows(rows):
-                pyro.sample(_site(rows), dist.Normal(mean, variance.sqrt()).to_event(1))
+    def guide(self, rows: Rows) -> None:
+        mean, variance = marked(above_floor(self.trunk(rows.x), LEAST_VARIANCE))
+        assert variance is not None
+        with self._latent_rows(rows):
+            pyro.sample(_site(rows), dist.Normal(mean, variance.sqrt()).to_event(1))
 
     @contextmanager
     def _latent_rows(self, rows: Rows) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """A trunk with dropout that never stops: Gal & Ghahramani (2016)."""
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -8,7 +7,6 @@ from torch import nn
 
 from bmtl.models.networks.dropout import dropout_layers
 from bmtl.models.representations.deterministic import Deterministic
-from bmtl.models.rows import Rows
 
 
 class MCDropout(Deterministic):
@@ -32,8 +30,8 @@ class MCDropout(Deterministic):
 
     def __init__(self, trunk: nn.Module, width: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__(trunk, width)
-        self._layers = dropout_layers(trunk)
+        dropout_layers(trunk)  # raises
 
-    def guide(self, groups: Iterable[Rows]) -> None:
-        for layer in self._layers:
+    def guide_first(self) -> None:
+        for layer in dropout_layers(self.trunk):
             layer.noise()

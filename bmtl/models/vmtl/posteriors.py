@@ -106,7 +106,7 @@ class Posteriors(nn.Module):
     def encode_averages(self, answers: AttentionWeights, support: Support) -> Moments:
         """Mean and variance of z at averages of a support's rows, without dropout."""
         encoder = self.encoders[0]
-        with _predicting(encoder):
+        with predicting(encoder):
             return above_floor(at_averages(encoder, support.packed, answers), self._least_z)
 
     def classifier(self) -> Moments:
@@ -121,7 +121,7 @@ class Posteriors(nn.Module):
 
 
 @contextmanager
-def _predicting(encoder: nn.Module) -> Iterator[None]:
+def predicting(encoder: nn.Module) -> Iterator[None]:
     """Evaluation mode: the others' posteriors are those that they predict with, without dropout."""
     modes = [(part, part.training) for part in encoder.modules()]  # part by part: some may be frozen
     encoder.eval()

@@ -23,7 +23,7 @@ from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
 from bmtl.models.vmtl.likelihood import StackedLikelihood
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
-from bmtl.models.vmtl.posteriors import Posteriors, QuickNormal
+from bmtl.models.vmtl.posteriors import Posteriors, QuickNormal, predicting
 from bmtl.models.vmtl.priors import Level, Rule
 from bmtl.models.vmtl.rows import Rows
 from bmtl.models.vmtl.support import Support
@@ -203,8 +203,8 @@ class VMTL(Posteriors):
     def _take_components(self, components: "str | VMTL") -> None:
         self.attached = components == "attached"
         # In a tuple, which hides its parameters: they are another model's.
-        self._source = (components,) if isinstance(components, VMTL) else ()
-        if isinstance(components, VMTL):
+        self._source = () if isinstance(components, str) else (components,)
+        if not isinstance(components, str):
             if components.names != self.names or any(
                 self.gaussian[name] and not components.gaussian[name] for name in self.gaussian
             ):
@@ -243,6 +243,23 @@ class VMTL(Posteriors):
         """Sets fixed noises by hand, as `TaskModel.set_noise`."""
         for name, value in sigma.items():
             self.likelihood[name].set_noise(value)
+
+    @torch.no_grad()
+    def calibrate(self, guide: Any, x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0) -> None:
+        """Fits noises that were fixed in training to rows that were not trained on, around the posterior means' outputs.
+
+        Args:
+            guide: Not used: the posterior means are the program's.
+            x: Inputs, as for the program.
+            y: Labels by task.
+            num_draws: Not used.
+            seed: Not used.
+        """
+        rows, (loc, _) = Rows(x, self.names), self.classifier()
+        with predicting(self.encoders):
+            means, _ = self.encode(rows, mean_only=True)
+        for t, name in enumerate(self.names):
+            self.likelihood[name].calibrate(product(means[t], loc[t]), y[name])
 
     def tree_extras(self, draws: Mapping[str, Any]) -> dict[str, TreeVariable]:
         """The share that each source has in each task's prior, for the posterior of a results tree.

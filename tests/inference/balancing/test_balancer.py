@@ -85,7 +85,7 @@ def test_what_is_not_chosen_has_its_default():
         "full",
         "as-is",
     )
-    assert repr((SI() >> NashMTL()).length) == "as-is"  # the weighting's own
+    assert repr(balancer(SI() >> NashMTL()).length) == "as-is"  # the weighting's own
 
 
 def test_a_balancer_keeps_to_its_tasks():

@@ -1,5 +1,6 @@
 import copy
 import functools
+import inspect
 import io
 import math
 import pickle
@@ -14,13 +15,15 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
+from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution
 
 import bmtl
 from bmtl.inference.balancing import RLW, Context, IGBv2, balancer
+from bmtl.inference.balancing.soft_actor_critic import BoundedGaussian, SoftActorCritic
+from bmtl.inference.balancing.transforms import igb_v2
 
 pytest.importorskip("stable_baselines3", reason="needs the extra 'rl'")
 
-VARIANTS = ["paper", "corrected"]
 FAST = {"base_epoch": 1, "update_epoch": 2, "use_epoch": 3}
 """Epochs in which a test of a few batches reaches every phase."""
 
@@ -75,18 +78,15 @@ class Recorder:
     def train(self, updates, batch):
         self.calls.append(("train", updates, batch))
 
-    def act(self, state, deterministic):
-        self.calls.append(("act", state, deterministic))
+    def act(self, state, explore):
+        self.calls.append(("act", state, explore))
         return torch.zeros(self.size)
-
-    def scale_rewards(self, factor):
-        self.calls.append(("scale", factor))
 
 
 def recorded(num_tasks=3, per_epoch=10, **options):
     transform = IGBv2(**options)
     training = Training(transform, num_tasks, per_epoch)
-    transform.agent = Recorder(num_tasks - (transform.variant == "corrected"))
+    transform.agent = Recorder(num_tasks - 1)
     return training, transform.agent
 
 
@@ -97,17 +97,15 @@ def stored(transform):
 # ---- Algorithm 2: order and epochs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_each_batch_adds_trains_and_acts_in_this_order_from_the_epochs_given(variant):
-    training, agent = recorded(variant=variant, per_epoch=60)
+def test_each_batch_adds_trains_and_acts_in_this_order_from_the_epochs_given():
+    training, agent = recorded(per_epoch=60)
     for step in range(7 * 60):
         agent.calls.clear()
         training.batch([1.0, 2.0, 3.0])
         epoch = step // 60 + 1
-        every = 50 if variant == "paper" else 2
         expected = [
             *(["add"] if epoch >= 3 else []),
-            *(["train"] if epoch >= 4 and step % every == 0 else []),
+            *(["train"] if epoch >= 4 and step % 50 == 0 else []),
             *(["act"] if epoch >= 6 else []),
         ]
         assert [call[0] for call in agent.calls] == expected
@@ -124,16 +122,6 @@ def test_a_burst_is_of_25_to_50_updates_that_grow_with_the_buffer():
     assert seen == [(51, int(25 * 1.51), int(128 * 1.51)), (100, 50, 256)]
 
 
-def test_the_corrected_variant_updates_once_every_second_batch():
-    training, agent = recorded(variant="corrected", per_epoch=10)
-    for _ in range(60):
-        training.batch([1.0, 2.0, 3.0])
-    trained = [call for call in agent.calls if call[0] == "train"]
-    assert len(trained) == 15
-    assert {call[1] for call in trained} == {1}
-    assert trained[-1][2] == int(128 * (1 + 39 / 100))  # at step 58
-
-
 def test_nothing_is_trained_while_the_buffer_is_empty():
     transform = IGBv2(**FAST)
     transform.bind(["a", "b"])
@@ -142,9 +130,8 @@ def test_nothing_is_trained_while_the_buffer_is_empty():
     assert transform.agent.num_updates == 0 == transform.agent.filled
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_warm_up_is_random_weighting_with_normals_clipped_at_three(variant):
-    training, _ = recorded(variant=variant, seed=4)
+def test_the_warm_up_is_random_weighting_with_normals_clipped_at_three():
+    training, _ = recorded(seed=4)
     found = training.random(20)
     everyone = torch.ones(3, dtype=torch.bool)
     reference = RLW("log", seed=4)
@@ -152,24 +139,31 @@ def test_the_warm_up_is_random_weighting_with_normals_clipped_at_three(variant):
         [reference.loss_derivatives(torch.ones(3, dtype=torch.float64), Context(everyone)) for _ in range(20)]
     )
     torch.testing.assert_close(found, drawn, rtol=1e-5, atol=0.0)  # actions are in single precision
-    training.transform.scale = 0.01  # now everything is clipped
+
+
+def test_normals_beyond_the_bound_are_clipped(monkeypatch):
+    monkeypatch.setattr(igb_v2, "_LIMIT", 0.01)
+    training, agent = recorded(seed=4, **FAST)
     spread = training.random(20).log()
-    assert (spread.amax(1) - spread.amin(1)).max() <= 2 * 0.01 * (1 if variant == "paper" else math.sqrt(2)) + 1e-8
+    assert (spread.amax(1) - spread.amin(1)).max() <= 0.01 * math.sqrt(2) * math.sqrt(2) + 1e-8
+    assert max(transition[1].abs().max().item() for transition in agent.transitions) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("explore", [0.0, 1.0])
 @pytest.mark.parametrize("num_tasks", [2, 3, 11])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_weights_are_positive_and_sum_to_the_number_of_tasks(variant, num_tasks):
-    training = Training(IGBv2(variant, **FAST), num_tasks)
+def test_weights_are_positive_and_sum_to_the_number_of_tasks(num_tasks, explore):
+    training = Training(IGBv2(explore, **FAST), num_tasks)
     found = training.random(40)
     assert (found > 0).all()
     torch.testing.assert_close(found.sum(1), torch.full((40,), float(num_tasks), dtype=torch.float64))
-    assert (found.amax(1) / found.amin(1) <= math.exp(2 * 3.0) * (1 + 1e-9)).all() or variant == "corrected"
+    # Logits of at most 3 in each of K - 1 orthogonal directions.
+    longest = 3.0 * math.sqrt(num_tasks - 1) * math.sqrt(2)
+    assert (found.amax(1) / found.amin(1) <= math.exp(longest) * (1 + 1e-9)).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_stored_action_gives_the_very_weights_that_were_applied(variant):
-    transform = IGBv2(variant, **FAST)
+@pytest.mark.parametrize("explore", [0.0, 0.2, 1.0])
+def test_a_stored_action_gives_the_very_weights_that_were_applied(explore):
+    transform = IGBv2(explore, **FAST)
     training = Training(transform)
     applied = training.random(40)
     actions = stored(transform)["actions"][:, 0]
@@ -180,12 +174,15 @@ def test_a_stored_action_gives_the_very_weights_that_were_applied(variant):
     torch.testing.assert_close(again, applied[9:39], rtol=1e-14, atol=0.0)
 
 
-def test_corrected_actions_cannot_shift_all_logits():
-    directions = IGBv2("corrected")
-    directions.bind("abcde")
-    v = directions.directions
+def test_actions_cannot_shift_all_logits():
+    transform = IGBv2()
+    transform.bind("abcde")
+    v = transform.directions
     torch.testing.assert_close(v.T @ v, torch.eye(4, dtype=torch.float64))
     torch.testing.assert_close(v.sum(0), torch.zeros(4, dtype=torch.float64))
+    z = torch.tensor([0.5, -1.0, 2.0, 0.1])
+    expected = 5 * torch.softmax(v @ z.double(), 0)
+    torch.testing.assert_close(transform.weights(z, torch.ones(5, dtype=torch.bool)), expected)
 
 
 # ---- States and rewards --------------------------------------------------------------------------------------------
@@ -216,32 +213,31 @@ def test_without_min_the_reward_is_the_mean_decline():
 
 
 def test_a_reward_is_multiplied_by_the_factor_of_the_step_that_earned_it():
-    rewards = rewards_of(lrs=(0.5, 0.1, 0.1))[2]
+    rewards = rewards_of(lrs=(0.5, 0.1, 0.1), lr_factor=True)[2]
     torch.testing.assert_close(rewards, DECLINES.amin(1) * torch.tensor([2.0, 10.0]))
 
 
 def test_without_the_factor_the_learning_rate_does_not_matter():
-    torch.testing.assert_close(rewards_of(lrs=(0.5, 0.1, 0.1), lr_factor=False)[2], DECLINES.amin(1))
+    torch.testing.assert_close(rewards_of(lrs=(0.5, 0.1, 0.1))[2], DECLINES.amin(1))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_learning_rate_of_zero_keeps_the_factor(variant):
-    rewards = rewards_of(lrs=(0.5, 0.0, 0.0), variant=variant)[2]
+def test_a_learning_rate_of_zero_keeps_the_factor():
+    rewards = rewards_of(lrs=(0.5, 0.0, 0.0), lr_factor=True)[2]
     torch.testing.assert_close(rewards, 2 * DECLINES.amin(1))
 
 
-def test_corrected_rewards_are_all_at_the_factor_of_now():
-    transform = IGBv2("corrected", **(FAST | {"update_epoch": 9, "use_epoch": 9}))
+def test_stored_rewards_stay_as_they_were():
+    transform = IGBv2(lr_factor=True, **(FAST | {"update_epoch": 9, "use_epoch": 9}))
     training = Training(transform, per_epoch=1)
-    for losses, lr, factor in ((FIRST, 1.0, 1), (SECOND, 1.0, 1), (THIRD, 0.25, 4), (THIRD, 0.5, 2)):
+    for losses, lr in ((FIRST, 1.0), (SECOND, 0.25), (THIRD, 0.5)):
         training.batch(losses, lr=lr)
-        rewards = stored(transform)["rewards"][:, 0]
-        expected = torch.cat([DECLINES.amin(1), torch.zeros(1)])[: len(rewards)]
-        torch.testing.assert_close(rewards, factor * expected)
+    torch.testing.assert_close(
+        stored(transform)["rewards"][:, 0], (DECLINES.amin(1) * torch.tensor([1.0, 4.0])).float()
+    )
 
 
-def test_the_corrected_state_is_the_logarithm_of_the_loss_over_the_base():
-    agent = rewards_of(variant="corrected")[1]
+def test_the_scaled_state_is_the_logarithm_of_the_loss_over_the_base():
+    agent = rewards_of(state="scaled")[1]
     torch.testing.assert_close(agent.transitions[1][0], (torch.tensor(SECOND) / torch.tensor(FIRST)).log())
     torch.testing.assert_close(agent.transitions[1][3], (torch.tensor(THIRD) / torch.tensor(FIRST)).log())
 
@@ -280,9 +276,9 @@ def test_an_absent_task_enters_with_its_last_known_loss():
     assert (t0.tolist(), t1.tolist(), r1) == ([1.0, 4.0, 7.0], [0.5, 3.0, 7.0], 0.0)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_task_never_seen_is_left_out_of_the_reward(variant):
-    training, agent = recorded(per_epoch=1, variant=variant, **(FAST | {"update_epoch": 9, "use_epoch": 9}))
+@pytest.mark.parametrize("state", ["raw", "scaled"])
+def test_a_task_never_seen_is_left_out_of_the_reward(state):
+    training, agent = recorded(per_epoch=1, state=state, **(FAST | {"update_epoch": 9, "use_epoch": 9}))
     training.batch([2.0, 4.0, None])
     training.batch([1.0, 3.0, None])
     training.batch([0.5, 2.0, 6.0])  # seen, but its base is the mean of this epoch
@@ -340,8 +336,8 @@ def everything_global():
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_global_random_numbers_and_settings_are_neither_read_nor_moved(variant):
+@pytest.mark.parametrize("explore", [0.0, 1.0])
+def test_global_random_numbers_and_settings_are_neither_read_nor_moved(explore):
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -350,7 +346,7 @@ def test_global_random_numbers_and_settings_are_neither_read_nor_moved(variant):
         torch.set_num_threads(seed)
         before = everything_global()
         try:
-            training = Training(IGBv2(variant, **FAST))
+            training = Training(IGBv2(explore, **FAST))
             runs.append(training.random(52))
             assert everything_global() == before
         finally:
@@ -372,18 +368,54 @@ def test_the_surroundings_do_not_change_the_agent():
     assert torch.equal(found, expected)
 
 
-def test_the_policy_acts_as_in_stable_baselines3():
+def test_a_draw_is_that_of_the_policys_own_distribution():
     transform = IGBv2(**FAST)
     Training(transform).random(52)
     agent = transform.agent
     state = torch.tensor([1.0, 2.0, 0.5])
-    with torch.random.fork_rng():
-        torch.set_rng_state(agent._random.torch)
-        expected = agent._sac.predict(state.numpy(), deterministic=False)[0]
-    np.testing.assert_allclose(agent.act(state), expected, atol=1e-6)
-    np.testing.assert_allclose(
-        agent.act(state, True), agent._sac.predict(state.numpy(), deterministic=True)[0], atol=1e-6
-    )
+    actor = agent._sac.actor
+    with torch.no_grad():
+        mean, x, _ = actor.get_action_dist_params(state[None])
+        assert torch.equal(agent.act(state, 0.0), actor(state[None], deterministic=True)[0])
+        torch.testing.assert_close(agent.act(state, 0.0), 3.0 * torch.tanh(mean[0] / 3.0))
+        draws = torch.stack([agent.act(state, 1.0) for _ in range(1000)])
+        again = torch.stack([actor(state[None])[0] for _ in range(1000)])
+        near = torch.stack([agent.act(state, 0.2) for _ in range(1000)])
+    u = 3.0 * torch.atanh(draws / 3.0)
+    # Of 1,000 draws: four standard errors of a mean, a standard deviation.
+    assert ((u.mean(0) - mean[0]).abs() <= 4 * u.std(0) / 1000**0.5).all()
+    assert (u.std(0) / agent._policy.std(x[0]) - 1).abs().max() <= 4 / 2000**0.5
+    assert ((draws.mean(0) - again.mean(0)).abs() <= 4 * 2**0.5 * draws.std(0) / 1000**0.5).all()
+    u = 3.0 * torch.atanh(near / 3.0)
+    assert (u.std(0) / (0.2 * agent._policy.std(x[0])) - 1).abs().max() <= 4 / 2000**0.5
+
+
+@pytest.mark.parametrize("entropy", [0.0, 1.7])
+def test_the_policys_density_is_that_of_bounded_logits(entropy):
+    policy = BoundedGaussian(3.0, 1.05, entropy)
+    mean, x = torch.tensor([[0.4, -1.0]]).double(), torch.tensor([[0.0, -2.0]]).double()
+    torch.manual_seed(0)
+    z, log_prob = policy.log_prob_from_params(mean.expand(500, 2), x.expand(500, 2))
+    std = policy.std(x)
+    assert std[0, 0].item() == pytest.approx(1.0)
+    assert policy.std(torch.tensor(50.0)).item() == pytest.approx(1.05)
+    transforms = [AffineTransform(0.0, 1 / 3.0), TanhTransform(cache_size=1), AffineTransform(0.0, 3.0)]
+    oracle = TransformedDistribution(Normal(mean, std), transforms)
+    torch.testing.assert_close(log_prob, oracle.log_prob(z).sum(1) + entropy, rtol=1e-9, atol=1e-9)
+    # It integrates to 1 over the box, and to exp(entropy) where entropies count from there.
+    grid = torch.linspace(-3, 3, 20001, dtype=torch.float64)[1:-1]
+    one = TransformedDistribution(Normal(mean[0, 0], std[0, 0]), transforms)
+    assert torch.trapezoid(one.log_prob(grid).exp(), grid).item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_far_draws_keep_a_finite_density():
+    policy = BoundedGaussian(3.0, 1.05)
+    mean = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    z, log_prob = policy.log_prob_from_params(mean, torch.zeros(1, 2))
+    assert z.abs().max() <= 3.0
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert mean.grad.isfinite().all()
 
 
 def test_frozen_critics_change_nothing():
@@ -402,43 +434,96 @@ def test_the_agent_is_the_released_one_in_size_and_rates():
     transform.bind("abcde")
     sac = transform.agent._sac
     shapes = [tuple(p.shape) for p in sac.actor.parameters() if p.dim() == 2]
-    assert shapes == [(128, 5), (128, 128), (5, 128), (5, 128)]
+    assert shapes == [(128, 5), (128, 128), (4, 128), (4, 128)]
     shapes = [tuple(p.shape) for p in sac.critic.parameters() if p.dim() == 2]
-    assert shapes == 2 * [(128, 10), (128, 128), (1, 128)]
-    assert (sac.gamma, sac.tau, sac.target_entropy, sac.learning_rate) == (0.99, 0.005, -5.0, 3e-4)
+    assert shapes == 2 * [(128, 9), (128, 128), (1, 128)]
+    assert (sac.gamma, sac.tau, sac.learning_rate) == (0.99, 0.005, 3e-4)
+    assert sac.replay_buffer.buffer_size == 10_000
     assert sac.log_ent_coef.exp().item() == pytest.approx(0.2)
 
 
-def test_deterministic_weights_depend_on_the_losses_alone():
-    transform = IGBv2(deterministic=True, **FAST)
+def test_the_target_entropy_is_that_of_logits_of_sd_06():
+    transform = IGBv2()
+    transform.bind("abcde")
+    policy, sac = transform.agent._policy, transform.agent._sac
+    assert policy.entropy == pytest.approx(4 * Normal(0.0, 0.6).entropy().item())
+    assert sac.target_entropy == 0.0  # from which the policy's densities count
+    # The coefficient falls while the policy is wider than that, and rises where it is narrower.
+    for x, sign in ((0.0, -1), (-3.0, 1)):
+        transform = IGBv2(**FAST)
+        training = Training(transform)
+        training.random(15)
+        agent = transform.agent
+        torch.nn.init.constant_(agent._sac.actor.log_std.bias, x)
+        before = agent._sac.log_ent_coef.item()
+        agent.train(3, 64)
+        assert (agent._sac.log_ent_coef.item() - before) * sign > 0
+
+
+def test_the_first_policy_is_equal_weights_with_a_standard_deviation_of_1():
+    transform = IGBv2()
+    transform.bind("abcd")
+    agent = transform.agent
+    for state in (torch.ones(4), torch.tensor([0.1, 5.0, 2.0, 1e-3])):
+        assert torch.equal(agent.act(state), torch.zeros(3))
+        with torch.no_grad():
+            _, x, _ = agent._sac.actor.get_action_dist_params(state[None])
+            torch.testing.assert_close(agent._policy.std(x), torch.ones(1, 3))
+            for critics in (agent._sac.critic, agent._sac.critic_target):
+                values = [torch.cat(critics(state[None], action)) for action in (torch.zeros(1, 3), torch.ones(1, 3))]
+                assert torch.equal(*values)
+    assert torch.equal(transform.weights(torch.zeros(3), torch.ones(4, dtype=torch.bool)), torch.ones(4).double())
+
+
+def test_by_default_weights_depend_on_the_losses_alone():
+    transform = IGBv2(**FAST)
     training = Training(transform)
     training.random(25)
     first, second = training.batch([1.0, 2.0, 3.0]), training.batch([1.0, 2.0, 3.0])
     assert torch.equal(first, second)
-    transform.deterministic = False
+    transform.explore = 1.0
     first, second = training.batch([1.0, 2.0, 3.0]), training.batch([1.0, 2.0, 3.0])
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("needy", [0, 1])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_task_that_improves_only_under_high_weight_gains_weight(variant, needy):
-    # The other task always improves; a learning rate of 1e-3 of the first one brings rewards to the order of 1.
-    transform = IGBv2(variant, sac_lr=3e-3, **FAST)
+def weights_of_the_needy(transform, needy, batches=800, threshold=1.3):
+    """Weights of one of two tasks, which improves only while its weight is above the threshold; the other always does.
+
+    Every option but `explore` is published (Dai et al. 2023, sections 3.2 and 4.1, and Table 3's "full reward"). The
+    learning rate is small beside the first one: the factor lr0 / lr brings rewards to +-0.2 while losses hardly move.
+    """
     training = Training(transform, num_tasks=2, per_epoch=50)
     losses = torch.ones(2, dtype=torch.float64)
-    for _ in range(200):
-        weights = training.batch(losses.tolist(), lr=1e-3)
-        declines = torch.full((2,), 2e-4, dtype=torch.float64)
-        if weights[needy] < 1.3:
+    for _ in range(batches):
+        weights = training.batch(losses.tolist(), lr=1e-4)
+        declines = torch.full((2,), 2e-5, dtype=torch.float64)
+        if weights[needy] < threshold:
             declines[needy] *= -1
         losses = losses - declines
-    found = torch.stack(training.weights)[:, needy]
-    # Random weights of two tasks have mean 1 and standard deviation 0.52: over 100 batches, 1.3 is five standard errors
-    # away. Either task must get there, so a leaning of the untrained policy does not pass for learning. Over ten seeds,
-    # both tasks and both variants, the last 100 batches had a mean of 1.48 or more.
-    assert found[:50].mean() < 1.3
-    assert found[-100:].mean() > 1.3
+    return torch.stack(training.weights)[:, needy]
+
+
+PUBLISHED = {"update_epoch": 4, "use_epoch": 6, "buffer": 10_000, "reward": "min", "lr_factor": True, "sac_lr": 3e-4}
+
+
+@pytest.mark.parametrize(("needy", "explore", "at_least"), [(0, 0.0, 1.7), (1, 0.0, 1.7), (0, 1.0, 1.6)])
+def test_a_task_that_improves_only_under_high_weight_gains_weight(needy, explore, at_least):
+    found = weights_of_the_needy(IGBv2(explore, **PUBLISHED), needy)
+    # Random weights of two tasks have mean 1 and standard deviation 0.52: over 250 batches, 1.3 is nine standard errors
+    # away. Either task must get there, so a leaning of the untrained policy does not pass for learning. Over three seeds
+    # and both tasks the last 250 batches had a mean of 1.84 or more, 1.74 with explore=1. Two logits 3 tanh(u), u normal,
+    # without their part in the density, end at 1.53 to 1.56: their noise outweighs what the agent learns.
+    assert found[:150].mean() < 1.3
+    assert found[-250:].mean() > at_least
+    if not explore:
+        assert (found[-250:] > 1.3).all()
+
+
+@pytest.mark.parametrize("explore", [0.0, 1.0])
+def test_a_policy_that_does_not_learn_fails_that_test(monkeypatch, explore):
+    monkeypatch.setattr(SoftActorCritic, "train", lambda self, updates, batch: None)
+    for needy in (0, 1):
+        assert weights_of_the_needy(IGBv2(explore, **PUBLISHED), needy)[-250:].mean() < 1.3
 
 
 # ---- State ---------------------------------------------------------------------------------------------------------
@@ -471,11 +556,10 @@ def through_a_file(state):
 
 
 @pytest.mark.parametrize(
-    ("variant", "batches", "bound_before"),
-    [("paper", 15, False), ("paper", 55, True), ("corrected", 25, False), ("corrected", 12, True)],
+    ("explore", "batches", "bound_before"), [(0.0, 15, False), (0.0, 55, True), (1.0, 25, False), (1.0, 12, True)]
 )
-def test_a_run_is_taken_up_bit_for_bit_by_a_fresh_object(variant, batches, bound_before):
-    options = {"variant": variant, "buffer": 200, "seed": 3} | FAST
+def test_a_run_is_taken_up_bit_for_bit_by_a_fresh_object(explore, batches, bound_before):
+    options = {"explore": explore, "buffer": 200, "seed": 3} | FAST
     whole = Training(IGBv2(**options))
     whole.random(batches)
     state = through_a_file(whole.transform.state_dict())
@@ -531,8 +615,6 @@ def test_a_state_of_another_kind_is_refused():
     state = transform.state_dict()
     with pytest.raises(ValueError, match="keeps 10000 transitions, and this one 20"):
         IGBv2(buffer=20).load_state_dict(state)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        IGBv2("corrected").load_state_dict(state)
     other = IGBv2()
     other.load_state_dict(state)
     with pytest.raises(ValueError, match="has 3 tasks, and the model has 2"):
@@ -547,27 +629,33 @@ def test_a_state_of_another_kind_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"variant": "released"}, "'paper' or 'corrected'"),
-        ({"reward": "max"}, "'min' or 'mean'"),
-        ({"base_epoch": 0}, "base_epoch=0"),
-        ({"update_epoch": 2}, "update_epoch=2"),
-        ({"use_epoch": 3}, "use_epoch=3"),
-        ({"buffer": 0}, "number of transitions"),
-        ({"buffer": 1.5}, "number of transitions"),
-        ({"scale": 0.0}, "scale is positive"),
-        ({"sac_lr": math.inf}, "sac_lr is positive"),
-    ],
+    "options", [{"update_epoch": 2}, {"use_epoch": 3}, {"base_epoch": 4}, {"base_epoch": 5, "update_epoch": 5}]
 )
-def test_options_out_of_range_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_epochs_in_another_order_are_refused(options):
+    name, value = next(reversed(options.items()))
+    with pytest.raises(
+        ValueError, match=f"agent trains after base_epoch and acts from update_epoch on.*{name}={value}"
+    ):
         IGBv2(**options)
+
+
+def test_the_options_are_those_of_the_contract():
+    expected = {
+        "explore": 0.0,
+        "update_epoch": 4,
+        "use_epoch": 6,
+        "buffer": 10_000,
+        "reward": "min",
+        "lr_factor": False,
+    }
+    parameters = inspect.signature(IGBv2.__init__).parameters
+    assert {name: parameters[name].default for name in (*expected, "state")} == expected | {"state": "raw"}
+    assert not {"variant", "scale", "deterministic"} & set(parameters)
 
 
 def test_the_string_form_is_that_of_the_object():
     assert str(balancer("igb-v2")) == "igb-v2"
-    text = "igb-v2(variant='corrected', buffer=1000000, reward='mean', lr_factor=False)"
+    text = "igb-v2(explore=1.0, buffer=1000000, reward='mean', lr_factor=True, state='scaled')"
     assert str(balancer(text.replace("1000000", "1e6"))) == text
 
 

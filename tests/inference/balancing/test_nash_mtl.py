@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import bmtl.inference.balancing.weightings.nash_mtl as module
 from bmtl.inference.balancing import NashMTL
 from bmtl.inference.balancing.solvers import shortest_in_hull, unit_diagonal
+from bmtl.inference.balancing.solvers.barrier import Barrier
 from bmtl.inference.errors import SolverFailed
 
 steady = settings(deadline=None, derandomize=True, max_examples=40)
@@ -84,7 +85,7 @@ def test_more_tasks_than_directions_are_stationary(k, seed):
 @pytest.mark.parametrize("residual", [1.0, float("nan")])
 def test_a_solver_that_fails_does_not_pass_for_a_stationary_point(monkeypatch, draw_gradients, residual):
     gram = gram_of(*draw_gradients("generic", 4, seed=0))
-    monkeypatch.setattr(module, "barrier_newton", lambda norms, cosine: (np.ones(4), residual, 240))
+    monkeypatch.setattr(module, "barrier_newton", lambda norms, cosine: Barrier(np.ones(4), residual, 1.0, 240))
     with pytest.raises(SolverFailed, match="'nash-mtl' left a residual of .* after 240 rounds"):
         NashMTL().solve(gram)
 
@@ -93,10 +94,10 @@ def test_a_solver_that_fails_does_not_pass_for_a_stationary_point(monkeypatch, d
 
 
 @steady
-@given(k=st.integers(3, 12), seed=seeds, where=st.integers(0, 2), tiny=st.sampled_from([0.0, 1e-14]))
-def test_a_zero_gradient_is_left_out_and_keeps_weight_1(draw_gradients, k, seed, where, tiny):
+@given(k=st.integers(3, 12), seed=seeds, where=st.integers(0, 2))
+def test_a_zero_gradient_is_left_out_and_keeps_weight_1(draw_gradients, k, seed, where):
     norms, cosine = draw_gradients("generic", k, seed, decades=3)
-    norms[where] = tiny * norms.max()
+    norms[where] = 0.0
     alpha = NashMTL().solve(gram_of(norms, cosine)).alpha
     rest = [i for i in range(k) if i != where]
     assert alpha[where] == 1

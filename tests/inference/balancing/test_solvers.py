@@ -29,7 +29,7 @@ def residual(norms, cosine, alpha, q):
 @given(k=sizes, seed=seeds, kind=kinds)
 def test_newton_solves_nash_whatever_the_norms(draw_gradients, decades, k, seed, kind):
     norms, cosine = draw_gradients(kind, k, seed, decades, middle=2.5 if decades == 25 else 0.0)
-    alpha, claimed, rounds = barrier_newton(norms, cosine)
+    alpha, claimed, _, rounds = barrier_newton(norms, cosine)
     assert residual(norms, cosine, alpha, 1) < 1e-8
     assert claimed < 1e-8
     assert rounds <= 30
@@ -40,7 +40,7 @@ def test_newton_solves_nash_whatever_the_norms(draw_gradients, decades, k, seed,
 @given(k=sizes, seed=seeds, kind=st.sampled_from(["generic", "rank-deficient", "opposed"]))
 def test_newton_solves_other_exponents_over_four_decades_of_norms(draw_gradients, q, k, seed, kind):
     norms, cosine = draw_gradients(kind, k, seed, decades=4)
-    alpha, claimed, _ = barrier_newton(norms, cosine, q)
+    alpha, claimed, *_ = barrier_newton(norms, cosine, q)
     assert residual(norms, cosine, alpha, q) < 1e-8
     assert claimed < 1e-8
 
@@ -86,7 +86,7 @@ def test_closed_forms(q):
 
 @pytest.mark.parametrize("gap", [1.0, 1e-1, 1e-3, 1e-5])
 def test_two_opposed_tasks(gap):
-    alpha, claimed, _ = barrier_newton(np.array([1e-6, 1e6]), np.array([[1.0, gap - 1.0], [gap - 1.0, 1.0]]))
+    alpha, claimed, *_ = barrier_newton(np.array([1e-6, 1e6]), np.array([[1.0, gap - 1.0], [gap - 1.0, 1.0]]))
     assert_allclose(alpha * [1e-6, 1e6], gap**-0.5, rtol=1e-9)
     assert claimed < 1e-9
 
@@ -95,7 +95,7 @@ def test_two_opposed_tasks(gap):
 def test_newton_says_so_where_no_solution_exists(k):
     corners = np.eye(k) - 1.0 / k  # a regular simplex around 0
     corners /= np.linalg.norm(corners, axis=1, keepdims=True)
-    _, claimed, _ = barrier_newton(np.geomspace(1e-3, 1e3, k), corners @ corners.T)
+    _, claimed, *_ = barrier_newton(np.geomspace(1e-3, 1e3, k), corners @ corners.T)
     assert claimed > 1e-2
 
 

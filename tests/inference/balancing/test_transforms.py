@@ -77,12 +77,6 @@ def test_fixed_weights_go_by_name():
         EW({"z": 1.0}).bind(["a"])
 
 
-@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
-def test_fixed_weights_are_numbers_of_0_or_more(weight):
-    with pytest.raises(ValueError, match="0 or more and finite, and task 'a' was given"):
-        EW({"a": weight})
-
-
 @pytest.mark.parametrize("transform", [EW(), SI(), SI("spread"), UW(), IGBv1()])
 def test_absent_tasks_are_a_smaller_problem(transform):
     active = [True, False, True, True]
@@ -111,10 +105,16 @@ def test_factors_on_losses_change_nothing_under_si(step, written, geometry, fact
     assert_close(written([theta]), plain)
 
 
-@pytest.mark.parametrize("transform", [SI(), UW(), IGBv1()])
-@pytest.mark.parametrize(("losses", "bad"), [([1.0, 0.0], 0.0), ([1.0, -3.5], -3.5)])
-def test_a_loss_that_is_not_positive_is_named(transform, losses, bad):
-    with pytest.raises(NonPositiveLoss, match=rf"above 0; task 't2' gave {bad:g}\. .*bound") as caught:
+@pytest.mark.parametrize(
+    ("transform", "says", "losses", "bad"),
+    [
+        (SI(), "above 0", [1.0, 0.0], 0.0),
+        (IGBv1(), "above 0", [1.0, -3.5], -3.5),
+        (UW(), "that are at least 0", [1.0, -3.5], -3.5),
+    ],
+)
+def test_a_loss_outside_the_domain_is_named(transform, says, losses, bad):
+    with pytest.raises(NonPositiveLoss, match=rf"{says}; task 't2' gave {bad:g}\. .*bound") as caught:
         loss_derivatives(transform, [losses[0], 5.0, losses[1]], active=[True, False, True])
     assert (caught.value.task, caught.value.value) == ("t2", bad)
 
@@ -123,8 +123,6 @@ def test_the_bound_is_what_a_loss_must_exceed():
     assert loss_derivatives(SI(bound=-4.0), [-3.0]).item() == pytest.approx(1.0)
     with pytest.raises(NonPositiveLoss, match="above -4; task 't0' gave -4"):
         loss_derivatives(SI(bound=-4.0), [-4.0])
-    with pytest.raises(ValueError, match="bound is what every loss must exceed, a finite number, and nan was given"):
-        SI(bound=math.nan)
 
 
 @settings(steady, max_examples=15)
@@ -296,12 +294,6 @@ def test_gaps_go_on_where_they_were_saved(tmp_path, epochs):
         one.end_epoch(tensor([5.0, 6.0]), more)
     assert torch.equal(made.transform.base.nan_to_num(), loaded.transform.base.nan_to_num())
     assert torch.equal(loss_derivatives(made, [0.1, 7.0], epoch=5), loss_derivatives(loaded, [0.1, 7.0], epoch=5))
-
-
-@pytest.mark.parametrize("base_epoch", [0, -2])
-def test_the_base_epoch_counts_from_1(base_epoch):
-    with pytest.raises(ValueError, match="base_epoch counts epochs from 1"):
-        IGBv1(base_epoch)
 
 
 def test_igb_says_so_once_if_no_epoch_ever_ends(caplog):

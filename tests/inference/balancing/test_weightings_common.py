@@ -44,8 +44,9 @@ class TwoSamples(Full):
 
     name = "two-samples"
 
-    def options(self):
-        return {"cross": True}
+    @property
+    def gives(self):
+        return super().gives | {"cross"}
 
     def measure(self, objective, loss_derivatives):
         m = super().measure(objective, loss_derivatives)
@@ -152,6 +153,15 @@ def test_a_zero_gradient_keeps_weight_1_and_changes_nothing_for_the_others(name)
         assert_close(solution.alpha[[0, 1, 3, 4, 5]], alpha)
         found = solution.alpha @ with_zero if solution.direction is None else solution.direction
         assert_close(found, d)
+
+
+@each
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_an_answer_is_of_plain_numbers(name, k):
+    j = gradients("opposed", 5, 1)[:k]
+    solution, _ = WEIGHTINGS[name]().weigh(Measured(j @ j.T, j, losses=losses[:k]), everyone(k))
+    assert (type(solution.residual), type(solution.iterations)) == (float, int)
+    assert (type(solution.alpha), solution.alpha.dtype) == (torch.Tensor, torch.float64)
 
 
 @each

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from bmtl.inference.balancing import IMTLG, AlignedMTL, ConFIG, FairGrad, Measured, NashMTL
 from bmtl.inference.balancing.solvers import aligned
+from bmtl.inference.balancing.solvers.barrier import Barrier
+from bmtl.inference.balancing.weightings import fair_grad
 from bmtl.inference.errors import SolverFailed
 from tests.inference.balancing.problems import DECADES, SIZES, everyone, forward, gradients, on_unit_gradients
 
@@ -108,11 +111,36 @@ def test_fairgrad_at_1_is_nash(k, decades):
 
 
 def test_fairgrad_may_leave_more_where_norms_span_decades():
-    found = forward(FairGrad(), gradients("strongly opposed", 2, 10))
+    j = gradients("opposed", 50, 25)
+    found, _ = FairGrad().weigh(Measured(j @ j.T), everyone(50))
     assert found.status == "ok"
     assert 1e-6 < found.residual <= 1e-3
-    with pytest.raises(SolverFailed, match="scale the losses"):
-        forward(FairGrad(), gradients("strongly opposed", 2, 25))
+
+
+@pytest.mark.parametrize(("decades", "allowed"), [(3.9, 1e-6), (4.1, 1e-3)])
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_fairgrads_tolerance_goes_by_the_decades_of_the_norms(monkeypatch, decades, allowed, factor):
+    norms = torch.tensor([1.0, 10**decades], dtype=torch.float64)
+    answer = Barrier(np.ones(2), factor * allowed, 1.0, 7)
+    monkeypatch.setattr(fair_grad, "barrier_newton", lambda norms, cosine, q: answer)
+    if factor < 1:
+        assert FairGrad().solve(torch.diag(norms**2)).residual == factor * allowed
+    else:
+        with pytest.raises(SolverFailed, match=f"at most {allowed:g} is allowed"):
+            FairGrad().solve(torch.diag(norms**2))
+
+
+@pytest.mark.parametrize("k", [2, 11, 50])
+def test_what_float64_weights_cannot_solve_is_inexact(k):
+    j = gradients("strongly opposed", k, 25)
+    found = forward(FairGrad(), j)
+    assert found.status == "inexact"
+    assert found.residual > 1e-3
+    # All that is left is rounding: of the terms that cancel, 1e-12.
+    _, x, unit = on_unit_gradients(j, found.alpha)
+    cosine = unit @ unit.T
+    wanted = found.alpha**-0.5 / j.norm(dim=1)
+    assert (((cosine @ x) - wanted).abs() <= 1e-11 * (cosine.abs() @ x + wanted)).all()
 
 
 def test_fairgrad_around_0_is_stationary():

@@ -25,7 +25,7 @@ def active_set(
             1e-12 is rounding.
 
     Returns:
-        The minimiser ``(K,)`` and the number of rounds, `ROUNDS` K at most; where that was not enough, the best point so far.
+        The minimiser ``(K,)``, or the best point after `ROUNDS` K rounds, and the number of rounds.
     """
     support = np.flatnonzero(x > 0.0)
     seen: set[bytes] = set()  # each support has one minimum, and they fall: one that comes back shows rounding alone

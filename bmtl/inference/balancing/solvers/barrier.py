@@ -1,24 +1,42 @@
 """Nash-MTL's and FairGrad's equation."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.linalg import lapack
 
 from bmtl.inference.balancing.solvers.cosines import Array
 
 
-def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> tuple[Array, float, int]:
+class Barrier(NamedTuple):
+    """What `barrier_newton` finds.
+
+    Attributes:
+        alpha: The weights ``(K,)``.
+        residual: The largest of ``|alpha^(1/q) G alpha - 1|``.
+        error: The same relative to the terms that cancel in ``G alpha``: what rounding leaves is 1e-12. Where gradient norms
+            span many decades, no float64 weights have a small residual, since a rounding of the longest gradient's weight is
+            more than its gain.
+        rounds: Number of Newton steps.
+    """
+
+    alpha: Array
+    residual: float
+    error: float
+    rounds: int
+
+
+def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> Barrier:
     """Solves ``G alpha = alpha^(-1/q)``, ``alpha > 0``, by Newton's method on a barrier (q = 1: Nash-MTL).
 
     With ``y = n alpha`` and ``m = n^(1/q - 1)`` the problem is ``C y = m y^(-1/q)``, the stationary point of a convex
-    function. Steps are relative (``y`` is multiplied), so that positivity costs nothing.
+    function. Steps are relative (``y`` is multiplied), so that positivity costs nothing, and damped coordinate by
+    coordinate: one that has to shrink by decades does not hold up the others.
 
     Args:
         norms: Gradient norms ``(K,)``, all positive.
         cosine: Cosines ``(K, K)``.
         q: Exponent.
-
-    Returns:
-        The weights ``(K,)``, the largest relative residual, and the number of rounds.
     """
     mean = np.exp(np.log(norms).mean())  # geometric: a common scale is undone at the end
     n = norms / mean
@@ -35,9 +53,9 @@ def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> tuple[Array, 
             u = _newton_step(y, ridged, ridged, m, q)
             if u is None:
                 break
-            largest = np.abs(u).max()
-            y = y * (1.0 - (u if largest < 0.25 else u / (1.0 + largest)))
+            y = np.where(u > 0.25, y / (1.0 + np.maximum(u, 0.0)), y * (1.0 - np.minimum(u, 0.25)))
             # Convergence is quadratic: a small step that does not shrink is rounding error.
+            largest = np.abs(u).max()
             if largest < 1e-12 or (largest < 1e-6 and largest > before / 2.0):
                 converged = True
                 break
@@ -49,7 +67,7 @@ def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> tuple[Array, 
             break
         ridge *= 100.0
     for _ in range(3):  # the ridge moves the solution by ridge / (smallest eigenvalue): take that out
-        if not 1e-12 < best_residual <= 1e-6:
+        if not best_residual > 1e-12:
             break
         u = _newton_step(best, cosine, ridged, m, q)
         y = best if u is None else best * (1.0 - u)
@@ -57,7 +75,9 @@ def barrier_newton(norms: Array, cosine: Array, q: float = 1.0) -> tuple[Array, 
         if residual >= best_residual:
             break
         best, best_residual, rounds = y, residual, rounds + 1
-    return best / n * mean ** (-2.0 * q / (1.0 + q)), best_residual, rounds
+    gain, wanted = cosine @ best, m * best ** (-1.0 / q)
+    error = float((np.abs(gain - wanted) / (np.abs(cosine) @ best + wanted)).max())
+    return Barrier(best / n * mean ** (-2.0 * q / (1.0 + q)), best_residual, error, rounds)
 
 
 def _newton_step(y: Array, cosine: Array, ridged: Array, m: Array, q: float) -> Array | None:

@@ -18,7 +18,8 @@ class GradNorm(Transform):
     ``l_k = w_k L_k``, the weights of the K tasks present summing to K. With the gradient norms m_k of the unweighted losses
     and relative training rates ``r = (L / L0) / mean(L / L0)``, L0 the first loss seen above 0, the norms ``w_k m_k`` shall
     be ``t_k = mean(w m) r_k^a / mean(r^a)``. After each step's gradients Adam moves w along ``m_k sign(w_k m_k - t_k)``, and
-    w, at least 0.001, is brought back to the sum K: the weights of the next step. A task without a gradient keeps its weight.
+    w, at least 0.001, is brought back to the sum K: the weights of the next step. A task without a gradient keeps its
+    weight.
 
     The norms are those of the geometry: the paper's last shared layer is ``grad-norm >> last-layer``; `full` takes all
     shared parameters, as LibMTL does.

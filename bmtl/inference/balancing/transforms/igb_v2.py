@@ -15,6 +15,7 @@ from bmtl.inference.balancing.soft_actor_critic import SoftActorCritic
 from bmtl.inference.balancing.transforms.base import Transform
 
 _LIMIT = 3.0  # c: of a logit in each of the K - 1 directions
+_MAX_STD = 1.05  # of the policy: its draws are never much wider than those of random weights
 _TARGET_STD = 0.6  # standard deviation of a normal logit whose entropy is the target
 
 
@@ -132,6 +133,7 @@ class IGBv2(Transform):
             num_tasks,
             num_tasks - 1,
             limit=_LIMIT,
+            max_std=_MAX_STD,
             target_entropy=entropy,
             buffer=self.buffer,
             learning_rate=self.sac_lr,

@@ -17,7 +17,8 @@ class FairGrad(Weighting):
     such weights exist: the status is "stationary" and the weights are K times MGDA's.
 
     The residual may be 1e-6, and 1e-3 where gradient norms span more than four decades: unlike Nash-MTL's, this equation
-    depends on them, and its terms cancel.
+    depends on them, and its terms cancel. Where they cancel to less than float64 weights resolve (opposed gradients whose
+    norms span some twenty decades), the status is "inexact".
 
     Source: Ban & Ji (2024), equation (4). The default is that of every published run (the authors' command line says 1).
     Differs from their code: solved exactly by Newton's method; neither multiplied by K nor clipped.
@@ -39,8 +40,11 @@ class FairGrad(Weighting):
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         norms, cosine = unit_diagonal(m.G.numpy())
-        alpha, residual, rounds = barrier_newton(norms, cosine, self.a)
-        # No solution exists only if 0 lies in the hull; anything else is a failure and must not pass for it.
-        if residual > self.allowed_residual(norms) and opposed(cosine):
-            return stationary(m, residual, rounds)
+        alpha, residual, error, rounds = barrier_newton(norms, cosine, self.a)
+        if residual > self.allowed_residual(norms):
+            if error <= 1e-9 and not opposed(cosine, 1e-5):
+                return Solution(torch.from_numpy(alpha), residual, rounds, "inexact")
+            # No solution exists only if 0 lies in the hull; anything else is a failure and must not pass for it.
+            if opposed(cosine):
+                return stationary(m, residual, rounds)
         return Solution(torch.from_numpy(alpha), residual, rounds)

@@ -27,7 +27,7 @@ class NashMTL(Weighting):
 
     def forward(self, m: Measured, ctx: Context) -> Solution:
         norms, cosine = unit_diagonal(m.G.numpy())
-        alpha, residual, rounds = barrier_newton(norms, cosine)
+        alpha, residual, _, rounds = barrier_newton(norms, cosine)
         # No solution exists only if 0 lies in the hull; anything else is a failure and must not pass for it.
         if residual > self.tolerance and opposed(cosine):
             return stationary(m, residual, rounds)

@@ -13,7 +13,7 @@ def stationary(m: Measured, residual: float, rounds: int = 1) -> Solution:
     return Solution(torch.from_numpy(len(norms) * shortest_in_hull(norms, cosine)), residual, rounds, "stationary")
 
 
-def opposed(cosine: np.ndarray) -> bool:
-    """Whether the shortest convex combination of unit gradients, given their cosines, is shorter than 0.01."""
+def opposed(cosine: np.ndarray, length: float = 1e-2) -> bool:
+    """Whether the shortest convex combination of unit gradients, given their cosines, is shorter than this."""
     weights = shortest_in_hull(np.ones(len(cosine)), cosine)
-    return bool(weights @ cosine @ weights <= 1e-4)
+    return bool(weights @ cosine @ weights <= length**2)

@@ -9,29 +9,31 @@ from torch import nn
 from torch.distributions import LKJCholesky, Normal, kl_divergence
 
 import bmtl
-from bmtl.models import MultilinearRelationship, mlp
+from bmtl.models import TensorNormalHeads, mlp
+from tests.models.programs import seeded, shaken, task_model
 
 CLASSES = {"a": 3, "b.1": 3}
-REGRESSIONS = {"a": "regression", "b.1": "regression", "c": "regression"}
+REAL = {"a": 0, "b.1": 0, "c": 0}  # number of classes, 0 for a real target
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+def heads_of(**options):
+    return functools.partial(TensorNormalHeads, **options)
 
 
-def program(targets=REGRESSIONS, n_data=40, seed=0, **options):
+def program(targets=REAL, n_data=40, seed=0, concentration=1.0, prior_scale=None, **options):
     generator = seeded(seed)
     trunk = mlp(3, (6,), generator=generator)
-    return MultilinearRelationship(trunk, 6, targets, n_data, generator=generator, **options)
+    head = heads_of(concentration=concentration, prior_scale=prior_scale)
+    return task_model(trunk, 6, targets, n_data, head=head, generator=generator, **options)
 
 
-def batch(targets=REGRESSIONS, rows=20, missing=0):
+def batch(targets=REAL, rows=20, missing=0):
     generator = seeded()
     x = torch.randn(rows, 3, generator=generator)
     y = {}
     for name, kind in targets.items():
-        if kind == "regression":
+        if not kind:
             y[name] = torch.randn(rows, generator=generator)
             y[name][:missing] = math.nan
         else:
@@ -44,14 +46,7 @@ def losses(model, guide, x, y, estimator="analytic", **options):
     return bmtl.TaskELBO(estimator, **options).task_losses(model, guide, x, y)
 
 
-def shaken(module, seed=0):
-    with torch.no_grad():
-        for i, parameter in enumerate(module.parameters()):
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded(seed + i)).to(parameter))
-    return module
-
-
-@pytest.mark.parametrize("targets", [REGRESSIONS, CLASSES])
+@pytest.mark.parametrize("targets", [REAL, CLASSES])
 @pytest.mark.parametrize("noise", ["fixed", "latent"])
 @pytest.mark.parametrize("kind", ["normal", "point"])
 def test_every_choice_trains_and_predicts(kind, noise, targets):
@@ -66,7 +61,7 @@ def test_every_choice_trains_and_predicts(kind, noise, targets):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in svi.module.parameters())
     drawn = bmtl.draw(model, guide, x, y, num_draws=5)
     tasks = len(targets)
-    outputs = 1 if targets is REGRESSIONS else 3
+    outputs = 1 if targets is REAL else 3
     assert drawn.posterior["heads"].shape == (5, tasks, outputs, 7)
     correlation = drawn.posterior["task_correlation"]
     assert correlation.shape == (5, tasks, tasks)
@@ -80,8 +75,8 @@ def test_the_kl_is_everybodys_and_that_of_its_parts():
     guide = shaken(model.guide(scale=0.3))
     expected = 0.0
     with torch.no_grad():
-        for i, prior in enumerate([Normal(math.log(6**-0.5), 1.0), Normal(0.0, 1.0)]):
-            q = Normal(guide.others.loc[i], nn.functional.softplus(guide.others.rho[i]))
+        for site, prior in (("task_log_scale", Normal(math.log(6**-0.5), 1.0)), ("heads", Normal(0.0, 1.0))):
+            q = Normal(guide[site].loc, nn.functional.softplus(guide[site].rho))
             expected += kl_divergence(q, prior).sum().item()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -93,11 +88,11 @@ def test_the_kl_is_everybodys_and_that_of_its_parts():
             assert terms.shared.item() == pytest.approx(expected + ratio.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("targets", [REGRESSIONS, CLASSES])
+@pytest.mark.parametrize("targets", [REAL, CLASSES])
 def test_heads_have_the_tensor_normals_covariance(targets):
     """Over draws of the prior's Z at fixed covariances: the Kronecker product of the three."""
     model = shaken(program(targets))
-    tasks, outputs = len(targets), 1 if targets is REGRESSIONS else 3
+    tasks, outputs = len(targets), 1 if targets is REAL else 3
     chol = torch.linalg.cholesky(torch.eye(tasks) * 0.6 + 0.4)
     log_scale = torch.linspace(-1, 0.5, tasks)
     torch.manual_seed(1)
@@ -108,7 +103,7 @@ def test_heads_have_the_tensor_normals_covariance(targets):
         "heads": z,
     }
     with torch.no_grad(), pyro.plate("num_particles_vectorized", 20_000, dim=-2), pyro.condition(data=fixed):
-        w = model._heads().flatten(1)
+        w = model.heads.joint().flatten(1)
 
     def correlation(factor):
         root = nn.functional.normalize(factor.tril(-1) / len(factor) ** 0.5 + torch.eye(len(factor)), dim=-1)
@@ -116,9 +111,9 @@ def test_heads_have_the_tensor_normals_covariance(targets):
 
     with torch.no_grad():
         expected = torch.outer(log_scale.exp(), log_scale.exp()) * (chol @ chol.mT)
-        if model.class_factor is not None:
-            expected = torch.kron(expected, correlation(model.class_factor))
-        features = correlation(model.feature_factor)
+        if model.heads.class_factor is not None:
+            expected = torch.kron(expected, correlation(model.heads.class_factor))
+        features = correlation(model.heads.feature_factor)
         expected = torch.kron(expected, features)
     assert torch.trace(features).item() == pytest.approx(7, rel=1e-5)
     size = expected.diagonal().sqrt()
@@ -127,7 +122,7 @@ def test_heads_have_the_tensor_normals_covariance(targets):
 
 
 def test_vectorised_particles_are_the_looped_ones():
-    for targets in (REGRESSIONS, CLASSES):
+    for targets in (REAL, CLASSES):
         x, y = batch(targets, missing=4)
         model = shaken(program(targets, noise="latent"))
         guide = model.guide("point")
@@ -141,10 +136,10 @@ def test_permuting_tasks_permutes_the_losses():
     x, y = batch()
     model = program()
     order = ["c", "a", "b.1"]
-    other = program(dict.fromkeys(order, "regression"))
+    other = program(dict.fromkeys(order, 0))
     other.load_state_dict(model.state_dict())
     guide, again = model.guide("point"), other.guide("point")
-    again.others.value[1].data = guide.others.value[1].data[[2, 0, 1]]
+    again["heads"].value.data = guide["heads"].value.data[[2, 0, 1]]
     found, permuted = losses(model, guide, x, y), losses(other, again, x, y)
     mine, theirs = (dict(zip(t.names, t.nll.tolist(), strict=True)) for t in (found, permuted))
     assert mine == pytest.approx(theirs, rel=1e-5)
@@ -160,7 +155,7 @@ def test_it_finds_which_tasks_are_related_and_in_which_direction():
     x = torch.randn(rows, width, generator=generator)
     y = {n: x @ v + 0.3 * torch.randn(rows, generator=generator) for n, v in w.items()}
     truth = torch.corrcoef(torch.stack(list(w.values()))).numpy()
-    model = MultilinearRelationship(nn.Identity(), width, REGRESSIONS, rows, prior_scale=1.0, generator=generator)
+    model = task_model(nn.Identity(), width, REAL, rows, head=heads_of(prior_scale=1.0), generator=generator)
     optim = functools.partial(torch.optim.Adam, lr=3e-2)
     svi = bmtl.BalancedSVI(model, model.guide(), optim, elbo=bmtl.TaskELBO("analytic"))
     torch.manual_seed(0)
@@ -175,12 +170,12 @@ def test_it_finds_which_tasks_are_related_and_in_which_direction():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"targets": {"a": "regression"}}, "two or more targets"),
-        ({"targets": {"a": "regression", "b": 3}}, "all regressions or all of one number of classes"),
-        ({"targets": {"a": 2, "b": 3}}, "all of one number of classes"),
+        ({"targets": {"a": 0}}, "two or more targets"),
+        ({"targets": {"a": 0, "b": 3}}, "one likelihood and as many outputs"),
+        ({"targets": {"a": 2, "b": 3}}, "one likelihood and as many outputs"),
         ({"concentration": 0.0}, "concentration is above 0 and finite, and 0.0"),
         ({"n_data": {"a": 3}}, "n_data lacks the targets"),
-        ({"prior_scale": -1.0}, "prior_scale has a positive standard deviation"),
+        ({"prior_scale": -1.0}, "prior_scale is a standard deviation, above 0"),
     ],
 )
 def test_a_wrong_option_is_told(options, message):

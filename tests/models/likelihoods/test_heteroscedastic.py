@@ -8,16 +8,16 @@ from scipy import stats
 from torch import nn
 
 import bmtl
-from bmtl.models import GaussianRegression, mlp
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from bmtl.inputs import PerTask
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Heteroscedastic
+from tests.models.programs import seeded
 
 
 def program(targets=("a", "b"), n_data=40, seed=0):
     generator = seeded(seed)
-    return GaussianRegression(mlp(3, (6,), generator=generator), 6, targets, n_data, generator=generator)
+    likelihoods = {name: Heteroscedastic() for name in targets}
+    return TaskModel(mlp(3, (6,), generator=generator), 6, likelihoods, n_data, generator=generator)
 
 
 def batch(rows=20, missing=0):
@@ -40,7 +40,7 @@ def test_losses_are_scipys_densities_of_the_labelled_rows(missing):
     found = losses(model, x, y)
     assert found.names == ("a", "b")
     for i, name in enumerate(("a", "b")):
-        mean, raw = model.heads[i](model.trunk(x)).detach().double().numpy()[missing:].T
+        mean, raw = model.heads(name, model.representation.trunk(x), None).detach().double().numpy()[missing:].T
         sd = (nn.functional.softplus(torch.tensor(raw)) + 1e-6).sqrt().numpy()
         log_p = stats.norm(mean, sd).logpdf(y[name].numpy()[missing:])
         assert found.nll[i].item() == pytest.approx(-log_p.sum() * model.n_data[name] / 20, rel=1e-5, abs=1e-6)
@@ -56,7 +56,7 @@ def test_it_learns_mean_and_noise_of_each_group():
         300, generator=generator
     )
     y = y.double()
-    model = GaussianRegression(nn.Identity(), 3, ("a",), 300, generator=generator).double()
+    model = TaskModel(nn.Identity(), 3, {"a": Heteroscedastic()}, 300, generator=generator).double()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
     def closure():
@@ -73,8 +73,8 @@ def test_it_learns_mean_and_noise_of_each_group():
 
 
 def test_any_head_has_a_finite_loss_and_gradient():
-    model = GaussianRegression(nn.Identity(), 2, ("a",), 1)
-    model.heads[0].weight.data = torch.eye(2)
+    model = TaskModel(nn.Identity(), 2, {"a": Heteroscedastic()}, 1)
+    model.heads.of("a")[0].weight.data = torch.eye(2)
     ends = torch.tensor([-1e4, -110.0, 0.0, 110.0, 1e4])
     x = torch.cartesian_prod(ends, ends).requires_grad_()
     loss = losses(model, x, {"a": torch.zeros(25)}).total
@@ -101,7 +101,7 @@ def test_it_trains_and_predicts():
 def test_own_inputs_that_are_equal_give_what_common_inputs_give():
     x, y = batch()
     model = program(n_data={"a": 40, "b": 50})
-    torch.testing.assert_close(losses(model, x, y).nll, losses(model, {"a": x, "b": x}, y).nll)
+    torch.testing.assert_close(losses(model, x, y).nll, losses(model, PerTask({"a": x, "b": x}), y).nll)
 
 
 def test_a_wrong_program_or_batch_is_told():
@@ -113,4 +113,4 @@ def test_a_wrong_program_or_batch_is_told():
     with pytest.raises(ValueError, match="and the program also has 'b'"):
         losses(program(), x, {"a": y["a"]})
     with pytest.raises(ValueError, match="x has inputs for"):
-        losses(program(), {"b": x}, y)
+        losses(program(), PerTask({"b": x}), y)

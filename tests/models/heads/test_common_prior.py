@@ -11,19 +11,22 @@ from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import bmtl
-from bmtl.models import BakkerHeskes, Homoscedastic, mlp
+from bmtl.inputs import PerTask
+from bmtl.models import CommonPriorHeads, mlp
+from tests.models.programs import log_variance, minimise, seeded, shaken, task_model
 
-TARGETS = {"a": "regression", "c": 3, "b.1": "regression"}
+TARGETS = {"a": 0, "c": 3, "b.1": 0}  # number of classes, 0 for a real target
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+def heads_of(prior_scale=None):
+    return functools.partial(CommonPriorHeads, prior_scale=prior_scale)
 
 
-def program(targets=TARGETS, n_data=40, seed=0, **options):
+def program(targets=TARGETS, n_data=40, seed=0, prior_scale=None, **options):
     generator = seeded(seed)
-    return BakkerHeskes(mlp(3, (6,), generator=generator), 6, targets, n_data, generator=generator, **options)
+    trunk = mlp(3, (6,), generator=generator)
+    return task_model(trunk, 6, targets, n_data, head=heads_of(prior_scale), generator=generator, **options)
 
 
 def batch(rows=20, seed=0, missing=0):
@@ -43,14 +46,6 @@ def losses(model, guide, x, y, estimator="analytic", **options):
     return bmtl.TaskELBO(estimator, **options).task_losses(model, guide, x, y)
 
 
-def shaken(module, seed=0):
-    """The module with random parameters."""
-    with torch.no_grad():
-        for i, parameter in enumerate(module.parameters()):
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded(seed + i)).to(parameter))
-    return module
-
-
 def regressions(tasks, rows, width, seed=0, noise=0.5):
     """Linear regressions whose weights (bias last) come from one normal: inputs and labels by task, mean, covariance."""
     generator = np.random.default_rng(seed)
@@ -62,18 +57,18 @@ def regressions(tasks, rows, width, seed=0, noise=0.5):
     for n in names:
         w = mean + factor @ generator.normal(size=width + 1)
         y[n] = x[n] @ torch.tensor(w[:-1]) + w[-1] + noise * torch.tensor(generator.normal(size=rows))
-    return x, y, mean, factor @ factor.T
+    return PerTask(x), y, mean, factor @ factor.T
 
 
 def on_identity(x, noise=0.5, **options):
     """The program on x itself in float64, its noise known."""
     rows = {name: len(part) for name, part in x.items()}
     width = next(iter(x.values())).shape[1]
-    targets = dict.fromkeys(x, "regression")
-    model = BakkerHeskes(nn.Identity(), width, targets, rows, generator=seeded(), **options).double()
-    for parameter in model.scaled_log_variance:
-        parameter.data.fill_(2 * math.log(noise) / 10)
-        parameter.requires_grad_(False)
+    model = task_model(nn.Identity(), width, dict.fromkeys(x, 0), rows, head=heads_of(), generator=seeded(), **options)
+    model = model.double()
+    for name in x:
+        log_variance(model, name).data.fill_(2 * math.log(noise) / 10)
+        log_variance(model, name).requires_grad_(False)
     return model
 
 
@@ -99,7 +94,7 @@ def test_every_choice_trains_and_predicts(noise, kind):
         "head_c": (7, 3, 7),
         "head_b.1": (7, 1, 7),
     }
-    assert drawn.targets == tuple(TARGETS)
+    assert list(drawn.targets) == list(TARGETS)
     np.testing.assert_allclose(drawn.targets["c"].probability.sum(-1), 1, rtol=1e-5)
 
 
@@ -109,7 +104,7 @@ def test_balancers_run_on_it(balancer):
     model = program()
     svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer, bmtl.TaskELBO("analytic"))
     for _ in range(3):
-        record = svi.step(dict.fromkeys(TARGETS, x), y)
+        record = svi.step(PerTask(dict.fromkeys(TARGETS, x)), y)
     assert record.weights.isfinite().all()
 
 
@@ -119,9 +114,9 @@ def test_the_kl_of_a_head_is_its_tasks_in_closed_form(kind):
     guide = shaken(model.guide(kind, scale=0.3), 10)
     found = losses(model, guide, *batch())
     trace = found.traces[0][1]
-    for i, (name, targets) in enumerate(TARGETS.items()):
+    for i, name in enumerate(TARGETS):
         q = trace.nodes[f"head_{name}"]["fn"].base_dist
-        common = model.priors["1" if targets == "regression" else "3"]
+        common = model.heads._common(name)
         expected = kl_divergence(q, MultivariateNormal(common.loc, scale_tril=common.scale_tril)).sum()
         assert found.kl[i].item() == pytest.approx(expected.item(), rel=1e-4)
         diagonal = q.covariance_matrix - q.covariance_matrix.diagonal(dim1=-2, dim2=-1).diag_embed()
@@ -152,12 +147,12 @@ def test_vectorised_particles_are_the_looped_ones():
 
 
 def test_the_prior_before_training_is_that_of_bayesian_heads():
-    """The same starts, and a mean of 0 with independent entries: the same terms as those of `Homoscedastic`."""
+    """The same starts, and a mean of 0 with independent entries: the same terms as those of `BayesianHeads`."""
     x, y = batch()
     trunk = mlp(3, (6,), generator=seeded())
     make = functools.partial(torch.Generator().manual_seed, 4)
-    ours = BakkerHeskes(trunk, 6, TARGETS, 40, generator=make())
-    theirs = Homoscedastic(trunk, 6, TARGETS, 40, head="bayesian", generator=make())
+    ours = task_model(trunk, 6, TARGETS, 40, head=CommonPriorHeads, generator=make())
+    theirs = task_model(trunk, 6, TARGETS, 40, head="bayesian", generator=make())
     a, b = losses(ours, ours.guide("normal"), x, y), losses(theirs, theirs.guide(), x, y)
     torch.testing.assert_close(a.kl, b.kl, rtol=1e-5, atol=1e-3)
 
@@ -167,15 +162,14 @@ def test_permuting_tasks_permutes_the_terms():
     order = ["t2", "t0", "t3", "t1"]
     model = shaken(on_identity(x))
     guide = shaken(model.guide("point").double(), 3)
-    other = on_identity({name: x[name] for name in order})
-    other.priors.load_state_dict(model.priors.state_dict())
+    other = on_identity(PerTask({name: x[name] for name in order}))
+    other.heads.priors.load_state_dict(model.heads.priors.state_dict())
     permuted = other.guide("point").double()
-    for name, value in zip(order, permuted.value, strict=True):
-        value.data = guide.value[list(x).index(name)].data
-    for i, name in enumerate(order):
-        other.scaled_log_variance[i].data = model.scaled_log_variance[list(x).index(name)].data
+    for name in order:
+        permuted[f"head_{name}"].value.data = guide[f"head_{name}"].value.data
+        log_variance(other, name).data = log_variance(model, name).data
     found = losses(model, guide, x, y)
-    again = losses(other, permuted, {n: x[n] for n in order}, {n: y[n] for n in order})
+    again = losses(other, permuted, PerTask({n: x[n] for n in order}), {n: y[n] for n in order})
     for field in ("nll", "kl"):
         mine, theirs = (dict(zip(t.names, getattr(t, field).tolist(), strict=True)) for t in (found, again))
         assert mine == pytest.approx(theirs, rel=1e-9)
@@ -229,12 +223,12 @@ def put(common, mean, covariance):
     torch.testing.assert_close(common.scale_tril, factor)
 
 
-def put_row(guide, i, mean, covariance):
+def put_row(q, mean, covariance):
     factor = torch.tensor(np.linalg.cholesky(covariance))
     scale = factor.diagonal()
-    guide.loc[i].data = torch.tensor(mean)[None]
-    guide.rho[i].data = (scale + (-torch.expm1(-scale)).log())[None]
-    guide.below[i].data = ((factor / scale[:, None]).tril(-1) * len(factor) ** 0.5)[None]
+    q.loc.data = torch.tensor(mean)[None]
+    q.rho.data = (scale + (-torch.expm1(-scale)).log())[None]
+    q.below.data = ((factor / scale[:, None]).tril(-1) * len(factor) ** 0.5)[None]
 
 
 def expected_nll(x, y, guide, noise):
@@ -255,10 +249,10 @@ def test_at_ems_answer_the_elbo_rests_and_is_the_log_evidence():
     x, y, *_ = regressions(5, 100, 2, seed=1)  # many rows: EM is fast
     mean, covariance = empirical_bayes(x, y, 0.5, 100)
     model = on_identity(x)
-    put(model.priors["1"], mean, covariance)
+    put(model.heads._common("t0"), mean, covariance)
     guide = model.guide("correlated").double()
-    for i, (m, s) in enumerate(exact_posteriors(x, y, mean, covariance, 0.5)):
-        put_row(guide, i, m, s)
+    for name, (m, s) in zip(x, exact_posteriors(x, y, mean, covariance, 0.5), strict=True):
+        put_row(guide[f"head_{name}"], m, s)
     loss = expected_nll(x, y, guide, 0.5) + losses(model, guide, x, y).kl.sum()
     evidence = 0.0
     for name in x:
@@ -268,34 +262,19 @@ def test_at_ems_answer_the_elbo_rests_and_is_the_log_evidence():
     assert -loss.item() == pytest.approx(evidence, rel=1e-8)
     loss.backward()
     moving = {
-        name: p.grad.abs().max().item() for name, p in [*model.priors.named_parameters(), *guide.named_parameters()]
+        name: p.grad.abs().max().item() for name, p in [*model.heads.named_parameters(), *guide.named_parameters()]
     }
     assert all(slope < 1e-6 for slope in moving.values()), moving
-
-
-def minimise(loss, parameters, steps=150):
-    """L-BFGS on a deterministic loss."""
-    optimizer = torch.optim.LBFGS(
-        parameters, max_iter=steps, tolerance_grad=1e-9, tolerance_change=1e-13, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        optimizer.zero_grad()
-        total = loss()
-        total.backward()
-        return total
-
-    optimizer.step(closure)
 
 
 def fitted_points(x, y, mean, scale):
     """The heads at their best under a prior of this standard deviation; its mean is learnt if `mean` is None."""
     model = on_identity(x)
-    put(model.priors["1"], np.zeros(3) if mean is None else mean, np.eye(3) * scale**2)
+    put(model.heads._common("t0"), np.zeros(3) if mean is None else mean, np.eye(3) * scale**2)
     guide = model.guide("point").double()
-    parameters = [*guide.parameters(), *([model.priors["1"].loc] if mean is None else [])]
-    minimise(lambda: losses(model, guide, x, y).total, parameters)
-    return np.stack([value.detach().numpy()[0] for value in guide.value])
+    parameters = [*guide.parameters(), *([model.heads._common("t0").loc] if mean is None else [])]
+    minimise(lambda: losses(model, guide, x, y).total, parameters, tolerance=1e-9)
+    return np.stack([q.value.detach().numpy()[0] for _, q in guide.items()])
 
 
 def least_squares(x, y):
@@ -317,13 +296,13 @@ def test_a_narrow_prior_pools_the_tasks_and_a_wide_one_separates_them():
 def test_map_heads_are_those_of_the_closed_form():
     x, y, mean, covariance = regressions(3, 4, 2, seed=3)
     model = on_identity(x)
-    put(model.priors["1"], mean, covariance)
+    put(model.heads._common("t0"), mean, covariance)
     expected = np.stack([m for m, _ in exact_posteriors(x, y, mean, covariance, 0.5)])
     guide = model.guide("point").double()
-    for value, m in zip(guide.value, expected, strict=True):
-        value.data = torch.tensor(m)[None]
+    for (_, q), m in zip(guide.items(), expected, strict=True):
+        q.value.data = torch.tensor(m)[None]
     losses(model, guide, x, y).total.backward()
-    for value in guide.value:
+    for value in guide.parameters():
         assert value.grad.abs().max() < 1e-9
 
 
@@ -333,14 +312,14 @@ def test_map_heads_are_those_of_the_closed_form():
 def test_bad_options_are_told():
     with pytest.raises(ValueError, match="kind is one of 'correlated', 'normal', 'point', and 'delta'"):
         program().guide("delta")
-    with pytest.raises(ValueError, match="There are heads of 1, 3 outputs, and 2 was given"):
-        program().prior(2)
+    with pytest.raises(ValueError, match="The targets are a, c, b.1, and 'd' was given"):
+        program().heads.prior("d")
     with pytest.raises(ValueError, match="n_data lacks the targets"):
         program(n_data={"a": 3})
     x, y = batch()
     model = program()
     for inputs, labels, message in (
-        ({"a": x}, y, r"x has inputs for \['a'\]"),
+        (PerTask({"a": x}), y, r"x has inputs for \['a'\]"),
         (x, {"a": y["a"]}, "and the program also has 'c'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -353,3 +332,15 @@ def test_a_generator_gives_the_same_program_and_leaves_the_global_one_alone():
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in itertools.zip_longest(one.parameters(), another.parameters()))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_targets_of_one_likelihood_and_as_many_outputs_have_a_prior_together():
+    model = program({"a": 0, "b": 0, "c": 3, "d": 3, "e": 4})
+    priors = {name: model.heads._common(name) for name in "abcde"}
+    assert priors["a"] is priors["b"]
+    assert priors["c"] is priors["d"]
+    assert len({id(prior) for prior in priors.values()}) == 3
+    assert len(list(model.heads.priors)) == 3
+    mean, covariance = model.heads.prior("e")
+    assert mean.shape == (4, 7)
+    torch.testing.assert_close(covariance, torch.eye(7) / 6)

@@ -9,18 +9,16 @@ from pyro import poutine
 from torch import nn
 
 import bmtl
-from bmtl.models import Dropout, DropoutGuide, Homoscedastic, dropout_mlp
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from bmtl.models import Dropout, DropoutGuide, MCDropout, mlp
+from tests.models.programs import seeded, task_model
 
 
 def program(rate=0.3, targets=("a", "b"), noise="fixed", **options):
     generator = seeded(0)
-    trunk = dropout_mlp(4, (16, 8), rate=rate, generator=generator, **options)
-    model = Homoscedastic(trunk, 8, dict.fromkeys(targets, "regression"), 40, noise=noise, generator=generator)
-    return model, DropoutGuide(trunk, model.guide())
+    trunk = mlp(4, (16, 8), mc_dropout=rate, generator=generator, **options)
+    classes = dict.fromkeys(targets, 0)
+    model = task_model(trunk, 8, classes, 40, noise=noise, representation=MCDropout, generator=generator)
+    return model, model.guide()
 
 
 def batch(rows=20):
@@ -56,7 +54,7 @@ def test_rows_have_own_masks_in_training_and_one_mask_in_evaluation():
 
 
 def test_dropout_comes_before_every_layer():
-    trunk = dropout_mlp(4, (16, 8), rate=0.3, activation=nn.Tanh)
+    trunk = mlp(4, (16, 8), mc_dropout=0.3, activation=nn.Tanh)
     kinds = [type(layer) for layer in trunk]
     assert kinds == [Dropout, nn.Linear, nn.Tanh, Dropout, nn.Linear, nn.Tanh, Dropout]
     assert [(d.width, d.site) for d in trunk if isinstance(d, Dropout)] == [
@@ -65,8 +63,8 @@ def test_dropout_comes_before_every_layer():
         (8, "dropout_2"),
     ]
     assert "Dropout(16, rate=0.3, site='dropout_1')" in repr(trunk)
-    assert not isinstance(dropout_mlp(4, (16,), rate=0.3, input_rate=0.0)[0], Dropout)
-    assert dropout_mlp(4, (16,), rate=0.3, input_rate=0.1)[0].rate == 0.1
+    assert not isinstance(mlp(4, (16,), mc_dropout=0.3, input_dropout=0.0)[0], Dropout)
+    assert mlp(4, (16,), mc_dropout=0.3, input_dropout=0.1)[0].rate == 0.1
 
 
 @pytest.mark.parametrize("estimator", ["mc", "analytic"])
@@ -84,16 +82,15 @@ def test_the_noise_has_no_part_in_the_elbo(estimator, training):
 
 def test_training_is_that_of_torchs_dropout():
     """The same draws from the global generator give the same losses and gradients."""
-    model, guide = program(input_rate=0.0)
+    model, guide = program(input_dropout=0.0)
     x, y = batch()
     torch.manual_seed(3)
     terms = bmtl.TaskELBO().task_losses(model, guide, x, y)
-    plain = nn.Sequential(*(nn.Dropout(0.3) if isinstance(layer, Dropout) else layer for layer in model.trunk))
+    layers = model.representation.trunk
+    plain = nn.Sequential(*(nn.Dropout(0.3) if isinstance(layer, Dropout) else layer for layer in layers))
     torch.manual_seed(3)
     h = plain(x)
-    errors = torch.stack(
-        [(head(h).squeeze(-1) - y[n]).square().sum() for n, head in zip("ab", model.heads, strict=True)]
-    )
+    errors = torch.stack([(model.heads(n, h, None).squeeze(-1) - y[n]).square().sum() for n in "ab"])
     torch.testing.assert_close(terms.nll, errors)  # halved, and 20 rows of 40
 
 
@@ -117,9 +114,10 @@ def test_predictions_are_the_mixture_over_masks():
     """A linear network's exact moments: h_i / (1 - rate) is kept with probability 1 - rate, independently."""
     rate = 0.4
     trunk = nn.Sequential(Dropout(3, rate, "dropout_0"))
-    model = Homoscedastic(trunk, 3, {"a": "regression"}, 10, noise="fixed")
-    weight, bias = model.heads[0].weight.detach()[0], model.heads[0].bias.item()
-    guide = DropoutGuide(trunk)
+    model = task_model(trunk, 3, {"a": 0}, 10, noise="fixed")
+    (head,) = model.heads.of("a")
+    weight, bias = head.weight.detach()[0], head.bias.item()
+    guide = DropoutGuide(trunk)  # of a program of one's own; `MCDropout` has it in the model's
     model.set_noise({"a": 0.5})
     x = torch.tensor([[1.0, 2.0, -1.0], [0.3, 0.0, 4.0]])
     draws = bmtl.draw(model, guide, x, num_draws=500)
@@ -160,7 +158,7 @@ def test_vectorised_particles_are_networks_of_their_own():
     for part in (model, guide):
         part.eval()
     with pyro.plate("num_particles_vectorized", 5, dim=-2):
-        trace = poutine.trace(model.trunk).get_trace(x)
+        trace = poutine.trace(model.representation.trunk).get_trace(x)
     assert trace.nodes["_RETURN"]["value"].shape == (5, 20, 8)
 
 
@@ -174,5 +172,5 @@ def test_what_does_not_fit_is_told():
         DropoutGuide(nn.Sequential(nn.Dropout(0.5)))
     with pytest.raises(ValueError, match="has a site of its own"):
         DropoutGuide(nn.Sequential(Dropout(3, 0.5, "noise"), Dropout(3, 0.5, "noise")))
-    with pytest.raises(ValueError, match="one or more layers"):
-        dropout_mlp(4, (), rate=0.1)
+    with pytest.raises(ValueError, match="has no Dropout layer"):
+        task_model(mlp(4, (8,), dropout=0.5), 8, {"a": 0}, 10, representation=MCDropout)

@@ -1,4 +1,3 @@
-import copy
 import functools
 import math
 
@@ -11,21 +10,20 @@ from scipy import stats
 from torch import nn
 
 import bmtl
-from bmtl.models import EvidentialRegression, NormalInverseGamma, mlp
+from bmtl.distributions import NormalInverseGamma
+from bmtl.inputs import PerTask
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Evidential
+from tests.models.programs import seeded
 
 TARGETS = ("a", "b.1")
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def program(targets=TARGETS, n_data=40, seed=0, **options):
+def program(targets=TARGETS, n_data=40, seed=0, bounds=None, **options):
     generator = seeded(seed)
-    return EvidentialRegression(
-        mlp(3, (6,), generator=generator), 6, targets, n_data, generator=generator, **options
-    ).double()
+    likelihoods = {name: Evidential(bounds=(bounds or {}).get(name), **options) for name in targets}
+    return TaskModel(mlp(3, (6,), generator=generator), 6, likelihoods, n_data, generator=generator).double()
 
 
 def batch(rows=20, seed=0, missing=0):
@@ -43,9 +41,10 @@ def losses(model, x, y, **options):
 
 def heads(model, x):
     """The parameters of each target's distribution, written out."""
-    h = model.trunk(x)
+    h = model.representation.trunk(x)
     found = {}
-    for name, point, evidence in zip(model.targets, model.predictions, model.evidences, strict=True):
+    for name in model.names:
+        point, evidence = model.heads.of(name)
         nu, excess, beta = (nn.functional.softplus(evidence(h)) + 1e-6).unbind(-1)
         found[name] = (point(h).squeeze(-1), nu, 1 + excess, beta)
     return found
@@ -103,13 +102,13 @@ def test_any_balancer_weighs_the_two_objectives(balancer):
     x, y = batch(missing=3)
     model = program()
     svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer)
-    before = copy.deepcopy(model.state_dict())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for _ in range(3):
         record = svi.step(x, y)
-    assert record.names == ("a/nll", "a/mse", "b.1/nll", "b.1/mse")
+    assert record.names == ("a/nll", "a/mse", "b.1/nll", "b.1/mse") == model.tasks
     assert record.losses.isfinite().all()
     assert record.active.all()
-    assert not any(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
 @pytest.mark.parametrize(("objective", "extra"), [("nll", None), ("nll+mse", "mse"), ("nll+lipschitz", "lipschitz")])
@@ -120,7 +119,8 @@ def test_sites_and_tasks(objective, extra):
     marks = {name: trace.nodes[name].get("task") for name in trace.observation_nodes}
     expected = {}
     for target in TARGETS:
-        expected |= {f"y_{target}": f"{target}/nll", f"{target}_evidence": f"{target}/nll"}
+        first = f"{target}/nll" if extra else target  # one objective is a task of the target's name
+        expected |= {f"y_{target}": first, f"{target}_evidence": first}
         if extra:
             expected[f"{target}_{extra}"] = f"{target}/mse"
     assert marks == expected
@@ -148,14 +148,15 @@ def test_epochs_are_compared_by_the_likelihood_alone(objective):
 
     svi = bmtl.BalancedSVI(model, model.guide(), functools.partial(torch.optim.Adam, lr=0.3))
     found = bmtl.fit(svi, [(x, y)], [(x, y)], max_epochs=12, progress=False, callbacks=[Spy()], precision="64-true")
-    assert found.validation.keys() == {f"{name}/nll" for name in TARGETS}
+    likelihood = {name: name if objective == "nll" else f"{name}/nll" for name in TARGETS}
+    assert found.validation.keys() == set(likelihood.values())
     for name in TARGETS:
-        assert found.validation[f"{name}/nll"] == pytest.approx(seen[name], rel=1e-9)
+        assert found.validation[likelihood[name]] == pytest.approx(seen[name], rel=1e-9)
     means = np.mean(list(seen.values()), axis=0)
     assert found.best_epoch == 1 + means.argmin()
     assert model.training
-    extra = ["mse"] if objective != "nll" else []
-    assert svi.names == tuple(f"{name}/{of}" for name in TARGETS for of in ("nll", *extra))
+    names = TARGETS if objective == "nll" else [f"{name}/{of}" for name in TARGETS for of in ("nll", "mse")]
+    assert svi.names == tuple(names)
 
 
 def test_without_a_regulariser_there_is_no_penalty_site():
@@ -168,8 +169,11 @@ def test_the_squared_error_reaches_trunk_and_prediction_only():
     model = program(("a",))
     terms = losses(model, x, y)
     slopes = torch.autograd.grad(terms.nll_terms[1], list(model.parameters()), allow_unused=True)
-    reached = {n for (n, _), slope in zip(model.named_parameters(), slopes, strict=True) if slope is not None}
-    assert reached == {n for n, _ in model.named_parameters() if not n.startswith("evidences")}
+    reached = {
+        n for (n, _), slope in zip(model.named_parameters(), slopes, strict=True) if slope is not None and slope.any()
+    }
+    _, evidence = model.heads.of("a")
+    assert reached == {n for n, p in model.named_parameters() if not any(p is q for q in evidence.parameters())}
 
 
 def test_missing_labels_leave_their_rows_out():
@@ -178,7 +182,6 @@ def test_missing_labels_leave_their_rows_out():
     hidden = {name: labels.clone() for name, labels in y.items()}
     for labels in hidden.values():
         labels[:8] = math.nan
-    model.n_data = dict.fromkeys(TARGETS, 20)
     rest = program(n_data=12)
     found = losses(model, x, hidden).nll
     torch.testing.assert_close(found, losses(rest, x[8:], {n: v[8:] for n, v in y.items()}).nll)
@@ -187,7 +190,7 @@ def test_missing_labels_leave_their_rows_out():
 def test_own_inputs_that_are_equal_give_what_common_inputs_give():
     x, y = batch(missing=3)
     model = program(n_data={"a": 40, "b.1": 50})
-    common, own = losses(model, x, y), losses(model, dict.fromkeys(TARGETS, x), y)
+    common, own = losses(model, x, y), losses(model, PerTask(dict.fromkeys(TARGETS, x)), y)
     torch.testing.assert_close(common.nll, own.nll)
     torch.testing.assert_close(common.counts, own.counts)
     assert [h.shape for h in own.marks.tensors] == [(20, 6)] * 2
@@ -206,7 +209,7 @@ def test_the_offset_keeps_the_likelihoods_loss_from_falling_below_0(min_scale):
     slopes = [torch.autograd.grad(t.total, list(m.parameters())) for t, m in zip(terms, (plain, moved), strict=True)]
     torch.testing.assert_close(*slopes)
     with torch.no_grad():
-        for layer in moved.evidences:
+        for layer in (moved.heads.of(name)[1] for name in TARGETS):
             layer.weight.zero_()
             layer.bias.copy_(torch.tensor([1e4, 1e7, -1e4]))
         exact = {name: values[0] for name, values in heads(moved, x).items()}
@@ -219,7 +222,7 @@ def test_the_offset_keeps_the_likelihoods_loss_from_falling_below_0(min_scale):
 def test_a_constant_head_finds_the_student_t_of_greatest_likelihood():
     """Against scipy's own maximum, on draws of a Student-t of 5 degrees of freedom."""
     y = torch.tensor(stats.t.rvs(5, loc=1.5, scale=0.6, size=3000, random_state=0))
-    model = EvidentialRegression(nn.Identity(), 1, ("a",), 3000, objective="nll", regulariser=0.0).double()
+    model = TaskModel(nn.Identity(), 1, {"a": Evidential(objective="nll", regulariser=0.0)}, 3000).double()
     x = torch.zeros(3000, 1, dtype=torch.float64)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=300, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
@@ -247,16 +250,16 @@ def test_it_predicts_its_heads_distribution(options):
     x, _ = batch()
     model = program(**options)
     trace = poutine.trace(model).get_trace(x)
-    h = model.trunk(x)
-    for i, name in enumerate(TARGETS):
+    h = model.representation.trunk(x)
+    for name in TARGETS:
         p = trace.nodes[f"y_{name}"]["fn"]
         assert isinstance(p, NormalInverseGamma)
-        torch.testing.assert_close(p.gamma, model.predictions[i](h).squeeze(-1))
+        torch.testing.assert_close(p.gamma, model.heads.of(name)[0](h).squeeze(-1))
         if options.get("min_scale"):
             assert (p.scale >= 0.1).all()
         if options.get("tie"):
             torch.testing.assert_close(p.nu, p.excess)
-            assert [layer.out_features for layer in model.evidences] == [2, 2]
+            assert [layer.out_features for layer in model.heads.of(name)] == [1, 2]
         else:
             torch.testing.assert_close(torch.stack([p.nu, p.alpha]), torch.stack(heads(model, x)[name][1:3]))
 
@@ -315,12 +318,10 @@ def test_a_generator_gives_the_same_program():
         ({"min_scale": -0.1}, "min_scale is 0 or more"),
         ({"nonnegative": True}, "nonnegative=True needs a min_scale above 0"),
         ({"targets": ()}, "at least one name"),
-        ({"targets": ("a", "a")}, "'a' appears more than once"),
         ({"n_data": {"a": 4}}, r"n_data lacks the targets \['b.1'\]"),
         ({"n_data": 0}, "n_data is a number of data, from 1, and 0"),
-        ({"bounds": {"a": (None, None)}}, r"one of them at least; 'a': \(None, None\)"),
-        ({"bounds": {"a": (1.0, 0.5)}}, r"one of them at least; 'a': \(1.0, 0.5\)"),
-        ({"bounds": {"c": (0.0, None)}}, r"bounds names \['c'\], and the targets are \['a', 'b.1'\]"),
+        ({"bounds": {"a": (None, None)}}, r"one of them at least; \(None, None\)"),
+        ({"bounds": {"a": (1.0, 0.5)}}, r"one of them at least; \(1.0, 0.5\)"),
     ],
 )
 def test_a_wrong_option_is_told(options, message):
@@ -335,7 +336,7 @@ def test_a_wrong_batch_is_told():
         (x, {"a": y["a"]}, ValueError, r"targets \['a'\], and the program also has 'b.1'"),
         (x, y | {"a": y["a"][:, None]}, ValueError, r"'y_a' was given targets of shape \(20, 1\)"),
         (x, y | {"a": y["a"].long()}, TypeError, "'y_a' has a continuous distribution"),
-        ({"a": x}, y, ValueError, r"x has inputs for \['a'\], and the program also has 'b.1'"),
+        (PerTask({"a": x}), y, ValueError, r"x has inputs for \['a'\], and the program also has 'b.1'"),
     ]
     for inputs, targets, error, message in wrong:
         with pytest.raises(error, match=message):

@@ -60,8 +60,8 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
         loss = 0.0
         for _ in range(steps):
             picked = {name: torch.randint(rows, (batch // tasks,), generator=generator) for name in names}
-            batch_x = PerTask({name: x[name][rows] for name, rows in picked.items()})
-            record = svi.step(batch_x, {name: y[name][rows] for name, rows in picked.items()})
+            own = PerTask({name: x[name][picked[name]] for name in names})
+            record = svi.step(own, {name: y[name][picked[name]] for name in names})
             loss = float(record.losses.mean())
         return loss
 

@@ -68,7 +68,7 @@ def train(
     one = source[0] if isinstance(source, list) else source
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
-    with progress(console, networks * epochs, "epochs") as advance:
+    with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:
         tree = experiments.run(
             one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
         )

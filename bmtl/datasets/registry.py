@@ -58,7 +58,7 @@ class Option:
 
 def options_of(of: Callable[..., Any]) -> list[Option]:
     """The keyword-only parameters of a function in order, or all parameters of a class."""
-    made = vars(of)["__init__"] if isinstance(of, type) and "__init__" in vars(of) else of
+    made = of.__init__ if isinstance(of, type) else of  # type: ignore[misc]  # a metaclass has a signature of its own
     parameters = [p for p in inspect.signature(made).parameters.values() if p.name != "self"]
     texts = _argument_texts(inspect.getdoc(of) or "")
     return [
@@ -153,9 +153,9 @@ def load(
     known = [option.name for option in reader.options()]
     unknown = [option for option in options if option not in known]
     if unknown:
-        takes = f"its options are: {', '.join(known)}" if known else "it has no options besides `root`"
+        takes = f"Its options are: {', '.join(known)}." if known else "It has no options besides `root`."
         raise TypeError(
-            f"The data set {name!r} does not know the option {unknown[0]!r};{checks.meant(unknown[0], known)} {takes}."
+            f"The data set {name!r} does not know the option {unknown[0]!r}.{checks.meant(unknown[0], known)} {takes}"
         )
     return reader.read(*arguments, root, **options)
 

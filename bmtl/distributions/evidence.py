@@ -1,4 +1,4 @@
-"""What evidential networks are trained on beside the likelihood."""
+"""What evidential networks are trained on besides the likelihood."""
 
 from typing import Literal, get_args
 
@@ -82,7 +82,9 @@ def _errors(y: Tensor, p: Evidential) -> tuple[Tensor, Tensor]:
     """Which rows are labelled, and the errors, 0 where they are not."""
     intervals = isinstance(p, Censored) and p.holds_intervals(y)
     shape = y.shape[:-1] if intervals else y.shape
-    if shape != p.batch_shape[max(len(p.batch_shape) - len(shape), 0) :]:  # particles stand left of the rows
+    if (
+        shape != p.batch_shape[max(len(p.batch_shape) - len(shape), 0) :]
+    ):  # the particles' dimensions are left of the rows'
         raise ValueError(f"Labels of shape {tuple(y.shape)} were given for predictions of {tuple(p.batch_shape)}.")
     missing = y.isnan()
     seen = ~(missing.any(-1) if intervals else missing)

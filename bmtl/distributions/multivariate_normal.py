@@ -39,7 +39,7 @@ class MarginalNormal(MultivariateNormal):
     """The components of a multivariate normal that each row has; the others are as if they were not there.
 
     The event keeps its size: a component that is not there is independent of the others and adds 0 to the log density,
-    whatever stands in its place.
+    whatever its value.
 
     Args:
         whole: The distribution of all components.

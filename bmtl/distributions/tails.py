@@ -1,6 +1,6 @@
 """Log probabilities of tails and intervals of location-scale distributions, exact where the probabilities underflow.
 
-`log_cdf`, `log_survival` and `partial_mean` dispatch on the distribution. They know the normal, the Laplace, and those of
+`log_cdf`, `log_survival` and `partial_mean` dispatch on the distribution. They support the normal, the Laplace, and those of
 bmtl (`StudentT`, `NormalInverseGamma`); register another with ``@log_cdf.register``, and the other two.
 """
 
@@ -124,10 +124,10 @@ def log_between(p: Any, lower: Tensor, upper: Tensor) -> Tensor:
     outer = torch.where(right, log_survival(p, high), log_cdf(p, low))
     one_side = right | left
     difference = torch.where(one_side, inner - outer, 1.0)
-    beside = inner + log1mexp(difference)
+    on_one_side = inner + log1mexp(difference)
     outside = log_cdf(p, low).exp() + log_survival(p, high).exp()
     around = torch.log1p(-torch.where(one_side, 0.5, outside))
-    found = torch.where(one_side, beside, around)
+    found = torch.where(one_side, on_one_side, around)
     found = torch.where(narrow, _log_integral(p, lower, upper, narrow), found)
     return torch.where(open_below, below, torch.where(open_above, above, found))
 

@@ -32,7 +32,7 @@ def write_arrays(results: xr.DataTree, path: str | os.PathLike[str]) -> Path:
     """
     arrays: dict[str, np.ndarray] = {}
     groups = {}
-    for place, group in netcdf.groups_of(results).items():
+    for place, group in netcdf.groups_of(results, as_it_is=True).items():
         variables = []
         for name, variable in group.variables.items():
             key = f"array_{len(arrays)}"

@@ -54,10 +54,10 @@ class Group:
     indexed: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, given: xr.Dataset) -> "Group":
-        """The group that holds a dataset."""
+    def of(cls, given: xr.Dataset, *, as_it_is: bool = False) -> "Group":
+        """The group that holds a dataset, with text and types that NetCDF has unless it is to be taken as it is."""
         coords = [str(name) for name in given.coords]
-        held = {str(name): _safe(str(name), variable) for name, variable in given.variables.items()}
+        held = {str(name): v if as_it_is else _safe(str(name), v) for name, v in given.variables.items()}
         attrs = {str(name): value for name, value in given.attrs.items()}
         return cls(attrs, held, coords, [name for name in coords if name in given.xindexes])
 
@@ -71,10 +71,10 @@ class Group:
         )
 
 
-def groups_of(tree: xr.DataTree) -> dict[str, Group]:
+def groups_of(tree: xr.DataTree, *, as_it_is: bool = False) -> dict[str, Group]:
     """Path -> group, "." for the tree itself."""
     return {
-        path: Group.of(node.to_dataset(inherit=node is tree))  # the root of a file has nothing above it
+        path: Group.of(node.to_dataset(inherit=node is tree), as_it_is=as_it_is)  # a file's root has nothing above it
         for path, node in tree.subtree_with_keys
     }
 

@@ -111,7 +111,7 @@ def to_csv(comparison: xr.Dataset) -> str:
 def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
     about = decode_attributes(comparison)
     repeats = Repeats.of(comparison)
-    parts = [_runs(repeats, marked_as)]
+    parts = [_runs(repeats, marked_as)] if comparison.sizes["learner"] > 1 or repeats.runs > 1 else []
     symbols = list(dict.fromkeys(group.primary.symbol for group in alike(comparison) if group.primary.relative))
     baseline = about.get("baseline")
     if baseline is not None and symbols:

@@ -230,7 +230,7 @@ def _fitting(cells: list[list[Marked]], rows: str, width: int, first: int) -> li
         layouts,
         key=lambda blocks: (
             max([0, *(block.width - width for block in blocks)]),
-            sum(len(block.cells) for block in blocks),
+            sum(len(block.aligned(str, str)) + 2 for block in blocks),  # with a title and an empty line each
         ),
     )
 

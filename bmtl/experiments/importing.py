@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -50,13 +51,17 @@ def load(text: str) -> Imported:
     if where.endswith(".py"):
         file = Path(where).expanduser().resolve()
         if not file.is_file():
-            raise ValueError(f"There is no file {where}, which {text!r} names.")
+            raise ValueError(f"There is no file {file}, which {text!r} names. Give its path from the current folder.")
         module, path = _module_of_file(file), f"{file}:{name}"
     else:
         module, path = _module(where, text), text
     if not hasattr(module, name):
-        public = [found for found in vars(module) if not found.startswith("_")]
-        raise ValueError(f"{where} has no {name!r}. It defines: {', '.join(public) or 'nothing'}.")
+        own = [
+            found
+            for found, value in vars(module).items()
+            if not found.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise ValueError(f"{where} has no {name!r}. It defines: {', '.join(own) or 'no function and no class'}.")
     return Imported(getattr(module, name), path, digest_of(module))
 
 
@@ -88,7 +93,10 @@ def _module(name: str, text: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever the module raises while it is imported
-        raise ValueError(f"{text!r} cannot be imported ({type(error).__name__}: {error}).") from error
+        raise ValueError(
+            f"{text!r} cannot be imported ({type(error).__name__}: {error}). Its package must be installed or in the "
+            "current folder; a file is named by its path, as in path/to/file.py:name."
+        ) from error
 
 
 def _module_of_file(file: Path) -> ModuleType:
@@ -106,5 +114,13 @@ def _module_of_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ValueError(f"{file} cannot be imported ({type(error).__name__}: {error}).") from error
+        raise ValueError(f"{file} cannot be imported{_line(error, file)} ({type(error).__name__}: {error}).") from error
     return module
+
+
+def _line(error: BaseException, file: Path) -> str:
+    """Where in a file an error arose while it was executed."""
+    if isinstance(error, SyntaxError):
+        return ""  # its message has the line
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f": line {lines[-1]} raises" if lines else ""

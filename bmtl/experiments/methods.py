@@ -90,8 +90,12 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
     generator = torch.Generator().manual_seed(seed)
     maker = registry.trunk(method.trunk or registry.default_trunk(spec.inputs)).value
     offered = {"trunk": partial(maker, spec.inputs, widths=widths, generator=generator), "generator": generator}
-    # A recipe of one's own may do without either.
-    made = recipe(spec, **{name: value for name, value in offered.items() if _takes(recipe, name)}, **method.options)
+    # A recipe of one's own may do without either; layers that it makes without the generator are seeded all the same.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = recipe(
+            spec, **{name: value for name, value in offered.items() if _takes(recipe, name)}, **method.options
+        )
     model, guide = made if isinstance(made, tuple) else (made, None)
     if not isinstance(model, nn.Module):
         raise TypeError(

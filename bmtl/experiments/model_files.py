@@ -19,7 +19,7 @@ from bmtl.experiments import importing
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.fitted import Fitted
 from bmtl.experiments.methods import Method, ModelAndGuide, build
-from bmtl.experiments.rows import spec_of
+from bmtl.experiments.rows import keeps_support, spec_of
 from bmtl.experiments.trees import reported
 from bmtl.inputs import PerTask
 from bmtl.models.spec import DataSpec
@@ -44,7 +44,7 @@ def save(
 ) -> None:
     """Writes the parameters of a run, and what they are parameters of, to a file that loads without pickled classes.
 
-    For models that look up training rows (`needs_support`), these are in the file too, scaled.
+    For models that look up training rows (`keeps_support`), these are in the file too, scaled.
 
     Args:
         path: The file.
@@ -72,7 +72,7 @@ def save(
         "about": json.dumps(about),
         "states": [list(members) for members in states],
         "inputs": inputs_state(data.inputs),
-        "support": [_plain(spec.support) for spec in specs],
+        "support": [_plain(spec.support if keeps_support(method) else None) for spec in specs],
         "scalers": {
             # Copies: a tensor cannot say that it must not be written to.
             name: {"mean": torch.from_numpy(np.array(s.mean)), "std": torch.from_numpy(np.array(s.std))}

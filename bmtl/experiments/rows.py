@@ -38,6 +38,11 @@ def tensors(data: MultiTaskData, method: Method, part: str) -> tuple[Any, dict[s
     return data.tensors(part)
 
 
+def keeps_support(method: Method) -> bool:
+    """Whether its fitted model looks up training rows too, as the recipe says by an attribute `keeps_support`."""
+    return bool(getattr(registry.recipe(method.model).value, "keeps_support", needs_support(method)))
+
+
 def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
     """What the method's recipe is told of the data; where its model looks up training rows, those too."""
     x, y = tensors(data, method, "train")

@@ -131,7 +131,11 @@ def check_data(data: MultiTaskData, budget: Budget) -> None:
     if lacking:
         raise ValueError(
             f"A run needs the parts {', '.join(lacking)}, and the data set has {', '.join(data.rows)}."
-            + (" Without validation rows, select the last epoch: select='last'." if lacking == ["val"] else "")
+            + (
+                " Without validation rows, select the last epoch: select='last' (--select last)."
+                if lacking == ["val"]
+                else ""
+            )
         )
     for part in sorted(needed - {"test"}):
         labelled = data.rows_by_task(part)

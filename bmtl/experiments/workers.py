@@ -88,8 +88,15 @@ def on_dask(jobs: Sequence[Job], address: str, out: Path) -> Generator[Cell | Fa
         from distributed import Client, as_completed
     except ImportError as error:
         raise ImportError("A Dask cluster needs the package distributed: pip install 'bmtl[distributed]'.") from error
+    try:
+        connected = Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"There is no Dask scheduler at {address!r} ({error}). Start one with `dask scheduler`, whose address is in its "
+            "log, or run the cells on this machine."
+        ) from error
     with (
-        Client(address, set_as_default=False) as client,
+        connected as client,
         _ctrl_c_as_file(out / f".stop-{uuid.uuid4().hex[:12]}") as stop,
     ):
         # pure: a cell is never a copy of another.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bmtl.datasets.checks import meant
 from bmtl.experiments import importing, registry
 from bmtl.experiments.methods import Method
-from bmtl.experiments.slots import is_slot
+from bmtl.experiments.slots import all_slots, is_slot
 
 _FIXED = {"noise": "fixed"}
 
@@ -84,10 +84,12 @@ def method(name: str) -> Method:
             f"{name} is a {type(found.value).__name__}; a method is a recipe (a function or class), a balancer's slot, or a "
             "bmtl.experiments.Method."
         )
-    try:
-        return Method(name, name, options=_FIXED)
-    except ValueError as error:
+    slots = all_slots()
+    names = {part.partition("(")[0].strip() for part in name.split(">>")}
+    if not names & slots.keys() and ">>" not in name:
         raise ValueError(
-            f"There is no method {name!r}.{meant(name, METHODS)} The methods are: {', '.join(METHODS)}; a balancer's name "
-            f"is one too ({error})"
-        ) from error
+            f"There is no method and no balancer {name!r}.{meant(name, [*METHODS, *slots])} The methods are: "
+            f"{', '.join(METHODS)}. `bmtl list` shows the balancers too; code of your own is named as package.module:name "
+            "or file.py:name."
+        )
+    return Method(name, name, options=_FIXED)

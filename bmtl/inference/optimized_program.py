@@ -13,9 +13,10 @@ from bmtl.inference import distributed, optimizers
 from bmtl.inference.balancing import Balancer
 from bmtl.inference.balancing.graph import parameters_reached
 from bmtl.inference.errors import CheckpointError
+from bmtl.inference.leaves import Leaf
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.optimizers import Factory, Optimizer
-from bmtl.inference.parameters import Leaf, TrainedParameters
+from bmtl.inference.parameters import TrainedParameters
 from bmtl.inference.programs import Batch, Programs
 from bmtl.inference.state import differences
 
@@ -63,7 +64,7 @@ class OptimizedProgram:
         if self.balancer.cut:
             self._check_cut(losses, batch)
         self._make_optimizer()
-        self.check_reached((losses,), batch)
+        self.check_reached((losses,), (self.programs.nodes,), batch)
         tensors = {n: t for part in self.program_state().values() for n, t in part.items() if isinstance(t, Tensor)}
         distributed.share_state(tensors, self.balancer)
         return losses
@@ -130,17 +131,18 @@ class OptimizedProgram:
             optimizers.drop(self.optimizer, gone)
         return tuple(self.trained.names[id(p)] for p in new)
 
-    def check_reached(self, losses: Sequence[TaskLosses], batch: Batch) -> None:
+    def check_reached(self, losses: Sequence[TaskLosses], nodes: Sequence[int], batch: Batch) -> None:
         """Finds the leaves that the losses reach and nothing trains, and takes up those that may join.
 
         Args:
             losses: Of one step's runs, with their graph.
+            nodes: How many nodes of the graph each run made.
             batch: What the programs were called with.
 
         Raises:
             ValueError: If there are others; names them.
         """
-        leaves = self.trained.untrained(losses, batch)
+        leaves = self.trained.untrained(losses, nodes, batch)
         if not leaves:
             return
         held = self._held()

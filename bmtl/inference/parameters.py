@@ -5,15 +5,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyro
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from bmtl import inputs
 from bmtl.inference.balancing.graph import parameters_reached
 from bmtl.inference.closed_over import tensors_of
+from bmtl.inference.leaves import GraphWatch, Leaf, leaves_of, statements_of
 from bmtl.inference.losses import TaskLosses
 
 
@@ -30,8 +30,7 @@ class NamedParameters(list[Tensor]):
         names: The names, in the tensors' order.
 
     Example:
-        >>> from contextlib import suppress
-    import torch
+        >>> import torch
         >>> found = NamedParameters([("trunk.weight", torch.zeros(2)), ("head.weight", torch.zeros(3))])
         >>> [tuple(p.shape) for name, p in found.items() if name.startswith("trunk")]
         [(2,)]
@@ -45,14 +44,6 @@ class NamedParameters(list[Tensor]):
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Pairs of name and tensor."""
         return zip(self.names, self, strict=True)
-
-
-class Leaf(NamedTuple):
-    """A leaf of the graph, the node at which its gradient ends, and the operation that uses it."""
-
-    tensor: Tensor
-    node: Any
-    used_by: str
 
 
 class TrainedParameters:
@@ -75,6 +66,7 @@ class TrainedParameters:
         self._outside: dict[int, tuple[str, Tensor]] = {}  # of no module, by `id`
         self._nodes: dict[Any, Tensor] = {}  # at which the gradients of those trained end
         self._met: dict[int, weakref.ref[Tensor]] = {}  # leaves of the step before that are no parameters
+        self._watch = GraphWatch(model, guide)
 
     def collect(
         self, losses: Iterable[TaskLosses] = (), held: Mapping[int, tuple[str, Tensor]] | None = None
@@ -88,11 +80,15 @@ class TrainedParameters:
         Returns:
             Those that are new, and those that no module has any more.
         """
+        losses = tuple(losses)
         before = {id(p): p for p in self.named}
         found: dict[int, tuple[str, Tensor]] = {id(p): (name, p) for name, p in self.module.named_parameters()}
         own = set(found)
-        for key, pair in (*self._outside.items(), *((id(p), (name, p)) for name, p in _statements(losses))):
-            found.setdefault(key, pair)
+        stated = dict(statements_of(losses))
+        replaced = {key for key, (name, p) in self._outside.items() if stated.get(name, p) is not p}  # store cleared
+        for key, pair in (*self._outside.items(), *((id(p), (name, p)) for name, p in stated.items())):
+            if key not in replaced:
+                found.setdefault(key, pair)
         for key, pair in (held or {}).items():
             if key not in before or key in found:  # what a module has given up has no name any more
                 found.setdefault(key, pair)
@@ -101,6 +97,7 @@ class TrainedParameters:
         self.named = NamedParameters(pairs)
         self.names = {id(p): name for name, p in pairs}
         self._nodes = {get_gradient_edge(p).node: p for p in self.named if p.requires_grad}
+        self._watch = GraphWatch(self.model, self.guide)
         new = [p for p in self.named if id(p) not in before]
         return new, [p for key, p in before.items() if key not in self.names]
 
@@ -110,7 +107,9 @@ class TrainedParameters:
 
     # ---- Leaves of the graph that are not trained ----------------------------------------------------------------
 
-    def untrained(self, losses: Sequence[TaskLosses], batch: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Leaf]:
+    def untrained(
+        self, losses: Sequence[TaskLosses], nodes: Sequence[int], batch: tuple[tuple[Any, ...], dict[str, Any]]
+    ) -> list[Leaf]:
         """The leaves that these losses reach and nothing trains.
 
         Tensors by which the program takes derivatives itself are left out: those of the batch, and those that it made in
@@ -118,15 +117,19 @@ class TrainedParameters:
 
         Args:
             losses: Of one step's runs, with their graph.
+            nodes: How many nodes of the graph each run made.
             batch: What the programs were called with.
         """
-        found = self._unknown(losses)
+        if not self._met and self._watch.unchanged(losses, nodes, self.names):
+            return []
+        found = leaves_of(losses, self._nodes)
         if not found:
             self._met = {}
+            self._watch.remember(nodes, self.names)
             return []
         strays, others = [], []
         buffers = set(map(id, self.module.buffers()))
-        declared = {id(p) for _, p in _statements(losses)}
+        declared = {id(p) for _, p in statements_of(losses)}
         for leaf in found:
             if id(leaf.tensor) in self.names:  # it has moved to another device or precision, or was frozen
                 self._nodes[leaf.node] = leaf.tensor
@@ -140,30 +143,9 @@ class TrainedParameters:
         before, self._met = self._met, {id(leaf.tensor): weakref.ref(leaf.tensor) for leaf in others}
         return strays + [leaf for leaf in others if before.get(id(leaf.tensor), lambda: None)() is leaf.tensor]
 
-    def _unknown(self, losses: Iterable[TaskLosses]) -> list[Leaf]:
-        """A walk through the whole graph, for half a microsecond a node."""
-        known = self._nodes
-        found: list[Leaf] = []
-        seen: set[Any] = set()
-        queue: list[Any] = []
-        for one in losses:
-            seen.update(get_gradient_edge(leaf).node for leaf in one.marks.leaves)
-            queue += [get_gradient_edge(root).node for root in _roots(one) if root.requires_grad]
-        while queue:
-            node = queue.pop()
-            for child, _ in node.next_functions:
-                if child is None or child in known or child in seen:
-                    continue
-                seen.add(child)
-                if child.next_functions:
-                    queue.append(child)
-                elif hasattr(child, "variable"):  # only AccumulateGrad has one
-                    found.append(Leaf(child.variable, child, node.name()))
-        return found
-
     def name_of(self, tensor: Tensor, losses: Iterable[TaskLosses] = ()) -> str | None:
         """A tensor's name in the modules or in a `pyro.param` statement; None if it is in neither."""
-        names = {id(p): name for name, p in [*_statements(losses), *self.module.named_parameters()]}
+        names = {id(p): name for name, p in [*statements_of(losses), *self.module.named_parameters()]}
         return names.get(id(tensor))
 
     def described(self, leaf: Leaf) -> str:
@@ -173,26 +155,6 @@ class TrainedParameters:
                 return f"{name!r} {tuple(tensor.shape)}"
         used = leaf.used_by.rstrip("0123456789").removesuffix("Backward")
         return f"a tensor {tuple(leaf.tensor.shape)}" + (f" (used by {used})" if used else "")
-
-
-def _roots(losses: TaskLosses) -> Iterator[Tensor]:
-    yield from (losses.nll, losses.kl, losses.shared)
-    if losses.score is not None:
-        yield from (losses.score.nll, losses.score.kl, losses.score.shared)
-    if losses.marks.cut:
-        yield from losses.marks.tensors
-
-
-def _statements(losses: Iterable[TaskLosses]) -> Iterator[tuple[str, Tensor]]:
-    """Names and unconstrained values of the `pyro.param` statements of programs that have run."""
-    for one in losses:
-        for traces in one.traces:
-            for trace in reversed(traces):  # the guide ran first
-                for name, site in trace.nodes.items():
-                    if site["type"] == "param" and isinstance(site["value"], Tensor):
-                        value: Any = site["value"]
-                        unconstrained = value.unconstrained() if hasattr(value, "unconstrained") else value
-                        yield pyro.params.param_store.normalize_param_name(name), unconstrained
 
 
 def _tensors(batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Iterator[Tensor]:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch._C._autograd import _get_sequence_nr
 from torch.nn.parameter import is_lazy
 
+from bmtl import inputs
 from bmtl.inference.closed_over import modules_of
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.losses import TaskLosses
@@ -29,11 +31,13 @@ class Programs:
 
     Attributes:
         modules: The modules that the two are made of, those that they close over included.
+        nodes: How many nodes of the autograd graph the last run made.
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], elbo: TaskELBO) -> None:
         self.model, self.guide, self.elbo = model, guide, elbo
         self.modules: tuple[nn.Module, ...] = ()
+        self.nodes = 0
         self._validate = True  # in the first run
         self._needs_graph = False
         self.refresh()
@@ -51,6 +55,7 @@ class Programs:
             cut: As `TaskELBO.task_losses`.
         """
         args, kwargs = batch
+        before = _get_sequence_nr()
         try:
             with own_parameters(validate=self._validate):
                 losses = self.elbo.task_losses(self.model, self.guide, *args, cut=cut, **kwargs)
@@ -58,9 +63,9 @@ class Programs:
             if "param_state" not in str(error):
                 raise
             # A PyroModule that was not there when the programs were looked through.
-            before = self.modules
+            known = set(map(id, self.modules))
             self.refresh()
-            if set(map(id, self.modules)) == set(map(id, before)):
+            if set(map(id, self.modules)) == known:
                 raise ValueError(
                     "The model or the guide runs a PyroModule that bmtl cannot find, and it was built in Pyro's global "
                     "parameter mode. Make it an attribute of the model or the guide, or a variable that the function closes "
@@ -68,6 +73,7 @@ class Programs:
                 ) from error
             return self.run(batch, cut)
         self._validate = False
+        self.nodes = _get_sequence_nr() - before
         return losses
 
     def run_aside(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:
@@ -152,7 +158,13 @@ def _ordinary(batch: Batch) -> Batch:
     def ordinary(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.is_inference() else tensor
 
+    def part(given: Any) -> Any:
+        try:
+            named = inputs.parts(given)
+        except TypeError:  # not inputs, or of a type whose tensors only its own class knows
+            return apply_to_collection(given, Tensor, ordinary, allow_frozen=True)
+        changed = {name: ordinary(tensor) for name, tensor in named.items()}
+        return inputs.with_parts(given, changed) if any(changed[name] is not named[name] for name in named) else given
+
     args, kwargs = batch
-    return tuple(apply_to_collection(part, Tensor, ordinary) for part in args), {
-        key: apply_to_collection(part, Tensor, ordinary) for key, part in kwargs.items()
-    }
+    return tuple(map(part, args)), {key: part(given) for key, given in kwargs.items()}

@@ -315,9 +315,10 @@ def fit(
     if wrong:
         raise TypeError(f"callbacks are Lightning's, lightning.pytorch.Callback, and {wrong[0]!r} was given.")
     module = _FromLoaders(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
+    seed = module.seed
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():
-        if loader is not None and not isinstance(loader, Iterable):
+        if not isinstance(loader, Iterable) and (loader is not None or name == "train"):
             raise TypeError(f"The loader {name!r} gives batches in a for loop, and {type(loader).__name__} was given.")
         if length_of(loader) == 0:
             raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")

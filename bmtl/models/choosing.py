@@ -34,7 +34,7 @@ def likelihoods_of(
         own: By target, further options of the likelihood `real`.
 
     Raises:
-        TypeError: If a likelihood does not know an option.
+        TypeError: If a likelihood has no such option.
         ValueError: If a name is unknown or does not serve its target, or there is no real target where one is needed.
     """
     names = chosen(spec, likelihood)

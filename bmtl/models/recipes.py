@@ -155,7 +155,7 @@ def bottleneck(
     return _built(spec, trunk(), generator, likelihoods, LinearHeads, representation)
 
 
-@needs_support
+@needs_support(own_rows=True)
 def vmtl(
     spec: DataSpec,
     *,
@@ -195,7 +195,9 @@ def vmtl(
             f"kl_w={kl_w} and kl_z={kl_z} go without kl_weights and as_released, which have weights of their own."
         )
     if "latent" not in given and (given.get("as_released") or given.get("encoder", "mlp") != "mlp"):
+        state = generator.get_state()
         given["latent"] = trunk().width  # there are no hidden layers to take it from
+        generator.set_state(state)
     names = chosen(spec, likelihood)
     # The logits' scale is free already: a temperature would be one parameter twice.
     likelihoods = {name: likelihood_of(family, names[name]) for name, family in spec.targets.items()}
@@ -220,10 +222,7 @@ def vmtl(
     return model, model.guide()
 
 
-vmtl.own_rows = True  # type: ignore[attr-defined]
-
-
-@needs_support
+@needs_support(to_start=True)
 def gaussian_process(
     spec: DataSpec,
     *,
@@ -270,13 +269,12 @@ def gaussian_process(
             **options,
         )
 
-    labels = spec.labels if spec.labels is not None or spec.support is None else spec.support[1]
-    makes = {"the labels' correlations" if labels else "random": functools.partial(start, labels)}
-    if spec.support is not None:
+    if spec.support is None:
+        model = start(spec.labels)
+    else:
+        makes = {"the labels' correlations": functools.partial(start, spec.support[1])}
         makes |= {f"random {i}": functools.partial(start, None) for i in range(1, restarts)}
         model = best_start(makes, *spec.support)
-    else:
-        model = next(iter(makes.values()))()
     return model, model.guide()
 
 
@@ -289,7 +287,7 @@ def _lacks_a_class(spec: DataSpec, likelihoods: Mapping[str, Likelihood]) -> boo
 
 
 def choice(option: str, value: str, known: Mapping[str, Any]) -> Any:
-    """What a name stands for.
+    """The value of a name.
 
     Raises:
         ValueError: If it is none of them.

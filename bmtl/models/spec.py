@@ -31,7 +31,21 @@ class DataSpec:
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])
 
 
-def needs_support(recipe: Recipe) -> Recipe:
-    """Marks a recipe that needs the training rows, `DataSpec.support`; a decorator."""
-    setattr(recipe, "requires_support", True)  # noqa: B010
-    return recipe
+def needs_support(*, to_start: bool = False, own_rows: bool = False) -> Callable[[Recipe], Recipe]:
+    """A decorator that marks a recipe as one that needs the training rows, `DataSpec.support`.
+
+    Args:
+        to_start: Whether they are needed to choose a start alone, and so not for a fitted model that is read from a file.
+        own_rows: Whether each target is trained on rows of its own where no row has labels of two targets: in a table the
+            model would look up every row for every target.
+
+    The recipe gets the attributes `requires_support`, `keeps_support` (not `to_start`) and `own_rows`.
+    """
+
+    def mark(recipe: Recipe) -> Recipe:
+        setattr(recipe, "requires_support", True)  # noqa: B010
+        setattr(recipe, "keeps_support", not to_start)  # noqa: B010
+        setattr(recipe, "own_rows", own_rows)  # noqa: B010
+        return recipe
+
+    return mark

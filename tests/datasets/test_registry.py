@@ -30,7 +30,7 @@ def test_an_unknown_name_is_answered_with_one_like_it():
 
 
 def test_an_unknown_option_is_named():
-    with pytest.raises(TypeError, match="'qm9-mini' does not know the option 'fold'; it has no options"):
+    with pytest.raises(TypeError, match="'qm9-mini' does not know the option 'fold'. It has no options"):
         load("qm9-mini", fold=0)
 
 
@@ -49,7 +49,7 @@ def test_a_family_needs_a_name(name):
 
 
 def test_options_of_a_family_are_those_of_its_reader():
-    with pytest.raises(TypeError, match="'uci/energy' does not know the option 'fold'; its options are: split, valid"):
+    with pytest.raises(TypeError, match="'uci/energy' does not know the option 'fold'. Its options are: split, valid"):
         load("uci/energy", fold=0)
 
 
@@ -95,7 +95,7 @@ def test_a_reader_of_one_s_own_has_a_name(registered):
     with pytest.raises(ValueError, match="a reader of data sets named 'mine' already"):
         registered("mine", family)
     with pytest.raises(
-        TypeError, match="'mine' does not know the option 'row'; Did you mean 'rows'. its options are: rows"
+        TypeError, match="'mine' does not know the option 'row'. Did you mean 'rows'. Its options are: rows"
     ):
         load("mine", row=7)
 

@@ -24,6 +24,13 @@ def test_names_that_no_results_file_holds_are_kept(tmp_path, name):
     assert read_arrays(write_arrays(tree, tmp_path / "fallback.npz")).identical(tree)
 
 
+def test_arrays_of_any_numbers_are_kept(tmp_path):
+    data = xr.Dataset({"z": ("x", [1j, 2.0]), "half": ("x", np.ones(2, dtype=np.float16)), "when": ("x", ["a", "b"])})
+    found = read_arrays(write_arrays(xr.DataTree(data), tmp_path / "fallback.npz"))
+    assert found.identical(xr.DataTree(data))
+    assert (found["z"].dtype, found["half"].dtype) == (complex, np.float16)
+
+
 def test_other_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.npz"):
         read_arrays(tmp_path / "none.npz")

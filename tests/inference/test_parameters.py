@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
 import bmtl
+from bmtl.inference import parameters
 from bmtl.inference.parameters import NamedParameters
 from bmtl.inference.svi import BalancedSVI
 from tests.inference.programs import TASKS, Regressions, Sites, assert_same, batch, nothing
@@ -530,3 +531,60 @@ def test_masked_out_tasks_and_absent_ones_raise_no_false_alarm():
         y["b"] = torch.full_like(y["b"], math.nan)
         with poutine.mask(mask=True):
             assert svi.step(x, y).status == "ok"
+
+
+# ---- What it costs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balancer", ["ew", "full >> upgrad", "last-layer >> nash-mtl"])
+def test_an_ordinary_step_walks_no_graph(balancer, monkeypatch):
+    svi = regressions(balancer=balancer)
+    for seed in range(3):
+        svi.step(*batch(seed=seed))
+    walks = []
+    walk = parameters.leaves_of
+    monkeypatch.setattr(parameters, "leaves_of", lambda *args: walks.append(svi.steps) or walk(*args))
+    for seed in range(64):
+        svi.step(*batch(seed=seed))
+    assert len(walks) == 4  # every 16th, all the same
+    svi.model.heads["c"] = nn.Linear(4, 1)
+    svi.step(*batch())
+    assert walks[-1] == 67
+
+
+def test_batches_of_changing_makeup_are_walked_until_each_is_known(monkeypatch):
+    svi = regressions()
+    walks = []
+    walk = parameters.leaves_of
+    monkeypatch.setattr(parameters, "leaves_of", lambda *args: walks.append(svi.steps) or walk(*args))
+    x, y = batch()
+    absent = {name: values for name, values in y.items() if name != "b"}
+    del svi.model.heads["b"]
+    svi.step(x, absent)
+    first = len(walks)
+    for _ in range(5):
+        svi.step(x, absent)
+    assert len(walks) - first <= 1
+
+
+def test_what_no_sign_tells_of_is_found_within_sixteen_steps():
+    """A tensor that bmtl cannot see replaces another, node by node."""
+    kept = Kept()
+    kept.inner = {"x": torch.zeros(3)}
+
+    def model(x, y):
+        shift = pyro.param("shift", torch.tensor([0.0]))
+        with bmtl.task("a"), pyro.plate("a_rows", len(x)):
+            bmtl.observe("y_a", dist.Normal(shift * (kept.inner["x"] * x).sum(-1), 1.0), y["a"])
+
+    svi = BalancedSVI(model, nothing, SGD)
+    for _ in range(20):
+        svi.step(*batch())
+    kept.inner["x"].requires_grad_(True)
+
+    def go_on():
+        for _ in range(18):
+            svi.step(*batch())
+
+    with pytest.raises(ValueError, match=r"a tensor \(3,\) \(used by Mul\)"):
+        go_on()

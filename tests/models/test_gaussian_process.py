@@ -389,7 +389,7 @@ def test_starts_are_tried_on_a_few_hundred_rows_of_each_target():
     best_start(makes, torch.ones(5000, 2), {"a": torch.ones(5000)}, steps=1)
     own = PerTask({"a": torch.ones(5000, 2), "b": torch.ones(7, 2)})
     best_start(makes, own, {"a": torch.ones(5000), "b": torch.ones(7)}, steps=1)
-    assert tried == [512, 512, {"a": 512, "b": 7}, {"a": 512, "b": 7}]
+    assert tried == [256, 256, {"a": 256, "b": 7}, {"a": 256, "b": 7}]
 
 
 def test_the_recipe_names_what_it_cannot_take():
@@ -400,6 +400,7 @@ def test_the_recipe_names_what_it_cannot_take():
     with pytest.raises(ValueError, match="restarts is a number of starts, from 1"):
         recipes.gaussian_process(spec, trunk=None, generator=seeded(), restarts=0)
     assert recipes.gaussian_process.requires_support
+    assert not recipes.gaussian_process.keeps_support, "a fitted one has no start to choose"
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------

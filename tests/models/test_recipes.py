@@ -176,6 +176,8 @@ def test_vmtl_takes_targets_of_one_kind(targets):
         return
     model, guide = build("vmtl", of)
     assert recipes.vmtl.requires_support
+    assert recipes.vmtl.keeps_support
+    assert recipes.vmtl.own_rows
     assert not model.joint_density
     svi = bmtl.BalancedSVI(model, guide, functools.partial(torch.optim.Adam, lr=1e-2), elbo=bmtl.TaskELBO("analytic"))
     for _ in range(2):

@@ -16,17 +16,11 @@ NOISE = 0.3
 FEATURES, ROWS = 20, 12
 
 
-def known_noise(sigma):
-    likelihood = Gaussian()
-    likelihood.unknowns["log_variance"].start_at(2 * torch.tensor(sigma).log())
-    return likelihood.requires_grad_(False)
-
-
 def regressions(options, x, latent=FEATURES, noise=NOISE):
     """Bayesian linear regressions of unit prior and known noise, one a task: z is x."""
     return VMTL(
         latent,
-        {name: known_noise(noise) for name in x},
+        {name: Gaussian.known(noise) for name in x},
         {name: len(rows) for name, rows in x.items()},
         encoder=PointEncoder(nn.Identity()),
         latent=latent,

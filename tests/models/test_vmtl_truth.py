@@ -40,18 +40,12 @@ def inputs(sizes, features=FEATURES, correlation=0.8):
 X = inputs({"a": 12, "b": 8, "c": 6})
 
 
-def known_noise(sigma):
-    likelihood = Gaussian()
-    likelihood.unknowns["log_variance"].start_at(2 * torch.tensor(sigma).log())
-    return likelihood.requires_grad_(False)
-
-
 def linear(x, classes=0, noise=NOISE, **options):
     """VMTL without an encoder: each task is a linear model of its inputs, with weights of unit prior."""
     features = next(iter(x.values())).shape[1]
     return VMTL(
         features,
-        {task: Categorical(classes, "fixed") if classes else known_noise(noise) for task in x},
+        {task: Categorical(classes, "fixed") if classes else Gaussian.known(noise) for task in x},
         {task: len(rows) for task, rows in x.items()},
         encoder=PointEncoder(nn.Identity()),
         latent=features,

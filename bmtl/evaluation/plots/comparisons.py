@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.compared import families_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.scores import known_score
 from bmtl.evaluation.statistics import mean_and_error
@@ -17,11 +18,12 @@ from bmtl.evaluation.style import COLOURS, panels, styled, task_names
 GREY = "#8C8C8C"
 
 
-def critical_difference_diagram(found: xr.Dataset) -> Figure:
+def critical_difference_diagram(found: xr.Dataset, *, over: str | None = None) -> Figure:
     """Mean ranks on a line, the best to the left; a bar joins methods that do not differ significantly.
 
     Args:
         found: From `ranks.critical_difference`. For Nemenyi's test, the critical difference is written below.
+        over: What methods are ranked within, such as "seeds"; by default the name of that dimension.
 
     Raises:
         ValueError: If there is no mean rank to draw.
@@ -35,9 +37,9 @@ def critical_difference_diagram(found: xr.Dataset) -> Figure:
     names = [str(name) for name in found["learner"].values]
     k, level = len(names), found.attrs["level"]
     across = 4.6 / (k - 1)  # inches a rank
-    over = 0.06 / across  # by which a bar sticks out on either side
-    ends = [(rank[group].min() - over, rank[group].max() + over) for group in found["group"].values]
-    bars = _stacked(ends, 2 * over)
+    overhang = 0.06 / across  # of a bar on either side
+    ends = [(rank[group].min() - overhang, rank[group].max() + overhang) for group in found["group"].values]
+    bars = _stacked(ends, 2 * overhang)
     left = (k + 1) // 2  # methods written to the left, best first; the others to the right, best last
     below = 0.45 + 0.32 * (1 + max(bars, default=-1))
     with styled():
@@ -68,7 +70,7 @@ def critical_difference_diagram(found: xr.Dataset) -> Figure:
         if np.isfinite(critical):
             test += f", critical difference {critical:.2f}"
         p = float(found["friedman_p"])
-        blocks = f"{int(found['blocks'])} {found.attrs['block']}s"
+        blocks = f"{int(found['blocks'])} {over or found.attrs['block'] + 's'}"
         said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
         axes.set_title(f"Mean rank over {blocks} (Friedman {said})", fontweight="bold", loc="center")
         figure.supxlabel(f"Joined: no significant difference at {level:g} ({test})", fontsize=8, color="#444444")
@@ -127,25 +129,29 @@ def difference_forest(
 
 
 def scores_by_task(
-    comparison: xr.Dataset, metric: str = "mae", *, tasks: Sequence[str] | None = None, columns: int = 4
+    comparison: xr.Dataset, metric: str | None = None, *, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
     """One score of every method, a panel a task: a dot a split, the mean with its standard error, the baseline's mean.
 
     Args:
         comparison: From `compare`.
-        metric: Which score; targets of a kind that does not have it are left out.
+        metric: Which score, by default the one that the first target is judged by; targets without it are left out.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
         columns: Panels in a row.
 
     Raises:
         ValueError: If the comparison has no such score, or a named task is not there.
     """
+    metric = str(comparison["primary"].values[0]) if metric is None else metric
     if metric not in comparison["metric"].values:
         raise ValueError(f"The comparison has no score {metric!r}; it has {comparison['metric'].values.tolist()}.")
     scores = comparison["score"].sel(metric=metric)
     higher = bool(scores["higher_is_better"])
     counted = comparison["present"] & (comparison["rows"] > 0)
     data = mean_and_error(scores, counted=counted).assign(score=scores.where(counted))
+    found = [family.score(metric) for family in families_of(comparison).values()]
+    in_units = [score is not None and score.in_units for score in found]
+    data = data.assign_coords(unit=("task", np.where(in_units, comparison["unit"].values, "1")))
     held = scores.notnull().any(["learner", "split"]).values
     by_task, left_out = _by_task(data.isel(task=held), tasks)
     methods = [str(method) for method in comparison["learner"].values]

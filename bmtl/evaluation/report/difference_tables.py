@@ -30,6 +30,7 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
     for group in groups:
         score, chosen = group.primary, group.of(comparison)
         values = chosen["score"].sel(metric=score.name).drop_vars(["metric", "higher_is_better"])
+        values = values if score.in_units else values.drop_vars("unit")
         differences = paired_differences(
             values,
             baseline,
@@ -73,7 +74,7 @@ def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
             "Critical-difference diagram",
             f"Mean rank of each method over the {over}, the best to the left. A bar joins methods whose ranks differ by "
             "less than the critical difference of Nemenyi's test.",
-            lambda: plots.critical_difference_diagram(found),
+            lambda: plots.critical_difference_diagram(found, over=over),
         ).markup()
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _FEWEST = 5  # rows with labels of both targets for their correlation to count
 _LEAST_SHARE = 1e-2  # of a process's prior variance at the start, so that its coefficients move
 _DISAGREE = 0.3  # standard deviations by which predictions differ before it is said
-_ROWS = 512  # that starts are tried on
+_ROWS = 256  # that starts are tried on
 
 
 class Startable(Protocol):

@@ -59,12 +59,12 @@ def likelihood_of(
         family: The family. That of images is asked for what a pixel is.
         name: One of `LIKELIHOODS`; by default the family's: "gaussian" for real targets, "categorical" for classes and
             binary ones, "ordinal", "poisson" for counts, "weibull" for times to an event, "joint-normal" for vectors.
-        noise: How what it does not know enters: "fixed", "parameter" or "latent".
+        noise: How its unknown quantities enter: "fixed", "parameter" or "latent".
         noise_prior: Mean and standard deviation of the prior of its unknowns; its own by default.
         **options: Further ones of the likelihood.
 
     Raises:
-        TypeError: If the likelihood does not know an option.
+        TypeError: If the likelihood has no such option.
         ValueError: If there is no such likelihood, or it does not serve the family.
     """
     if isinstance(family, PixelsFamily):

@@ -53,6 +53,19 @@ class LocationScale(Likelihood):
     def of(cls, family: Family, **options: Any) -> Self:
         return cls(censored=takes_intervals(family), **options)
 
+    @classmethod
+    def known(cls, sigma: float, **options: Any) -> Self:
+        """The likelihood with a noise that is known: its density is trained, and the noise is not.
+
+        Args:
+            sigma: Scale of the noise, in the unit of standardised labels.
+            **options: Of the class.
+        """
+        made = cls("parameter", **options)
+        made.unknowns["log_variance"].start_at(torch.tensor(2 * math.log(sigma)))  # type: ignore[operator]
+        made.unknowns.requires_grad_(False)
+        return made
+
     def base(self, loc: Tensor, scale: Tensor, values: Values) -> TorchDistribution:
         """The law of a label without censoring."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ class Poisson(Likelihood):
 
     Args:
         noise: "fixed" trains on half the deviance, which differs from the negative log-likelihood by a constant and is 0 at
-            best. There is nothing else to know.
+            best. It has no unknown quantity.
     """
 
     name = "poisson"

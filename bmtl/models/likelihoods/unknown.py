@@ -1,4 +1,4 @@
-"""What a likelihood does not know and the inputs do not decide: a noise, a dispersion, cut points."""
+"""Quantities of a likelihood that do not depend on the inputs: a noise, a dispersion, cut points."""
 
 import math
 from typing import Literal, get_args

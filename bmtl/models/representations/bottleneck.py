@@ -19,8 +19,8 @@ from bmtl.tasks import task
 class Bottleneck(Representation):
     """A latent z for each row, ``z ~ Normal(0, I)``, in the guide ``z ~ Normal(mu(x), s2(x))``.
 
-    mu and s2 are linear (and a softplus) on the trunk. The divergence of z is an upper bound on what z knows of x; `beta`
-    weighs it. With 1 the objective is the evidence lower bound.
+    mu and s2 are linear (and a softplus) on the trunk. The divergence of z is an upper bound on the mutual information of z
+    and x; `beta` weighs it. With 1 the objective is the evidence lower bound.
 
     With common inputs a row has one z for all targets, and its KL belongs to all of them together; with own inputs each
     target's rows have theirs, and the KL is that task's. A row without any label has none. Mean and variance are marked as

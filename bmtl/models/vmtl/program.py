@@ -203,8 +203,8 @@ class VMTL(Posteriors):
     def _take_components(self, components: "str | VMTL") -> None:
         self.attached = components == "attached"
         # In a tuple, which hides its parameters: they are another model's.
-        self._source = (components,) if isinstance(components, VMTL) else ()
-        if isinstance(components, VMTL):
+        self._source = () if isinstance(components, str) else (components,)
+        if not isinstance(components, str):
             if components.names != self.names or any(
                 self.gaussian[name] and not components.gaussian[name] for name in self.gaussian
             ):

@@ -16,7 +16,7 @@ from bmtl.models.rows import check_inputs
 
 
 class Rows:
-    """One batch: how many rows each task has, and where they stand once padded to the longest.
+    """One batch: how many rows each task has, and their places once padded to the longest.
 
     Args:
         x: Inputs of B rows for all tasks, or `PerTask` of tensors.

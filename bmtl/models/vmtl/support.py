@@ -104,9 +104,9 @@ class Support(nn.Module):
             group, members = torch.zeros_like(sources[:, 0]), torch.arange(self.x.shape[1], device=x.device)
             members, there = members.expand(1, len(tasks), -1), (self.label != _NO_ROW).unsqueeze(0)
         else:
-            group = label.clamp(0, len(self.members) - 1)  # the likelihood tells of a label beyond the classes
+            group = label.clamp(0, len(self.members) - 1)  # the likelihood refuses a label beyond the classes
             members, there = self.members, self.is_member
-        # Inputs to which the same rows answer stand together, so that each class has its own products only.
+        # Inputs to which the same rows answer are grouped, so that each class has its own products only.
         order, counts = group.argsort(), group.bincount(minlength=len(members))
         place = torch.empty_like(order)
         place[order] = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts)[group[order]]

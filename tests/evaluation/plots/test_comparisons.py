@@ -34,6 +34,12 @@ def test_the_diagram_has_every_method_at_its_rank_and_a_bar_a_group(methods, tes
     assert plt.get_fignums() == []
 
 
+def test_the_title_says_what_methods_are_ranked_within():
+    found = critical_difference(scores())
+    assert "over 11 tasks" in critical_difference_diagram(found).axes[0].get_title(loc="center")
+    assert "over 11 seeds" in critical_difference_diagram(found, over="seeds").axes[0].get_title(loc="center")
+
+
 def test_bars_on_one_line_do_not_look_like_one():
     for seed in range(6):
         found = critical_difference(scores(8, 30, seed=seed), test="nemenyi")
@@ -122,6 +128,12 @@ def test_scores_by_task_are_those_of_the_comparison(comparison):
         scores_by_task(comparison, "accuracy")
     with pytest.raises(ValueError, match="There is no task 'gap'"):
         scores_by_task(comparison, tasks=["gap"])
+
+
+def test_only_scores_in_a_targets_unit_have_it(every_family_grid):
+    data = compare(every_family_grid, reference=None)
+    assert list(titled(scores_by_task(data, "mae"))) == ["price [EUR]", "pic50", "grade", "visits [visits]", "force"]
+    assert list(titled(scores_by_task(data, "nll", tasks=["price", "days"]))) == ["price", "days"]
 
 
 def test_holes_and_diverged_runs_can_be_drawn(comparison):

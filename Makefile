@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-dev ## Check style, format and types
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## Run every benchmark
+bench: $(VENV)/.installed-dev ## Run every benchmark (ARGS=--quick for a short one)
 	@set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done

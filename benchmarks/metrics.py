@@ -2,8 +2,8 @@
 
 ECE from PIT values, concordance index with and without ties, CRPS of Student-t and normal predictives and of draws, in one
 thread. All take turns, so that a drift of the machine's speed hits them alike; the least of the rounds counts. Scores are
-printed with the times: they agree, but for uncertainty-toolbox's ECE, whose levels are others. A library that is not installed is
-left out; one that compares all pairs of rows is given a thousand, and the table says so. Run:
+printed with the times: they agree, but for uncertainty-toolbox's ECE, whose levels are others. A library that is not
+installed is left out; one that compares all pairs of rows is given a thousand, which the table notes. Run:
 
     python benchmarks/metrics.py [--rows 1000000] [--rounds 3] [--json metrics.json] [--quick]
 """

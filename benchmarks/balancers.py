@@ -1,4 +1,4 @@
-"""What a balanced step costs beside equal weights, here and in TorchJD, in one run.
+"""What a balanced step costs relative to equal weights, here and in TorchJD, in one run.
 
 An MLP (64-512-512-512, batch 128) and a CNN (three convolutions and a linear layer 1024-128, batch 32) with K linear heads
 are trained with Adam on K squared errors, one thread. All contestants take turns, so a drift of the machine's speed hits

@@ -1,4 +1,4 @@
-"""What a balanced SVI step costs beside a hand-written PyTorch loop and beside Pyro's own SVI.
+"""What a balanced SVI step costs relative to a hand-written PyTorch loop and to Pyro's own SVI.
 
 One Bayesian multi-task classifier (a shared encoder; each task's head has independent normal weights, KL in closed form)
 is trained on one batch in memory four ways: by hand, by `pyro.infer.SVI`, and by `BalancedSVI` (EW), the two Pyro programs

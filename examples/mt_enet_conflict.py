@@ -2,7 +2,7 @@
 
 Run: python examples/mt_enet_conflict.py --root ../shared/data [--out runs/mt_enet_conflict] [--seeds 3] [--quick]
 
-The cosine between the gradients of an evidential network's negative log-likelihood and of the loss beside it, on all
+The cosine between the gradients of an evidential network's negative log-likelihood and of its second loss, on all
 parameters that both reach: the trunk and the prediction's head. As in the authors' code, the likelihood has no evidence
 penalty here. The networks are trained with
 

@@ -13,7 +13,7 @@ loss. Nothing is chosen on white wine.
 
 Two controls. "halves" is the AUROC of one random half of the test rows against the other, between which there is no
 difference: about 0.5. "nearest training row" scores a wine by its distance to that row, standardised, and needs no network:
-it tells how different the two wines are in the inputs. RMSE (in grades) and NLL are those of the red test rows.
+it shows how different the two wines are in the inputs. RMSE (in grades) and NLL are those of the red test rows.
 
 33 networks at 3 seeds: about five minutes of processor time. Writes each run's results tree, scores.csv (by seed, with 95 %
 bootstrap intervals), table.md, and density.png: log epistemic uncertainty with the first seed.
@@ -116,7 +116,7 @@ def nearest(data, outside, seed):
 
 
 def separation(name, seed, kind, inside, outside):
-    """How well a score tells outside from inside, and a random half of inside from the other, which it should not."""
+    """How well a score separates outside from inside, and a random half of inside from the other, which it should not."""
     row = {"method": name, "seed": seed, "uncertainty": kind}
     row |= with_interval(inside, outside, seed, DETECTION)
     halves = np.array_split(np.random.default_rng(seed).permutation(inside), 2)

@@ -3,7 +3,7 @@
 Run: python examples/mt_enet_synthetic.py [--out runs/mt_enet_synthetic] [--quick] [--methods enet,mt-enet] [--seeds 5]
 
 One input, 900 points on the left and 20 in the last third. The likelihood alone (ENet) can raise the uncertainty over the
-sparse points instead of fitting them, and does; a squared error with a bounded slope beside it (MT-ENet) fits them.
+sparse points instead of fitting them, and does; with a squared error of bounded slope (MT-ENet) it fits them.
 
 As in the paper: data (their seed), 100-100-100 tanh network, Adam at 0.01 with weight decay 1e-3 and a factor of 0.99 an
 epoch, regulariser 1e-4, 500 epochs of batches of 128, last epoch. Not as in the paper: several seeds of the network.

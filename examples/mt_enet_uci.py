@@ -2,7 +2,7 @@
 
 Run: python examples/mt_enet_uci.py --root ../shared/data [--sets boston energy] [--out runs/mt_enet_uci] [--quick]
 
-ENet (likelihood alone), MSE-ENet (squared error beside it), MT-ENet (a squared error of bounded slope, with the batch's
+ENet (likelihood alone), MSE-ENet (and a squared error), MT-ENet (a squared error of bounded slope, with the batch's
 least threshold or each row's own), a Gaussian network, the ensemble of five of those, and MC dropout. One layer of 50 ReLU
 units, 20 standard splits, Adam, 40 epochs of batches of 32. Every score is read three ways:
 

@@ -1,6 +1,6 @@
 """A user's own multi-task model: a Pyro program with two marks, trained by balanced SVI on real molecules.
 
-Run: python examples/own_model.py [--epochs 20]
+Run: python examples/own_model.py [--epochs 20] [--quick]
 """
 
 import argparse
@@ -40,7 +40,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--balancer", default="last-layer >> nash-mtl")
+    parser.add_argument("--quick", action="store_true", help="one epoch: shows that everything runs")
     options = parser.parse_args()
+    epochs = 1 if options.quick else options.epochs
 
     torch.manual_seed(0)
     torch.set_num_threads(1)  # networks of this size are slower on two
@@ -50,7 +52,7 @@ def main():
     guide = AutoNormal(model)
     optim = functools.partial(torch.optim.Adam, lr=2e-3)
     svi = bmtl.BalancedSVI(model, guide, optim, options.balancer)
-    bmtl.fit(svi, Batches(x, y, 128), Batches(*data.tensors("val"), 512, shuffle=False), max_epochs=options.epochs)
+    bmtl.fit(svi, Batches(x, y, 128), Batches(*data.tensors("val"), 512, shuffle=False), max_epochs=epochs)
 
     draws = bmtl.draw(model, guide, *data.tensors("test"))
     tree = bmtl.results_tree(data, draws, svi.history)  # an ArviZ tree: posterior, predictions, training

@@ -1,6 +1,6 @@
 """Posteriors that are each other's priors become ever narrower; a fixed share of a broad component stops them.
 
-Run: python examples/vmtl_collapse.py [--out runs/vmtl_collapse] [--steps 1500]
+Run: python examples/vmtl_collapse.py [--out runs/vmtl_collapse] [--steps 1500] [--quick]
 
 Four linear regressions in two clusters, 12 rows and 20 features each, noise known. Every task's prior combines the
 posteriors of the others, as in variational multi-task learning. A posterior's precision is then that of its data and of its
@@ -39,7 +39,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/vmtl_collapse"))
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--quick", action="store_true", help="three steps: shows that everything runs")
     options = parser.parse_args()
+    if options.quick:
+        options.steps = 3
     if options.steps < 2:
         parser.error(f"--steps is a number of steps, from 2, and {options.steps} was given.")
     torch.set_num_threads(1)

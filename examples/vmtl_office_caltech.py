@@ -365,7 +365,7 @@ def run(plan, proportion, method, setting, seed):
 def relations(plan, proportion):
     """A tree with the posterior of the weights, given classifiers that do not know of each other.
 
-    Trained together, the classifiers are drawn to each other until all are alike, and the weights tell nothing. So VBMTL's
+    Trained together, the classifiers are drawn to each other until all are alike, and the weights show nothing. So VBMTL's
     posteriors are kept as they are, and a VMTL with its encoder learns Dirichlet weights of them, at the bound's own weight
     of w.
     """
@@ -485,7 +485,7 @@ def scores(proportion, method, tree):
 
 
 def averages(plan, frame, proportions):
-    """Table C.5, and beside each mean what the last step and the best step on the test rows would have given."""
+    """Table C.5, and next to each mean what the last step and the best step on the test rows would have given."""
     runs = frame.groupby(["method", "proportion", "seed"], sort=False)[["accuracy", "last", "best on test"]].mean()
     table = {}
     for (method, proportion), of in runs.groupby(["method", "proportion"], sort=False):

@@ -140,7 +140,7 @@ def regressions():
     """Inputs by task, columns correlated, and the program: the weights of each task are ``Normal(0, 1)``.
 
     Under ``sampling="weights"`` the likelihood is that of the drawn weights, whoever draws them. Under "logits" the program
-    draws noise for its own guide, and would tell another guide, or NUTS, nothing.
+    draws noise for its own guide, and for another guide, or NUTS, its density says nothing.
     """
     generator = torch.Generator().manual_seed(0)
     x = PerTask(

@@ -1,6 +1,7 @@
 """What balancers do with eleven tasks of QM9: their weights over the steps of a short run, a panel a balancer.
 
 Run: python examples/weights_over_time.py [--out docs/weights.png] [--epochs 30] [--balancers uw,igb-v1,nash-mtl]
+                                           [--quick]
 
 Trains a 128-128 network on the 2,000 molecules that come with bmtl once with each balancer, from the same weights and on the
 same batches. Takes some seconds a balancer.
@@ -21,10 +22,11 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("docs/weights.png"))
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--balancers", default="uw,igb-v1,nash-mtl", help="separated by commas")
+    parser.add_argument("--quick", action="store_true", help="one epoch: shows that everything runs")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a network of this size is slower on two
     data = load("qm9-mini")
-    budget = Budget(epochs=options.epochs, select="last")
+    budget = Budget(epochs=1 if options.quick else options.epochs, select="last")
     trees = {}
     for balancer in options.balancers.split(","):
         trees[balancer] = run(data, method(balancer), 0, budget)

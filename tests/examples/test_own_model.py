@@ -1,2 +1,2 @@
 def test_the_example_runs(start):
-    assert "homo" in start("--epochs", 1)
+    assert "homo" in start("--quick")

@@ -3,7 +3,7 @@ import pytest
 
 
 def test_the_picture_is_drawn(example, start, tmp_path):
-    printed = start("--steps", 3, "--out", tmp_path)
+    printed = start("--quick", "--out", tmp_path)
     assert (tmp_path / "collapse.png").read_bytes().startswith(b"\x89PNG")
     table = pd.read_csv(tmp_path / "collapse.csv")
     assert table["prior"].tolist() == list(example.PRIORS)

@@ -58,9 +58,11 @@ class BalancedSVI:
     after each run: other Pyro programs of the process are not touched. Runs that are no step (the first batch's set-up,
     `evaluate`, a second forward, the draws of BayesAgg) leave buffers, such as a batch norm's running means, as they were.
 
-    In every step the graph is searched for parameters that the losses reach and the optimizer lacks. Parameters that appear
-    late (unfrozen, replaced, a `pyro.param` of a later batch) join the optimizer of a factory by themselves; otherwise they
-    are an error that names them, and `refresh` takes them up.
+    Every step checks that the optimizer holds all trainable leaves of its graph. Parameters that appear late (unfrozen,
+    replaced, a `pyro.param` of a later batch) join the optimizer of a factory by themselves; otherwise they are an error
+    that names them, and `refresh` takes them up. The graph is walked where modules, `pyro.param` statements or its number of
+    nodes have changed, and at every 16th step: a tensor that is in no module and no statement, and that the functions'
+    variables do not show either, may be found that much later.
 
     Under torch.distributed, every process makes one and steps on rows of its own; the step is that of one process on the
     joined batch, in all of them. The first process's parameters and balancer are everybody's at the first batch. Each draws

@@ -19,7 +19,8 @@ from torch.distributions import AffineTransform, Normal, TanhTransform, Transfor
 
 import bmtl
 from bmtl.inference.balancing import RLW, Context, IGBv2, balancer
-from bmtl.inference.balancing.soft_actor_critic import BoundedGaussian, SoftActorCritic
+from bmtl.inference.balancing.bounded_gaussian import BoundedGaussian
+from bmtl.inference.balancing.soft_actor_critic import SoftActorCritic
 from bmtl.inference.balancing.transforms import igb_v2
 
 pytest.importorskip("stable_baselines3", reason="needs the extra 'rl'")

@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 ARGS ?=
+FUZZ_SECONDS ?= 600
 
-# What bmtl/evaluation and its tests import: no torch, so that the set-up takes seconds on any Python.
+# What bmtl/evaluation, bmtl/targets and their tests import: no torch, so that the set-up takes seconds on any Python.
 ARVIZ1_VENV := .venv-arviz1
-ARVIZ1_PYTHON ?= python3.12 python3.13 python3.14 python3
+ARVIZ1_PYTHON ?=
 ARVIZ1_PACKAGES := numpy scipy pandas xarray netCDF4 arviz arviz-base 'arviz-stats[xarray]' 'arviz-plots[matplotlib]' \
-	matplotlib pytest hypothesis
+	matplotlib scikit-learn scoringrules pytest hypothesis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,21 +41,34 @@ bench: $(VENV)/.installed-dev ## Run every benchmark
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
 
+.PHONY: fuzz
+fuzz: $(VENV)/.installed-dev ## Run the property tests with fresh seeds for a time (ARGS=tests/..., FUZZ_SECONDS=600)
+	@end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "== --hypothesis-seed=$$seed"; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m hypothesis --hypothesis-profile=fuzz --hypothesis-seed=$$seed $(ARGS) \
+			|| exit 1; \
+	done
+
 .PHONY: test-arviz1
-test-arviz1: ## Run the evaluation tests on ArviZ 1.x, where Python 3.12 or newer is at hand
-	@# Run each candidate: a version manager's shim is on PATH even where its interpreter is not enabled.
-	@set -e; found=; for candidate in $(ARVIZ1_PYTHON); do \
-		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
-			found="$$candidate"; break; \
-		fi; \
-	done; \
+test-arviz1: ## Run the tests of targets and evaluation on ArviZ 1.x, with the first Python 3.12 or newer that is found
+	@set -e; found=$$($(FIND_PYTHON_ARVIZ1)); \
 	if [ -z "$$found" ]; then \
-		echo "test-arviz1: skipped, no working Python 3.12 or newer on PATH (set ARVIZ1_PYTHON=/path/to/python to name one)"; \
+		echo "test-arviz1: skipped, no Python 3.12 or newer on PATH, under pyenv or uv (set ARVIZ1_PYTHON=/path/to/python)"; \
 		exit 0; \
 	fi; \
 	$(MAKE) --no-print-directory PYTHON="$$found" $(ARVIZ1_VENV)/.installed; \
 	echo "test-arviz1: $$($(ARVIZ1_VENV)/bin/python -c 'import arviz_base, platform; print("Python", platform.python_version(), "with arviz-base", arviz_base.__version__)')"; \
-	OMP_NUM_THREADS=1 $(ARVIZ1_VENV)/bin/python -m pytest tests/evaluation $(ARGS)
+	OMP_NUM_THREADS=1 $(ARVIZ1_VENV)/bin/python -m pytest tests/targets tests/evaluation $(ARGS)
+
+# Each candidate is run: a version manager's shim is on PATH even where its interpreter is not enabled.
+define FIND_PYTHON_ARVIZ1
+for candidate in $(ARVIZ1_PYTHON) python3.12 python3.13 python3.14 python3 \
+	$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python 2>/dev/null) \
+	$$(uv python find --no-python-downloads '>=3.12' 2>/dev/null); do \
+	if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then echo "$$candidate"; break; fi; \
+done
+endef
 
 .PHONY: clean
 clean: ## Remove caches and builds; environments and runs stay
@@ -72,7 +86,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing bmtl with its development tools into $(VENV) (about a minute the first time) ..."
-	@$(BIN)/python $(PIP_INSTALL) -e '.[dev,distributed,gp,rl]'
+	@$(BIN)/python $(PIP_INSTALL) -e '.[dev,distributed,frames,gp,graph,rl]'
 	@touch $(VENV)/.installed $@
 
 $(ARVIZ1_VENV)/.installed: constraints.txt Makefile | $(ARVIZ1_VENV)/bin/python

@@ -32,7 +32,8 @@ def measure(rows: int, draws: int, targets: int, batch: int | None) -> dict[str,
     import bmtl
     from bmtl.datasets import MultiTaskData
     from bmtl.evaluation.results import write
-    from bmtl.models import Homoscedastic, mlp
+    from bmtl.models import BayesianHeads, TaskModel, mlp
+    from bmtl.models.likelihoods import Gaussian
 
     torch.set_num_threads(1)
     names = [f"t{k}" for k in range(targets)]
@@ -45,9 +46,8 @@ def measure(rows: int, draws: int, targets: int, batch: int | None) -> dict[str,
             {name: 3 + 2 * random.normal(size=count + 20) for name in names},
             {"train": range(10), "val": range(10, 20), "test": range(20, count + 20)},
         )
-        model = Homoscedastic(
-            mlp(4, (8,)), 8, dict.fromkeys(names, "regression"), count, noise="latent", head="bayesian"
-        )
+        likelihoods = {name: Gaussian("latent") for name in names}
+        model = TaskModel(mlp(4, (8,)), 8, likelihoods, count, head=BayesianHeads)
         x, y = data.tensors("test")
         levels = [peak()]
         drawn = bmtl.draw(model, model.guide(), x, y, num_draws=times, batch_size=batch)

@@ -19,7 +19,8 @@ import torch
 import bmtl
 from bmtl.datasets import Batches
 from bmtl.inference import Bank
-from bmtl.models import EvidentialRegression, mlp
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Evidential
 
 ROWS, FEATURES, WIDTH, BATCH = 691, 8, 50, 32
 TURNS = 2  # in which the ones and the others are timed
@@ -95,10 +96,10 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def program(seed: int, regulariser: float) -> EvidentialRegression:
+def program(seed: int, regulariser: float) -> TaskModel:
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(FEATURES, (WIDTH,), generator=generator)
-    return EvidentialRegression(trunk, WIDTH, ("y",), ROWS, regulariser=regulariser, generator=generator)
+    return TaskModel(trunk, WIDTH, {"y": Evidential(regulariser=regulariser)}, ROWS, generator=generator)
 
 
 if __name__ == "__main__":

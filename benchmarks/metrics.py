@@ -20,8 +20,10 @@ import numpy as np
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from bmtl.evaluation import metrics
-from bmtl.evaluation.mixture import StudentTMixture
+from bmtl.targets.laws import StudentTMixture
+from bmtl.targets.metrics import intervals
+from bmtl.targets.metrics.concordance import concordance_index
+from bmtl.targets.metrics.pit import LEVELS, ece_from_pit
 
 Score = Callable[[], float]
 DRAWS = 20
@@ -44,14 +46,14 @@ def calibration(random: np.random.Generator, rows: int) -> dict[str, Score]:
 
     def by_intervals() -> float:
         errors = []
-        for level in metrics.LEVELS[:-1]:
+        for level in LEVELS[:-1]:
             half = stats.norm.ppf((1 + level) / 2) * scale
             errors.append(abs(np.mean((y >= loc - half) & (y <= loc + half)) - level))
         return float(np.mean([*errors, 0.0]))
 
     found: dict[str, Score] = {
-        "bmtl ece_from_pit": lambda: metrics.ece_from_pit(pit),
-        "bmtl with the cdf": lambda: metrics.ece_from_pit(StudentTMixture(loc, scale).cdf(y)),
+        "bmtl ece_from_pit": lambda: ece_from_pit(pit),
+        "bmtl with the cdf": lambda: ece_from_pit(StudentTMixture(loc, scale).cdf(y)),
         "scipy, an interval a level": by_intervals,
     }
     if toolbox := library("uncertainty_toolbox.metrics_calibration"):
@@ -65,7 +67,7 @@ def concordance(random: np.random.Generator, rows: int, *, ties: bool) -> dict[s
     predicted = y + random.normal(size=rows)
     if ties:
         y, predicted = y.round(1), predicted.round(1)
-    found: dict[str, Score] = {"bmtl concordance_index": lambda: metrics.concordance_index(y, predicted)}
+    found: dict[str, Score] = {"bmtl concordance_index": lambda: concordance_index(y, predicted)}
     if not ties:  # with ties its statistic is another one
         found["scipy kendalltau, as (1 + tau) / 2"] = lambda: (1 + stats.kendalltau(y, predicted).statistic) / 2
     if torchmetrics := library("torchmetrics.functional.regression"):
@@ -82,7 +84,7 @@ def ranking(random: np.random.Generator, rows: int) -> dict[str, Score]:
     """Of two classes the concordance index is the area under the ROC curve."""
     y = random.integers(2, size=rows).astype(float)
     predicted = (y + random.normal(size=rows)).round(2)
-    found: dict[str, Score] = {"bmtl concordance_index": lambda: metrics.concordance_index(y, predicted)}
+    found: dict[str, Score] = {"bmtl concordance_index": lambda: concordance_index(y, predicted)}
     if sklearn := library("sklearn.metrics"):
         found["scikit-learn roc_auc_score"] = lambda: float(sklearn.roc_auc_score(y, predicted))
     if torchmetrics := library("torchmetrics.functional.classification"):
@@ -112,7 +114,7 @@ def crps(random: np.random.Generator, rows: int, *, normal: bool) -> dict[str, S
 
 def crps_of_draws(random: np.random.Generator, rows: int) -> dict[str, Score]:
     y, draws = random.normal(size=rows), random.normal(size=(DRAWS, rows))
-    found: dict[str, Score] = {"bmtl crps_of_draws": lambda: metrics.crps_of_draws(y, draws, fair=False)}
+    found: dict[str, Score] = {"bmtl crps_of_draws": lambda: intervals.crps_of_draws(y, draws, fair=False)}
     across = np.ascontiguousarray(draws.T)
     if rules := library("scoringrules"):
         found["scoringrules crps_ensemble"] = lambda: float(rules.crps_ensemble(y, across, estimator="qd").mean())

@@ -31,6 +31,8 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
     import torch
 
     import bmtl
+    from bmtl.inputs import PerTask
+    from bmtl.models.likelihoods import Categorical
     from bmtl.models.vmtl import vmtl_preset
 
     torch.set_num_threads(1)
@@ -38,12 +40,12 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
     def train(tasks: int, inputs: int, classes: int, latent: int, rows: int, batch: int, steps: int) -> float:
         generator = torch.Generator().manual_seed(0)
         names = [f"t{t}" for t in range(tasks)]
-        x = {name: torch.randn(rows, inputs, generator=generator) for name in names}
+        x = PerTask({name: torch.randn(rows, inputs, generator=generator) for name in names})
         y = {name: torch.arange(rows) % classes for name in names}
         model = vmtl_preset(
             "VMTL",
             inputs,
-            dict.fromkeys(names, classes),
+            {name: Categorical(classes, "fixed") for name in names},
             rows,
             encoder="linear",
             latent=latent,
@@ -58,9 +60,8 @@ def measure(inputs: int, steps: int, sampling: str) -> dict[str, float]:
         loss = 0.0
         for _ in range(steps):
             picked = {name: torch.randint(rows, (batch // tasks,), generator=generator) for name in names}
-            record = svi.step(
-                {name: x[name][picked[name]] for name in names}, {name: y[name][picked[name]] for name in names}
-            )
+            own = PerTask({name: x[name][picked[name]] for name in names})
+            record = svi.step(own, {name: y[name][picked[name]] for name in names})
             loss = float(record.losses.mean())
         return loss
 

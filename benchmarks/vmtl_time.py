@@ -21,7 +21,9 @@ import numpy as np
 import torch
 
 import bmtl
-from bmtl.inference.attack import log_probabilities
+from bmtl.inference.log_probabilities import log_probabilities
+from bmtl.inputs import PerTask
+from bmtl.models.likelihoods import Categorical
 from bmtl.models.vmtl import VMTL, vmtl_preset
 
 TASKS, SAMPLES = 4, (1, 10, 50, 100)
@@ -48,15 +50,15 @@ def measure(
     """Seconds of a training iteration and of predictions, by contestant."""
     generator = torch.Generator().manual_seed(0)
     names = [f"t{t}" for t in range(TASKS)]
-    x = {name: torch.randn(rows, inputs, generator=generator) for name in names}
+    x = PerTask({name: torch.randn(rows, inputs, generator=generator) for name in names})
     y = {name: torch.arange(rows) % classes for name in names}
-    test = {name: torch.randn(250, inputs, generator=generator) for name in names}
+    test = PerTask({name: torch.randn(250, inputs, generator=generator) for name in names})
 
     def model(preset: str, **switches: Any) -> VMTL:
         return vmtl_preset(
             preset,
             inputs,
-            dict.fromkeys(names, classes),
+            {name: Categorical(classes, "fixed") for name in names},
             rows,
             encoder=encoder,
             latent=latent,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-_HOMES = {
+_MODULE_OF = {
     "task": "bmtl.tasks",
     "task_plate": "bmtl.tasks",
     "shared": "bmtl.tasks",
@@ -40,7 +40,7 @@ _HOMES = {
     "results_tree": "bmtl.experiments",
     "BalancedTraining": "bmtl.inference",
 }
-_ROOMS = ("models", "inference", "evaluation", "datasets", "experiments")
+_MODULES = ("inputs", "targets", "distributions", "models", "inference", "evaluation", "datasets", "experiments")
 
 __all__ = [
     "BalancedSVI",
@@ -60,9 +60,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
-    elif name in _ROOMS:
+    if name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    elif name in _MODULES:
         value = import_module(f"bmtl.{name}")
     else:
         raise AttributeError(f"module 'bmtl' has no attribute {name!r}")
@@ -71,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_ROOMS})
+    return sorted({*globals(), *_MODULE_OF, *_MODULES})

@@ -1,19 +1,26 @@
 """What a batch of inputs can be: anything whose rows can be counted, indexed, split and moved to a device.
 
-Four functions dispatch on the type of the inputs, and nothing else in bmtl asks for it:
+These functions dispatch on the type of the inputs, and nothing else in bmtl asks for it:
 
     count(x)             number of rows
     take(x, rows)        the rows of these indices
-    split(x, parts)      consecutive parts, in order
     to(x, device, dtype) the same on a device; only floating-point tensors change dtype
+    split(x, parts)      consecutive parts, in order; `chunks` by size, `few` the first row
+    parts(x)             the tensors that x is made of, rows first, by name; `with_parts` puts others in their places
 
 They know a tensor (rows first), a structure of inputs with equally many rows (a dict of named inputs, a tuple, a
-NamedTuple, nested), and `PerTask`, in which each task has inputs of its own. A new kind of input registers itself:
+NamedTuple, nested), `PerTask`, in which each task has inputs of its own, and PyTorch Geometric's ``Batch``, whose rows are
+its graphs. A new kind registers `count`, `take` and `to`:
 
     @inputs.count.register
     def _(x: MyGraphs) -> int: ...
+
+A kind that is made of tensors with rows first (padded graphs and their mask) registers `parts` and `with_parts` instead,
+and the others follow. Those two are also what a `Bank` and an attack on inputs ask for.
 """
 
+import copy
+import sys
 from collections.abc import Iterator, Mapping
 from functools import singledispatch
 from typing import Any
@@ -59,6 +66,62 @@ class PerTask(Mapping[str, Any]):
         return {task: count(x) for task, x in self._by_task.items()}
 
 
+# ---- parts -------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def parts(x: Any) -> dict[str, Tensor]:
+    """The tensors that inputs are made of, rows first, by name: "" for a tensor alone, "drug.atoms" in nested structures.
+
+    Raises:
+        TypeError: If the type is not known, or its rows are not those of its tensors.
+        ValueError: If two tensors of a structure have one name.
+    """
+    raise TypeError(_unknown(x, "parts and with_parts"))
+
+
+@parts.register
+def _(x: Tensor) -> dict[str, Tensor]:
+    return {"": x}
+
+
+@parts.register(Mapping)
+@parts.register(tuple)
+def _(x: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Tensor]:
+    named = [(_joined(name, inner), part) for name, child in _children(x) for inner, part in parts(child).items()]
+    found = dict(named)
+    if len(found) < len(named):
+        raise ValueError(
+            f"The parts of a structure of inputs need names that differ; got {[name for name, _ in named]}."
+        )
+    return found
+
+
+@singledispatch
+def with_parts(x: Any, parts: Mapping[str, Tensor]) -> Any:
+    """Inputs of the same type as `x`, made of other tensors.
+
+    Args:
+        x: Inputs.
+        parts: As `parts` gives them; any number of rows.
+
+    Raises:
+        TypeError: As `parts`.
+    """
+    raise TypeError(_unknown(x, "parts and with_parts"))
+
+
+@with_parts.register
+def _(x: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+    return parts[""]
+
+
+@with_parts.register(Mapping)
+@with_parts.register(tuple)
+def _(x: Any, parts: Mapping[str, Tensor]) -> Any:
+    return _rebuilt(x, [with_parts(child, _below(name, child, parts)) for name, child in _children(x)])
+
+
 # ---- count -------------------------------------------------------------------------------------------------------
 
 
@@ -70,7 +133,9 @@ def count(x: Any) -> int:
         TypeError: If the type is not known.
         ValueError: If the parts of a structure differ in their number of rows.
     """
-    raise TypeError(_unknown(x))
+    if _is_late(x):
+        return count(x)
+    return _common_count({name: count(part) for name, part in _parts(x).items()})
 
 
 @count.register
@@ -86,24 +151,19 @@ def _(x: PerTask) -> int:
 
 
 @count.register(Mapping)
-def _(x: Mapping[str, Any]) -> int:
-    return _common_count({str(name): count(part) for name, part in x.items()})
+@count.register(tuple)
+def _(x: Mapping[str, Any] | tuple[Any, ...]) -> int:
+    return _common_count({name: count(child) for name, child in _children(x)})
 
 
-@count.register
-def _(x: tuple) -> int:
-    return _common_count({str(i): count(part) for i, part in enumerate(x)})
+def countable(x: Any) -> bool:
+    """Whether `count` knows the type."""
+    return any(of.dispatch(type(x)) is not of.dispatch(object) for of in (count, parts)) or _is_late(x)
 
 
-def _common_count(counts: dict[str, int]) -> int:
-    if not counts:
-        raise ValueError("A structure of inputs has one part at least, and an empty one was given.")
-    if len(set(counts.values())) > 1:
-        raise ValueError(
-            f"The parts of a structure of inputs describe the same rows, and theirs differ in number: {counts}. Where each "
-            "task has inputs of its own, give bmtl.inputs.PerTask({task: inputs})."
-        )
-    return next(iter(counts.values()))
+def is_structure(x: Any) -> bool:
+    """Whether inputs are a dict or tuple of others, and no kind of its own (`PerTask`, a class that registered itself)."""
+    return isinstance(x, Mapping | tuple) and count.dispatch(type(x)) is count.dispatch(tuple)
 
 
 # ---- take --------------------------------------------------------------------------------------------------------
@@ -122,7 +182,9 @@ def take(x: Any, rows: Rows) -> Any:
     Raises:
         TypeError: If the type is not known.
     """
-    raise TypeError(_unknown(x))
+    if _is_late(x):
+        return take(x, rows)
+    return with_parts(x, {name: take(part, rows) for name, part in _parts(x).items()})
 
 
 @take.register
@@ -130,19 +192,10 @@ def _(x: Tensor, rows: Rows) -> Tensor:
     return x[rows if isinstance(rows, slice) else rows.to(x.device)]
 
 
-@take.register
-def _(x: PerTask, rows: Rows) -> PerTask:
-    return PerTask({task: take(part, rows) for task, part in x.items()})
-
-
 @take.register(Mapping)
-def _(x: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
-    return {name: take(part, rows) for name, part in x.items()}
-
-
-@take.register
-def _(x: tuple, rows: Rows) -> Any:
-    return _rebuilt(x, [take(part, rows) for part in x])
+@take.register(tuple)
+def _(x: Any, rows: Rows) -> Any:
+    return _rebuilt(x, [take(child, rows) for _, child in _children(x)])
 
 
 # ---- to ----------------------------------------------------------------------------------------------------------
@@ -155,7 +208,9 @@ def to(x: Any, device: torch.device | str | None = None, dtype: torch.dtype | No
     Raises:
         TypeError: If the type is not known.
     """
-    raise TypeError(_unknown(x))
+    if _is_late(x):
+        return to(x, device, dtype)
+    return with_parts(x, {name: to(part, device, dtype) for name, part in _parts(x).items()})
 
 
 @to.register
@@ -163,19 +218,10 @@ def _(x: Tensor, device: torch.device | str | None = None, dtype: torch.dtype | 
     return x.to(device=device, dtype=dtype if x.is_floating_point() else None)
 
 
-@to.register
-def _(x: PerTask, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PerTask:
-    return PerTask({task: to(part, device, dtype) for task, part in x.items()})
-
-
 @to.register(Mapping)
-def _(x: Mapping[str, Any], device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
-    return {name: to(part, device, dtype) for name, part in x.items()}
-
-
-@to.register
-def _(x: tuple, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
-    return _rebuilt(x, [to(part, device, dtype) for part in x])
+@to.register(tuple)
+def _(x: Any, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
+    return _rebuilt(x, [to(child, device, dtype) for _, child in _children(x)])
 
 
 # ---- split -------------------------------------------------------------------------------------------------------
@@ -209,25 +255,101 @@ def _(x: PerTask, parts: int) -> list[PerTask]:
     return [PerTask({task: own[i] for task, own in by_task.items()}) for i in range(parts)]
 
 
-def tensors(x: Any) -> Iterator[Tensor]:
-    """The tensors that a tensor or a structure of inputs is made of, in order; of other kinds, none."""
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, Mapping):
-        for part in x.values():
-            yield from tensors(part)
-    elif isinstance(x, tuple):
-        for part in x:
-            yield from tensors(part)
+def chunks(x: Any, size: int | None = None) -> list[Any]:
+    """Consecutive parts of at most `size` rows; all rows in one by default.
+
+    Of `PerTask`, at most `size` rows of the task with the most. The others are split into as many parts, and so that each
+    task has a row in each, parts are larger where a task has too few.
+
+    Raises:
+        ValueError: If there is no row, or a task without one.
+    """
+    counts = list(x.counts().values()) if isinstance(x, PerTask) else [count(x)]
+    if not min(counts):
+        raise ValueError(f"The inputs have no row: {x.counts() if isinstance(x, PerTask) else counts[0]}.")
+    return split(x, min(-(-max(counts) // (size or max(counts))), *counts))
 
 
-def _rebuilt(like: tuple[Any, ...], parts: list[Any]) -> Any:
-    """A tuple or NamedTuple of the same type."""
-    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+@singledispatch
+def few(x: Any) -> Any:
+    """The first row, or two copies of it where it is the only one: another number of rows than `x` has."""
+    return take(x, slice(0, 1) if count(x) > 1 else torch.zeros(2, dtype=torch.int64))
 
 
-def _unknown(x: Any) -> str:
+@few.register
+def _(x: PerTask) -> PerTask:
+    return PerTask({task: few(own) for task, own in x.items()})
+
+
+# ---- structures --------------------------------------------------------------------------------------------------
+
+
+def _children(x: Mapping[str, Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """What a structure directly consists of, by name: keys, fields of a NamedTuple, or positions."""
+    if isinstance(x, Mapping):
+        return [(str(name), child) for name, child in x.items()]
+    return list(zip(getattr(x, "_fields", map(str, range(len(x)))), x, strict=True))
+
+
+def _rebuilt(like: Mapping[str, Any] | tuple[Any, ...], children: list[Any]) -> Any:
+    """A structure of the same kind: `PerTask`, a dict for any other mapping, a tuple or NamedTuple of the same type."""
+    if isinstance(like, Mapping):
+        named = dict(zip(like, children, strict=True))
+        return PerTask(named) if isinstance(like, PerTask) else named
+    return type(like)(*children) if hasattr(like, "_fields") else type(like)(children)
+
+
+def _joined(name: str, inner: str) -> str:
+    return f"{name}.{inner}" if inner else name
+
+
+def _below(name: str, child: Any, parts_: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a structure's child, by their names in the child."""
+    return {inner: parts_[_joined(name, inner)] for inner in parts(child)}
+
+
+def _common_count(counts: dict[str, int]) -> int:
+    if not counts:
+        raise ValueError("A structure of inputs has one part at least, and an empty one was given.")
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"The parts of a structure of inputs describe the same rows, and theirs differ in number: {counts}. Where each "
+            "task has inputs of its own, give bmtl.inputs.PerTask({task: inputs})."
+        )
+    return next(iter(counts.values()))
+
+
+def _parts(x: Any) -> dict[str, Tensor]:
+    """The parts of a kind that has registered nothing but them."""
+    if parts.dispatch(type(x)) is parts.dispatch(object):
+        raise TypeError(_unknown(x, "count, take and to"))
+    return parts(x)
+
+
+def _unknown(x: Any, functions: str) -> str:
     return (
         f"Inputs are tensors, a structure of them (a dict, a tuple), bmtl.inputs.PerTask, or a type that is registered with "
-        f"bmtl.inputs.count, take and to; {type(x).__name__} was given."
+        f"bmtl.inputs.{functions}; {type(x).__name__} was given."
     )
+
+
+# ---- PyTorch Geometric -------------------------------------------------------------------------------------------
+
+
+def _is_late(x: Any) -> bool:
+    """Whether `x` is a ``Batch`` of graphs that was not registered yet; it is afterwards.
+
+    The package is not imported here: a ``Batch`` can only come from where it has been.
+    """
+    module = sys.modules.get("torch_geometric.data")
+    if module is None or not isinstance(x, module.Batch) or count.dispatch(type(x)) is not count.dispatch(object):
+        return False
+    batch: Any = module.Batch
+
+    def moved(x: Any, device: Any = None, dtype: Any = None) -> Any:
+        return copy.copy(x).apply(lambda tensor: to(tensor, device, dtype))  # which sets the copy's own attributes
+
+    count.register(batch, lambda x: int(x.num_graphs))
+    take.register(batch, lambda x, rows: batch.from_data_list(x.index_select(rows)))
+    to.register(batch, moved)
+    return True

@@ -32,7 +32,8 @@ from bmtl.datasets import load
 from bmtl.datasets.qm9_12k import FILE, SPLIT, SPLIT_SEED
 from bmtl.datasets.qm9_mini import UNITS
 from bmtl.evaluation import comparison, results
-from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_errors
+from bmtl.evaluation.markdown_tables import markdown_table
+from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_scores
 
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
 RATES = (1e-3, 5e-4, 1e-4)
@@ -73,7 +74,7 @@ PAPER = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help=f"folder that holds {FILE}")
+    parser.add_argument("--root", help=f"folder that holds {FILE}; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/igb_qm9"))
     parser.add_argument("--quick", action="store_true", help="shows that everything runs, not how well")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
@@ -149,7 +150,7 @@ class Grid:
 def choose(methods, rates, trained):
     """Each method's learning rate by its delta_m on validation, in percent, which is given too."""
     errors = {
-        (m.name, rate): np.array(list(validation_errors(trained.read(Cell(m, 0), rate)).values()))  # (K,)
+        (m.name, rate): np.array(list(validation_scores(trained.read(Cell(m, 0), rate)).values()))  # (K,)
         for m in methods
         for rate in rates
     }
@@ -226,25 +227,16 @@ def report(frame, seeds, budget, data):
             "delta_m: mean relative change of MAE against STL, on test; lower is better. T: training time over EW's. "
             "Paper: Dai et al. 2023, Table 2 (110,000 molecules, graph network).",
             "",
-            *markdown(header, overall),
+            markdown_table(header, *overall),
             "",
             f"Rank correlation of delta_m with the paper's over {len(both)} methods (Spearman): {agreement:+.2f}.",
             "",
             "Mean absolute error on test. u0, u298, h298 and g298 are all but one task.",
             "",
-            *markdown(["method", *(f"{task} [{unit}]" for task, unit in UNITS.items())], errors),
+            markdown_table(["method", *(f"{task} [{unit}]" for task, unit in UNITS.items())], *errors),
             "",
         ]
     )
-
-
-def markdown(header, rows):
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]  # numbers to the right
-    return [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in [header, rules, *rows]
-    ]
 
 
 def with_spread(mean, deviation):

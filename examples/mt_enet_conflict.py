@@ -42,13 +42,16 @@ from torch import nn
 
 import bmtl
 from bmtl.datasets import Batches, load
+from bmtl.distributions import NormalInverseGamma, lipschitz_mse
 from bmtl.evaluation import conflicts, results
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import cosine_curves
 from bmtl.evaluation.style import save
 from bmtl.experiments import results_tree
 from bmtl.inference import ConflictProbe
-from bmtl.models import EvidentialRegression, mlp
-from bmtl.models.distributions import NormalInverseGamma, lipschitz_mse
+from bmtl.inference.record import history_arrays
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Evidential
 
 METHODS = {
     "enet": {"objective": "nll"},
@@ -97,7 +100,7 @@ def parts(p):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds uci/<set>.npz")
+    parser.add_argument("--root", help="folder that holds uci/<set>.npz; by default what BMTL_DATA says")
     parser.add_argument("--set", default="concrete", help="name of the UCI set")
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_conflict"))
     parser.add_argument("--seeds", type=int)
@@ -137,20 +140,23 @@ def trained(data, method, seed, epochs):
     x, y = data.tensors("train")
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(x.shape[1], (WIDTH,), generator=generator)
-    options = {"regulariser": 0.0, **METHODS[method]}
-    program = EvidentialRegression(trunk, WIDTH, (target,), len(x), generator=generator, **options)
+    evidential = Evidential(regulariser=0.0, **METHODS[method])
+    program = TaskModel(trunk, WIDTH, {target: evidential}, len(x), generator=generator)
     svi = bmtl.BalancedSVI(
         Watched(program, target), program.guide(), functools.partial(torch.optim.Adam, lr=RATE), "ew"
     )
     losses = [*([] if method == "enet" else ["mse"]), *SHADOWS]
     pairs = [*(("nll", loss) for loss in losses), *((loss, part) for loss in SPLIT for part in PARTS)]
-    named = [(f"{target}/{one}", f"{target}/{other}") for one, other in pairs]
+    likelihood = program.tasks[0]  # the target's own name where it is the only objective
+    named = [tuple(likelihood if loss == "nll" else f"{target}/{loss}" for loss in pair) for pair in pairs]
     probe = ConflictProbe(named, every=EVERY, shadow=[f"{target}/{name}" for name in (*SHADOWS, *PARTS)])
     batches = Batches(x, y, BATCH, seed=seed)
     bmtl.fit(svi, batches, max_epochs=epochs, seed=seed, progress=False, callbacks=[probe])
     drawn = bmtl.draw(program, program.guide(), *data.tensors("test"), seed=seed)
-    about = {"regulariser": 0.0, "every": EVERY, **METHODS[method]}
-    return results_tree(data, drawn, svi.history, method=method, balancer="ew", seed=seed, configuration=about)
+    about = {"method": method, "balancer": "ew", "seed": seed}
+    about["configuration"] = {"regulariser": 0.0, "every": EVERY, **METHODS[method]}
+    tasks = [f"{target}/nll" if name == likelihood else name for name in svi.names]  # alike in all runs
+    return results_tree(data, drawn, history_arrays(svi.history), tasks=tasks, attributes=about)
 
 
 def measured(tree, method, seed):
@@ -177,11 +183,11 @@ def report(frame, name, epochs):
         f"{name}, {epochs} epochs, {steps} steps measured. Mean cosine{spread} between the gradients of the",
         "likelihood and of each loss; in brackets the share of steps at which it was negative.",
         "",
-        *table(frame, [(loss, "likelihood") for loss in ("trained", *SHADOWS)], lambda loss, _: loss),
+        table(frame, [(loss, "likelihood") for loss in ("trained", *SHADOWS)], lambda loss, _: loss),
         "",
         "The same between each loss and a part of the likelihood's gradient.",
         "",
-        *table(frame, [(loss, part) for loss in SPLIT for part in PARTS], lambda loss, part: f"{loss}, {part}"),
+        table(frame, [(loss, part) for loss in SPLIT for part in PARTS], lambda loss, part: f"{loss}, {part}"),
     ]
     return "\n".join([*lines, ""])
 
@@ -191,7 +197,7 @@ def table(frame, pairs, title):
         [method, *(entry(of[(of["loss"] == loss) & (of["with"] == other)]) for loss, other in pairs)]
         for method, of in frame.groupby("method", sort=False)
     ]
-    return markdown(["trained as", *(title(*pair) for pair in pairs)], rows)
+    return markdown_table(["trained as", *(title(*pair) for pair in pairs)], *rows)
 
 
 def entry(of):
@@ -200,14 +206,6 @@ def entry(of):
     cosine = of["mean_cosine"]
     spread = f" ± {cosine.std():.2f}" if len(of) > 1 else ""
     return f"{round(cosine.mean(), 2) + 0.0:.2f}{spread} ({100 * of['conflict_share'].mean():.1f} %)"
-
-
-def markdown(header, rows):
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ import pandas as pd
 import torch
 from scipy.spatial import KDTree
 
+from bmtl.datasets.files import Archive, find
 from bmtl.datasets.many_tasks import assemble
 from bmtl.evaluation import metrics, ood
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import ood_densities
 from bmtl.evaluation.style import save
 from bmtl.experiments import METHODS, Budget, run
@@ -43,7 +45,7 @@ QUICK_ROWS = 300
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help=f"folder that holds {FILE}")
+    parser.add_argument("--root", help=f"folder that holds {FILE}; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_ood"))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
@@ -66,7 +68,7 @@ def main():
         outside = sample(white, len(data.rows["test"]), seed)
         scores += nearest(data, outside, seed)
         for name in NAMES:
-            tree = run(data, METHODS[name], seed, budget, options.out / name / f"seed-{seed}", outside=outside)
+            tree = run(data, METHODS[name], seed, budget, options.out / name / f"seed-{seed}", new=outside)
             first.setdefault(name, tree)
             scores += judged(tree, name, seed)
             print(f"{name}, seed {seed}: AUROC of the epistemic uncertainty {scores[-3]['auroc']:.3f}", flush=True)
@@ -85,13 +87,9 @@ def main():
 
 def wines(root):
     """Red wine ``(N, 11)`` with its quality ``(N,)``, and white wine ``(M, 11)``; no row twice."""
-    path = root / FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no {path}: red and white wine of the UCI repository, X, y and domain (0 red)."
-        )
-    with np.load(path, allow_pickle=False) as file:
-        x, y, domain = file["X"], file["y"].astype(float), file["domain"]
+    source = "Red and white wine of the UCI repository, with the arrays X, y and domain (0 red)."
+    file = Archive(find("wine", [FILE], root, source))
+    x, y, domain = file.array("X"), file.array("y").astype(float), file.array("domain")
     _, kept = np.unique(x, axis=0, return_index=True)  # of red and white rows alike the first, a red one
     kept = np.sort(kept)
     red, white = kept[domain[kept] == 0], kept[domain[kept] == 1]
@@ -112,9 +110,8 @@ def judged(tree, name, seed):
 
 def nearest(data, outside, seed):
     """The same of the distance to the nearest training row."""
-    train, inside = (data.x_scaler.transform(data.x[data.rows[part]]) for part in ("train", "test"))
-    tree = KDTree(train)
-    distances = (tree.query(inside)[0], tree.query(data.x_scaler.transform(outside))[0])
+    tree = KDTree(data.features("train"))
+    distances = [tree.query(x)[0] for x in (data.features("test"), data.inputs.scaler.transform(outside))]
     return [separation(NEAREST, seed, "distance", *distances)]
 
 
@@ -148,7 +145,7 @@ def report(frame, rows):
         "bootstrap interval over the rows (its ends' means over seeds). Chance: AUROC and AUPR 0.5, FPR95 0.95 (1 if all",
         "scores are equal). halves: AUROC of one half of the red test rows against the other. RMSE, NLL: red test rows.",
     ]
-    return "\n".join([*caption, "", *markdown(header, body), ""])
+    return "\n".join([*caption, "", markdown_table(header, *body, left=2), ""])
 
 
 def entry(of, metric, interval=False):
@@ -157,15 +154,6 @@ def entry(of, metric, interval=False):
         return ""
     text = f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
     return text + (f" [{of[f'{metric}_low'].mean():.2f}, {of[f'{metric}_high'].mean():.2f}]" if interval else "")
-
-
-def markdown(header, rows):
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rules = ["-" * width for width in widths]
-    return [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in [header, rules, *rows]
-    ]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ the same options after an interruption. Writes <set>.nc (scores of every split),
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +34,13 @@ import torch
 import xarray as xr
 
 from bmtl.datasets import load
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.statistics import mean_and_error, paired_differences
-from bmtl.evaluation.storage import ENGINE, atomic
+from bmtl.evaluation.storage import SCHEMA, atomic
 from bmtl.evaluation.text_tables import entry
 from bmtl.inference import Bank
-from bmtl.models import EvidentialRegression, GaussianRegression, Homoscedastic, dropout_mlp, mlp
+from bmtl.models import MCDropout, TaskModel, mlp
+from bmtl.models.likelihoods import Evidential, Gaussian, Heteroscedastic
 
 EVIDENTIAL = {
     "ENet": {"objective": "nll"},
@@ -100,7 +101,7 @@ PAPER = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=os.environ.get("BMTL_DATA"), help="holds uci/<set>.npz")
+    parser.add_argument("--root", help="folder that holds uci/<set>.npz; by default what BMTL_DATA says")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET", help=", ".join(SETS))
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_uci"))
     parser.add_argument("--splits", type=int, help="the first so many (default 20)")
@@ -120,7 +121,7 @@ def main():
         settings = {"splits": splits, "seeds": seeds, "members": min(MEMBERS, 2) if options.quick else MEMBERS}
         settings |= {"epochs": epochs, "learning rate": RATE, "regulariser": REGULARISER}
         rates = DROPOUT["small" if rows <= LARGE else "large"]
-        settings |= {"draws": DRAWS, "dropout rates": ", ".join(map(str, rates))}
+        settings |= {"draws": DRAWS, "dropout rates": ", ".join(map(str, rates)), "schema": SCHEMA}
         found.append(scores_of(name, data, settings, options.out / f"{name}.nc"))
     scores = xr.concat(found, "task")
     summary = summarise(scores)
@@ -144,9 +145,9 @@ def scores_of(name, data, settings, file):
     """Scores ``(reading, metric, method, split)`` of a set; methods that its file holds are read from there."""
     parts = {}
     if file.is_file():
-        done = xr.load_dataarray(file, engine=ENGINE)
+        done = xr.load_dataarray(file)
         if all(done.attrs.get(key) == value for key, value in settings.items()):
-            parts = {str(method): done.sel({"method": method}).values for method in done["method"].values}
+            parts = {str(method): done.sel(learner=method).values for method in done["learner"].values}
             print(f"{name}: read from {file}: {', '.join(parts)}", flush=True)
     for method in METHODS:
         if method in parts or method == "Ensemble":  # which comes with its members
@@ -161,19 +162,19 @@ def scores_of(name, data, settings, file):
         last = parts[method][0].mean(-1)
         print(f"{name}: {method} done, last RMSE {last[0]:.3f}, NLL {last[1]:.3f}", flush=True)
         keep(name, parts, settings, file)
-    return xr.load_dataarray(file, engine=ENGINE).sel({"method": list(METHODS)})
+    return xr.load_dataarray(file).sel(learner=list(METHODS))
 
 
 def keep(name, parts, settings, file):
     scores = xr.DataArray(
         np.stack(list(parts.values()), axis=2),
-        dims=("reading", "metric", "method", "split"),
-        coords={"reading": list(READINGS), "metric": list(METRICS), "method": list(parts), "task": name},
+        dims=("reading", "metric", "learner", "split"),
+        coords={"reading": list(READINGS), "metric": list(METRICS), "learner": list(parts), "task": name},
         attrs=settings,
         name="score",
     )
     with atomic(file) as temporary:
-        scores.to_netcdf(temporary, engine=ENGINE)
+        scores.to_netcdf(temporary)
 
 
 def train(name, data, method, settings):
@@ -237,16 +238,16 @@ def by_epoch(data, seeds, epochs, make, look, noise_seed=0):
 
 def units(data, name, of):
     """Mean or standard deviation of a target in the training rows, ``(halves, splits, 1)``."""
-    return np.array([[[getattr(split[half].y_scalers[name], of)] for split in data] for half in HALVES], dtype=float)
+    return np.array([[[getattr(split[half].targets[name].scaler, of)] for split in data] for half in HALVES])
 
 
 def program(method, name, x, seed):
     generator = torch.Generator().manual_seed(seed)
     trunk = mlp(x.shape[1], (WIDTH,), generator=generator)
-    if method == "Gaussian":
-        return GaussianRegression(trunk, WIDTH, (name,), len(x), generator=generator)
-    options = {"regulariser": REGULARISER, **EVIDENTIAL[method]}
-    return EvidentialRegression(trunk, WIDTH, (name,), len(x), generator=generator, **options)
+    likelihood = (
+        Heteroscedastic() if method == "Gaussian" else Evidential(regulariser=REGULARISER, **EVIDENTIAL[method])
+    )
+    return TaskModel(trunk, WIDTH, {name: likelihood}, len(x), generator=generator)
 
 
 def read(trace, name):
@@ -286,10 +287,10 @@ def dropout(name, data, settings):
 def thinned(name, x, seed, rate):
     """A program with dropout before every layer, trained on squared errors: its noise stays 1."""
     generator = torch.Generator().manual_seed(seed)
-    trunk = dropout_mlp(x.shape[1], (WIDTH,), rate=rate, generator=generator)
-    made = Homoscedastic(trunk, WIDTH, {name: "regression"}, len(x), generator=generator)
-    made.scaled_log_variance.requires_grad_(False)
-    return made
+    trunk = mlp(x.shape[1], (WIDTH,), mc_dropout=rate, generator=generator)
+    likelihood = Gaussian()
+    likelihood.unknowns.requires_grad_(False)
+    return TaskModel(trunk, WIDTH, {name: likelihood}, len(x), representation=MCDropout, generator=generator)
 
 
 def means(trace, name):
@@ -342,10 +343,12 @@ def summarise(scores):
             for k, metric in enumerate(METRICS):
                 paper = PAPER[name].get(method, ((np.nan, np.nan),) * 2)[k]
                 for reading in READINGS:
-                    where = {"method": method, "metric": metric, "reading": reading}
-                    of = found.sel({"task": name, **where})
+                    where = {"metric": metric, "reading": reading}
+                    of = found.sel(task=name, learner=method, **where)
                     ours = {"mean": of["mean"].item(), "error": of["error"].item()}
-                    rows.append({"set": name, **where, **ours, "paper": paper[0], "paper_error": paper[1]})
+                    rows.append(
+                        {"set": name, "method": method, **where, **ours, "paper": paper[0], "paper_error": paper[1]}
+                    )
     return pd.DataFrame(rows)
 
 
@@ -354,9 +357,9 @@ def differ(scores):
     parts = []
     for metric in METRICS:
         for reading in READINGS:
-            of = scores.sel(metric=metric, reading=reading, drop=True).transpose("method", "split", "task")
-            table = paired_differences(of, "ENet").to_dataframe(dim_order=["task", "method"])
-            table = table.reset_index().rename(columns={"task": "set"})
+            of = scores.sel(metric=metric, reading=reading, drop=True).transpose("learner", "split", "task")
+            table = paired_differences(of, "ENet").to_dataframe(dim_order=["task", "learner"])
+            table = table.reset_index().rename(columns={"task": "set", "learner": "method"})
             parts.append(table.assign(metric=metric, reading=reading))
     return pd.concat(parts)[[*("set", "method", "metric", "reading"), *_DIFFERENCE]]
 
@@ -366,45 +369,40 @@ _DIFFERENCE = ("difference", "error", "lower", "upper", "p_signed_rank", "p_sign
 
 def markdown(summary, differences, splits):
     """The tables of a page."""
-    columns = [f"{metric} {reading}" for metric in METRICS for reading in (*READINGS, "paper")]
-    lines = [
-        f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch chosen",
-        "on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
-        "",
-        *header("set", "method", *columns),
-    ]
-    for (name, method), rows in summary.groupby(["set", "method"], sort=False):
+    rows = []
+    for (name, method), found in summary.groupby(["set", "method"], sort=False):
         cells = []
-        for _, of in rows.groupby("metric", sort=False):
+        for _, of in found.groupby("metric", sort=False):
             cells += [entry(mean, error) for mean, error in zip(of["mean"], of["error"], strict=True)]
             paper, error = of[["paper", "paper_error"]].iloc[0]
             cells.append("–" if np.isnan(paper) else f"{paper:.2f} ± {error:.2f}".replace("-", "−"))
-        lines.append(line(name, method, *cells))
-    lines += [
-        "",
-        "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of Wilcoxon's",
-        "signed-rank test (not corrected for the number of tests), splits in which the method is better.",
-        "",
-        *header("set", "method", *(f"{metric} {what}" for metric in METRICS for what in ("difference", "p", "wins"))),
-    ]
+        rows.append([name, method, *cells])
+    differing = []
     last = differences[differences["reading"] == "last"]
-    for (name, method), rows in last.groupby(["set", "method"], sort=False):
+    for (name, method), found in last.groupby(["set", "method"], sort=False):
         cells = []
-        for row in rows.itertuples():
+        for row in found.itertuples():
             mean = entry(row.difference, row.error)
             low, high = (entry(end, row.error).split(" ± ")[0] for end in (row.lower, row.upper))
             p = f"{row.p_signed_rank:.3f}" if row.p_signed_rank >= 0.001 else "<0.001"
             cells += [f"{mean} [{low}, {high}]", p, f"{row.wins}/{row.splits}"]
-        lines.append(line(name, method, *cells))
-    return "\n".join([*lines, ""])
-
-
-def header(*names):
-    return line(*names), line(*["---"] * len(names))
-
-
-def line(*cells):
-    return "| " + " | ".join(cells) + " |"
+        differing.append([name, method, *cells])
+    readings = [f"{metric} {reading}" for metric in METRICS for reading in (*READINGS, "paper")]
+    tests = [f"{metric} {what}" for metric in METRICS for what in ("difference", "p", "wins")]
+    return "\n".join(
+        [
+            f"Mean over {splits} splits ± standard error, original units. last: after the last epoch; val: at the epoch",
+            "chosen on validation; best: at the epoch that is best on the test rows (which the paper's columns show).",
+            "",
+            markdown_table(["set", "method", *readings], *rows, left=2),
+            "",
+            "Differences to ENet, split by split, in the last epoch: mean ± standard error, [95 % interval], p of",
+            "Wilcoxon's signed-rank test (not corrected for the number of tests), splits in which the method is better.",
+            "",
+            markdown_table(["set", "method", *tests], *differing, left=2),
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

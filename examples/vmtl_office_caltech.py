@@ -7,8 +7,8 @@ Four tasks (domains), ten classes, 78 to 300 training images in all. Not as in t
 no figures (there: VGG16 features, with which 5 % of the images give 90 %); a linear encoder to 64 latents; 60 steps of
 Adam at 5e-3 on all training images (there: 15,000 at 1e-4 on balanced batches). So compare rows with each other.
 
-Beside the paper's rows stand Kendall's uncertainty weighting (of BMTL's tasks), Bakker & Heskes's, Long et al.'s and Qian et
-al.'s models on the same encoder, and logistic regressions.
+Further rows are Kendall's uncertainty weighting (of BMTL's tasks), Bakker & Heskes's, Long et al.'s and Qian et al.'s models
+on the same encoder, and logistic regressions.
 
 A fifth of the images that are not for training is for validation and never scored. On it, as the mean over three seeds and
 for every method and proportion alike, are chosen: the inputs' scale, then the weights of the divergences, then dropout, one
@@ -34,34 +34,40 @@ import pandas as pd
 import torch
 import xarray as xr
 from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
 
 import bmtl
 from bmtl.datasets import office_caltech10
 from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics.entropy import entropy_ratio_of_rows
-from bmtl.evaluation.metrics.probabilities import entropy_of_probabilities, predicted_class
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.relatedness import nearest
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import lines_of, method_legend, save, styled
-from bmtl.experiments.trees import add_relatedness, results_tree
-from bmtl.inference.attack import log_probabilities, robustness
-from bmtl.models.networks.mlp import linear
+from bmtl.experiments import results_tree
+from bmtl.inference.attack import robustness
+from bmtl.inference.log_probabilities import log_probabilities
+from bmtl.inputs import PerTask
+from bmtl.models import Bottleneck, TaskModel, likelihood_of
+from bmtl.models.heads import HEADS
+from bmtl.models.networks.layers import linear
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, vmtl_preset
+from bmtl.targets.metrics.entropy import entropy_ratio_of_rows, error_auroc_of_probabilities
+from bmtl.targets.metrics.probabilities import entropy_of_probabilities, predicted_class
 from bmtl.targets.scaler import Scaler
 
 METHODS = {
     **{name: {"preset": name} for name in ("STL", "VSTL", "BMTL", "VBMTL")},
     "Kendall": {"preset": "BMTL", "balancer": "uw(bound=-0.001)"},  # a loss may be 0
-    "Bakker-Heskes": {"model": "BakkerHeskes"},
-    "Long": {"model": "MultilinearRelationship"},
-    "Qian": {"model": "VariationalBottleneck"},
+    "Bakker-Heskes": {"head": "common-prior"},
+    "Long": {"head": "tensor-normal"},
+    "Qian": {"bottleneck": True},
     **{name: {"preset": name} for name in ("VMTL-mean", "VMTL-learned", "VMTL", "VMTL-AC")},
     "VMTL-Dirichlet": {"preset": "VMTL", "weights": "dirichlet"},
     "VMTL as written": {"preset": "VMTL", "combine": "mixture", "anchor": 0.0},
     "VMTL as released": {"preset": "VMTL", "as_released": True},
 }
-DRAWN = ("BMTL", "VBMTL", "Bakker-Heskes", "VMTL", "VMTL-AC")  # curves of more could not be told apart
+DRAWN = ("BMTL", "VBMTL", "Bakker-Heskes", "VMTL", "VMTL-AC")  # more curves would hide each other
 QUICK = ("BMTL", "VMTL", "VMTL-Dirichlet")
 SCALES = {"sqrt x5": ("sqrt", 5.0), "sqrt x10": ("sqrt", 10.0), "counts": ("counts", None)}
 KLS = {"0.1, 1e-4": (0.1, 1e-4), "0.3, 1e-3": (0.3, 1e-3)}  # of w, of z
@@ -104,7 +110,7 @@ class Setting:
 class Plan:
     """What all runs of one call have in common."""
 
-    root: Path
+    root: str | None
     out: Path
     seeds: int
     steps: int = STEPS
@@ -112,7 +118,7 @@ class Plan:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="folder of the data, e.g. ../shared/data")
+    parser.add_argument("--root", help="folder of the data, such as ../shared/data; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/vmtl_office_caltech"))
     parser.add_argument("--proportions", default="0.05,0.1,0.2")
     parser.add_argument("--methods", default=",".join(METHODS), help="names of rows; the default is all of them")
@@ -128,7 +134,7 @@ def main():
             parser.error(f"--methods takes {', '.join(METHODS)}, and {method!r} was given.")
     proportions = (0.05,) if options.quick else tuple(float(part) for part in options.proportions.split(","))
     seeds, steps = (1, 10) if options.quick else (options.seeds, STEPS)
-    plan = Plan(Path(options.root), options.out, seeds, steps)
+    plan = Plan(options.root, options.out, seeds, steps)
     try:
         load(plan.root, 0.05, "counts")
     except FileNotFoundError as missing:
@@ -168,8 +174,8 @@ def chosen(plan, proportion, method):
 def weighs_divergences(method):
     """Whether weights of divergences are to be chosen: points have none, learnt priors full ones."""
     switches = METHODS[method]
-    if "model" in switches:
-        return switches["model"] == "VariationalBottleneck"
+    if "preset" not in switches:
+        return "bottleneck" in switches
     return not switches.get("as_released", False) and PRESETS[switches["preset"]].get("prior") != "flat"
 
 
@@ -214,7 +220,8 @@ def load(root, proportion, scale):
     data = office_caltech10.read(root, proportion=proportion, scale=kind, clip=None if factor else 5.0)
     if factor is None:
         return data
-    return replace(data, x_scaler=Scaler(np.zeros(()), np.full((), 1 / factor)), scaling="none")
+    inputs = replace(data.inputs, scaler=Scaler(np.zeros(()), np.full((), 1 / factor)))
+    return replace(data, inputs=inputs, scaling="none")
 
 
 @dataclass
@@ -233,7 +240,7 @@ def program(preset, data, x, y, seed, dropout=0.0, **switches):
     return vmtl_preset(
         preset,
         x["dslr"].shape[1],
-        data.kinds,
+        classifications(data),
         {task: len(labels) for task, labels in y.items()},
         encoder="linear",
         latent=LATENT,
@@ -243,6 +250,10 @@ def program(preset, data, x, y, seed, dropout=0.0, **switches):
         generator=torch.Generator().manual_seed(seed),
         **switches,
     )
+
+
+def classifications(data):
+    return {name: likelihood_of(target.family, noise="fixed") for name, target in data.targets.items()}
 
 
 def built(method, setting, data, x, y, seed):
@@ -256,10 +267,13 @@ def built(method, setting, data, x, y, seed):
         return model, model.guide()
     generator = torch.Generator().manual_seed(seed)
     encoder = torch.nn.Sequential(torch.nn.Dropout(setting.dropout), linear(x["dslr"].shape[1], LATENT, generator))
-    options = {"beta": weights[1]} if weighs_divergences(method) else {}
-    kind = getattr(bmtl.models, switches["model"])
+    options = {}
+    if "head" in switches:
+        options["head"] = HEADS[switches["head"]]
+    if "bottleneck" in switches:
+        options["representation"] = functools.partial(Bottleneck, beta=weights[1])
     sizes = {task: len(labels) for task, labels in y.items()}
-    model = kind(encoder, LATENT, data.kinds, sizes, noise="fixed", generator=generator, **options)
+    model = TaskModel(encoder, LATENT, classifications(data), sizes, generator=generator, **options)
     return model, model.guide()
 
 
@@ -296,7 +310,7 @@ def accuracies(model, guide, data, parts, seed):
     log_p = log_probabilities(
         model,
         guide,
-        {task: torch.cat([x[task] for x, _ in tensors]) for task in data.tasks},
+        PerTask({task: torch.cat([x[task] for x, _ in tensors]) for task in data.tasks}),
         num_draws=1 if fixed else DRAWS,
         seed=seed,
         parallel=True,
@@ -323,13 +337,15 @@ def run(plan, proportion, method, setting, seed):
         data,
         drawn,
         fitted.history,
-        method=method,
-        seed=seed,
-        configuration=about(plan, method, setting),
-        attributes={"checks": fitted.checks, "seconds": fitted.seconds},
+        model=model,
+        attributes={
+            "method": method,
+            "seed": seed,
+            "configuration": about(plan, method, setting),
+            "checks": fitted.checks,
+            "seconds": fitted.seconds,
+        },
     )
-    if isinstance(model, VMTL) and model.priors is not None:
-        add_relatedness(tree, model, drawn)
     if seed == 0 and proportion == ATTACKED:
         curve = robustness(model, guide, x, y, data.tensors_by_task("train")[0], num_draws=DRAWS // 2)
         tree["robustness"] = xr.DataTree(
@@ -381,10 +397,10 @@ def relations(plan, proportion):
         for _ in range(plan.steps * (1 + 3 * len(models))):
             svi.step(x, y)
         models.append(model)
-    few = {task: part[:1] for task, part in x.items()}
-    drawn = bmtl.draw(models[1], models[1].guide(), few, num_draws=400, sites=["alpha_w", "alpha_z"])
-    tree = results.to_datatree(posterior=drawn.posterior, method="VMTL on VBMTL's posteriors", configuration=asked)
-    add_relatedness(tree, models[1], drawn)
+    x, _ = data.tensors_by_task("test")
+    drawn = bmtl.draw(model, model.guide(), x, num_draws=400, sites=["alpha_w", "alpha_z"])
+    named = {"method": "VMTL on VBMTL's posteriors", "configuration": asked}
+    tree = results_tree(data, drawn, model=model, attributes=named)
     results.write(tree, results.check_writable(file.parent) / file.name)
     return tree
 
@@ -440,7 +456,7 @@ def scores(proportion, method, tree):
     """One row for each task."""
     of = {
         "accuracy": metrics.accuracy(tree)["accuracy"],
-        "NLL": metrics.class_nll(tree)["class_nll"],
+        "NLL": metrics.nll(tree)["nll"],
         "Brier": metrics.brier(tree)["brier"],
         "ECE": metrics.class_calibration(tree)["class_ece"],
         "AUROC": metrics.error_auroc(tree)["error_auroc"],
@@ -495,11 +511,12 @@ def logistic(plan, proportion):
             for c in PENALTIES:
                 x, y = parts["train"]
                 if name.endswith("pooled"):
-                    weights = dict.fromkeys(x, regression(torch.cat(list(x.values())), torch.cat(list(y.values())), c))
+                    pooled = regression(c).fit(torch.cat(list(x.values())).double(), torch.cat(list(y.values())))
+                    fitted = dict.fromkeys(x, pooled)
                 else:
-                    weights = {task: regression(x[task], y[task], c) for task in x}
+                    fitted = {task: regression(c).fit(x[task].double(), y[task]) for task in x}
                 accuracy = {
-                    part: np.mean([(extended(x[t]) @ weights[t]).argmax(-1).eq(y[t]).double().mean() for t in weights])
+                    part: np.mean([of.score(x[task], y[task]) for task, of in fitted.items()])
                     for part, (x, y) in parts.items()
                 }
                 tried.append((accuracy["val"], accuracy["test"]))
@@ -507,24 +524,9 @@ def logistic(plan, proportion):
     return found
 
 
-def regression(x, y, c):
-    """Weights ``(D + 1, C)`` at the least of ``C sum NLL + |W|^2 / 2``, the intercepts last and free."""
-    x = extended(x)
-    weights = torch.zeros(x.shape[1], 10, dtype=x.dtype, requires_grad=True)
-    descent = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
-
-    def loss():
-        descent.zero_grad()
-        value = c * torch.nn.functional.cross_entropy(x @ weights, y, reduction="sum") + weights[:-1].square().sum() / 2
-        value.backward()
-        return value
-
-    descent.step(loss)
-    return weights.detach()
-
-
-def extended(x):
-    return torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.float64)], 1)
+def regression(c):
+    """At the least of ``C sum NLL + |W|^2 / 2``, the intercepts free."""
+    return LogisticRegression(C=c, max_iter=2000, tol=1e-8)
 
 
 def by_task(frame, proportion):
@@ -556,7 +558,7 @@ def entropies(trees, proportion, methods):
                     "method": method,
                     "accuracy": f"{100 * ratio.accuracy:.1f}",
                     "entropy ratio": f"{ratio.ratio:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
-                    "AUROC": f"{metrics.error_auroc_of_probabilities(labels, p):.3f}",
+                    "AUROC": f"{error_auroc_of_probabilities(labels, p):.3f}",
                 }
             )
     return markdown(pd.DataFrame(rows))
@@ -564,10 +566,7 @@ def entropies(trees, proportion, methods):
 
 def together(tree):
     """Labels and probabilities of all tasks' rows."""
-    names = list(tree["observed_data"].data_vars)
-    return tuple(
-        np.concatenate([tree[group][name].values for name in names]) for group in ("observed_data", "probability")
-    )
+    return tuple(np.concatenate(arrays) for arrays in zip(*metrics.class_arrays(tree).values(), strict=True))
 
 
 def entry(values):
@@ -576,12 +575,7 @@ def entry(values):
 
 
 def markdown(frame):
-    cells = [list(frame.columns), *frame.astype(str).values.tolist()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |" for row in cells
-    )
+    return markdown_table(list(frame.columns), *frame.astype(str).to_numpy().tolist())
 
 
 def attacked(trees, methods):

@@ -6,7 +6,7 @@ Run: python examples/vmtl_truth.py [--out runs/vmtl_truth] [--datasets 200] [--s
    deviations and correlations against SVI with a full-rank guide, SVI with VMTL's own guide, and NUTS, all on one program.
 2. Simulation-based calibration of both guides: the program draws weights and labels, and the weights are ranked among the
    draws of a guide that was fitted to the labels. A right guide has uniform ranks. VMTL's own guide is diagonal, which is
-   wrong where inputs are correlated, and must be found out.
+   wrong where inputs are correlated; the test must find it.
 3. Six tasks in two clusters of weights: what share of its prior each task takes from its own cluster, and what it takes
    where there are no clusters.
 4. The same clusters in the task correlations of a multi-task Gaussian process (extra ``gp``).
@@ -14,7 +14,7 @@ Run: python examples/vmtl_truth.py [--out runs/vmtl_truth] [--datasets 200] [--s
 A prior made of other tasks' posteriors defines no joint model: there is no density for NUTS, and no prior to draw truths
 from. So parts 1 and 2 have ``prior="normal"``, and part 3 makes its weights by hand.
 
-It takes ten to twenty minutes of a core. ``--quick`` takes less than one, and has too little of everything to tell much.
+It takes ten to twenty minutes of a core. ``--quick`` takes less than one, with too few steps and draws for a result.
 """
 
 import argparse
@@ -41,11 +41,13 @@ from torch import nn
 
 import bmtl
 from bmtl.evaluation import results
+from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.simulation import in_words, rank_calibration
 from bmtl.evaluation.style import COLOURS, save, styled
-from bmtl.experiments.trees import add_relatedness
 from bmtl.inference.simulation import simulated_ranks
+from bmtl.inputs import PerTask
+from bmtl.models.likelihoods import Categorical, Gaussian
 from bmtl.models.vmtl import VMTL, PointEncoder
 
 ROWS = {"a": 12, "b": 8, "c": 6}  # of the regressions of parts 1 and 2
@@ -102,9 +104,9 @@ def main():
 def program(x, kind, noise, **options):
     """`VMTL` on its inputs as they are, so that each task is a linear model; the noise of a regression is known."""
     features = next(iter(x.values())).shape[1]
-    model = VMTL(
+    return VMTL(
         features,
-        dict.fromkeys(x, kind),
+        {task: known_noise(noise) if kind == "regression" else Categorical(kind, "fixed") for task in x},
         {task: len(rows) for task, rows in x.items()},
         encoder=PointEncoder(nn.Identity()),
         latent=features,
@@ -113,10 +115,12 @@ def program(x, kind, noise, **options):
         generator=torch.Generator().manual_seed(0),
         **options,
     )
-    if kind == "regression":
-        model.scaled_log_variance.data.fill_(2 * math.log(noise) / 10)
-        model.scaled_log_variance.requires_grad_(False)
-    return model
+
+
+def known_noise(noise):
+    likelihood = Gaussian()
+    likelihood.unknowns["log_variance"].start_at(torch.tensor(2 * math.log(noise)))
+    return likelihood.requires_grad_(False)
 
 
 def simulated(model, x, seed, latents=None):
@@ -137,11 +141,13 @@ def regressions():
     draws noise for its own guide, and would tell another guide, or NUTS, nothing.
     """
     generator = torch.Generator().manual_seed(0)
-    x = {
-        task: CORRELATION**0.5 * torch.randn(rows, 1, generator=generator)
-        + (1 - CORRELATION) ** 0.5 * torch.randn(rows, FEATURES, generator=generator)
-        for task, rows in ROWS.items()
-    }
+    x = PerTask(
+        {
+            task: CORRELATION**0.5 * torch.randn(rows, 1, generator=generator)
+            + (1 - CORRELATION) ** 0.5 * torch.randn(rows, FEATURES, generator=generator)
+            for task, rows in ROWS.items()
+        }
+    )
     return x, program(x, "regression", NOISE, prior="normal", sampling="weights").requires_grad_(False)
 
 
@@ -231,7 +237,7 @@ def exactness(options):
             }.items()
         ]
     )
-    yield (f"1. The posterior of nine weights of three regressions against the exact one:\n\n{markdown(table)}")
+    yield f"1. The posterior of nine weights of three regressions against the exact one:\n\n{markdown(table)}"
     diagonal = np.sqrt(variance * np.diag(np.linalg.inv(covariance)))
     yield (
         f"The best diagonal normal has the exact means and the standard deviations of each weight given the others: those "
@@ -318,9 +324,9 @@ def histograms(found, bins=10):
 def clustered(kind, features, rows, seed, clusters=True):
     """Inputs and labels of six tasks; without clusters their weights are independent, and otherwise alike."""
     generator = torch.Generator().manual_seed(seed)
-    x = {task: torch.randn(rows, features, generator=generator) for task in CLUSTERS}
+    x = PerTask({task: torch.randn(rows, features, generator=generator) for task in CLUSTERS})
     model = program(x, kind, CLUSTER_NOISE, prior="normal")
-    centres = torch.randn(len(CLUSTERS), 1, model.classes or 1, features, generator=generator)
+    centres = torch.randn(len(CLUSTERS), 1, model.likelihood.outputs, features, generator=generator)
     if clusters:
         centres = centres[list(CLUSTERS.values())]
     w = centres + WITHIN * torch.randn(centres.shape, generator=generator)
@@ -408,11 +414,17 @@ def relations(options):
     kind, *sizes = KINDS["3 classes, 40 rows, 10 features"]
     x, y = clustered(kind, *sizes, seed=0)
     model = learnt(x, y, kind, steps, "fitted")
-    drawn = bmtl.draw(
-        model, model.guide(), {task: part[:1] for task, part in x.items()}, num_draws=400, sites=["alpha_w"]
+    few = PerTask({task: part[:1] for task, part in x.items()})
+    drawn = bmtl.draw(model, model.guide(), few, num_draws=400, sites=["alpha_w"])
+    share = model.tree_extras(drawn.posterior)["relatedness_w"]
+    tree = results.to_datatree(
+        {},
+        {},
+        posterior={**drawn.posterior, "relatedness_w": share.values},
+        dims={"relatedness_w": share.dims},
+        coords=share.coords,
+        attributes={"method": "Six tasks in two clusters"},
     )
-    tree = results.to_datatree(posterior=drawn.posterior, method="Six tasks in two clusters")
-    add_relatedness(tree, model, drawn)
     save(relatedness_matrix(tree), options.out / "relatedness.png")
 
 
@@ -452,7 +464,7 @@ def correlations(x, y, steps):
     y = {task: (labels - labels.mean()) / labels.std() for task, labels in y.items()}
     model = MultitaskGP(
         features,
-        list(x),
+        {task: Gaussian() for task in x},
         rows,
         inducing=rows * len(x),
         lengthscale=3 * features**0.5,  # the truth is linear
@@ -468,12 +480,7 @@ def correlations(x, y, steps):
 
 
 def markdown(frame):
-    cells = [list(frame.columns), *frame.astype(str).values.tolist()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |" for row in cells
-    )
+    return markdown_table(list(frame.columns), *frame.astype(str).to_numpy().tolist())
 
 
 if __name__ == "__main__":

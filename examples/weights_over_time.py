@@ -7,16 +7,13 @@ same batches. Takes some seconds a balancer.
 """
 
 import argparse
-import functools
 from pathlib import Path
 
 import torch
 
-import bmtl
-from bmtl.datasets import Batches, load
-from bmtl.evaluation import plots, results
-from bmtl.inference.record import history_arrays
-from bmtl.models import Homoscedastic, mlp
+from bmtl.datasets import load
+from bmtl.evaluation import plots
+from bmtl.experiments import Budget, method, run
 
 
 def main():
@@ -27,21 +24,12 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)  # a network of this size is slower on two
     data = load("qm9-mini")
-    trees = {spec: trained(data, spec, options.epochs) for spec in options.balancers.split(",")}
+    budget = Budget(epochs=options.epochs, select="last")
+    trees = {}
+    for balancer in options.balancers.split(","):
+        trees[balancer] = run(data, method(balancer), 0, budget)
+        print(f"{balancer}: {trees[balancer]['training'].sizes['step']} steps")
     print(f"Wrote {plots.save(plots.weights_over_time(trees), options.out)}.")
-
-
-def trained(data, spec, epochs):
-    """The results tree of a run, with its training alone."""
-    generator = torch.Generator().manual_seed(0)
-    x, y = data.tensors("train")
-    trunk = mlp(x.shape[1], (128, 128), generator=generator)
-    model = Homoscedastic(trunk, 128, data.kinds, len(x), noise="fixed", head="linear", generator=generator)
-    adam = functools.partial(torch.optim.Adam, lr=2e-3)
-    svi = bmtl.BalancedSVI(model, model.guide(), adam, spec, bmtl.TaskELBO("analytic", normalize="task_mean"))
-    bmtl.fit(svi, Batches(x, y, 128, seed=0), max_epochs=epochs, progress=False)
-    print(f"{spec}: {svi.steps} steps")
-    return results.to_datatree(training=history_arrays(svi.history), tasks=svi.names, method=spec)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bmtl"
 
 # What a package or a top-level module may import of bmtl, besides itself.
-FOUNDATION = {"tasks", "inputs", "targets", "distributions"}
+FOUNDATION = {"labels", "tasks", "inputs", "targets", "distributions"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "tasks": set(),
+    "labels": set(),
+    "tasks": {"labels"},
     "inputs": set(),
     "targets": set(),
     "distributions": set(),
@@ -110,6 +111,54 @@ def test_evaluation_imports_without_torch():
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def module_graph(package: Path) -> dict[str, set[str]]:
+    """Each module with those of the package that it imports, for types or inside functions too."""
+    names = {module for _, module, _ in modules(package)}
+    graph: dict[str, set[str]] = {}
+    for path, module, is_package in modules(package):
+        graph[module] = set()
+        for _, name in imported(ast.parse(path.read_text(encoding="utf-8")), module, is_package):
+            while name and name not in names:
+                name = name.rpartition(".")[0]
+            if name and name != module:
+                graph[module].add(name)
+    return graph
+
+
+def on_circles(graph: dict[str, set[str]]) -> set[str]:
+    """The modules that import themselves by way of others: what is left when ends are taken away from both sides."""
+    left = {module: set(theirs) for module, theirs in graph.items()}
+    while True:
+        wanted = set().union(*left.values()) if left else set()
+        kept = {
+            module: {name for name in theirs if name in left} for module, theirs in left.items() if module in wanted
+        }
+        kept = {module: theirs for module, theirs in kept.items() if theirs}
+        if kept == left:
+            return set(kept)
+        left = kept
+
+
+def test_the_engine_has_no_circle_of_imports():
+    """Steps, state, checkpoints, probe and training; balancing and experiments have pages of their own."""
+    graph = {
+        module: {name for name in theirs if name.startswith("bmtl.inference.")}
+        for module, theirs in module_graph(PACKAGE).items()
+        if module.startswith("bmtl.inference.") and not module.startswith("bmtl.inference.balancing")
+    }
+    assert on_circles(graph) == set()
+
+
+def test_a_circle_is_found_where_it_is_planted(tmp_path):
+    files = {
+        "inference/a.py": "from bmtl.inference.b import x",
+        "inference/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .c import y",
+        "inference/c.py": "def f():\n    import bmtl.inference.a",
+        "inference/d.py": "from bmtl.inference import a",
+    }
+    assert on_circles(module_graph(plant(tmp_path, files))) == {f"bmtl.inference.{name}" for name in "abc"}
 
 
 PLANTED = {

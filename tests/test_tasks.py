@@ -141,7 +141,7 @@ def test_a_task_plate_can_be_looped_over():
 
 
 def test_a_task_plate_with_a_repeated_name_is_refused():
-    with pytest.raises(ValueError, match="'x' stands more than once"):
+    with pytest.raises(ValueError, match="'x' appears more than once"):
         bmtl.task_plate(["x", "y", "x"])
 
 
@@ -355,3 +355,19 @@ def test_a_task_plate_tells_the_numbers_of_data_of_its_tasks():
     assert trace.nodes["w"]["task_n_data"] == (7, 9)
     with pytest.raises(ValueError, match="n_data has 3 numbers for the 2 tasks"):
         bmtl.task_plate(["a", "b"], n_data=[7, 9, 8])
+
+
+@pytest.mark.parametrize(
+    ("error", "n_data"),
+    [
+        (ValueError, [7, 0]),
+        (ValueError, [-1, 7]),
+        (TypeError, [7, 2.5]),
+        (TypeError, [NAN, 7]),
+        (TypeError, [7, True]),
+        (TypeError, torch.tensor([7, 9])),
+    ],
+)
+def test_numbers_of_data_of_another_kind_or_sign_are_refused(error, n_data):
+    with pytest.raises(error, match="for '[ab]'"):
+        bmtl.task_plate(["a", "b"], n_data=n_data)

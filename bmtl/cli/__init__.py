@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from bmtl import __version__
 from bmtl.cli import compare, list, report, train_predict  # each adds its commands
-from bmtl.cli.console import app, console, errors
+from bmtl.cli.console import app, console, errors, print_error
 
 __all__ = ["app", "compare", "list", "main", "report", "train_predict"]
 
@@ -34,6 +34,8 @@ def options(
 
 def main() -> None:
     """Entry point. Wrong input ends with one line and code 2, Ctrl-C with code 130, failed runs with code 1."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for package.module:name below the current folder; last, so that it hides nothing
     try:
         # Typer returns the code of an Exit, and newer versions make one of Ctrl-C.
         code = app(prog_name="bmtl", standalone_mode=False)
@@ -42,8 +44,8 @@ def main() -> None:
     except _usage_error() as error:
         error.show()
         sys.exit(error.exit_code)
-    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-        errors.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
+        print_error(str(error) or type(error).__name__)
         sys.exit(2)
     if code == _INTERRUPTED:
         errors.print("Interrupted. What was finished has been written.")

@@ -1,77 +1,145 @@
-"""``bmtl demo`` and ``bmtl compare``: methods side by side."""
+"""``bmtl demo`` and ``bmtl compare``: methods next to each other on one data set."""
 
 import shlex
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, counted, print_data_warnings, print_scores, progress
-from bmtl.cli.options import DataOption, Root, command, items, numbers, read, whole_numbers
+from bmtl.cli.console import app, console, counted, print_data, print_error, print_scores
+from bmtl.cli.options import (
+    OWN_CODE,
+    DataOption,
+    Dataset,
+    Root,
+    command,
+    items,
+    numbers,
+    read,
+    scores_by_target,
+    whole_numbers,
+)
+from bmtl.cli.progress import progress
 
-FILES = ("comparison.nc", "table.csv")
+if TYPE_CHECKING:
+    from bmtl.experiments import Cell, Comparison, Failure
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for results, table and pictures.")] = Path("runs/demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Two epochs of one seed: that it runs, not how well.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 2,
-    epochs: Annotated[int, typer.Option(min=0, help="Number of epochs; 0 is 30, or 2 of a quick one.")] = 0,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a processor, or 1 of a quick demo.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two epochs of one seed: shows that it runs, not how well.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds.")] = 2,
+    epochs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or 2 with --quick.")
+    ] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Processes; 0 means one per processor, or 1 with --quick.")
+    ] = 0,
 ) -> None:
     """Compare deterministic balancers and a Bayesian model on 2,000 real molecules (QM9, 11 properties)."""
     from bmtl import experiments
     from bmtl.datasets import load
-    from bmtl.evaluation.results import check_writable
 
-    check_writable(out)
     data = load("qm9-mini")
     total = len(experiments.DEMO) * (1 if quick else seeds)
-    parts = ", ".join(f"{len(rows):,} {part}" for part, rows in data.rows.items())
-    console.print(f"[bold]{data.name}[/]: {len(data.tasks)} tasks; molecules: {parts}. {counted(total, 'run')}.")
+    print_data(data)
+    console.print(f"{counted(total, 'run')}.", highlight=False)
     start = time.perf_counter()
-    with progress(total) as done:
+    with _running(total) as done:
         found = experiments.demo(
             data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, command=command(), done=done
         )
-    _tell(found, out, start)
+    _print_outcome(found, out, start)
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    "bmtl compare csv:houses.csv -d targets=price,grade -d kinds=grade:ordinal -d ignore=id --methods stl,ew,bayesian\n\n"
+    "bmtl compare uci/energy --methods bayesian,mine.py:recipe --seeds 3\n\n"
+    "`bmtl list csv:` has the options of the reader; `bmtl list NAME` those of any other name."
+)
 def compare(
-    dataset: Annotated[str, typer.Argument(help="A name or family of `bmtl list datasets`, e.g. uci/energy.")],
+    dataset: Dataset,
     methods: Annotated[
-        str, typer.Option(help="Comma separated; `bmtl list methods`. A balancer is one too.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Comma separated: names of `bmtl list methods` and `bmtl list balancers`, and code of your own, "
+            f"{OWN_CODE}.",
+        ),
     ] = "stl,ew",
-    balancers: Annotated[str, typer.Option(help="Each method under each of these, comma separated.")] = "",
-    splits: Annotated[int, typer.Option(min=0, help="Number of the data's splits; 0 is all, or one if drawn.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, on each split.")] = 1,
-    select: Annotated[str, typer.Option(help="Which epoch is kept: val, last or best-on-test.")] = "val",
-    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 128,
+    balancers: Annotated[
+        str, typer.Option(metavar="NAMES", help="Each method under each of these, comma separated.")
+    ] = "",
+    splits: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="How many of the data's splits; 0 means all, or the one that is drawn."),
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds, on each split.")] = 1,
+    select: Annotated[
+        str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
+    ] = "val",
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
     lr: Annotated[
-        str, typer.Option(help="Learning rate; several, comma separated: each method's is chosen on validation.")
+        str,
+        typer.Option(
+            metavar="X", help="Learning rate. Several, comma separated: each method's is chosen on validation."
+        ),
     ] = "2e-3",
-    widths: Annotated[str, typer.Option(help="Widths of the trunk, comma separated.")] = "128,128",
-    draws: Annotated[int, typer.Option(min=1, help="Posterior and predictive draws.")] = 100,
-    baseline: Annotated[str, typer.Option(help="What delta_m and paired differences are taken against.")] = "stl",
-    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a processor.")] = 0,
-    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler that runs the cells instead.")] = "",
+    widths: Annotated[
+        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
+    ] = "128,128",
+    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Row that delta_m and paired differences are taken against; by default stl where it is compared.",
+        ),
+    ] = "stl",
+    primary: Annotated[
+        str,
+        typer.Option(
+            metavar="SCORE",
+            help="Score that delta_m, ranks and columns by target are made of, for the targets that have it, such as "
+            "auroc; or target:score pairs, comma separated. By default each kind of target has its own.",
+        ),
+    ] = "",
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference/--no-reference",
+            help="Reference rows from scikit-learn: a constant, a linear model and boosted trees.",
+        ),
+    ] = True,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Draw for the training rows too, by which the report judges each guide.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes; 0 means one per processor.")] = 0,
+    dask: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Dask scheduler whose workers run the cells instead, such as tcp://host:8786."
+        ),
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/compare"),
     root: Root = None,
     data: DataOption = None,
 ) -> None:
-    """Compare methods on a data set: one budget, the same splits and selection for all.
+    """Compare methods on a data set, all with one budget and on the same splits.
 
-    Each run is a file of its own. The same command goes on where an interrupted one stood.
+    Each run has a file of its own, and the same command continues an interrupted comparison.
     """
     from bmtl import experiments
-    from bmtl.evaluation.results import check_writable
 
-    check_writable(out)
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
@@ -86,45 +154,74 @@ def compare(
     )
     source, count = read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
-    first = source if count == 1 and not isinstance(source, list) else source[0]  # type: ignore[index]
-    console.print(
-        f"[bold]{escape(first.name)}[/]: {counted(len(first.tasks), 'task')}, {counted(len(first.x), 'row')}, "
-        f"splits: {count}. {counted(per_method * len(chosen), 'run')}."
-    )
-    print_data_warnings(first)
+    first = source[0] if isinstance(source, list) else source
+    print_data(first)
+    drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
+    console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}).", highlight=False)
     start = time.perf_counter()
-    with progress(per_method * len(chosen)) as done:
+    with _running(per_method * len(chosen)) as done:
         found = experiments.compare(
             source,
             chosen,
             range(seeds),
             budget,
             out,
-            rates=rates,
+            rates=rates if len(rates) > 1 else (),
             baseline=baseline,
+            primary=scores_by_target(primary),
+            reference=reference,
+            trust=trust,
             jobs=jobs or None,
             dask=dask or None,
             command=command(),
             done=done,
         )
     if found.rates:
-        told = ", ".join(f"{name} {rate:g}" for name, rate in found.rates.items())
-        console.print(f"Learning rates chosen on validation: {escape(told)}.")
-    _tell(found, out, start)
+        rates_ = ", ".join(f"{name} {rate:g}" for name, rate in found.rates.items())
+        console.print(f"Learning rates chosen on validation: {escape(rates_)}.", soft_wrap=True)
+    _print_outcome(found, out, start)
     if found.failures:
         raise typer.Exit(1)
 
 
-def _tell(found: "object", out: Path, start: float) -> None:
-    from bmtl.experiments import Comparison
+@contextmanager
+def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
+    """Progress over the runs of a comparison; failures are printed as they come, and end it with code 1 if all runs fail."""
+    from bmtl.experiments import AllFailed, Failure
 
-    assert isinstance(found, Comparison)
+    with progress(console, total, "runs", "now references, step times, tables and pictures") as advance:
+
+        def done(outcome: "Cell | Failure") -> None:
+            if isinstance(outcome, Failure):
+                _print_failure(outcome)
+                outcome = outcome.cell
+            advance(str(outcome))
+
+        try:
+            yield done
+        except AllFailed as error:
+            print_error(str(error))
+            raise typer.Exit(1) from error
+
+
+def _print_failure(failure: "Failure") -> None:
+    console.print(
+        f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}", highlight=False, soft_wrap=True
+    )
+
+
+def _print_outcome(found: "Comparison", out: Path, start: float) -> None:
     print_scores(found.scores)
     files = sorted(path.name for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
     seconds = time.perf_counter() - start
+    console.print()
     console.print(
-        f"Wrote {escape(str(out))}/: <method>/<split>/results.nc, {', '.join(files)} ({seconds:.0f} s).", soft_wrap=True
+        f"Wrote {escape(str(out))}/: <method>/<split>/results.nc, {', '.join(files)} ({seconds:.0f} s).",
+        highlight=False,
+        soft_wrap=True,
     )
-    console.print(f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}", soft_wrap=True)
+    console.print(
+        f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}", highlight=False, soft_wrap=True
+    )
     for failure in found.failures:
-        console.print(f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}")
+        _print_failure(failure)

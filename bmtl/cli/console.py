@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from bmtl.datasets import MultiTaskData
-    from bmtl.experiments import Cell, Failure
 
 app = typer.Typer(
     name="bmtl",
@@ -27,16 +20,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_MOST_COLUMNS = 5  # of means with errors, on a terminal of 80
+_MOST_LINES = 30  # of targets or of features
 
 console = Console()
 errors = Console(stderr=True)
 
 
-def print_data_warnings(data: MultiTaskData) -> None:
-    """Warns of what is odd about the data, on the error console."""
-    for remark in data.data_warnings():
-        errors.print("[bold yellow]Warning:[/]", escape(remark), highlight=False, soft_wrap=True)
+def print_data(data: MultiTaskData) -> None:
+    """What the targets and the inputs were read as; then warnings, on the error console."""
+    parts = ", ".join(f"{len(rows):,} {part}" for part, rows in data.rows.items())
+    console.print(
+        f"[bold]{escape(data.name)}[/]: {counted(len(data.inputs), 'row')} ({parts})", highlight=False, soft_wrap=True
+    )
+    for what, lines in (("targets", data.describe_targets()), ("inputs", data.describe_inputs())):
+        console.print(what, style="bold")
+        for line in shortened(lines, what):
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    for warning in data.data_warnings():
+        errors.print("[bold yellow]Warning:[/]", escape(warning), highlight=False, soft_wrap=True)
+
+
+def shortened(lines: list[str], what: str) -> list[str]:
+    """The lines, of very many the first ones and how many more there are."""
+    more = len(lines) - _MOST_LINES
+    return lines if more <= 1 else [*lines[:_MOST_LINES], f"... and {more:,} more {what}"]
 
 
 def counted(number: int, what: str) -> str:
@@ -44,79 +51,15 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[Cell | Failure], None]]:
-    """A bar over the runs of a comparison, with the time left; failures are told as they come, and end it with code 1."""
-    from bmtl.experiments import AllFailed, Failure
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=console) as bar:
-        running = bar.add_task("training", total=total)
-
-        def done(outcome: Cell | Failure) -> None:
-            if isinstance(outcome, Failure):
-                bar.console.print(f"[bold red]failed:[/] {escape(str(outcome.cell))}: {escape(outcome.reason)}")
-                outcome = outcome.cell
-            bar.update(running, advance=1, description=f"{escape(str(outcome))} done")
-
-        try:
-            yield done
-        except AllFailed as error:
-            errors.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from error
-
-
 def print_scores(scores: xr.Dataset) -> None:
-    """A comparison in tables that fit a terminal: methods by scores, then tasks by methods where there are several."""
-    from bmtl.evaluation.tables import best, caption, standard_error, table
-    from bmtl.evaluation.text_tables import entry
+    """A comparison in tables that fit the terminal."""
+    from bmtl.evaluation.text_tables import to_text
 
-    frame, marks, errors_ = table(scores), best(scores), standard_error(scores)
-
-    def cell(method: object, name: str) -> str:
-        text = entry(frame.at[method, name], errors_.at[method, name])
-        return f"[bold]*{text}[/]" if marks.at[method, name] else text
-
-    by_task = [name for name in frame.columns if name.startswith(("MAE ", "accuracy "))]
-    by_task = by_task if len(by_task) > 1 else []
-    first = [name for name in frame.columns if name not in by_task]
-    star = " (* best)" if marks.to_numpy().any() else ""
-    title = f"Scores on the test rows{star}"
-    if len(first) > _MOST_COLUMNS and len(frame) <= len(first):
-        tables = [_table(title, "score", [str(method).replace("+", "\n+") for method in frame.index])]
-        for name in first:
-            tables[0].add_row(escape(name), *(cell(method, name) for method in frame.index))
-    else:
-        tables = [_table(title, "method", first)]
-        for method in frame.index:
-            tables[0].add_row(escape(str(method)), *(cell(method, name) for name in first))
-    if by_task:
-        # Without errors and with one word for all: eleven tasks and seven methods fit a terminal just so.
-        one = by_task[0].partition(" ")[0] if len({name.partition(" ")[0] for name in by_task}) == 1 else ""
-        titles = {"MAE": "Mean absolute error", "accuracy": "Accuracy", "": "By task"}
-        tables.append(_table(titles[one] + star, "task", [str(method).replace("+", "\n+") for method in frame.index]))
-        for name in by_task:
-            cells = (_short(frame.at[m, name], marks.at[m, name]) for m in frame.index)
-            tables[1].add_row(escape(name.removeprefix(f"{one} ")), *cells)
-    for shown in tables:
-        console.print()
-        console.print(shown)
+    text = to_text(scores, width=console.width, bold=lambda cell: f"[bold]{cell}[/]", escape=escape)
     console.print()
-    console.print(caption(scores), style="dim")
+    console.print(text.rstrip("\n"), highlight=False, soft_wrap=True)
 
 
-def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    heading = Text(title, "table.title", no_wrap=True, overflow="ignore")  # a narrow table would break it otherwise
-    left = 1 if len(columns) <= _MOST_COLUMNS else 0  # beside the space that divides columns anyway
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, left), show_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in columns:
-        table.add_column(escape(name), justify="right", overflow="fold")
-    return table
-
-
-def _short(value: float, best: bool) -> str:
-    if value != value:
-        return "–"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return f"[bold]*{text}[/]" if best else text
+def print_error(message: str) -> None:
+    """One line on the error console."""
+    errors.print("[bold red]Error:[/]", escape(message), highlight=False, soft_wrap=True)

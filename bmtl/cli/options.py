@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -13,12 +13,27 @@ import typer
 if TYPE_CHECKING:
     from bmtl.datasets import MultiTaskData
 
+OWN_CODE = "package.module:name or file.py:name (a recipe, a balancer's slot, or a Method)"
+"""How help says what else than a name of a list may be given."""
+
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="A name of `bmtl list datasets`, such as uci/energy, or a file of your own: csv:FILE (also .tsv, .parquet, "
+        ".gz), csv:FOLDER or npz:FILE."
+    ),
+]
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the data; by default what the environment variable BMTL_DATA says.")
 ]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data-option", "-d", help="Option of the data's reader, as name=value; may stand several times."),
+    typer.Option(
+        "--data-option",
+        "-d",
+        metavar="NAME=VALUE",
+        help="Option of the data's reader, once for each; `bmtl list csv:` shows those of tables.",
+    ),
 ]
 
 
@@ -28,14 +43,42 @@ def command() -> str:
 
 
 def items(text: str) -> list[str]:
-    """A comma-separated list; commas inside brackets belong to their item: ``cagrad(c=0.4),ew``."""
-    found, depth, start = [], 0, 0
+    """A comma-separated list; commas inside brackets or double quotes belong to their item.
+
+    ``cagrad(c=0.4),ew`` has two items, and so has ``"Price, EUR",grade``. Quotes around an item are taken off.
+    """
+    return [_unquoted(item) for item in _split(text, ",") if item.strip()]
+
+
+def pairs(text: str) -> dict[str, str]:
+    """``name:value,name:value``; a name in double quotes may have a colon or comma."""
+    found = [_split(item, ":", 1) for item in _split(text, ",") if item.strip()]
+    return {_unquoted(name): _unquoted(rest[0]) if rest else "" for name, *rest in found}
+
+
+def _split(text: str, mark: str, most: int = -1) -> list[str]:
+    """The text between marks that are in no brackets and no double quotes."""
+    found: list[str] = []
+    depth, quoted, start = 0, False, 0
     for i, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and depth == 0:
+        quoted ^= letter == '"'
+        if quoted:
+            continue
+        depth = max(0, depth + (letter == "(") - (letter == ")"))
+        if letter == mark and depth == 0 and len(found) != most:
             found.append(text[start:i])
             start = i + 1
-    return [item.strip() for item in [*found, text[start:]] if item.strip()]
+    return [*found, text[start:]]
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1] else text
+
+
+def scores_by_target(text: str) -> str | dict[str, str] | None:
+    """``--primary``: a score, ``target:score`` pairs, or nothing."""
+    return pairs(text) if ":" in text else text.strip() or None
 
 
 def numbers(text: str, name: str) -> list[float]:
@@ -68,43 +111,65 @@ def whole_numbers(text: str, name: str) -> tuple[int, ...]:
 def reader_options(dataset: str, given: list[str] | None) -> dict[str, Any]:
     """``name=value`` texts as options of a data set's reader, of the types that its parameters are annotated with.
 
-    A name stays text where the reader wants names, digits or not. Where it takes several, they are comma separated; a
-    mapping is ``name:value,name:value``.
+    A name stays text where the reader wants names, digits or not. Where it takes several, they are comma separated, as
+    for `items`; a mapping is ``name:value,name:value``, as for `pairs`.
 
     Raises:
-        ValueError: If there is no such data set, an option has no equals sign, or one is given twice.
+        ValueError: If there is no such data set, or an option has no equals sign, is not of its type or is given twice.
     """
     from bmtl.datasets.registry import reader_of
 
-    types = get_type_hints(reader_of(dataset)[0].read)
+    reader, _ = reader_of(dataset)
+    types = get_type_hints(reader.read)
     options: dict[str, Any] = {}
     for text in given or []:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals:
-            raise ValueError(f"An option of the data's reader is name=value, and {text!r} was given.")
+            known = ", ".join(option.name for option in reader.options())
+            raise ValueError(
+                f"An option of the data's reader is name=value, and {text!r} was given. Its options are: {known or 'none'}."
+            )
         if name in options:
             raise ValueError(f"The option {name!r} of the data's reader is given twice.")
-        options[name] = _value(value.strip(), types.get(name, str))
+        try:
+            options[name] = _value(value.strip(), types.get(name, str))
+        except ValueError as error:
+            raise ValueError(f"The option {name}={value} of the data's reader cannot be read: {error}.") from error
     return options
 
 
+_YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
 def _value(text: str, annotation: Any) -> Any:
-    """A text as the first of a parameter's types that it can be read as; text if it is none."""
+    """A text as the first of a parameter's types that it can be read as.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
     kinds = list(_members(annotation))
     for kind in kinds:
         origin = get_origin(kind)
-        if kind is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
+        if kind is bool and text.lower() in _YES_NO:
+            return _YES_NO[text.lower()]
         if kind in (int, float):
             with suppress(ValueError):
                 return kind(text)
-        if origin is Mapping and ":" in text:
-            pairs = [item.partition(":") for item in items(text)]
-            return {key.strip(): _value(value.strip(), get_args(kind)[1]) for key, _, value in pairs}
-        if origin is Sequence and ("," in text or str not in kinds):
+        if kind is NoneType and text.lower() == "none" and str not in kinds:
+            return None
+        if origin is Mapping and len(_split(text, ":")) > 1:
+            return {key: _value(value, get_args(kind)[1]) for key, value in pairs(text).items()}
+        if origin is Sequence and (len(_split(text, ",")) > 1 or str not in kinds):
             return [_value(item, get_args(kind)[0]) for item in items(text)]
-    return text
+    if set(kinds) <= {bool, int, float, NoneType}:
+        raise ValueError(f"{text!r} is no {' and no '.join(_TYPES[kind] for kind in kinds if kind in _TYPES)}")
+    if all(get_origin(kind) is Mapping or kind is NoneType for kind in kinds):
+        raise ValueError(f"{text!r} is not of the form name:value,name:value")
+    return _unquoted(text)
+
+
+_TYPES = {bool: "yes or no", int: "whole number", float: "number"}
 
 
 def _members(annotation: Any) -> Iterator[Any]:

@@ -1,39 +1,58 @@
-"""``bmtl train`` and ``bmtl predict``: one fitted model, and what it says of new rows."""
+"""``bmtl train`` and ``bmtl predict``: one fitted model, and its predictions for new rows."""
 
-import csv
-from collections.abc import Sequence
+import math
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.markup import escape
 
-from bmtl.cli.console import app, console, counted, print_data_warnings
-from bmtl.cli.options import DataOption, Root, read, whole_numbers
+from bmtl.cli.console import app, console, counted, print_data, print_scores
+from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, read, whole_numbers
+from bmtl.cli.progress import progress
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bmtl.datasets import MultiTaskData
 
 
-@app.command()
+@app.command(
+    epilog="Example:\n\n"
+    "bmtl train csv:houses.csv -d targets=price,grade -d kinds=grade:ordinal -d ignore=id --out runs/houses\n\n"
+    "`bmtl list csv:` has the options of the reader."
+)
 def train(
-    dataset: Annotated[str, typer.Argument(help="A name or family of `bmtl list datasets`, e.g. uci/energy.")],
-    method: Annotated[str, typer.Option(help="`bmtl list methods`.")] = "bayesian",
-    balancer: Annotated[str, typer.Option(help="In place of the method's own; `bmtl list balancers`.")] = "",
-    seed: Annotated[int, typer.Option(help="Of initial weights, batches and draws.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 128,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
-    widths: Annotated[str, typer.Option(help="Widths of the trunk, comma separated.")] = "128,128",
-    draws: Annotated[int, typer.Option(min=1, help="Posterior and predictive draws.")] = 100,
-    select: Annotated[str, typer.Option(help="Which epoch is kept: val, last or best-on-test.")] = "val",
+    dataset: Dataset,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"A name of `bmtl list methods` or of `bmtl list balancers`, or code of your own, {OWN_CODE}.",
+        ),
+    ] = "bayesian",
+    balancer: Annotated[
+        str, typer.Option(metavar="NAME", help="Instead of the method's own; see `bmtl list balancers`.")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
+    widths: Annotated[
+        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
+    ] = "128,128",
+    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+    select: Annotated[
+        str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
+    ] = "val",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
     root: Root = None,
     data: DataOption = None,
 ) -> None:
     """Train one method, keep the model, and score it on the test rows."""
     from bmtl import experiments
-    from bmtl.evaluation.results import check_writable
 
-    check_writable(out)
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
@@ -47,90 +66,80 @@ def train(
     )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
-    print_data_warnings(one)
-    with console.status(f"training {escape(chosen.name)} on {escape(one.name)}"):
-        tree = experiments.run(one, chosen, seed, budget, out, keep_model=True)
-    errors = experiments.validation_errors(tree)
-    for task, error in errors.items():
-        unit = one.units.get(task, "") if one.kinds[task] == "regression" else ""
-        what = "mean absolute error" if one.kinds[task] == "regression" else "share of wrong classes"
-        console.print(
-            f"{escape(task)}: {what} on validation {error:.4g} {'' if unit == '1' else escape(unit)}".rstrip()
+    print_data(one)
+    networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
+    with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:
+        tree = experiments.run(
+            one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
         )
+    _print_run(one, tree)
     console.print(
-        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(str(out))} --data FILE",
+        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(shlex.quote(str(out)))} --data FILE "
+        "--out predictions.csv",
+        highlight=False,
         soft_wrap=True,
     )
 
 
-@app.command()
+def _print_run(data: "MultiTaskData", tree: "xr.DataTree") -> None:
+    """Each target's primary score on validation, and all scores on the test rows."""
+    from bmtl import experiments
+    from bmtl.evaluation.comparison import compare
+    from bmtl.experiments.trees import reported
+
+    print_scores(compare({(tree.attrs["method"], 0): tree}, baseline=None, reference=None))
+    console.print()
+    for task, value in experiments.validation_scores(tree).items():
+        target = reported(data, task)
+        score = target.primary_score
+        unit = f" {target.unit}" if score.in_units and target.unit != "1" else ""
+        shown = f"{value:.4g}{unit}" if math.isfinite(value) else "not finite"
+        console.print(f"{escape(task)}: {score.symbol} on validation {escape(shown)}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:\n\nbmtl predict runs/houses --data new.csv --out predictions.csv")
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder that bmtl train wrote.")],
     data: Annotated[
-        Path, typer.Option(help="Inputs: a CSV with a header, columns by name or in order, or .npz with X (N, D).")
+        Path,
+        typer.Option(
+            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Predictions: .csv (a row an input) or .nc (with draws).")],
-    draws: Annotated[int, typer.Option(min=0, help="Number of draws; 0 is the run's own.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="Predictions: .csv (a row for each input) or .nc (with draws).")],
+    draws: Annotated[int, typer.Option(min=0, metavar="N", help="Number of draws; 0 means the run's own.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Execute the files or modules of your own that the model was made by, if they have not changed since.",
+        ),
+    ] = False,
 ) -> None:
     """Predict new rows: mean, aleatoric and epistemic uncertainty, quantiles, in the targets' units."""
     from bmtl.evaluation import results
+    from bmtl.evaluation.csv_cells import csv_text
     from bmtl.evaluation.storage import atomic
     from bmtl.experiments import load_fitted
 
     if out.suffix not in (".csv", ".nc"):
         raise ValueError(f"Predictions are written as .csv or .nc, and {out} was given.")
-    results.check_writable(out.parent)
-    fitted = load_fitted(run)
-    x = _inputs(data, fitted.features)
+    fitted = load_fitted(run, allow_code=allow_code)
+    if not data.exists():
+        raise FileNotFoundError(f"There is no {data}.")
+    raw = fitted.inputs.read(data)
     if out.suffix == ".nc":
-        results.write(fitted.predict(x, num_draws=draws or None, seed=seed), out)
+        tree = fitted.predict(raw, num_draws=draws or None, seed=seed)
+        results.write(tree, out)
+        rows = tree["predictions_summary"].sizes["row"]
     else:
-        frame = fitted.table(x, num_draws=draws or None, seed=seed)
+        frame = fitted.table(raw, num_draws=draws or None, seed=seed)
+        rows = len(frame)
         with atomic(out) as temporary:
-            frame.to_csv(temporary, index_label="row")
+            temporary.write_text(csv_text(frame, index_label="row"), encoding="utf-8")
     console.print(
-        f"Wrote {escape(str(out))}: {counted(len(x), 'row')}, targets {escape(', '.join(fitted.kinds))}.",
+        f"Wrote {escape(str(out))}: {counted(rows, 'row')}, targets {escape(', '.join(fitted.targets))}.",
+        highlight=False,
         soft_wrap=True,
     )
-
-
-def _inputs(path: Path, features: Sequence[str]) -> np.ndarray:
-    """Inputs ``(N, D)`` of a file; columns of a CSV by name, where the model's have names, in any order and among others."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}.")
-    if path.suffix == ".npz":
-        from bmtl.datasets.files import Archive
-
-        return Archive(path).array("X")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
-            numbered = [(lines.line_num, row) for row in lines if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV file ({error}). Inputs are .csv or .npz.") from error
-    (_, header), *rows = numbered or [(1, [])]
-    if header and all(map(_is_number, header)):
-        raise ValueError(f"{path} begins with numbers, and its first line is expected to name the columns.")
-    names = list(features) or header
-    lacking = [name for name in names if header.count(name) != 1]
-    if features and lacking:
-        raise ValueError(
-            f"{path} has no one column for {', '.join(lacking)}; the model was trained on {', '.join(features)}."
-        )
-    places = [header.index(name) for name in features] or range(len(header))
-    for number, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{path}, line {number}: {len(row)} fields, and the header has {len(header)}.")
-        wrong = [f"{header[i]}={row[i]!r}" for i in places if not _is_number(row[i])]
-        if wrong:
-            raise ValueError(f"{path}, line {number}: {wrong[0]} is not a number.")
-    return np.array([[row[i] for i in places] for _, row in rows], dtype=float).reshape(len(rows), len(places))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -1,9 +1,24 @@
-"""Real data as arrays: readers, scalers, fixed splits, and the loaders that feed a training loop."""
+"""Real data: readers, what they return, and the loaders that feed a training loop."""
 
-from bmtl.datasets.base import MultiTaskData
 from bmtl.datasets.batches import Batches
 from bmtl.datasets.batches_by_task import BatchesByTask
-from bmtl.datasets.registry import describe, load, names
-from bmtl.targets.scaler import Scaler
+from bmtl.datasets.input_kind import Inputs, inputs_from_state, inputs_state, register_kind
+from bmtl.datasets.multi_task_data import MultiTaskData
+from bmtl.datasets.registry import Reader, describe, load, names, register
+from bmtl.datasets.table import Table
 
-__all__ = ["Batches", "BatchesByTask", "MultiTaskData", "Scaler", "describe", "load", "names"]
+__all__ = [
+    "Batches",
+    "BatchesByTask",
+    "Inputs",
+    "MultiTaskData",
+    "Reader",
+    "Table",
+    "describe",
+    "inputs_from_state",
+    "inputs_state",
+    "load",
+    "names",
+    "register",
+    "register_kind",
+]

@@ -1,4 +1,4 @@
-"""A loader for tables that fit in memory."""
+"""A loader for data that fit in memory."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Inputs = Tensor | Mapping[str, Tensor]
+from bmtl import inputs
+from bmtl.inputs import PerTask
 
 
 class Batches:
-    """Batches ``(x, {task: y})`` by indexing tensors, in an order that can be resumed.
+    """Batches ``(x, {task: y})`` by indexing, in an order that can be resumed.
 
     At this size a DataLoader's per-sample collate costs more than the training step. Where each task has its own
     inputs, each draws from its own shuffled order: an epoch is as long as the longest task, and a shorter one starts a
@@ -21,7 +22,8 @@ class Batches:
     loads it goes on with the very next batch.
 
     Args:
-        x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)`` where each task has its own.
+        x: Inputs of N rows, of any type that `bmtl.inputs` knows: a tensor, a structure of them, a registered type; or
+            `bmtl.inputs.PerTask` where each task has its own.
         y: Task -> labels ``(N, ...)``, or ``(N_task, ...)`` for the rows of ``x[task]``.
         batch_size: Rows per batch (per task, where each task has its own inputs).
         shuffle: Draw a new order every epoch, rather than the rows' own.
@@ -29,13 +31,13 @@ class Batches:
         drop_last: Leave out the last batch of an epoch if it is smaller than the others.
 
     Raises:
-        TypeError: If x or y holds something else than tensors.
+        TypeError: If x is of a type that `bmtl.inputs` does not know, or y holds something else than tensors.
         ValueError: If there are no rows, the rows of x and y differ in number, or no batch would come out.
     """
 
     def __init__(
         self,
-        x: Inputs,
+        x: Any,
         y: Mapping[str, Tensor],
         batch_size: int,
         shuffle: bool = True,
@@ -45,7 +47,7 @@ class Batches:
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a positive whole number; got {batch_size!r}.")
-        self.x: Inputs = dict(x) if isinstance(x, Mapping) else x
+        self.x = x
         self.y = dict(y)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.num_rows = _rows(self.x, self.y)
@@ -71,7 +73,7 @@ class Batches:
             self.generator.set_state(self._start)
         else:
             self._start, self._position = self.generator.get_state(), 0
-        # All of the epoch's randomness is drawn here, so that start and position alone tell where the loader stands.
+        # All of the epoch's randomness is drawn here, so that start and position alone are the loader's place.
         orders = self._orders()
         while self._position < len(self):
             i = self._position
@@ -79,7 +81,7 @@ class Batches:
             yield self._batch(i, orders)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: the generator, the batches handed out, and the sizes that they belong to."""
+        """The loader's place: the generator, the batches handed out, and the sizes that they belong to."""
         done = self._position >= len(self)  # the next batch opens a new epoch
         return {
             "generator": self.generator.get_state() if done else self._start.clone(),
@@ -124,40 +126,40 @@ class Batches:
     def _batch(self, i: int, orders: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
         longest = max(self.num_rows.values())
         size = min(self.batch_size, longest - i * self.batch_size)  # the last batch is what is left
-        if not isinstance(self.x, Mapping):
+        if not isinstance(self.x, PerTask):
             (order,) = orders.values()
-            rows = order[i * self.batch_size :][:size].to(self.x.device)
-            return self.x[rows], {task: labels[rows.to(labels.device)] for task, labels in self.y.items()}
-        x, y = {}, {}
-        for task, inputs in self.x.items():
-            share = min(self.batch_size, self.num_rows[task])
-            rows = orders[task][i * share :][: min(share, size)].to(inputs.device)
-            x[task], y[task] = inputs[rows], self.y[task][rows.to(self.y[task].device)]
-        return x, y
+            rows = order[i * self.batch_size :][:size]
+            return inputs.take(self.x, rows), {task: inputs.take(labels, rows) for task, labels in self.y.items()}
+        shares = {task: min(self.batch_size, self.num_rows[task]) for task in self.x}
+        return self._take({task: orders[task][i * n :][: min(n, size)] for task, n in shares.items()})
+
+    def _take(self, rows: Mapping[str, Tensor]) -> tuple[PerTask, dict[str, Tensor]]:
+        """Each task's own rows."""
+        x = PerTask({task: inputs.take(self.x[task], own) for task, own in rows.items()})
+        return x, {task: inputs.take(self.y[task], own) for task, own in rows.items()}
 
 
-def _rows(x: Inputs, y: Mapping[str, Tensor]) -> dict[str, int]:
+def _rows(x: Any, y: Mapping[str, Tensor]) -> dict[str, int]:
     """Rows per task, under one name if the tasks share their inputs."""
-    for what, values in (("x", x if isinstance(x, Mapping) else {"x": x}), ("y", y)):
-        for name, tensor in values.items():
-            if not isinstance(tensor, Tensor) or tensor.ndim == 0:
-                raise TypeError(f"{what} must hold tensors with a row dimension; {name!r} is {type(tensor).__name__}.")
+    for name, labels in y.items():
+        if not isinstance(labels, Tensor) or labels.ndim == 0:
+            raise TypeError(f"y must hold tensors with a row dimension; {name!r} is {type(labels).__name__}.")
     if not y:
         raise ValueError("A loader needs at least one task; y is empty.")
-    if not isinstance(x, Mapping):
-        wrong = {task: len(labels) for task, labels in y.items() if len(labels) != len(x)}
-        if wrong:
-            raise ValueError(
-                f"x has {len(x)} rows, but the labels of these tasks have {wrong}. Give one label per row."
-            )
-        rows = {"rows": len(x)}
-    else:
+    if isinstance(x, PerTask):
+        rows = x.counts()
         if set(x) != set(y):
             raise ValueError(f"x has inputs for {sorted(x)}, y has labels for {sorted(y)}. Give both for every task.")
-        unequal = {task: (len(x[task]), len(y[task])) for task in x if len(x[task]) != len(y[task])}
+        unequal = {task: (rows[task], len(y[task])) for task in x if rows[task] != len(y[task])}
         if unequal:
             raise ValueError(f"Rows of inputs and labels differ: {unequal}. Give one label per row.")
-        rows = {task: len(inputs) for task, inputs in x.items()}
+    else:
+        rows = {"rows": inputs.count(x)}
+        wrong = {task: len(labels) for task, labels in y.items() if len(labels) != rows["rows"]}
+        if wrong:
+            raise ValueError(
+                f"x has {rows['rows']} rows, but the labels of these tasks have {wrong}. Give one label per row."
+            )
     empty = [task for task, count in rows.items() if count == 0]
     if empty:
         raise ValueError(

@@ -8,41 +8,44 @@ import torch
 from torch import Tensor
 
 from bmtl.datasets.batches import Batches
+from bmtl.inputs import PerTask
 
 
 class BatchesByTask(Batches):
     """Batches ``({task: x}, {task: y})`` of which each task has rows in every one.
 
-    With `per_class` they hold equally many rows of each class of each task, drawn with replacement. It is the sampler of
-    variational multi-task learning, for few and unequal numbers of labels: 4 rows of 10 classes of 4 tasks make batches of
-    160, however few there are. A task without a row of some class has batches that are smaller by it. In
-    expectation each class of a task weighs alike, so the loss is not that of the training set where classes differ in size.
+    With `per_class` they hold equally many rows of each class of each task, drawn with replacement. It is the sampler
+    of variational multi-task learning, for few and unequal numbers of labels: 4 rows of 10 classes of 4 tasks make
+    batches of 160, however few there are. A task without a row of some class has batches that are smaller by it. In
+    expectation each class of a task weighs alike, so the loss is not that of the training set where classes differ in
+    size.
 
     With `total` an epoch is each row once, as if all tasks' rows were one table: each task deals its rows out over the
-    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins anew, and batches are larger
-    than `total` by its rows.
+    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins anew, and batches are
+    larger than `total` by its rows.
 
     With `batch_size` each task is shuffled as in `Batches`. Resuming is as there.
 
     Args:
-        x: Task -> inputs ``(N_task, ...)``, e.g. of ``data.tensors_by_task("train")``.
+        x: Each task's own inputs, e.g. of ``data.tensors_by_task("train")``.
         y: Task -> labels ``(N_task,)``; with `per_class` classes from 0, none missing.
         batch_size: Rows per task and batch.
         per_class: Rows per class, task and batch.
         total: Rows in a batch, of all tasks together.
-        steps: Batches per epoch with `per_class`; the default is as many as the longest task has batches' worth of rows.
+        steps: Batches per epoch with `per_class`; the default is as many as the longest task has batches' worth of
+            rows.
         shuffle: Draw a new order every epoch, rather than the rows' own; `per_class` always draws.
         seed: Seeds the generator that this loader owns. Torch's global one is neither read nor moved.
 
     Raises:
-        TypeError: If x is not a mapping, x or y holds something else than tensors, or labels are not whole numbers.
-        ValueError: If not exactly one of `batch_size`, `per_class` and `total` is given, one is not a positive whole number,
-            there are no rows, their numbers differ, or a label is missing.
+        TypeError: If x is not `PerTask`, y holds something else than tensors, or labels are not whole numbers.
+        ValueError: If not exactly one of `batch_size`, `per_class` and `total` is given, one is not a positive whole
+            number, there are no rows, their numbers differ, or a label is missing.
     """
 
     def __init__(
         self,
-        x: Mapping[str, Tensor],
+        x: PerTask,
         y: Mapping[str, Tensor],
         batch_size: int | None = None,
         *,
@@ -52,8 +55,11 @@ class BatchesByTask(Batches):
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        if not isinstance(x, Mapping):
-            raise TypeError(f"x must be a mapping task -> inputs; got {type(x).__name__}. Batches takes one table.")
+        if not isinstance(x, PerTask):
+            raise TypeError(
+                f"x must be bmtl.inputs.PerTask, each task's own inputs; got {type(x).__name__}. Batches takes inputs "
+                "that all tasks share."
+            )
         if sum(given is not None for given in (batch_size, per_class, total)) != 1:
             raise ValueError(
                 f"Give one of batch_size, per_class and total; got {batch_size!r}, {per_class!r} and {total!r}."
@@ -109,8 +115,7 @@ class BatchesByTask(Batches):
             rows = {task: order[i] for task, order in orders.items()}
         else:
             rows = {task: _share(order, i, len(self)) for task, order in orders.items()}
-        x = {task: inputs[rows[task].to(inputs.device)] for task, inputs in dict(self.x).items()}
-        return x, {task: labels[rows[task].to(labels.device)] for task, labels in self.y.items()}
+        return self._take(rows)
 
 
 def _share(order: Tensor, i: int, batches: int) -> Tensor:
@@ -122,8 +127,8 @@ def _members(task: str, labels: Tensor) -> list[Tensor]:
     """Rows of each class that there is."""
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise TypeError(
-            f"per_class draws by class, so labels must be whole numbers of shape (N,); those of {task!r} are {labels.dtype} "
-            f"of shape {tuple(labels.shape)}. Use batch_size for regressions."
+            f"per_class draws by class, so labels must be whole numbers of shape (N,); those of {task!r} are "
+            f"{labels.dtype} of shape {tuple(labels.shape)}. Use batch_size for other targets."
         )
     if (labels < 0).any():
         raise ValueError(

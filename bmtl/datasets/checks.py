@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,47 +28,11 @@ def inputs(x: ArrayLike) -> np.ndarray:
     return array
 
 
-def target(task: str, values: ArrayLike, kind: Literal["regression"] | int, num_rows: int) -> np.ndarray:
-    """One target ``(N,)`` as a read-only copy: float64 with NaN, or int64 with -1 where a label is missing."""
-    if not isinstance(task, str) or not task or "/" in task:
-        # A results tree names variables after targets, and NetCDF keeps the slash for groups.
-        raise ValueError(f"A target needs a non-empty name without a slash; got {task!r}.")
-    array = np.asarray(values)
-    if array.shape != (num_rows,):
-        raise ValueError(
-            f"Target {task!r} must have the shape ({num_rows},), one label per row of x; got {array.shape}."
-        )
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"Target {task!r} must hold numbers; got dtype {array.dtype}. Number the classes from 0.")
-    if kind == "regression":
-        array = array.astype(np.float64)
-        if np.isinf(array).any():
-            raise ValueError(f"Target {task!r} holds infinite values. Mark a missing label with NaN.")
-    else:
-        array = _classes(task, array, kind)
-    array.setflags(write=False)
-    return array
-
-
-def _classes(task: str, array: np.ndarray, num_classes: object) -> np.ndarray:
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer) or num_classes < 2:
-        raise ValueError(
-            f"The kind of target {task!r} is 'regression' or a number of classes >= 2; got {num_classes!r}."
-        )
-    if array.dtype.kind == "f":
-        array = np.where(np.isnan(array), -1, array)
-    outside = (array < -1) | (array >= num_classes) | (array != np.floor(array))
-    if outside.any():
-        raise ValueError(
-            f"Target {task!r} has {num_classes} classes, so its labels are 0 to {num_classes - 1}, and -1 or NaN where "
-            f"missing; got {array[outside][0]}."
-        )
-    return array.astype(np.int64)
-
-
-def labelled(values: np.ndarray) -> np.ndarray:
-    """Where a checked target has a label."""
-    return values >= 0 if values.dtype.kind == "i" else ~np.isnan(values)
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, truth values excepted."""
+    return (
+        isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and np.isfinite(value)
+    )
 
 
 def partition(rows: Mapping[str, ArrayLike], num_rows: int) -> dict[str, np.ndarray]:
@@ -106,21 +69,18 @@ def partition(rows: Mapping[str, ArrayLike], num_rows: int) -> dict[str, np.ndar
     return parts
 
 
-def same_keys(what: str, given: Collection[str], expected: Collection[str]) -> None:
-    """Refuse names that are missing or that nobody asked for."""
-    missing, extra = [k for k in expected if k not in given], [k for k in given if k not in expected]
-    if missing or extra:
-        faults = ([f"lacks {missing}"] if missing else []) + ([f"has the unknown {extra}"] if extra else [])
-        raise ValueError(f"`{what}` must name the same targets as y; it {' and '.join(faults)}.")
+def names_of_targets(what: str, given: Iterable[str], targets: Collection[str]) -> None:
+    """Refuse names that are no targets."""
+    for name in given:
+        if name not in targets:
+            raise ValueError(f"`{what}` names the unknown {name!r}; the targets are: {', '.join(targets)}.")
 
 
 def names_among(tasks: Sequence[str], known: Collection[str]) -> None:
     """Refuse an empty list, an unknown name and a name given twice."""
     unknown = [task for task in tasks if task not in known]
     if not tasks or unknown or len(set(tasks)) < len(tasks):
-        fault = (
-            f"{unknown[0]!r} is not a target" if unknown else "a name stands twice" if tasks else "no name was given"
-        )
+        fault = f"{unknown[0]!r} is not a target" if unknown else "a name is repeated" if tasks else "no name was given"
         raise ValueError(f"Cannot take the targets {list(tasks)}: {fault}. The targets are: {', '.join(known)}.")
 
 
@@ -131,19 +91,6 @@ def scaler_shape(scaler: Scaler, x: np.ndarray) -> None:
             f"x_scaler was fitted on columns of shape {scaler.mean.shape}, but x has {x.shape[1:]}. "
             "Fit it on these columns."
         )
-
-
-def class_names(classes: Mapping[str, Sequence[str]], kinds: Mapping[str, Literal["regression"] | int]) -> None:
-    """Refuse names of classes that a target does not have."""
-    for task, names in classes.items():
-        kind = kinds.get(task)
-        if kind is None or kind == "regression":
-            what = "not a target" if kind is None else "a regression"
-            raise ValueError(f"`classes` names the classes of {task!r}, which is {what}. Leave it out.")
-        if isinstance(names, str) or len(names) != kind:
-            raise ValueError(
-                f"Target {task!r} has {kind} classes, but `classes` gives {names!r}. Give one name a class."
-            )
 
 
 def feature_names(features: Sequence[str], x: np.ndarray) -> None:

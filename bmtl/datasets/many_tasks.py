@@ -1,24 +1,29 @@
-"""Many tasks in one table: each row of one task, or labelled for several. What the readers of such sets have in common."""
+"""Many tasks in one table, each row of one task or labelled for several: what readers of arrays have in common."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from bmtl.datasets import checks, splits
-from bmtl.datasets.base import Kind, MultiTaskData, Scaling
+from bmtl.datasets import checks
+from bmtl.datasets.input_kind import Inputs
+from bmtl.datasets.multi_task_data import MultiTaskData
+from bmtl.datasets.tables.kinds import KindLike, labels_of_numbers
+from bmtl.datasets.target_fitting import MOST_LABELS, Scaling, checked_targets, parts_of, units_of
+from bmtl.targets import Family
 
 
 def assemble(
     name: str,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: ArrayLike | Inputs,
+    y: ArrayLike | Mapping[str, ArrayLike],
     *,
     task: np.ndarray | None = None,
     task_names: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     features: Sequence[str] = (),
-    kind: Kind | None = None,
+    kinds: KindLike | Mapping[str, KindLike] | None = None,
     drop: str | Sequence[str] = (),
     split: np.ndarray | None = None,
     groups: np.ndarray | None = None,
@@ -28,7 +33,8 @@ def assemble(
     seed: int = 0,
     scale: Scaling = "train",
     clip: float | None = None,
-    units: str | Mapping[str, str] = "1",
+    units: str | Mapping[str, str] = "",
+    reading: Mapping[str, Any] | None = None,
     citation: str = "",
     licence: str = "",
 ) -> MultiTaskData:
@@ -36,141 +42,166 @@ def assemble(
 
     Args:
         name: What reports call it.
-        x: Inputs ``(N, ...)``.
-        y: Labels ``(N, K)``, a target a column; or ``(N,)``, with `task` telling whose label it is. Integers are classes,
-            -1 where missing; floats are regressions, NaN where missing.
-        task: Numbers from 0, or names, ``(N,)``.
+        x: Inputs ``(N, ...)``, or inputs of another kind.
+        y: Labels ``(N, K)``, a target a column; ``(N,)``, with `task` saying whose label it is; or target -> labels,
+            rows first.
+        task: Name of each row's task, or its number, ``(N,)``; any numbers where there are no `task_names`.
         task_names: Of the targets, by number; the default is task_0, task_1 and so on.
-        classes: Names of the classes, the same for all targets.
+        classes: Names of the classes by their number, the same for all targets.
         features: Names of the columns of x.
-        kind: ``"regression"`` makes a regression of integers, in which -1 is then a value; a number of classes makes
-            classes of floats. The default goes by the type of y.
+        kinds: A kind of all targets or target -> kind: a family, its name, or a number of classes. By default it follows
+            from each target's own labels: numbers that are 0 and 1 are binary, as truth values are; other floats are
+            real, NaN where missing; other integers are classes, -1 where missing. With `task`, all tasks have the same
+            kind and classes.
         drop: Targets to leave out.
-        split: ``(N,)``: 1 training, 0 test, -1 neither. Without it a split is drawn.
+        split: ``(N,)``: 1 training, 0 test, -1 neither; or names of parts. Without it a split is drawn.
         groups: ``(N,)``: rows of one group, e.g. a molecule or a patient, are in one part.
-        proportion: Of the training rows, validation included, where a split is drawn: of each task and class where a row
-            has one label, of all rows otherwise, and of rows in whole groups where there are groups. 0.8 by default.
+        proportion: Of the training rows, validation included, where a split is drawn: of each task and class where a
+            row has one label, of all rows otherwise, and of rows in whole groups where there are groups. 0.8 by
+            default.
         validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none.
         validation_from: ``"test"`` where there are too few training rows to spare any.
         seed: For what is drawn.
         scale: Rows to fit the scalers on.
         clip: Bound of the scaled inputs, in standard deviations.
-        units: Of the regression targets, or a mapping target -> unit.
+        units: Of the targets without classes, or a mapping target -> unit.
+        reading: How files of new rows are read; see `Table`.
         citation: Where the data come from.
         licence: Under which terms.
 
     Raises:
         ValueError: If the arrays do not fit together or an option is out of range.
     """
-    y = np.asarray(y)
-    if y.dtype.kind == "b":
-        y = y.astype(np.int64)
-    if y.dtype.kind not in "iuf":
-        raise ValueError(
-            f"Labels must be numbers; got dtype {y.dtype}. Number the classes from 0 and name them in classes."
-        )
-    for what, array in (("y", y), ("task", task), ("split", split), ("groups", groups)):
-        if array is not None and (array.ndim == 0 or len(array) != len(x) or (array.ndim > 1 and what != "y")):
-            raise ValueError(f"{what} must have one entry per row of x, which has {len(x)}; got {array.shape}.")
-    if split is not None and proportion is not None:
-        raise ValueError(
-            f"Give either a split or the proportion of one to draw; got both, {proportion} being the latter."
-        )
-    if kind is None:
-        kind = "regression" if y.dtype.kind == "f" else _number_of_classes(y, classes)
-    targets = _columns(y, task, task_names, kind)
+    inputs = x if isinstance(x, Inputs) else checks.inputs(x)
+    arrays = {name: np.asarray(values) for name, values in (y if isinstance(y, Mapping) else {"y": y}).items()}
+    for what, array in (*arrays.items(), ("task", task), ("split", split), ("groups", groups)):
+        if array is not None and (
+            array.ndim == 0 or len(array) != len(inputs) or (array.ndim > 1 and what not in arrays)
+        ):
+            raise ValueError(f"{what} must have one entry per row of x, which has {len(inputs)}; got {array.shape}.")
+    if isinstance(y, Mapping):
+        labels = {t: labels_of_numbers(t, values, _kind_of(t, kinds), classes) for t, values in arrays.items()}
+    elif task is None:
+        labels = _by_column(arrays["y"], task_names, classes, kinds)
+    else:
+        labels = _by_row(arrays["y"], task, task_names, classes, kinds)
     left_out = [drop] if isinstance(drop, str) else list(drop)
-    unknown = [target for target in left_out if target not in targets]
-    if unknown:
-        raise ValueError(f"Cannot drop {unknown[0]!r}: the targets are {', '.join(targets)}.")
-    targets = {target: values for target, values in targets.items() if target not in left_out}
-    kinds = dict.fromkeys(targets, kind)
-    checked = [checks.target(target, values, kinds[target], len(x)) for target, values in targets.items()]
-    if not checked:
-        raise ValueError(f"No target is left of {name!r}. Drop fewer.")
-    labelled = np.any([checks.labelled(values) for values in checked], axis=0)  # (N,)
-    rows = splits.parts(
-        np.flatnonzero(labelled),
+    checks.names_of_targets("drop", left_out, labels)
+    if isinstance(kinds, Mapping):
+        checks.names_of_targets("kinds", kinds, labels)
+    checked = checked_targets({t: own for t, own in labels.items() if t not in left_out}, len(inputs))
+    rows = parts_of(
+        checked,
         codes=split,
-        proportion=0.8 if proportion is None else proportion,
+        proportion=proportion,
         validation=validation,
         validation_from=validation_from,
         seed=seed,
-        strata=_strata(checked),
         groups=groups,
     )
-    regressions = list(targets) if kind == "regression" else []
+    families = {target: family for target, (_, family) in checked.items()}
     return MultiTaskData.from_arrays(
         name,
-        x,
-        targets,
+        inputs,
+        {target: values for target, (values, _) in checked.items()},
         rows,
-        kinds=kinds,
-        units=dict.fromkeys(regressions, units) if isinstance(units, str) else units,
+        families=families,
+        units=units_of(units, families),
         clip=clip,
-        classes=dict.fromkeys(targets, classes) if classes is not None and kind != "regression" else None,
         features=features,
+        reading=reading,
         scaling=scale,
         citation=citation,
         licence=licence,
     )
 
 
-def _number_of_classes(y: np.ndarray, classes: Sequence[str] | None) -> int:
-    number = len(classes) if classes is not None else max(2, int(y.max(initial=0)) + 1)
-    if number > len(y):
-        raise ValueError(
-            f"Whole labels are classes, and {number} are more than the {len(y)} rows. Number classes from 0, or give "
-            "kind='regression'."
-        )
-    return number
+Labels = dict[str, tuple[np.ndarray, Family]]
 
 
-def _columns(y: np.ndarray, task: np.ndarray | None, names: Sequence[str] | None, kind: Kind) -> dict[str, np.ndarray]:
-    """Target -> labels (N,)."""
-    if task is not None:
-        if y.ndim != 1:
-            raise ValueError(f"With task, y must hold one label a row, (N,); got {y.shape}.")
-        return _by_row(y, task, names, kind)
+def _kind_of(target: str, kinds: KindLike | Mapping[str, KindLike] | None) -> KindLike | None:
+    return kinds.get(target) if isinstance(kinds, Mapping) else kinds
+
+
+def _by_column(
+    y: np.ndarray,
+    names: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    kinds: KindLike | Mapping[str, KindLike] | None,
+) -> Labels:
+    """A target a column of ``y (N, K)``, each of its own kind."""
     table = y[:, None] if y.ndim == 1 else y
     if table.ndim != 2:
         raise ValueError(f"Labels must have the shape (N,) or (N, K); got {y.shape}.")
-    names = _names(names, table.shape[1])
+    names = _names(names, range(table.shape[1]))
     if len(names) != table.shape[1]:
         raise ValueError(f"There are {table.shape[1]} targets, but {len(names)} names: {', '.join(names)}.")
-    return dict(zip(names, table.T, strict=True))
+    return {
+        target: labels_of_numbers(target, values, _kind_of(target, kinds), classes)
+        for target, values in zip(names, table.T, strict=True)
+    }
 
 
-def _by_row(y: np.ndarray, task: np.ndarray, names: Sequence[str] | None, kind: Kind) -> dict[str, np.ndarray]:
-    if task.dtype.kind == "U":
-        found, task = np.unique(task, return_inverse=True)
-        names = found.tolist() if names is None else names
-    if task.dtype.kind not in "iu":
-        raise ValueError(f"task must hold numbers from 0, or names; got dtype {task.dtype}.")
-    names = _names(names, int(task.max()) + 1)
-    if task.min() < 0 or task.max() >= len(names):
+def _by_row(
+    y: np.ndarray,
+    task: np.ndarray,
+    names: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    kinds: KindLike | Mapping[str, KindLike] | None,
+) -> Labels:
+    """A target a task, with labels in the rows of that task alone."""
+    if y.ndim != 1:
+        raise ValueError(f"With task, y must hold one label a row, (N,); got {y.shape}.")
+    if task.dtype.kind not in "iuU" or (task.dtype.kind == "i" and task.min() < 0):
+        given = f"dtype {task.dtype}" if task.dtype.kind not in "iU" else f"{task.min()}"
+        raise ValueError(f"task must hold numbers from 0, or names; got {given}.")
+    found, number = np.unique(task, return_inverse=True)  # numbers need not be consecutive, such as schools' own
+    if names is None:
+        targets = [str(name) for name in found] if task.dtype.kind == "U" else _names(None, found.tolist())
+    elif task.dtype.kind == "U":
+        targets, number = _among(names, found, number)
+    else:
+        targets, number = _names(names, ()), task.astype(np.int64)
+        if task.max() >= len(targets):
+            raise ValueError(
+                f"task must hold 0 to {len(targets) - 1}, one number per name; got {task.min()} to {task.max()}."
+            )
+    if len(targets) * len(y) > MOST_LABELS:
         raise ValueError(
-            f"task must hold 0 to {len(names) - 1}, one number per name; got {task.min()} to {task.max()}."
+            f"task has {len(targets):,} different values in {len(y):,} rows, and each would be a task. Is it the "
+            "number of a row rather than of a task? Give another array as `task`."
         )
-    missing = np.nan if kind == "regression" else -1
-    labels = y.astype(np.float64) if kind == "regression" or y.dtype.kind == "f" else y.astype(np.int64)
-    return {target: np.where(task == number, labels, missing) for number, target in enumerate(names)}
+    labels: Labels = {}
+    of_all = None if isinstance(kinds, Mapping) else labels_of_numbers(_name_of_all(targets), y, kinds, classes)
+    for place, target in enumerate(targets):
+        own = number == place
+        if of_all is None:
+            values, family = labels_of_numbers(target, y[own], _kind_of(target, kinds), classes)
+        else:
+            values, family = of_all[0][own], of_all[1]
+        checked = family.check(target, values, int(own.sum()))
+        placed = np.full((len(y), *checked.shape[1:]), -1 if checked.dtype.kind == "i" else np.nan, dtype=checked.dtype)
+        placed[own] = checked
+        labels[target] = placed, family
+    return labels
 
 
-def _names(names: Sequence[str] | None, number: int) -> list[str]:
-    found = [f"task_{k}" for k in range(number)] if names is None else list(names)
+def _name_of_all(targets: Sequence[str]) -> str:
+    """How a message names labels that are those of every task."""
+    return f"{targets[0]}, ..." if len(targets) > 1 else targets[0]
+
+
+def _among(names: Sequence[str], found: np.ndarray, number: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Targets in the order of their names, where rows name their task."""
+    targets = _names(names, ())
+    unknown = [str(name) for name in found if str(name) not in targets]
+    if unknown:
+        raise ValueError(f"task names {unknown[0]!r}, which is not among the names {', '.join(targets)}.")
+    return targets, np.array([targets.index(str(name)) for name in found])[number]
+
+
+def _names(names: Sequence[str] | None, numbers: Sequence[int]) -> list[str]:
+    found = [f"task_{number}" for number in numbers] if names is None else list(map(str, names))
     if len(set(found)) < len(found):
         raise ValueError(f"The targets' names must differ; got {', '.join(found)}.")
     return found
-
-
-def _strata(targets: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Task and class of each row, if every row has one label."""
-    labelled = np.stack([checks.labelled(values) for values in targets])  # (K, N)
-    if (labelled.sum(axis=0) > 1).any():
-        return None
-    strata = np.zeros(labelled.shape[1], dtype=np.int64)
-    for number, (values, mine) in enumerate(zip(targets, labelled, strict=True)):
-        label = values[mine] if values.dtype.kind == "i" else 0
-        strata[mine] = number + len(targets) * label
-    return strata

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bmtl.datasets.base import MultiTaskData
 from bmtl.datasets.files import Archive, find
+from bmtl.datasets.multi_task_data import MultiTaskData
 from bmtl.datasets.qm9_mini import CITATION, CLIP, LICENCE, UNITS, in_units
 
 FILE = "qm9/qm9_12k.npz"

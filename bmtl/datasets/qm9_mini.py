@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bmtl.datasets.base import MultiTaskData
+from bmtl.datasets.multi_task_data import MultiTaskData
 
 FEATURES = (*(f"n{atom}" for atom in "HCNOF"), *(f"cm{i}" for i in range(29)))
 """Atom counts, then the sorted eigenvalues of the Coulomb matrix, zero-padded."""

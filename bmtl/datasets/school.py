@@ -2,17 +2,17 @@
 
 Source: the Inner London Education Authority's study of 1985 to 1987 in the form of multi-task learning's papers (27 features
 of pupil, school and year). Bakker & Heskes (2003) score it by the explained variance on a quarter of each school's pupils.
-1,837 pupils repeat another row exactly, so that some test rows stand among the training rows too.
+1,837 pupils repeat another row exactly, so that some test rows are among the training rows too.
 """
 
 from pathlib import Path
 
-from bmtl.datasets.base import MultiTaskData
 from bmtl.datasets.files import Archive, find
 from bmtl.datasets.many_tasks import assemble
+from bmtl.datasets.multi_task_data import MultiTaskData
 
 FILE = "school/school.npz"
-FEATURES = 27  # behind them stands a constant 1
+FEATURES = 27  # after them comes a constant 1
 
 CITATION = (
     "Inner London Education Authority, as in B. Bakker, T. Heskes, Task Clustering and Gating for Bayesian Multitask "

@@ -1,9 +1,12 @@
 """Parts of a data set: read from codes, or drawn with a seed, in proportion or by whole groups."""
 
 import math
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
+
+from bmtl.datasets import checks
 
 TRAIN, TEST, NEITHER = 1, 0, -1
 """Codes of a fixed split, one a row."""
@@ -22,8 +25,8 @@ def draw(
         rows: ``(M,)``, of a table with N rows.
         proportion: Of the first part, between 0 and 1.
         seed: Whole numbers from 0.
-        strata: Number of the stratum of every row of the table, ``(N,)``. Each has its proportion, rounded up or down so
-            that the sum is right, and at least one row in the first part: the second may lack small strata.
+        strata: Number of the stratum of every row of the table, ``(N,)``. Each has its proportion, rounded up or down
+            so that the sum is right, and at least one row in the first part: the second may lack small strata.
         groups: What must not be parted, e.g. a molecule or a patient, ``(N,)``. Whole groups are then drawn until the
             number of rows is as near to `proportion` as it gets, and `strata` are kept on average only.
 
@@ -33,8 +36,8 @@ def draw(
     Raises:
         ValueError: If the proportion is not between 0 and 1, or there are fewer than two groups.
     """
-    if not 0 < proportion < 1:
-        raise ValueError(f"A proportion is between 0 and 1; got {proportion}.")
+    if not checks.is_number(proportion) or not 0 < proportion < 1:
+        raise ValueError(f"A proportion is between 0 and 1; got {proportion!r}.")
     if groups is not None:
         first = _whole_groups(groups[rows], proportion, seed)
         return np.sort(rows[first]), np.sort(rows[~first])
@@ -59,8 +62,8 @@ def hold_out(
     Raises:
         ValueError: If the proportion is not from 0 to below 1, or so small that nothing is held out.
     """
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation is a proportion from 0 to below 1; got {validation}.")
+    if not checks.is_number(validation) or not 0 <= validation < 1:
+        raise ValueError(f"validation is a proportion from 0 to below 1; got {validation!r}.")
     if validation == 0:
         return rows, rows[:0]
     kept, held = draw(rows, 1 - validation, *seed, strata=strata, groups=groups)
@@ -86,39 +89,63 @@ def parts(
 
     Args:
         rows: ``(M,)``, those to distribute, of a table with N rows.
-        codes: A fixed split of the table, ``(N,)``: 1 training, 0 test, -1 neither. Without it one is drawn.
+        codes: A fixed split of the table, ``(N,)``: 1 training, 0 test, -1 neither; or the parts' names as text, empty
+            for neither. Without it one is drawn.
         proportion: Of the training rows, validation included, where a split is drawn.
-        validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none.
+        validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none. Where
+            `codes` have that part, it is the one.
         validation_from: ``"test"`` where the training rows are too few to spare any; validation rows are never scored.
         seed: For what is drawn.
         strata: As in `draw`.
         groups: As in `draw`: no group is in two parts.
 
     Raises:
-        ValueError: If an option is out of range, the codes are others, a group is on both sides of a fixed split, or there
-            are no rows for training or for test.
+        ValueError: If an option is out of range, the codes are others, a group is in two parts of a fixed split, or
+            there are no rows for training or for test.
     """
     if validation_from not in ("train", "test"):
         raise ValueError(f"Validation rows come from 'train' or 'test'; got {validation_from!r}.")
     if codes is None:
         train, test = draw(rows, proportion, seed, 0, strata=strata, groups=groups)
+        found = {"train": train, "test": test}
     else:
-        train, test = (rows[codes[rows] == code] for code in (TRAIN, TEST))
-        _check_codes(codes, train, test, groups)
-    if len(train) == 0 or len(test) == 0:
+        found = _coded(rows, codes)
+        _check_groups(found, groups)
+    if not len(found["train"]) or not len(found["test"]):
         raise ValueError(
-            f"Of {len(rows)} rows with a label, {len(train)} would be for training and {len(test)} for test. Change the "
-            "proportion or the split, so that there are both."
+            f"Of {len(rows)} rows with a label, {len(found['train'])} would be for training and {len(found['test'])} "
+            "for test. Change the proportion or the split, so that there are both."
         )
-    found = {"train": train, "test": test}
+    if "val" in found:
+        return found
     kept, val = hold_out(found[validation_from], validation, seed, 1, strata=strata, groups=groups)
-    found = {"train": train, "val": val, "test": test} | {validation_from: kept}
+    found = {"train": found["train"], "val": val, "test": found["test"]} | {validation_from: kept}
     return {part: members for part, members in found.items() if len(members) or part != "val"}
 
 
+def _coded(rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """The parts of a fixed split; validation only where it has some."""
+    named = codes if codes.dtype.kind == "U" else _named(codes)
+    others = np.setdiff1d(named, ("train", "val", "test", ""))
+    if len(others):
+        raise ValueError(f"A split has the parts train, val and test; got {str(others[0])!r}.")
+    found = {part: rows[named[rows] == part] for part in ("train", "val", "test")}
+    return {part: members for part, members in found.items() if len(members) or part != "val"}
+
+
+def _named(codes: np.ndarray) -> np.ndarray:
+    others = np.setdiff1d(codes, (TRAIN, TEST, NEITHER))
+    if len(others):
+        raise ValueError(f"A split holds 1 (training), 0 (test) and -1 (neither), one a row; got {others[0]}.")
+    return np.select([codes == TRAIN, codes == TEST], ["train", "test"], "")
+
+
 def _shuffled(number: int, seed: tuple[int, ...]) -> np.ndarray:
+    for one in seed:
+        if not checks.is_number(one) or one != int(one) or one < 0:
+            raise ValueError(f"A seed is a whole number from 0; got {one!r}.")
     # From the raw stream of a bit generator, which numpy keeps the same in every version; `permutation` it may change.
-    return np.argsort(np.random.PCG64(list(seed)).random_raw(number), kind="stable")
+    return np.argsort(np.random.PCG64([int(one) for one in seed]).random_raw(number), kind="stable")
 
 
 def _shares(sizes: np.ndarray, proportion: float, seed: tuple[int, ...]) -> np.ndarray:
@@ -145,14 +172,13 @@ def _whole_groups(groups: np.ndarray, proportion: float, seed: tuple[int, ...]) 
     return np.isin(number, taken)
 
 
-def _check_codes(codes: np.ndarray, train: np.ndarray, test: np.ndarray, groups: np.ndarray | None) -> None:
-    others = np.setdiff1d(codes, (TRAIN, TEST, NEITHER))
-    if len(others):
-        raise ValueError(f"A split holds 1 (training), 0 (test) and -1 (neither), one a row; got {others[0]}.")
-    if groups is not None:
-        both = np.intersect1d(groups[train], groups[test])
+def _check_groups(found: dict[str, np.ndarray], groups: np.ndarray | None) -> None:
+    if groups is None:
+        return
+    for one, other in combinations(found, 2):
+        both = np.intersect1d(groups[found[one]], groups[found[other]])
         if len(both):
             raise ValueError(
-                f"The split has {len(both)} groups on both sides, the first being {both.tolist()[0]!r}. Leave `groups` out "
-                "to use it as it is, or draw another with `proportion`."
+                f"The split has {len(both)} groups both in {one} and in {other}, the first being {both.tolist()[0]!r}. "
+                "Leave `groups` out to use it as it is, or draw another with `proportion`."
             )

@@ -4,7 +4,7 @@ Source: J. M. Hernández-Lobato, R. P. Adams, "Probabilistic Backpropagation for
 Networks", ICML 2015; the files are those of Y. Gal, Z. Ghahramani, "Dropout as a Bayesian Approximation", ICML 2016. Any set
 of the family is read: rows, features, targets and number of splits come from its files.
 
-Some rows stand in training and test part alike (26.6 % of the test rows of the red wine), and the set "energy" has the
+Some rows are in training and test part alike (26.6 % of the test rows of the red wine), and the set "energy" has the
 heating load as its target where some published tables have the cooling load.
 """
 
@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 
 from bmtl.datasets import splits
-from bmtl.datasets.base import MultiTaskData, Scaling
 from bmtl.datasets.files import Archive, find
+from bmtl.datasets.multi_task_data import MultiTaskData
+from bmtl.datasets.target_fitting import Scaling
 
 CITATION = (
     "J. M. Hernández-Lobato, R. P. Adams, Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks, "
@@ -47,7 +48,7 @@ def read(
     validation: float = 0.2,
     targets: Literal["first", "all"] = "first",
     scale: Scaling = "train",
-    units: str | Mapping[str, str] = "1",
+    units: str | Mapping[str, str] = "",
     seed: int = 0,
 ) -> MultiTaskData:
     """One of the standard splits of a set.
@@ -89,7 +90,7 @@ def read(
         table.x,
         tasks,
         rows,
-        units=dict.fromkeys(tasks, units) if isinstance(units, str) else units,
+        units=units,
         scaling=scale,
         num_splits=table.num_splits,
         citation=CITATION,

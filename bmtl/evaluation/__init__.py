@@ -1,8 +1,8 @@
-"""Where a run is judged: ``results`` (the tree), ``metrics`` (scores), ``comparison`` (methods), ``plots`` (pictures).
+"""Evaluation of runs: ``results`` (the tree), ``metrics`` (scores), ``comparison`` (of methods), ``plots``, ``report``.
 
-``conflicts`` reads how task gradients lay to each other over a run, ``trust`` whether the posterior is right.
+``conflicts`` compares the directions of task gradients over a run, ``trust`` judges a posterior.
 
-Nothing here knows a model, a guide or an optimizer: everything takes arrays, or the tree that ``results`` builds from
+No module here depends on models, guides or optimizers: everything takes arrays, or the tree that ``results`` builds from
 them, so a file written on one machine is read and compared on another that has no torch. The modules are imported by
 name (``from bmtl.evaluation import results``), so that writing results does not load a plotting library.
 """

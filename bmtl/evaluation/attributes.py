@@ -16,7 +16,8 @@ def encode_attributes(attributes: Mapping[str, object]) -> dict[str, str | int |
     """Attributes as NetCDF can store them; what it cannot becomes JSON, and the names of those are recorded.
 
     NetCDF has no bool, None or mapping, and gives a list of one string back as that string, so all of these are
-    JSON, and so is an integer beyond 64 bits. Objects that JSON does not know (a path, a dtype) become their ``str``.
+    JSON, and so are an integer beyond 64 bits and text that would be cut off or cannot be encoded. Objects that JSON
+    does not know (a path, a dtype) become their ``str``.
 
     Args:
         attributes: Any values by name.
@@ -28,7 +29,11 @@ def encode_attributes(attributes: Mapping[str, object]) -> dict[str, str | int |
     as_json = []
     for name, given in attributes.items():
         value = given.item() if isinstance(given, np.generic) else given
-        fits = isinstance(value, str | float) or (type(value) is int and INT64.min <= value <= INT64.max)
+        fits = (
+            isinstance(value, float)
+            or (isinstance(value, str) and _is_storable(value))
+            or (type(value) is int and INT64.min <= value <= INT64.max)
+        )
         if not fits:
             as_json.append(name)
             value = json.dumps(value, default=str)
@@ -36,6 +41,11 @@ def encode_attributes(attributes: Mapping[str, object]) -> dict[str, str | int |
     if as_json:
         encoded[JSON_NAMES] = json.dumps(as_json)
     return encoded
+
+
+def _is_storable(text: str) -> bool:
+    """Whether text comes back from a file as it was."""
+    return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def decode_attributes(tree: xr.DataTree | xr.Dataset) -> dict[str, Any]:

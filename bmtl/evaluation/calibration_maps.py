@@ -1,37 +1,94 @@
 """What recalibration fits on validation rows: a factor on scales, a map of the cdf, a temperature of probabilities."""
 
 from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, minimize_scalar
-from scipy.special import logsumexp, softmax
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
-from bmtl.evaluation.metrics.calibration import checked_pit
-from bmtl.evaluation.mixture import StudentTMixture
+from bmtl.targets.laws import ContinuousMixture, StudentTMixture
+from bmtl.targets.laws.mixture import central_interval
+from bmtl.targets.metrics.pit import checked_pit
 
+SPREAD = 1.0  # of the prior of log T: 95 % between 1/7 and 7
+WIDEST, FURTHEST = 8.0, 50.0  # how far log T is looked for, in spreads of the prior and at most
+STEPS = 1000  # quantiles that a mean is taken of where it is not closed
 FACTORS = np.exp(np.linspace(np.log(1e-4), np.log(1e4), 41))  # where the best factor on scales is looked for
 KNOTS = 99  # of the map of the cdf: its cost does not grow with the validation rows
 EDGE = 1e-12  # a PIT closer to 0 or 1 counts as this: a continuous map holds both ends fixed
 
 
-def fit_scale(predictive: StudentTMixture, y: ArrayLike) -> float:
-    """The factor on every component's scale that makes labels most likely; a Student t stays one.
+@runtime_checkable
+class Scalable(Protocol):
+    """A predictive distribution whose components have a scale."""
+
+    @property
+    def components(self) -> int:
+        """S."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Of its law."""
+        ...
+
+    def scaled(self, factor: ArrayLike) -> Self:
+        """That with every component's scale times `factor`."""
+        ...
+
+    def within(self) -> np.ndarray:
+        """Mean of the components' variances ``(N,)``."""
+        ...
+
+    def between(self) -> np.ndarray:
+        """Variance of the components' means ``(N,)``."""
+        ...
+
+    def cdf(self, y: ArrayLike) -> np.ndarray:
+        """Probability of a value up to `y`."""
+        ...
+
+    def survival(self, y: ArrayLike) -> np.ndarray:
+        """Probability of a value above `y`."""
+        ...
+
+    def log_prob(self, y: ArrayLike) -> np.ndarray:
+        """Log density at `y`."""
+        ...
+
+    def component_log_prob(self, y: np.ndarray) -> np.ndarray:
+        """Log density at `y` under each component."""
+        ...
+
+    def sample(self, n: int, seed: int | np.random.Generator) -> np.ndarray:
+        """Draws ``(n, N)``."""
+        ...
+
+
+def fit_scale(predictive: Scalable, y: ArrayLike) -> float:
+    """The factor on every component's scale that makes labels most likely; the kind of law stays.
 
     Args:
         predictive: Of n validation rows.
-        y: Their labels ``(n,)``.
+        y: Their labels ``(n,)``, or intervals ``(n, 2)``.
 
     Raises:
         ValueError: If there is no row, a density is NaN, or the likelihood has no maximum between 1e-4 and 1e4, as where
             every label is predicted exactly.
     """
     labels = np.asarray(y, dtype=float)
-    if labels.shape != (predictive.rows,) or not labels.size:
+    if labels.shape not in ((predictive.rows,), (predictive.rows, 2)) or not len(labels):
         raise ValueError(f"y has shape {labels.shape}; expected ({predictive.rows},), a validation row at least.")
 
     def loss(log_factor: float) -> float:
-        return float(-predictive.scaled(np.exp(log_factor)).log_prob(labels).mean())
+        return float(-label_log_prob(predictive.scaled(np.exp(log_factor)), labels).mean())
 
     grid = np.log(FACTORS)  # a mixture's likelihood may have several maxima; between neighbours there is one
     losses = np.array([loss(at) for at in grid])
@@ -40,11 +97,28 @@ def fit_scale(predictive: StudentTMixture, y: ArrayLike) -> float:
     best = int(losses.argmin())
     if best in (0, grid.size - 1):
         raise ValueError(
-            f"The likelihood of {labels.size} validation rows is largest for scales times {FACTORS[best]:.0e} or beyond: "
+            f"The likelihood of {len(labels)} validation rows is largest for scales times {FACTORS[best]:.0e} or beyond: "
             "labels are predicted exactly, or predictives are of another unit. More validation rows may mend it."
         )
     found = minimize_scalar(loss, bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-10})
     return float(np.exp(found.x))
+
+
+def label_log_prob(predictive: Scalable, labels: np.ndarray) -> np.ndarray:
+    """Log density of labels ``(N,)``; of intervals ``(N, 2)``, log probability where the ends differ."""
+    if labels.ndim == 1:
+        return predictive.log_prob(labels)
+    lower, upper = labels.T
+    low, high = (np.where(np.isfinite(end), end, 0.0) for end in (lower, upper))
+    below = [np.where(lower == -np.inf, 0.0, predictive.cdf(low)), np.where(upper == np.inf, 1.0, predictive.cdf(high))]
+    above = [
+        np.where(lower == -np.inf, 1.0, predictive.survival(low)),
+        np.where(upper == np.inf, 0.0, predictive.survival(high)),
+    ]
+    # The difference in the smaller tail, which keeps its digits.
+    mass = np.where(below[0] > 0.5, above[0] - above[1], below[1] - below[0])
+    with np.errstate(divide="ignore"):
+        return np.where(lower == upper, predictive.log_prob(low), np.log(np.maximum(mass, 0)))
 
 
 @dataclass(frozen=True)
@@ -106,9 +180,9 @@ class PitMap:
 
 
 class IsotonicPredictive:
-    """A predictive whose cdf went through a `PitMap`; arguments and shapes as in `StudentTMixture`."""
+    """A predictive whose cdf went through a `PitMap`; arguments and shapes as in `Mixture`."""
 
-    def __init__(self, base: StudentTMixture, pit_map: PitMap) -> None:
+    def __init__(self, base: ContinuousMixture, pit_map: PitMap) -> None:
         self.base, self.map = base, pit_map
 
     @property
@@ -130,50 +204,44 @@ class IsotonicPredictive:
 
     def interval(self, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Ends ``(N,)`` of the central interval of a level in (0, 1)."""
-        if not 0 < level < 1:
-            raise ValueError(f"The interval's level is {level}; expected one in (0, 1).")
-        return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
+        return central_interval(self.quantile, level)
 
     def sample(self, n: int, seed: int | np.random.Generator) -> np.ndarray:
         """Independent draws ``(n, N)``."""
         return self.quantile(np.random.default_rng(seed).uniform(size=(n, self.rows)))
 
     def mean(self) -> np.ndarray:
-        """Mean ``(N,)``, exact: a sum over pieces of the mixture, each times its slope."""
-        return self._moments()[0]
-
-    def variance(self) -> np.ndarray:
-        """Variance ``(N,)``, exact; infinite where that of the mixture is."""
-        return self._moments()[1]
-
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        centre, spread = self.base.mean(), self.base.variance()
+        """Mean ``(N,)``: for Student-t components a sum over pieces of the mixture, else the mean of 1,000 quantiles."""
+        if not isinstance(self.base, StudentTMixture):
+            steps = (np.arange(STEPS) + 0.5) / STEPS
+            return np.asarray(self.quantile(steps[:, None]).mean(axis=0))
+        centre = self.base.mean()
         ends = self.base.quantile(self.map.knots[1:-1, None])  # (K - 2, N)
-        first, second = self.base.moments_below(ends, centre)
-        shift, square = (
-            self.map.slopes @ np.diff(np.vstack([np.zeros(self.rows), below, whole]), axis=0)
-            for below, whole in ((first, np.zeros(self.rows)), (np.where(np.isfinite(spread), second, 0), spread))
-        )
-        return centre + shift, square - shift**2
+        below = self.base.partial_mean(ends, centre)
+        pieces = np.diff(np.vstack([np.zeros(self.rows), below, np.zeros(self.rows)]), axis=0)
+        return np.asarray(centre + self.map.slopes @ pieces)
 
 
-def fit_temperature(probabilities: ArrayLike, y: ArrayLike) -> float:
-    """The temperature T for which ``p^(1/T)``, normalised, makes the labels most likely.
+def fit_temperature(probabilities: ArrayLike, y: ArrayLike, *, spread: float = SPREAD) -> float:
+    """The temperature T at which ``p^(1/T)``, normalised, is the most probable given the labels.
+
+    Under a log-normal prior around 1: the likelihood of few rows rises without end as T tends to 0 (every label has the
+    largest probability of its row) or to infinity (probabilities mislead), and neither is what those rows show. With n rows
+    the prior counts 1/n of the likelihood.
 
     Args:
         probabilities: Of n validation rows, ``(n, C)``. Those below float32's smallest number count as that.
         y: Their classes ``(n,)``, integers from 0.
+        spread: The prior's standard deviation of log T.
 
     Returns:
-        T above 0; infinite (equal probabilities) where the probabilities say nothing about the labels, or mislead.
+        T, positive and finite.
 
     Raises:
-        ValueError: If the shapes or classes do not fit, an entry is NaN, or every label has the largest probability of its
-            row: the likelihood then rises without end as T tends to zero.
+        ValueError: If the shapes or classes do not fit, or an entry is NaN.
 
     Source:
-        Guo, Pleiss, Sun & Weinberger (2017), On Calibration of Modern Neural Networks, section 4.2. The likelihood is
-        concave in 1/T, so that the maximum is a root of its slope.
+        Guo, Pleiss, Sun & Weinberger (2017), On Calibration of Modern Neural Networks, section 4.2, with a prior.
     """
     logs, labels = _log_probabilities(probabilities), np.asarray(y)
     if labels.shape != logs.shape[:1] or not labels.size or labels.dtype.kind not in "iu":
@@ -184,24 +252,21 @@ def fit_temperature(probabilities: ArrayLike, y: ArrayLike) -> float:
         raise ValueError(f"Classes range from {labels.min()} to {labels.max()}; there are {logs.shape[1]} from 0.")
     chosen = logs[np.arange(labels.size), labels]
 
-    def slope(inverse: float) -> float:
-        return float((chosen - (softmax(inverse * logs, axis=1) * logs).sum(axis=1)).mean())
+    def loss(log_temperature: float) -> float:
+        inverse = np.exp(-log_temperature)
+        likelihood = inverse * chosen - logsumexp(inverse * logs, axis=1)
+        return float(-likelihood.mean() + (log_temperature / spread) ** 2 / (2 * labels.size))
 
-    if slope(0.0) <= 0:
-        return float("inf")
-    if (chosen >= logs.max(axis=1)).all():
-        raise ValueError(
-            f"Each of {labels.size} validation labels has the largest probability of its row: no temperature is the most "
-            "likely. Recalibrate on more validation rows, or leave the probabilities as they are."
-        )
-    top = 1.0
-    while slope(top) > 0:
-        top *= 2
-    return float(1 / brentq(slope, 0.0, top, xtol=1e-14, rtol=1e-12))
+    # One maximum of the likelihood in 1/T and one of the prior may leave two; between neighbours there is one.
+    end = min(WIDEST * spread, FURTHEST)
+    grid = np.linspace(-end, end, 81)
+    best = int(np.argmin([loss(at) for at in grid]))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x))
 
 
 def tempered(probabilities: ArrayLike, temperature: float) -> np.ndarray:
-    """``p^(1/T)``, normalised: probabilities ``(N, C)`` at a temperature, 1 for no change, infinite for equal ones.
+    """``p^(1/T)``, normalised: probabilities ``(N, C)`` at a temperature, 1 for no change, large for nearly equal ones.
 
     Raises:
         ValueError: If the temperature is not positive, or the probabilities are not ``(N, C)`` in [0, 1].

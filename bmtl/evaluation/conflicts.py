@@ -1,4 +1,4 @@
-"""How task gradients lay to each other over a run: read off the ``training`` group of a results tree.
+"""Conflicts between task gradients over a run, from the ``training`` group of a results tree.
 
 Two tasks conflict at a step where the cosine of their gradients is negative (Yu et al. 2020, "Gradient Surgery for
 Multi-Task Learning", definition 1). Steps at which no gradients were compared, and pairs of which a task was absent, are

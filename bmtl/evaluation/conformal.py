@@ -4,17 +4,22 @@ If validation and test rows are exchangeable, an interval of level P holds the l
 the model: over the draw of both, on average over rows, and not for each input.
 """
 
-from typing import Literal
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.intervals import coverage_of_intervals
-from bmtl.evaluation.metrics.labelled import group_of, targets_of, task_coords
-from bmtl.evaluation.predictive import predictive_of, regressions
+from bmtl.evaluation.metrics.by_target import task_coords
+from bmtl.evaluation.parts import PartReader, scored
+from bmtl.targets.metrics.intervals import coverage_of_intervals
+from bmtl.targets.score import Scored
 
 Method = Literal["split", "quantiles"]
+Pair = tuple[np.ndarray, np.ndarray]
+Fitted = TypeVar("Fitted")
 
 
 def conformal_quantile(scores: ArrayLike, level: float) -> float:
@@ -100,64 +105,81 @@ def conformalised_quantiles(
 
 
 def conformal_intervals(tree: xr.DataTree, *, level: float = 0.9, method: Method = "quantiles") -> xr.Dataset:
-    """Conformal intervals of every regression's scored rows, fitted on the tree's ``validation``.
+    """Conformal intervals of the test rows of every target that is a single number, fitted on the validation rows.
 
     Args:
-        tree: A results tree with ``validation``.
+        tree: A run's results tree with validation rows.
         level: In (0, 1).
         method: ``"quantiles"`` moves the predictive's central intervals, ``"split"`` puts one width around its mean.
 
     Returns:
         ``lower_<target>`` and ``upper_<target>`` (obs_<target>), and per target ``coverage`` and ``width (task)``: share
-        of labels inside and mean width (NaN for a classification and without a scored row).
+        of labels inside and mean width. NaN for targets of other families, without a labelled test row, and for those that
+        the attribute ``left_out`` names with the reason: one without a labelled validation row has no interval, and the
+        others have theirs.
 
     Raises:
-        ValueError: If there is no ``validation``, or a target has no labelled row there; names it.
+        ValueError: If there are no validation rows at all, or no target has an interval.
     """
     if method not in ("split", "quantiles"):
         raise ValueError(f"There is no conformal method {method!r}; expected 'split' or 'quantiles'.")
-    validation = validation_of(tree)
-    observed, known = group_of(tree, "observed_data"), group_of(validation, "observed_data")
-    ends: dict[str, xr.DataArray] = {}
-    covered, widths = [], []
-    for name in targets_of(tree):
-        labels = observed[f"y_{name}"]
-        if name not in regressions(tree) or not labels.size:
-            covered.append(np.nan)
-            widths.append(np.nan)
-            continue
-        y = labelled_rows(known, name)
-        before, after = predictive_of(validation, name), predictive_of(tree, name)
+
+    def ends(known: Scored, rows: Scored) -> Pair:
+        before, after = known.predictive(), rows.predictive()
         if method == "split":
-            lower, upper = split_conformal(y, before.mean(), after.mean(), level)
-        else:
-            lower, upper = conformalised_quantiles(y, *before.interval(level), *after.interval(level), level)
-        ends |= {f"lower_{name}": labels.copy(data=lower), f"upper_{name}": labels.copy(data=upper)}
-        covered.append(coverage_of_intervals(labels.values, lower, upper))
-        widths.append(float((upper - lower).mean()))
-    scores = {"coverage": ("task", np.asarray(covered)), "width": ("task", np.asarray(widths))}
-    return xr.Dataset({**ends, **scores}, coords=task_coords(tree)).assign_attrs(method=method, level=level)
+            return split_conformal(known.labels, before.mean(), after.mean(), level)
+        return conformalised_quantiles(known.labels, *before.interval(level), *after.interval(level), level)
+
+    test = scored(tree)
+    concerned = [name for name, rows in test.items() if _is_number(rows) and len(rows.labels)]
+    fitted, left_out = by_target(tree, concerned, ends)
+    covered, widths = dict.fromkeys(test, np.nan), dict.fromkeys(test, np.nan)
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    for name, (lower, upper) in fitted.items():
+        variables |= {f"lower_{name}": ((f"obs_{name}",), lower), f"upper_{name}": ((f"obs_{name}",), upper)}
+        covered[name] = coverage_of_intervals(test[name].labels, lower, upper)
+        widths[name] = float((upper - lower).mean())
+    scores = {"coverage": ("task", [*covered.values()]), "width": ("task", [*widths.values()])}
+    found = xr.Dataset({**variables, **scores}, coords={**task_coords(tree, test), **row_numbers(tree, fitted)})
+    return found.assign_attrs(method=method, level=level, left_out=json.dumps(left_out))
 
 
-def validation_of(tree: xr.DataTree) -> xr.DataTree:
-    """The results tree of the validation rows.
+def by_target(
+    tree: xr.DataTree, targets: Sequence[str], fit: Callable[[Scored, Scored], Fitted]
+) -> tuple[dict[str, Fitted], dict[str, str]]:
+    """What is fitted on each target's validation rows for its test rows, and why the other targets have nothing.
+
+    Args:
+        tree: A run's results tree.
+        targets: Those to fit.
+        fit: Validation rows, test rows -> what is wanted; a ``ValueError`` leaves the target out, and says why.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the run has no validation rows, or every target is left out.
     """
-    if "validation" not in tree.children:
-        raise ValueError(
-            "The results tree has no group 'validation', on which to recalibrate; record the validation rows too."
-        )
-    return tree.children["validation"]
+    known, test = scored(tree, "validation"), scored(tree)
+    fitted: dict[str, Fitted] = {}
+    left_out: dict[str, str] = {}
+    for name in targets:
+        if name not in known or not len(known[name].labels):
+            left_out[name] = "it has no labelled validation row"
+            continue
+        try:
+            fitted[name] = fit(known[name], test[name])
+        except ValueError as error:
+            left_out[name] = str(error)
+    if left_out and not fitted:
+        reasons = "; ".join(f"{name!r}: {why}" for name, why in left_out.items())
+        raise ValueError(f"No target can be fitted on the validation rows. {reasons}")
+    return fitted, left_out
 
 
-def labelled_rows(observed: xr.Dataset, target: str) -> np.ndarray:
-    """Validation labels ``(n,)`` of a target.
+def row_numbers(tree: xr.DataTree, targets: Iterable[str]) -> dict[str, tuple[str, np.ndarray]]:
+    """Coordinates ``obs_<target>``, the numbers of each target's test rows."""
+    reader = PartReader(tree)
+    return {f"obs_{name}": (f"obs_{name}", reader.numbers(name)) for name in targets}
 
-    Raises:
-        ValueError: If there is none; names the target.
-    """
-    if f"y_{target}" not in observed or not observed[f"y_{target}"].size:
-        raise ValueError(f"Target {target!r} has no labelled validation row; it cannot be recalibrated.")
-    return observed[f"y_{target}"].values
+
+def _is_number(rows: Scored) -> bool:
+    """Whether a label is one number, and its predictive is known."""
+    return rows.family.score("crps") is not None and rows.prediction.has("predictive")

@@ -1,230 +1,237 @@
-"""Datasets of draws and of scored rows, each target with its own rows."""
+"""The groups of a part of the data: labels, draws and predictives of its rows, each target with rows of its own.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+    observed_data            y_<t> (obs_<t>, ...)                        labels; coordinate obs_<t>: the row's number
+    posterior_predictive     y_<t> (chain, draw, obs_<t>, ...)           draws of y; class indices
+    log_likelihood           y_<t> (chain, draw, obs_<t>)                log density of each label under each draw
+    predictive_mean          y_<t> (obs_<t>, ...)                        mean of the predictive, not of its draws
+    probability              y_<t> (obs_<t>, class_<t>)                  class probabilities
+    pit                      y_<t> (obs_<t>)                             predictive cdf at the label
+    predictive_distribution  <parameter>_<t> (component, obs_<t>, ...)   components of the predictive, of equal weight;
+                                                                         attributes ``law``, ``parameter``
+    uncertainty              total_<t>, aleatoric_<t>, epistemic_<t> (obs_<t>)   variances, or entropies in nats
+
+All in reported units, and of the same rows in the same order. `bmtl.evaluation.parts` reads them back.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.names import check_same_names, check_variable_name
+from bmtl.evaluation.assembly import DRAWN, dataset, storable
+from bmtl.evaluation.constants import ReportedTarget
+from bmtl.targets.prediction import Prediction
 
-Arrays = Mapping[str, ArrayLike]
+GROUPS = (
+    "observed_data",
+    "posterior_predictive",
+    "log_likelihood",
+    "predictive_mean",
+    "probability",
+    "pit",
+    "predictive_distribution",
+    "uncertainty",
+)
+"""Names of a part's groups."""
+BY_ROW = {"predictive_mean": "mean", "probability": "probability", "pit": "pit"}
+BY_DRAW = {"posterior_predictive": "draws", "log_likelihood": "log_likelihood"}
+UNCERTAINTY = ("total", "aleatoric", "epistemic")
+Axes = Mapping[str, tuple[str, ...] | None]
 
 
-class ScoredRows:
-    """The labels of a run, and from them which rows every other group keeps.
+@dataclass(frozen=True, eq=False)
+class PredictedRows:
+    """One target's rows of a part, in reported units.
+
+    Attributes:
+        prediction: What the model says of the N rows.
+        labels: Their labels ``(N, ...)`` in the family's format; rows without a label are left out of the tree. None for
+            the rows of "predictions", which have none.
+        rows: Their numbers ``(N,)`` in the table that they are from, so that runs which were given each target's own rows
+            and runs on the whole table agree on which row is which; 0 to N - 1 by default.
+    """
+
+    prediction: Prediction
+    labels: ArrayLike | None = None
+    rows: ArrayLike | None = None
+
+
+def part_groups(
+    part: str, given: Mapping[str, PredictedRows], targets: Mapping[str, ReportedTarget], chains: int = 1
+) -> dict[str, xr.Dataset]:
+    """The datasets of a part's labelled rows by group; a group for which no target has anything is left out.
 
     Args:
-        observed: Target -> labels ``(N,)``; missing ones are NaN in floats, -1 in integers.
-        numbers: Target -> what its rows are called ``(N,)``; from 0 on for targets that are not named.
+        part: Name of the part, for messages.
+        given: Target -> rows with labels.
+        targets: What the targets are; the tree's order is theirs.
+        chains: Of the draws, whose axis has one chain after the other.
 
     Raises:
-        ValueError: If a name holds a slash, labels are no numbers ``(N,)``, one is infinite, or `numbers` has another
-            target or length.
+        ValueError: If a target is unknown, an array has another shape than its target's labels say, a label is not of the
+            family, or targets have different numbers of draws in one group; names the part, the target and the field.
     """
+    if unknown := given.keys() - targets.keys():
+        raise ValueError(f"The part {part!r} has a target {min(unknown)!r}, and targets has {list(targets)}.")
+    groups: dict[str, dict[str, xr.Variable]] = {}
+    coords: dict[str, dict[str, xr.Variable]] = {}
+    for name in (name for name in targets if name in given):
+        rows = _Rows(part, name, given[name], targets[name], chains)
+        for group, variable, values in rows.variables():
+            groups.setdefault(group, {})[variable] = values
+        for group, variable, values in rows.coordinates():
+            coords.setdefault(group, {})[variable] = values
+    return {
+        name: drawn_dataset(f"{part}: {name}", groups[name], coords.get(name, {})) for name in GROUPS if name in groups
+    }
 
-    def __init__(self, observed: Arrays, numbers: Arrays | None = None) -> None:
-        self.labels = {check_variable_name("observed", name): _labels(name, y) for name, y in observed.items()}
-        self.kept = {name: np.flatnonzero(_labelled(y)) for name, y in self.labels.items()}
-        self.numbers = {
-            name: self._rows("row_numbers", name, of) for name, of in self._known("row_numbers", numbers or {}).items()
-        }
+
+def drawn_dataset(what: str, variables: Mapping[str, xr.Variable], coords: Mapping[str, xr.Variable]) -> xr.Dataset:
+    """A dataset of variables that share their chains and draws, numbered from 0; other coordinates have no index.
+
+    Raises:
+        ValueError: If two variables have different numbers of draws.
+    """
+    counts = {name: variable.sizes["draw"] for name, variable in variables.items() if "draw" in variable.dims}
+    if len(set(counts.values())) > 1:
+        first, other = next(iter(counts)), next(name for name, n in counts.items() if n != next(iter(counts.values())))
+        raise ValueError(
+            f"{what} has {counts[first]} draws of {first} and {counts[other]} of {other}; draw all targets alike."
+        )
+    drawn = {}
+    for variable in variables.values():
+        if "draw" in variable.dims:
+            drawn = {name: xr.Variable(name, np.arange(variable.sizes[name])) for name in DRAWN}
+            break
+    return dataset(variables, {**drawn, **coords}, indexed=DRAWN)
+
+
+class _Rows:
+    """One target's labelled rows, checked."""
+
+    def __init__(self, part: str, name: str, given: PredictedRows, target: ReportedTarget, chains: int) -> None:
+        self.part, self.name, self.target, self.chains = part, name, target, chains
+        self.prediction = given.prediction
+        if given.labels is None:
+            raise ValueError(f"{self} has no labels; rows without any belong to 'predictions'.")
+        count = len(np.asarray(given.labels))
+        self.labels = target.family.check(name, given.labels, count)
+        self.count = count
+        self.kept = np.flatnonzero(~target.family.missing(self.labels))
+        self.numbers = self._of_rows("rows", np.arange(count) if given.rows is None else given.rows, {})
+
+    def __str__(self) -> str:
+        return f"Target {self.name!r} of the part {self.part!r}"
 
     @property
-    def targets(self) -> list[str]:
-        return list(self.labels)
+    def row(self) -> str:
+        return f"obs_{self.name}"
 
-    def observations(self) -> xr.Dataset:
-        """The labels that are there, ``y_<target> (obs_<target>)``."""
-        return self.values("observed", self.labels)
+    def variables(self) -> Iterator[tuple[str, str, xr.Variable]]:
+        """Group, variable's name, variable."""
+        family, name = self.target.family, self.name
+        axes = family.axes()
+        yield "observed_data", f"y_{name}", self._variable(self._kept(self.labels), family.label_axes())
+        for group, field in BY_DRAW.items():
+            values = getattr(self.prediction, field)
+            if values is not None and len(values):
+                of = axes if field == "draws" else {}
+                yield group, f"y_{name}", self._drawn(field, values, of)
+        for group, field in BY_ROW.items():
+            values = getattr(self.prediction, field)
+            if values is not None:
+                of = {"mean": axes, "probability": {"class": family.class_names or None}, "pit": {}}[field]
+                yield group, f"y_{name}", self._variable(self._of_rows(field, values, of), of)
+        if self.prediction.law is not None:
+            for parameter, values in self.prediction.law.parameters.items():
+                yield "predictive_distribution", f"{parameter}_{name}", self._component(parameter, values)
+        if self.prediction.aleatoric is not None and self.prediction.epistemic is not None:
+            known, unknown = (
+                self._of_rows(field, getattr(self.prediction, field), {}) for field in ("aleatoric", "epistemic")
+            )
+            for part, values in zip(UNCERTAINTY, (known + unknown, known, unknown), strict=True):
+                yield "uncertainty", f"{part}_{name}", self._variable(values, {})
 
-    def values(self, argument: str, given: Arrays) -> xr.Dataset:
-        """One value a row: ``y_<target> (obs_<target>)`` from arrays ``(N,)`` of some or all targets."""
-        return self._dataset(
-            {
-                f"y_{name}": ((f"obs_{name}",), self._rows(argument, name, values)[self.kept[name]])
-                for name, values in self._known(argument, given).items()
-            }
+    def coordinates(self) -> Iterator[tuple[str, str, xr.Variable]]:
+        """Group, coordinate's name, coordinate: rows' numbers, and names of entries where there are any."""
+        family = self.target.family
+        yield "observed_data", self.row, xr.Variable(self.row, self.numbers)
+        named: list[tuple[str, Axes]] = [("observed_data", family.label_axes())]
+        if self.prediction.has("draws"):
+            named.append(("posterior_predictive", family.axes()))
+        if self.prediction.mean is not None:
+            named.append(("predictive_mean", family.axes()))
+        if self.prediction.probability is not None:
+            named.append(("probability", {"class": family.class_names or None}))
+        for group, axes in named:
+            for axis, names in axes.items():
+                if names is not None:
+                    dim = f"{axis}_{self.name}"
+                    yield group, dim, xr.Variable(dim, storable(f"names of {axis}", names))
+
+    def _kept(self, values: np.ndarray) -> np.ndarray:
+        return values if len(self.kept) == self.count else values[self.kept]  # no copy of all rows
+
+    def _variable(self, values: np.ndarray, axes: Axes) -> xr.Variable:
+        return xr.Variable((self.row, *(f"{axis}_{self.name}" for axis in axes)), values)
+
+    def _of_rows(self, field: str, given: ArrayLike, axes: Axes) -> np.ndarray:
+        values = storable(f"{field} of {self}", given)
+        self._check(field, values, (self.count,), axes)
+        return self._kept(values)
+
+    def _drawn(self, field: str, given: ArrayLike, axes: Axes) -> xr.Variable:
+        values = storable(f"{field} of {self}", given)
+        self._check(field, values, (None, self.count), axes)
+        kept = values if len(self.kept) == self.count else values[:, self.kept]
+        dims = (*DRAWN, self.row, *(f"{axis}_{self.name}" for axis in axes))
+        return xr.Variable(dims, split_chains(f"{field} of {self}", kept, self.chains))
+
+    def _component(self, parameter: str, given: ArrayLike) -> xr.Variable:
+        """A parameter of the law; an axis of size 1 that is the same for all components, or rows, is left out."""
+        law = self.prediction.law
+        assert law is not None
+        values = storable(f"law of {self}", given)
+        components = law.components
+        if values.ndim < 2 or values.shape[0] not in (1, components) or values.shape[1] not in (1, self.count):
+            raise ValueError(
+                f"{self}: the law's {parameter} has shape {values.shape}; expected ({components}, {self.count}, ...), "
+                "components by rows, unlabelled ones included, or 1 where all are alike."
+            )
+        dims = ["component", self.row, *(f"{parameter}_{self.name}_dim_{i}" for i in range(values.ndim - 2))]
+        if values.shape[1] == 1 and self.count != 1:
+            values, dims = values[:, 0], [dims[0], *dims[2:]]
+        elif len(self.kept) < self.count:
+            values = values[:, self.kept]
+        if values.shape[0] == 1 and components != 1:
+            values, dims = values[0], dims[1:]
+        return xr.Variable(dims, values, {"law": law.name, "parameter": parameter})
+
+    def _check(self, field: str, values: np.ndarray, leading: Sequence[int | None], axes: Axes) -> None:
+        sizes = [*leading, *(None if names is None else len(names) for names in axes.values())]
+        fits = values.ndim == len(sizes) and all(
+            size == wanted or wanted is None for size, wanted in zip(values.shape, sizes, strict=True)
         )
-
-    def uncertainties(self, aleatoric: Arrays, epistemic: Arrays) -> xr.Dataset:
-        """Total, aleatoric and epistemic uncertainty of each row, from the latter two."""
-        check_same_names("epistemic", epistemic, aleatoric)
-        parts = {
-            name: (self._rows("aleatoric", name, values), self._rows("epistemic", name, epistemic[name]))
-            for name, values in self._known("aleatoric", aleatoric).items()
-        }
-        return self._dataset(
-            {
-                f"{part}_{name}": ((f"obs_{name}",), values[self.kept[name]])
-                for name, (known, unknown) in parts.items()
-                for part, values in (("total", known + unknown), ("aleatoric", known), ("epistemic", unknown))
-            }
-        )
-
-    def probabilities(self, argument: str, given: Arrays, classes: Mapping[str, Sequence[str]]) -> xr.Dataset:
-        """Class probabilities ``y_<target> (obs_<target>, class_<target>)`` from arrays ``(N, C)``."""
-        variables, coords = {}, {}
-        for name, array in self._known(argument, given).items():
-            values, count = np.asarray(array), len(self.labels[name])
-            if values.ndim != 2 or len(values) != count:
-                raise ValueError(
-                    f"{argument}[{name!r}] has shape {values.shape}; expected ({count}, C), the probabilities of C classes "
-                    f"for each row of observed[{name!r}], unlabelled ones included."
-                )
-            names = list(classes.get(name, range(values.shape[1])))
-            if len(names) != values.shape[1]:
-                raise ValueError(
-                    f"classes[{name!r}] has {len(names)} names, and there are probabilities of {values.shape[1]} classes."
-                )
-            variables[f"y_{name}"] = ((f"obs_{name}", f"class_{name}"), values[self.kept[name]])
-            coords[f"class_{name}"] = names
-        return self._dataset(variables).assign_coords(coords)
-
-    def components(self, argument: str, given: Mapping[str, Arrays]) -> xr.Dataset:
-        """``loc_<target>``, ``scale_<target>``, ``df_<target>`` (component, obs_<target>) from arrays ``(S, N)``."""
-        variables = {}
-        for name, parameters in self._known(argument, given).items():
-            if set(parameters) != {"loc", "scale", "df"}:
-                raise ValueError(f"{argument}[{name!r}] holds {list(parameters)}; expected loc, scale and df.")
-            for parameter, values in parameters.items():
-                drawn = self._draws(f"{argument}[{name!r}]", parameter, values, name)
-                variables[f"{parameter}_{name}"] = (("component", f"obs_{name}"), drawn)
-        return self._dataset(variables)
-
-    def draws(self, argument: str, given: Arrays) -> xr.Dataset:
-        """Draws of every row: ``y_<target> (chain, draw, obs_<target>)`` from arrays ``(S, N)``."""
-        check_same_names(argument, given, self.labels)
-        variables = {
-            f"y_{name}": (("chain", "draw", f"obs_{name}"), self._draws(argument, name, given[name], name)[None])
-            for name in self.kept
-        }
-        counts = {name: len(np.asarray(given[name])) for name in self.kept}
-        if len(set(counts.values())) > 1:
+        if not fits:
+            words = ["draws", "rows"][2 - len(leading) :] + list(axes)
+            wanted = ", ".join(word if size is None else str(size) for word, size in zip(words, sizes, strict=True))
             raise ValueError(
-                f"The targets of {argument} have different numbers of draws, {counts}; draw all of them alike."
+                f"{self}: {field} has shape {values.shape}; expected ({wanted}{',' * (len(sizes) == 1)}), with all rows "
+                "that there are labels for, unlabelled ones included."
             )
-        draw = np.arange(next(iter(counts.values()), 0))
-        return self._dataset(variables).assign_coords({"chain": [0], "draw": draw})
-
-    def _known(self, argument: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What was given, in the targets' order; a kind of target may be left out."""
-        check_same_names(argument, {**dict.fromkeys(self.labels), **given}, self.labels)
-        return {name: given[name] for name in self.labels if name in given}
-
-    def _rows(self, argument: str, name: str, given: ArrayLike) -> np.ndarray:
-        values, expected = np.asarray(given), self.labels[name].shape
-        if values.shape != expected:
-            raise ValueError(
-                f"{argument}[{name!r}] has shape {values.shape}; expected {expected}, a value for each row of "
-                f"observed[{name!r}], unlabelled ones included."
-            )
-        return values
-
-    def _draws(self, argument: str, key: str, given: ArrayLike, name: str) -> np.ndarray:
-        values, count = np.asarray(given), len(self.labels[name])
-        if values.ndim != 2 or values.shape[1] != count or not len(values):
-            raise ValueError(
-                f"{argument}[{key!r}] has shape {values.shape}; expected (draws, {count}), at least one draw of "
-                f"each row of observed[{name!r}], unlabelled ones included."
-            )
-        kept = self.kept[name]
-        return values if len(kept) == count else values[:, kept]  # a copy of all of them would be for nothing
-
-    def _dataset(self, variables: Mapping[str, Any]) -> xr.Dataset:
-        used = {dim for dims, _ in variables.values() for dim in dims}
-        return xr.Dataset(variables, coords={dim: values for dim, values in self._numbers().items() if dim in used})
-
-    def _numbers(self) -> dict[str, np.ndarray]:
-        """Coordinates: a row keeps its number among all rows, so that a dropped one shows."""
-        return {
-            f"obs_{name}": self.numbers[name][kept] if name in self.numbers else kept
-            for name, kept in self.kept.items()
-        }
 
 
-def unscored_draws(given: Arrays) -> xr.Dataset:
-    """Draws for inputs without labels: ``y_<target> (chain, draw, row)`` from arrays ``(S, M)``, M alike for all.
+def split_chains(what: str, values: np.ndarray, chains: int) -> np.ndarray:
+    """Draws ``(S, ...)``, one chain after the other, as ``(chain, draw, ...)``; a single draw is the same in one chain.
 
     Raises:
-        ValueError: If shapes differ, or a name holds a slash.
+        ValueError: If there is no draw, or their number is no multiple of the chains.
     """
-    arrays = {check_variable_name("predictions", name): np.asarray(values) for name, values in given.items()}
-    if len({values.shape for values in arrays.values()}) > 1 or any(values.ndim != 2 for values in arrays.values()):
+    if not values.ndim or not len(values) or len(values) % chains:
         raise ValueError(
-            f"predictions have shapes { {name: a.shape for name, a in arrays.items()} }; expected one (draws, rows) for all."
+            f"{what} has shape {values.shape}; expected (draws, ...) with the draws of {chains} "
+            f"chain{'s' * (chains > 1)} of equal length, one after the other."
         )
-    draws, rows = next(iter(arrays.values())).shape
-    return xr.Dataset(
-        {f"y_{name}": (("chain", "draw", "row"), values[None]) for name, values in arrays.items()},
-        coords={"chain": [0], "draw": np.arange(draws), "row": np.arange(rows)},
-    )
-
-
-def unscored_values(aleatoric: Arrays, epistemic: Arrays) -> xr.Dataset:
-    """Total, aleatoric and epistemic uncertainty for inputs without labels, from arrays ``(M,)`` of the latter two.
-
-    Raises:
-        ValueError: If they are of different targets or lengths.
-    """
-    check_same_names("predictions_epistemic", epistemic, aleatoric)
-    variables, count = {}, 0
-    for name, values in aleatoric.items():
-        known, unknown = np.asarray(values), np.asarray(epistemic[name])
-        for part, array in (("total", known + unknown), ("aleatoric", known), ("epistemic", unknown)):
-            variables[f"{part}_{name}"] = (("row",), array)
-        count = len(known)
-    return xr.Dataset(variables, coords={"row": np.arange(count)})
-
-
-def posterior_group(sites: Arrays, coords: Mapping[str, ArrayLike], dims: Mapping[str, Sequence[str]]) -> xr.Dataset:
-    """Draws of the latents: site ``(chain, draw, ...)`` from arrays ``(S, ...)``, every axis named and labelled.
-
-    Raises:
-        ValueError: If a site has no draws, its `dims` do not fit its axes, or two sites (or `coords`) disagree on
-            the length of a dimension.
-    """
-    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    sizes = {"chain": 1}
-    for site, given in sites.items():
-        check_variable_name("posterior", site)
-        values = np.asarray(given)
-        if not values.ndim or not len(values):
-            raise ValueError(
-                f"posterior[{site!r}] has shape {values.shape}; expected (draws, ...) with a draw or more."
-            )
-        event = dims.get(site, [f"{site}_dim_{i}" for i in range(values.ndim - 1)])
-        if len(event) != values.ndim - 1 or {"chain", "draw", site} & set(event):
-            raise ValueError(
-                f"dims[{site!r}] is {list(event)}; expected {values.ndim - 1} names, for the axes after the draws of "
-                f"shape {values.shape}, none of them 'chain', 'draw' or the site's own."
-            )
-        for name, size in zip(("draw", *event), values.shape, strict=True):
-            labels = np.asarray(coords[name]) if name in coords else None
-            expected = sizes.setdefault(name, size if labels is None else len(labels))
-            if size != expected:
-                raise ValueError(
-                    f"posterior[{site!r}] has {size} entries along {name!r}, where "
-                    f"{'the other sites have' if labels is None else 'coords has'} {expected}."
-                )
-        variables[site] = (("chain", "draw", *event), values[None])
-    for clash in variables.keys() & sizes.keys():
-        raise ValueError(f"posterior[{clash!r}] has the name of another site's dimension; rename one in dims.")
-    named = {name: np.asarray(coords[name]) if name in coords else np.arange(size) for name, size in sizes.items()}
-    return xr.Dataset(variables, coords=named)
-
-
-def _labelled(y: np.ndarray) -> np.ndarray:
-    return ~np.isnan(y) if y.dtype.kind == "f" else y != -1
-
-
-def _labels(name: str, y: ArrayLike) -> np.ndarray:
-    values = np.asarray(y)
-    if values.ndim != 1 or values.dtype.kind not in "fiu":
-        raise ValueError(
-            f"observed[{name!r}] has shape {values.shape} and dtype {values.dtype}; expected a number a row, (N,)."
-        )
-    if np.isinf(values).any():
-        raise ValueError(f"observed[{name!r}] holds an infinite label; mark a missing one by NaN.")
-    return values
+    return values.reshape(chains, len(values) // chains, *values.shape[1:])

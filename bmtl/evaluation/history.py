@@ -7,10 +7,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.names import check_variable_name, unique_names
+from bmtl.evaluation.assembly import storable
+from bmtl.evaluation.names import unique_names
+from bmtl.targets.names import check_name
 
 DIMS = ("step", "task", "task_bis")
-# What stands in the file beside each variable; how they are found: `bmtl.inference.record.history_arrays`.
+# The attribute ``long_name`` of each variable; `bmtl.inference.record.history_arrays` computes them.
 MEANINGS = {
     "losses": "task losses per datum, as the balancer saw them",
     "weights": "effective weights for the shared parameters, d objective / d loss",
@@ -46,8 +48,8 @@ def training_group(arrays: Mapping[str, ArrayLike], tasks: Sequence[str]) -> xr.
     Raises:
         ValueError: If a task name repeats, a name cannot be stored, or a shape fits none of the three.
     """
-    names = unique_names("task", tasks)
-    recorded = {check_variable_name("training", name): np.asarray(values) for name, values in arrays.items()}
+    names = unique_names("task", storable("tasks", unique_names("task", tasks)).tolist())
+    recorded = {check_name("record", name): storable(f"training[{name!r}]", values) for name, values in arrays.items()}
     steps = next((values.shape[0] for values in recorded.values() if values.ndim), 0)
     full = (steps, len(names), len(names))
 

@@ -1,37 +1,40 @@
 """Names of tasks, targets and variables: unique, and such that a tree and a file can hold them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+
+from bmtl.targets.names import check_name
 
 
 def unique_names(kind: str, names: Iterable[str]) -> list[str]:
-    """The names as a list, or a ``ValueError`` that says which one stands there twice."""
+    """The names as a list.
+
+    Raises:
+        ValueError: If one is given more than once; says which.
+    """
     listed = [str(name) for name in names]
-    twice = sorted({name for name in listed if listed.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"The {kind} name {twice[0]!r} is given more than once in {listed}; every {kind} needs its own."
-        )
+    seen: set[str] = set()
+    for name in listed:
+        if name in seen:
+            raise ValueError(
+                f"The {kind} name {name!r} is given more than once in {listed}; every {kind} needs its own."
+            )
+        seen.add(name)
     return listed
 
 
-def check_variable_name(group: str, name: object) -> str:
-    """The name if a tree and a file can hold a variable of that name, else a ``ValueError`` that says why not."""
-    if not isinstance(name, str) or not name.strip() or name != name.strip():
-        raise ValueError(f"{group}[{name!r}]: a variable's name must be text without spaces around it.")
-    if "/" in name:
-        raise ValueError(
-            f"{group}[{name!r}]: a variable's name must not hold a slash, which is a path between groups. "
-            f"Name it {name.replace('/', '_')!r}, say, or after its target: task names may hold one, targets may not."
-        )
-    return name
+def stored_as(kind: str, names: Iterable[str]) -> dict[str, str]:
+    """Each name as given -> the name as files hold it, by `check_name`.
 
-
-def check_same_names(group: str, given: Mapping[str, object], expected: Mapping[str, object]) -> None:
-    """Raise a ``ValueError`` that names a target which `group` lacks, or has and `expected` has not."""
-    for missing in sorted(expected.keys() - given.keys()):
-        raise ValueError(f"{group} has no target {missing!r}; it has {list(given)}, and observed has {list(expected)}.")
-    for unknown in sorted(given.keys() - expected.keys()):
-        raise ValueError(
-            f"{group} has a target {unknown!r} that observed has not ({list(expected)}). "
-            "Give its labels too; rows without one are NaN."
-        )
+    Raises:
+        ValueError: If a name cannot be stored, or two become the same.
+    """
+    found: dict[str, str] = {}
+    given: dict[str, str] = {}
+    for name in names:
+        found[name] = safe = check_name(kind, name)
+        other = given.setdefault(safe, name)
+        if other != name:
+            raise ValueError(
+                f"Two {kind}s have one name: {other!r} and {name!r} are both {safe!r} in a file. Rename one of them."
+            )
+    return found

@@ -1,9 +1,9 @@
-"""Inputs from elsewhere: how well a run's uncertainty tells out-of-distribution rows from in-distribution ones.
+"""Inputs from elsewhere: how well a run's uncertainty separates out-of-distribution rows from in-distribution ones.
 
-In distribution are the scored rows (group ``uncertainty``), out of distribution those of ``predictions_uncertainty``; a
-target's score of a row is its epistemic, total or aleatoric uncertainty: variances of a regression, and of a classification
-the mutual information, the predictive entropy and the mean entropy of the draws. Only the order of scores counts, so that
-logarithms and units change nothing. Out of distribution is the positive class.
+In distribution are the test rows, out of distribution the rows without labels (group ``predictions_uncertainty``) or, in a
+tree without those, the labelled rows of the part ``ood``. A target's score of a row is its epistemic, total or aleatoric
+uncertainty: variances, and for classes the mutual information, the predictive entropy and the mean entropy of the draws.
+Only the order of scores counts, so that logarithms and units change nothing. Out of distribution is the positive class.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics import group_of
-from bmtl.evaluation.metrics.labelled import task_coords
+from bmtl.evaluation.metrics.by_target import task_coords
+from bmtl.evaluation.parts import group, part_targets, parts_of
 
 Score = Literal["epistemic", "total", "aleatoric"]
 SCORES: tuple[Score, ...] = get_args(Score)
+OUTSIDE = "predictions_uncertainty"
 CAUGHT = (19, 20)  # FPR95: 95 % of the rows out of distribution, in whole numbers since 0.95 * n is rounded
 CELLS = 2_000_000  # counts held at a time by the bootstrap
 
@@ -120,10 +121,10 @@ def detection(
     resamples: int = 1000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """How well each kind of uncertainty of each target tells out-of-distribution rows, with bootstrap intervals.
+    """How well each kind of uncertainty of each target separates out-of-distribution rows, with bootstrap intervals.
 
     Args:
-        tree: A results tree with ``uncertainty`` and ``predictions_uncertainty``.
+        tree: A run's results tree with uncertainties of test rows and of rows from elsewhere.
         scores: Which uncertainties.
         level: Nominal coverage of the intervals.
         resamples: Of the bootstrap.
@@ -137,7 +138,7 @@ def detection(
     Raises:
         ValueError: If a group is missing or a score is unknown.
     """
-    targets = _targets(tree)
+    targets = part_targets(tree)
     table = {name: np.full((len(targets), len(scores)), np.nan) for name in _names()}
     counts = {name: np.zeros(len(targets), dtype=int) for name in ("rows_in", "rows_out")}
     for row, target in enumerate(targets):
@@ -155,7 +156,7 @@ def detection(
             **{name: (("task", "score"), values) for name, values in table.items()},
             **{name: ("task", values) for name, values in counts.items()},
         },
-        coords={**task_coords(tree), "score": list(scores)},
+        coords={**task_coords(tree, targets), "score": list(scores)},
         attrs={"level": level},
     )
 
@@ -168,17 +169,15 @@ def uncertainties(tree: xr.DataTree, target: str, score: Score = "epistemic") ->
     """
     if score not in SCORES:
         raise ValueError(f"The score is {score!r}; expected one of {list(SCORES)}.")
-    groups = [group_of(tree, name) for name in ("uncertainty", "predictions_uncertainty")]
-    known = _targets(tree)
+    elsewhere = "ood" in parts_of(tree.root) and OUTSIDE not in tree.root.children
+    outer = group(tree, "uncertainty", "ood") if elsewhere else group(tree, OUTSIDE)
+    groups = [group(tree, "uncertainty"), outer]
+    known = part_targets(tree)
     if target not in known:
         raise ValueError(f"There is no target {target!r}; the tree has {known}.")
     name = f"{score}_{target}"
     inside, outside = (group[name].values if name in group else np.empty(0) for group in groups)
     return inside, outside
-
-
-def _targets(tree: xr.DataTree) -> list[str]:
-    return [str(name) for name in task_coords(tree)["task"]]  # type: ignore[attr-defined]
 
 
 def _names() -> list[str]:

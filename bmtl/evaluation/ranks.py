@@ -1,4 +1,4 @@
-"""Methods ranked over many tasks (or splits): mean ranks, Friedman's test, and which methods no test tells apart.
+"""Methods ranked over many tasks (or splits): mean ranks, Friedman's test, groups that do not differ significantly.
 
 Blocks are what methods are ranked within. They should be independent: take the tasks of one comparison after averaging
 over splits, or the splits of one task. Source: Demšar (2006), "Statistical Comparisons of Classifiers over Multiple Data
@@ -28,7 +28,7 @@ def ranks(
     """Rank of each method within each block, 1 for the best; ties share the average of their ranks.
 
     Args:
-        scores: Dimension ``method`` and any others; each combination of the others is a block. NaN, a run that
+        scores: Dimension ``learner`` and any others; each combination of the others is a block. NaN, a run that
             diverged, ties for the last rank: leaving it out would reward it.
         higher_is_better: Which end is best; a boolean, or one for each block (DataArray).
         counted: Booleans that broadcast against `scores`. A block that does not count for every method has no ranks
@@ -38,18 +38,18 @@ def ranks(
         Same shape as `scores`.
     """
     ordered = xr.where(higher_is_better, -scores, scores).transpose(*scores.dims)
-    axis = scores.get_axis_num("method")
+    axis = scores.get_axis_num("learner")
     found = stats.rankdata(np.nan_to_num(ordered.values, nan=np.inf, posinf=np.inf), axis=axis)
     ranked = scores.copy(data=found)
-    return ranked if counted is None else ranked.where((xr.ones_like(scores, dtype=bool) & counted).all("method"))
+    return ranked if counted is None else ranked.where((xr.ones_like(scores, dtype=bool) & counted).all("learner"))
 
 
 def mean_rank(
     scores: xr.DataArray, *, higher_is_better: bool | xr.DataArray = False, counted: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Mean over all blocks of `ranks`, ``(method)``; NaN if there is no block that counts for all methods."""
+    """Mean over all blocks of `ranks`, ``(learner)``; NaN if there is no block that counts for all methods."""
     return ranks(scores, higher_is_better=higher_is_better, counted=counted).mean(
-        [dim for dim in scores.dims if dim != "method"]
+        [dim for dim in scores.dims if dim != "learner"]
     )
 
 
@@ -57,7 +57,7 @@ def friedman(ranked: xr.DataArray) -> Friedman:
     """Friedman's test, corrected for ties.
 
     Args:
-        ranked: `ranks` ``(method, block)``; blocks without ranks are left out.
+        ranked: `ranks` ``(learner, block)``; blocks without ranks are left out.
 
     Returns:
         The statistic and its p-value by the chi-squared distribution with methods less one degrees of freedom, which is
@@ -87,10 +87,10 @@ def critical_difference(
     counted: xr.DataArray | None = None,
     level: float = 0.05,
 ) -> xr.Dataset:
-    """Mean ranks, pairwise tests, and groups of methods that the tests do not tell apart.
+    """Mean ranks, pairwise tests, and groups of methods that do not differ significantly.
 
     Args:
-        scores: ``(method, block)``, the block being a task or a split.
+        scores: ``(learner, block)``, the block being a task or a split.
         test: "nemenyi" compares mean ranks with one critical difference; "signed-rank" runs Wilcoxon's test on each pair
             of methods and corrects by Holm, which needs scores of one unit (or relative ones) but no other methods.
         higher_is_better: As for `ranks`.
@@ -99,8 +99,8 @@ def critical_difference(
         level: Of the test.
 
     Returns:
-        Sorted by mean rank: ``mean_rank (method)``; ``p (method, method_bis)``, corrected, with NaN on the diagonal;
-        ``group (group, method)``: the longest runs of neighbours in rank none of whose pairs differs, only those of two
+        Sorted by mean rank: ``mean_rank (learner)``; ``p (learner, learner_bis)``, corrected, with NaN on the diagonal;
+        ``group (group, learner)``: the longest runs of neighbours in rank none of whose pairs differs, only those of two
         methods or more; scalars ``friedman`` and ``friedman_p``, ``blocks``, and ``difference``, the critical
         difference of mean ranks (NaN for "signed-rank"). With few blocks everything is one group: from N blocks no
         signed-rank p is below ``2**(1 - N)`` before correction. With fewer than two blocks, p is NaN and there is no group.
@@ -114,11 +114,11 @@ def critical_difference(
     omnibus = friedman(ranked)
     means = blocks.mean(axis=1) if n else np.full(k, np.nan)
     order = np.argsort(means, kind="stable")
-    names, means = ranked["method"].values[order], means[order]
+    names, means = ranked["learner"].values[order], means[order]
 
-    block = next(dim for dim in ranked.dims if dim != "method")
-    complete = ranked.notnull().all("method").values
-    values = scores.transpose("method", block).values[order][:, complete]
+    block = next(dim for dim in ranked.dims if dim != "learner")
+    complete = ranked.notnull().all("learner").values
+    values = scores.transpose("learner", block).values[order][:, complete]
     critical = float("nan")
     p = np.full((k, k), np.nan)
     if n >= 2:
@@ -133,15 +133,15 @@ def critical_difference(
     joined = [] if n < 2 else _runs(p >= level)
     return xr.Dataset(
         {
-            "mean_rank": ("method", means),
-            "p": (("method", "method_bis"), p),
-            "group": (("group", "method"), np.asarray(joined, dtype=bool).reshape(-1, k)),
+            "mean_rank": ("learner", means),
+            "p": (("learner", "learner_bis"), p),
+            "group": (("group", "learner"), np.asarray(joined, dtype=bool).reshape(-1, k)),
             "friedman": omnibus.statistic,
             "friedman_p": omnibus.p,
             "difference": critical,
             "blocks": n,
         },
-        coords={"method": names, "method_bis": names},
+        coords={"learner": names, "learner_bis": names},
         attrs={"test": test, "level": level, "block": str(block)},
     )
 
@@ -174,11 +174,11 @@ def _runs(alike: np.ndarray) -> list[np.ndarray]:
 
 
 def _blocks(ranked: xr.DataArray) -> np.ndarray:
-    """The ranks of complete blocks, ``(method, block)``."""
-    if ranked.ndim != 2 or "method" not in ranked.dims or ranked.sizes["method"] < 2:
+    """The ranks of complete blocks, ``(learner, block)``."""
+    if ranked.ndim != 2 or "learner" not in ranked.dims or ranked.sizes["learner"] < 2:
         raise ValueError(
             f"Ranks have the dimensions {dict(ranked.sizes)}; expected two methods or more and one dimension of blocks. "
             "Average over splits first to take the tasks as blocks, or select a task."
         )
-    values = ranked.transpose("method", ...).values
+    values = ranked.transpose("learner", ...).values
     return values[:, ~np.isnan(values).any(axis=0)]

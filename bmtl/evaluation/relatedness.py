@@ -3,10 +3,10 @@
 import numpy as np
 import xarray as xr
 
-from bmtl.evaluation.metrics.labelled import group_of
+from bmtl.evaluation.parts import group
 
 ANCHOR = "anchor"
-"""The source that is no task: the fixed share of a prior that knows of no other."""
+"""The source that is no task: the fixed share of a prior that depends on no other task."""
 
 
 def relating(tree: xr.DataTree) -> list[str]:
@@ -72,7 +72,7 @@ def nearest(tree: xr.DataTree, *, latent: str = "w") -> xr.Dataset:
 
 
 def _shares(tree: xr.DataTree, latent: str) -> xr.DataArray:
-    name, posterior = f"relatedness_{latent}", group_of(tree, "posterior")
+    name, posterior = f"relatedness_{latent}", group(tree, "posterior")
     if name not in posterior or set(posterior[name].dims) != {"chain", "draw", "task", "source"}:
         raise ValueError(
             f"The posterior has no {name} (chain, draw, task, source); it has {list(posterior.data_vars)}. "

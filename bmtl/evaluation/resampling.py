@@ -14,7 +14,8 @@ from scipy.stats import rankdata
 
 MOST_EXACT = 12  # splits up to which all patterns of signs are counted; half of 2**12 by symmetry
 FLIPS = 10_000  # patterns that are drawn beyond
-COLUMNS = 512  # columns at a time, so that thousands of (method, task) pairs do not fill the memory
+COLUMNS = 512  # columns at a time, so that thousands of (learner, task) pairs do not fill the memory
+TIED = 2.0**-45  # sums that differ by less, relative to the sum of sizes, count as equal
 
 
 class Interval(NamedTuple):
@@ -72,8 +73,12 @@ def bootstrap_interval(
 def sign_flip_p(differences: ArrayLike, *, seed: int = 0) -> np.ndarray:
     """Two-sided p-value of the mean of n paired differences under random signs.
 
-    If two methods are alike, each difference could as well have had the other sign. All ``2**n`` patterns are counted up
+    If two learners are alike, each difference could as well have had the other sign. All ``2**n`` patterns are counted up
     to 12 splits; beyond, 10,000 are drawn, the observed one being counted as one of them.
+
+    Sums of the same numbers in another order differ by rounding, and sums such as 0.1 + 0.2 and 0.3 by that of their
+    decimals: two sums count as equal where they differ by less than 3e-14 of the sum of sizes (scipy: 2e-14 of the observed
+    sum), so that a difference that small against the others changes nothing.
 
     Args:
         differences: ``(n, ...)``, a split a row.
@@ -97,9 +102,11 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0) -> np.ndarray:
         signs = np.random.default_rng(seed).choice([-1, 1], size=(FLIPS, n))
 
     def p(columns: np.ndarray) -> np.ndarray:
-        size = np.abs(columns).sum(axis=0)
-        # Sums of the same numbers in another order differ by rounding, and count as equal.
-        as_far = np.abs(signs @ columns) >= np.abs(columns.sum(axis=0)) - 1e-12 * size
+        # Ratios to the largest (its power of two, which loses no digit), whose sums cannot overflow.
+        _, exponent = np.frexp(np.abs(columns).max(axis=0))
+        ratios = np.ldexp(columns, -exponent)
+        size = np.abs(ratios).sum(axis=0)
+        as_far = np.abs(signs @ ratios) >= np.abs(ratios.sum(axis=0)) - TIED * size
         shares = as_far.mean(axis=0) if exact else (1 + as_far.sum(axis=0)) / (1 + FLIPS)
         return shares[None]
 

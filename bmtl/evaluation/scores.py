@@ -1,153 +1,94 @@
-"""Which scores a comparison holds: one table from a score's name and a kind of target to what computes it."""
+"""Which scores a comparison holds: those that its targets' families define, by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
 import xarray as xr
 
-from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics.labelled import targets_of
+from bmtl.evaluation.constants import ReportedTarget
+from bmtl.targets.family import FAMILIES, Family
+from bmtl.targets.score import Score, Scored
 
-Kind = Literal["regression", "classification"]
 
+def scores_of(families: Iterable[Family]) -> dict[str, Score]:
+    """The scores of some families by name, in the families' order; of a shared name the first family's.
 
-@dataclass(frozen=True)
-class Score:
-    """A score of one kind of target.
-
-    Attributes:
-        name: Entry of the comparison's dimension ``metric``. Two kinds may share a name for what they share the idea of.
-        kind: Of the targets that have it.
-        compute: Results tree -> ``(task,)``.
-        groups: What `compute` needs of a tree.
-        one_of: It needs one of these too, whichever.
-        symbol: Its name in tables.
-        higher_is_better: The same for both kinds of one name.
-        primary: The one of its kind that ``delta_m``, ranks and columns by task are made of.
-        in_units: It has the target's unit.
+    Symbol, direction and idea are the same for all scores of one name.
     """
-
-    name: str
-    kind: Kind
-    compute: Callable[[xr.DataTree], xr.DataArray]
-    groups: tuple[str, ...]
-    symbol: str
-    one_of: tuple[str, ...] = ()
-    higher_is_better: bool = False
-    primary: bool = False
-    in_units: bool = False
+    found: dict[str, Score] = {}
+    for family in families:
+        for score in family.scores:
+            found.setdefault(score.name, score)
+    return found
 
 
-PROBABILITY = ("observed_data", "probability")
-SCORES: tuple[Score, ...] = (
-    Score(
-        "mae",
-        "regression",
-        lambda tree: metrics.mae(tree)["mae"],
-        ("observed_data", "predictive_mean"),
-        "MAE",
-        primary=True,
-        in_units=True,
-    ),
-    Score(
-        "rmse",
-        "regression",
-        lambda tree: metrics.rmse(tree)["rmse"],
-        ("observed_data", "predictive_mean"),
-        "RMSE",
-        in_units=True,
-    ),
-    Score(
-        "r2",
-        "regression",
-        lambda tree: metrics.r2(tree)["r2"],
-        ("observed_data", "predictive_mean"),
-        "R²",
-        higher_is_better=True,
-    ),
-    # Raw densities of different units have no common mean.
-    Score("nll", "regression", lambda tree: metrics.nll(tree, standardised=True)["nll"], ("log_likelihood",), "NLL"),
-    Score("ece", "regression", lambda tree: metrics.ece(tree)["ece"], ("pit",), "ECE"),
-    Score(
-        "crps",
-        "regression",
-        lambda tree: metrics.crps(tree)["crps"],
-        ("observed_data",),
-        "CRPS",
-        one_of=("predictive_distribution", "posterior_predictive"),
-        in_units=True,
-    ),
-    Score(
-        "accuracy",
-        "classification",
-        lambda tree: metrics.accuracy(tree)["accuracy"],
-        PROBABILITY,
-        "accuracy",
-        higher_is_better=True,
-        primary=True,
-    ),
-    Score(
-        "balanced_accuracy",
-        "classification",
-        lambda tree: metrics.balanced_accuracy(tree)["balanced_accuracy"],
-        PROBABILITY,
-        "balanced accuracy",
-        higher_is_better=True,
-    ),
-    Score(
-        "auroc",
-        "classification",
-        lambda tree: metrics.roc_auc(tree)["roc_auc"],
-        PROBABILITY,
-        "AUROC",
-        higher_is_better=True,
-    ),
-    Score("nll", "classification", lambda tree: metrics.class_nll(tree)["class_nll"], PROBABILITY, "NLL"),
-    Score("brier", "classification", lambda tree: metrics.brier(tree)["brier"], PROBABILITY, "Brier"),
-    Score("ece", "classification", lambda tree: metrics.class_calibration(tree)["class_ece"], PROBABILITY, "ECE"),
-    Score(
-        "entropy_ratio",
-        "classification",
-        lambda tree: metrics.entropy_ratio(tree, resamples=1)["entropy_ratio"],  # its interval is not kept
-        PROBABILITY,
-        "entropy ratio",
-        higher_is_better=True,
-    ),
-)
+def known_score(name: str) -> Score:
+    """A score by its name, whichever family has it: for its symbol and direction.
+
+    Raises:
+        ValueError: If no family has such a score.
+    """
+    for family in FAMILIES.values():
+        score = family().score(name)
+        if score is not None:
+            return score
+    raise ValueError(f"No family of targets has a score {name!r}.")
 
 
-def primary(kind: Kind) -> Score:
-    """The score that a kind of target is judged by first."""
-    return next(score for score in SCORES if score.kind == kind and score.primary)
+def computed(rows: Scored, family: Family) -> tuple[dict[str, float], dict[str, str]]:
+    """Every score of a target's labelled rows for which the prediction holds what it needs, by name; none without a row.
+
+    Returns:
+        The scores, and why those that are NaN for it cannot be computed of what the prediction holds.
+    """
+    found: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for score in family.scores:
+        if score.computable(rows):
+            try:
+                found[score.name] = score.compute(rows)
+            except ValueError as error:
+                found[score.name], reasons[score.name] = float("nan"), str(error)
+    return found, reasons
 
 
-def symbol(name: str) -> str:
-    """A score's name in tables."""
-    return next(score.symbol for score in SCORES if score.name == name)
+def primary_names(
+    targets: Mapping[str, ReportedTarget], given: str | Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The name of the score that each target is judged by first.
 
+    Args:
+        targets: What a run knows of its targets.
+        given: A score that goes before for every target whose family has it, as ``--primary auroc`` says, or scores by
+            target.
 
-def kinds_of(tree: xr.DataTree) -> dict[str, Kind]:
-    """Target -> its kind, in the order in which targets were given."""
-    constants = metrics.group_of(tree, "constant_data")
-    kinds = dict(zip(constants["target"].values.tolist(), constants["kind"].values.tolist(), strict=True))
-    return {name: kinds[name] for name in targets_of(tree)}
-
-
-def computable(tree: xr.DataTree) -> list[Score]:
-    """The scores of those kinds of targets that a tree has, as far as the tree has the groups they need."""
-    kinds, groups = set(kinds_of(tree).values()), set(tree.children)
-    return [
-        score
-        for score in SCORES
-        if score.kind in kinds
-        and set(score.groups) <= groups
-        and (not score.one_of or not groups.isdisjoint(score.one_of))
-    ]
+    Raises:
+        ValueError: If no target has the given score, a target has not the one given for it, or there is no such target;
+            says which there are.
+    """
+    own = {name: target.primary for name, target in targets.items()}
+    having = {name: [score.name for score in target.family.scores] for name, target in targets.items()}
+    if given is None:
+        return own
+    if isinstance(given, str):
+        if not any(given in names for names in having.values()):
+            known = ", ".join(dict.fromkeys(name for names in having.values() for name in names))
+            raise ValueError(f"None of the targets has a score {given!r}; their scores are {known}.")
+        return {name: given if given in having[name] else primary for name, primary in own.items()}
+    for name, score in given.items():
+        if name not in targets:
+            raise ValueError(f"There is no target {name!r} to be judged by {score!r}; the targets are {list(targets)}.")
+        if score not in having[name]:
+            raise ValueError(f"The target {name!r} has no score {score!r}; its scores are {', '.join(having[name])}.")
+    return {**own, **given}
 
 
 def primary_scores(comparison: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """The primary score of each target of a comparison ``(method, split, task)``, and whether more is better ``(task)``."""
-    names = xr.DataArray([primary(kind).name for kind in comparison["kind"].values], dims="task")
+    """The primary score of each target of a comparison ``(learner, split, task)``, and whether more is better ``(task)``.
+
+    Args:
+        comparison: With ``score (learner, split, task, metric)`` and the coordinates ``primary (task)``, which names a
+            metric, and ``higher_is_better (metric)``.
+    """
+    names = xr.DataArray(comparison["primary"].values, dims="task")
     picked = comparison["score"].sel(metric=names)
     return picked.drop_vars(["metric", "higher_is_better"]), picked["higher_is_better"].drop_vars("metric")

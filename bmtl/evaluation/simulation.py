@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.special import ndtri
 
-from bmtl.evaluation.metrics.uniformity import POINTS, pit_ecdf
 from bmtl.evaluation.resampling import holm
+from bmtl.targets.metrics.uniformity import POINTS, pit_ecdf
 
 FEWEST = 20  # data sets; below, the tests of hundreds of latents can find nothing
 PER_BIN = 5  # expected ranks in a bin of the chi-squared test, for its distribution to hold

@@ -1,7 +1,7 @@
-"""Fair comparisons: what the scores of methods over splits (or seeds) say, and what they do not.
+"""Fair comparisons: what the scores of learners over splits (or seeds) say, and what they do not.
 
-Functions of one score, a DataArray ``(method, split)`` or ``(method, split, task)``. All compare within splits, since
-methods of one split share its difficulty. A NaN is a run that diverged, and stays one in every result; what is to be left
+Functions of one score, a DataArray ``(learner, split)`` or ``(learner, split, task)``. All compare within splits, since
+learners of one split share its difficulty. A NaN is a run that diverged, and stays one in every result; what is to be left
 out instead, a hole in the grid or a target that a split does not score, is said by `counted`. Ranks over many tasks are in
 `ranks`, the arrays below in `resampling`.
 """
@@ -29,8 +29,12 @@ def mean_and_error(scores: xr.DataArray, *, counted: xr.DataArray | None = None)
     splits = mask.sum("split")
     mean = scores.where(mask, 0.0).sum("split", skipna=False) / splits.where(splits > 0)
     with np.errstate(invalid="ignore"):  # an infinite score less an infinite mean
-        squares = ((scores - mean) ** 2).where(mask, 0.0).sum("split", skipna=False)
-    deviation = np.sqrt(squares / (splits - 1).where(splits > 1))
+        apart = (scores - mean).where(mask, 0.0)
+    largest = abs(apart).max("split", skipna=False)
+    # Squares are taken of ratios to the largest, so that they neither overflow nor vanish.
+    unit = largest.where((largest > 0) & np.isfinite(largest), 1.0)
+    squares = ((apart / unit) ** 2).sum("split", skipna=False)
+    deviation = unit * np.sqrt(squares / (splits - 1).where(splits > 1))
     return xr.Dataset({"mean": mean, "deviation": deviation, "error": deviation / np.sqrt(splits), "splits": splits})
 
 
@@ -44,30 +48,30 @@ def paired_differences(
     resamples: int = 2000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Differences to one method, split by split: means, intervals and tests.
+    """Differences to one learner, split by split: means, intervals and tests.
 
     Args:
-        scores: ``(method, split)`` or ``(method, split, task)``.
+        scores: ``(learner, split)`` or ``(learner, split, task)``.
         baseline: Method that is subtracted.
         higher_is_better: Which sign counts as a win.
-        counted: As for `mean_and_error`; a split counts where it counts for both methods.
+        counted: As for `mean_and_error`; a split counts where it counts for both learners.
         level: Nominal coverage of the interval.
         resamples: Bootstrap draws of the splits.
         seed: Of these draws, and of patterns of signs beyond 12 splits.
 
     Returns:
-        For the other methods ``(method)`` or ``(method, task)``: ``difference`` (mean of method less baseline),
+        For the other learners ``(learner)`` or ``(learner, task)``: ``difference`` (mean of learner less baseline),
         ``error`` (standard error), ``lower``, ``upper`` (`bootstrap_interval`), ``p_signed_rank``, ``p_sign_flip``,
-        ``p_holm`` (the sign-flip p corrected for all methods and tasks of this call), ``wins`` (splits in which the
-        method is the better one) and ``splits``. With one split there is a difference and nothing else; with fewer than
+        ``p_holm`` (the sign-flip p corrected for all learners and tasks of this call), ``wins`` (splits in which the
+        learner is the better one) and ``splits``. With one split there is a difference and nothing else; with fewer than
         six no p-value reaches 5 %, so read the interval, which is wide then for a reason.
 
     Raises:
-        ValueError: If the baseline is not among the methods.
+        ValueError: If the baseline is not among the learners.
     """
     differences, mask = _against(scores, baseline, counted)
-    others = [name for name in scores["method"].values if name != baseline]
-    differences, mask = differences.sel({"method": others}), mask.sel({"method": others})
+    others = [name for name in scores["learner"].values if name != baseline]
+    differences, mask = differences.sel(learner=others), mask.sel(learner=others)
     summary = mean_and_error(differences, counted=mask)
     lower, upper = _interval(differences, mask, level, resamples, seed)
     sign_flip = _by_columns(lambda values: sign_flip_p(values, seed=seed), differences, mask)
@@ -101,13 +105,13 @@ def not_worse_than_best(
     resamples: int = 2000,
     seed: int = 0,
 ) -> xr.DataArray:
-    """Which methods cannot be told from the one with the best mean: what a table may mark as best.
+    """Which learners are not significantly worse than the one with the best mean: what a table may mark as best.
 
-    The best method is chosen by the data that it is then compared on, and no correction is made for many methods: an
-    unmarked method is worse as far as its own interval says, and a marked one need not be good.
+    The best learner is chosen by the data that it is then compared on, and no correction is made for many learners: an
+    unmarked learner is worse as far as its own interval says, and a marked one need not be good.
 
     Args:
-        scores: ``(method, split)`` or ``(method, split, task)``.
+        scores: ``(learner, split)`` or ``(learner, split, task)``.
         higher_is_better: Which end is best.
         counted: As for `paired_differences`.
         level: Of the interval of each paired difference to the best.
@@ -115,18 +119,18 @@ def not_worse_than_best(
         seed: As for `paired_differences`.
 
     Returns:
-        Booleans ``(method)`` or ``(method, task)``: True for the best mean and for those whose interval of differences
-        to it does not exclude zero. Two methods that share one split or none have no interval, so nothing is excluded.
-        A method whose mean is not finite is never marked.
+        Booleans ``(learner)`` or ``(learner, task)``: True for the best mean and for those whose interval of differences
+        to it does not exclude zero. Two learners that share one split or none have no interval, so nothing is excluded.
+        A learner whose mean is not finite is never marked.
     """
     mask = _mask(scores, counted)
     means = mean_and_error(scores, counted=mask)["mean"]
     means = means.where(np.isfinite(means))
     ordered = (-means if higher_is_better else means).fillna(np.inf)
-    best = ordered.argmin("method")  # of each task
+    best = ordered.argmin("learner")  # of each task
     with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which has no interval
-        differences = (scores - scores.isel({"method": best}).drop_vars("method")).transpose(*scores.dims)
-    shared = (mask & mask.isel({"method": best}).drop_vars("method")).transpose(*scores.dims)
+        differences = (scores - scores.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
+    shared = (mask & mask.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
     lower, upper = _interval(differences, shared, level, resamples, seed)
     return means.notnull() & ~(upper < 0 if higher_is_better else lower > 0)
 
@@ -138,19 +142,19 @@ def share_worse(
     higher_is_better: bool | xr.DataArray = False,
     counted: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Share of the tasks on which a method does worse than a baseline in the mean over splits: negative transfer.
+    """Share of the tasks on which a learner does worse than a baseline in the mean over splits: negative transfer.
 
     Args:
-        scores: ``(method, split, task)``.
+        scores: ``(learner, split, task)``.
         baseline: Such as "stl", a network a task.
         higher_is_better: Which end is best; a boolean, or one for each task (DataArray).
         counted: As for `paired_differences`. Tasks that no split counts are left out.
 
     Returns:
-        ``(method)``, in [0, 1]; a tie is not worse. NaN where a difference is NaN, and for the baseline itself.
+        ``(learner)``, in [0, 1]; a tie is not worse. NaN where a difference is NaN, and for the baseline itself.
 
     Raises:
-        ValueError: If the baseline is not among the methods, or there is no dimension ``task``.
+        ValueError: If the baseline is not among the learners, or there is no dimension ``task``.
     """
     if "task" not in scores.dims:
         raise ValueError(f"A share of tasks needs the dimension task; the scores have {scores.dims}.")
@@ -160,7 +164,7 @@ def share_worse(
     worse = xr.where(higher_is_better, summary["mean"] < 0, summary["mean"] > 0)
     share = (worse & there).sum("task") / there.sum("task").where(lambda tasks: tasks > 0)
     diverged = (summary["mean"].isnull() & there).any("task")
-    return share.where(~diverged & (share["method"] != baseline))
+    return share.where(~diverged & (share["learner"] != baseline))
 
 
 def _mask(scores: xr.DataArray, counted: xr.DataArray | None) -> xr.DataArray:
@@ -173,13 +177,13 @@ def _mask(scores: xr.DataArray, counted: xr.DataArray | None) -> xr.DataArray:
 
 def _against(scores: xr.DataArray, baseline: str, counted: xr.DataArray | None) -> tuple[xr.DataArray, xr.DataArray]:
     """Differences to the baseline, and which of them count."""
-    methods = scores["method"].values.tolist()
-    if baseline not in methods:
-        raise ValueError(f"The baseline {baseline!r} is not among the methods {methods}.")
+    learners = scores["learner"].values.tolist()
+    if baseline not in learners:
+        raise ValueError(f"The baseline {baseline!r} is not among the learners {learners}.")
     mask = _mask(scores, counted)
     with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which stays
-        differences = scores - scores.sel({"method": baseline}, drop=True)
-    return differences, mask & mask.sel({"method": baseline}, drop=True)
+        differences = scores - scores.sel(learner=baseline, drop=True)
+    return differences, mask & mask.sel(learner=baseline, drop=True)
 
 
 def _interval(

@@ -1,23 +1,34 @@
-"""Files that are whole or not there: atomic writes, and reads that say what is wrong with a file."""
+"""Results files: atomic writes, and reads that say what is wrong with a file."""
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import netCDF4
-import numpy as np
 import xarray as xr
-from xarray.backends import NetCDF4DataStore
 
-# One engine for both directions: where h5netcdf is installed too, xarray's own choice would depend on the machine.
-ENGINE: Final = "netcdf4"
-CACHE = 4 * 2**20  # bytes a variable, while a file is written
+from bmtl.evaluation import netcdf
+
+SCHEMA = 2
+"""Number of the layout of results and comparisons. Files of another are refused."""
 OWN = "bmtl_version"  # the root attribute that every file of ours carries
+DIGEST = "digest"
 # What damaged bytes surface as, depending on where the damage is.
-DAMAGED = (OSError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError)
+DAMAGED = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+)
 
 
 class ResultsFileError(OSError, ValueError):
@@ -29,9 +40,9 @@ class ResultsFileError(OSError, ValueError):
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well, and vanishes when it does not.
+    """A temporary path in the folder of `path` that replaces it when the block ends without an error, and is removed if not.
 
-    A reader sees the old file or the new one, never a half. The folder is created.
+    A reader sees the old file or the new one, never part of one. The folder is created.
 
     Args:
         path: The file to write.
@@ -52,8 +63,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise ResultsFileError(
-            f"{path} could not be written ({_reason(error)}). Nothing there was changed; "
-            "choose another folder, or mend its permissions or free space."
+            f"{path} could not be written ({_reason(error)}). Nothing there was changed. {_way_out(error)}"
         ) from error
     finally:
         with suppress(OSError):  # where the folder is no folder, there is nothing to remove
@@ -63,7 +73,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(folder: str | os.PathLike[str]) -> Path:
-    """Create `folder` and prove that files can be written there, so that this is known before training and not after.
+    """Create `folder` and check that files can be written there, before training rather than after it.
 
     Args:
         folder: The folder for results; its parents are created too.
@@ -82,16 +92,38 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
         probe.unlink()
     except OSError as error:
         raise ResultsFileError(
-            f"The output folder {folder} cannot be written to ({_reason(error)}). "
-            "Choose another folder, or mend its permissions."
+            f"The output folder {folder} cannot be written to ({_reason(error)}). {_way_out(error)}"
         ) from error
     return folder
 
 
-def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write a results tree, or a comparison's dataset, to one NetCDF file: atomic, compressed, with checksums.
+@contextmanager
+def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """`check_writable`; the folders that it makes are removed again if the block raises before it has written anything.
 
-    Dtypes are kept (float32 stays float32).
+    Args:
+        folder: The folder for results.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ResultsFileError: As `check_writable`.
+    """
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        yield check_writable(folder)
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, with those above it
+            for path in made:
+                path.rmdir()
+        raise
+
+
+def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write a results tree, or a comparison's dataset, to one NetCDF file: atomic, compressed, with a digest.
+
+    Dtypes are kept (float32 stays float32). Safe to call from several threads; see `bmtl.evaluation.netcdf`.
 
     Args:
         results: From `to_datatree` or `compare`. A dataset becomes the root group.
@@ -102,17 +134,21 @@ def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Pa
 
     Raises:
         ResultsFileError: If the file cannot be written; an older file is then untouched.
-        ValueError: If `results` was made by neither, and so could not be told from a foreign file on reading.
+        ValueError: If `results` was made by neither, and so could not be distinguished from a foreign file on reading.
     """
     tree = xr.DataTree(dataset=results) if isinstance(results, xr.Dataset) else results
-    if OWN not in tree.attrs:
-        raise ValueError(f"The results have no attribute {OWN!r}: build them with to_datatree or compare.")
+    if OWN not in tree.attrs or "schema" not in tree.attrs:
+        raise ValueError(
+            f"The results have no attributes {OWN!r} and 'schema': build them with to_datatree or compare."
+        )
+    groups = netcdf.groups_of(tree)
+    groups["."].attrs.pop(DIGEST, None)
+    content = netcdf.digest(groups)
     with atomic(path) as temporary:
         try:
-            with _small_cache():
-                _put(tree, temporary)
+            netcdf.put(groups, temporary, {DIGEST: f"sha256:{content}"})
         except RuntimeError as error:  # the library's word for a full or vanished disk
-            raise OSError(str(error)) from error
+            raise _library_error(error, groups, temporary.parent) from error
     return Path(path)
 
 
@@ -127,73 +163,106 @@ def read(path: str | os.PathLike[str]) -> xr.DataTree:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ResultsFileError: If the file is truncated, damaged or of another kind; names the file.
+        ResultsFileError: If the file is truncated, damaged, changed since it was written, of another kind or schema, or
+            open for writing elsewhere; names the file.
     """
-    path = Path(path)
+    path = _existing(path)
+    try:
+        groups = netcdf.get(path)
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+    stored = groups["."].attrs.pop(DIGEST, None)
+    _check_own(path, groups["."].attrs)
+    try:
+        content = f"sha256:{netcdf.digest(groups)}"
+        tree = xr.DataTree.from_dict({place: group.dataset() for place, group in groups.items()})
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+    if content != stored:
+        raise ResultsFileError(
+            f"The content of {path} is not what was written (its digest differs): the file is damaged, or was changed by "
+            "another program, as by opening it in mode 'a'. Restore it from a copy, or run again to write it anew."
+        )
+    return tree
+
+
+def read_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The root attributes of a results file, for `decode_attributes`, without reading or checking its arrays.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ResultsFileError: As `read`, but for damage to the arrays.
+    """
+    path = _existing(path)
+    try:
+        found = netcdf.attributes(path)
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+    _check_own(path, found)
+    return {name: value for name, value in found.items() if name not in (DIGEST, netcdf.COORDINATES, netcdf.INDEXED)}
+
+
+def _existing(given: str | os.PathLike[str]) -> Path:
+    path = Path(given)
     if not path.exists():
         raise FileNotFoundError(f"There is no results file {path}. Give the path of a results.nc that a run wrote.")
-    try:
-        with xr.open_datatree(path, engine=ENGINE) as stored:
-            stored.load()
-            # Without encodings: chunk sizes of this file must not bind a smaller one written from a selection.
-            groups = {node.path: node.to_dataset(inherit=False).drop_encoding() for node in stored.subtree}
-    except DAMAGED as error:
-        raise ResultsFileError(
-            f"{path} is not a readable results file ({_reason(error)}): it is truncated, damaged or of another kind. "
-            "Run again to write it anew, or restore it from a copy."
-        ) from error
-    if OWN not in groups["/"].attrs:
+    return path
+
+
+def _check_own(path: Path, attrs: dict[str, Any]) -> None:
+    """Raise unless the attributes are those of a file of ours, of this schema."""
+    if OWN not in attrs:
         raise ResultsFileError(
             f"{path} is a NetCDF file, but not of bmtl's results (no attribute {OWN!r}). "
             "Give the path of a results.nc that a run wrote, or open it with xarray."
         )
-    return xr.DataTree.from_dict(groups)
+    if attrs.get("schema") != SCHEMA:
+        raise ResultsFileError(
+            f"{path} was written by bmtl {attrs[OWN]} with schema {attrs.get('schema', 1)}; this version reads schema "
+            f"{SCHEMA}. Train again into another folder, or read the file with that version."
+        )
 
 
-def _put(tree: xr.DataTree, path: Path) -> None:
-    """What ``tree.to_netcdf`` does, but for the order: all variables are defined before the first value is written.
-
-    Between values and definitions the library goes once through all that was defined, so that taking turns, as xarray does,
-    costs the square of the number of variables.
-    """
-    later = _Later()
-    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
-        for node in tree.subtree:
-            group = node.to_dataset(inherit=node is tree)  # the root of a file has nothing above it
-            store = NetCDF4DataStore(file if node is tree else file.createGroup(node.path))
-            group.dump_to_store(store, writer=later, encoding=_compression(group))
-        for target, values in later.values:
-            target[...] = values
-
-
-class _Later:
-    """Stands in for xarray's writer of arrays, and keeps what it is to write."""
-
-    def __init__(self) -> None:
-        self.values: list[tuple[Any, np.ndarray]] = []
-
-    def add(self, source: np.ndarray, target: Any, region: None = None) -> None:
-        self.values.append((target, source))
+def _unreadable(path: Path, error: Exception) -> ResultsFileError:
+    if path.is_dir():
+        return ResultsFileError(f"{path} is a folder. Give the path of a results.nc that a run wrote.")
+    if _is_being_written(path):
+        return ResultsFileError(
+            f"{path} is open for writing in another program (in mode 'a' or 'w'), which keeps it from being read. Close it "
+            "there and try again."
+        )
+    if isinstance(error, PermissionError):
+        return ResultsFileError(f"{path} may not be read ({_reason(error)}). Mend its permissions.")
+    return ResultsFileError(
+        f"{path} is not a readable results file ({_reason(error)}): it is truncated, damaged or of another kind. "
+        "Run again to write it anew, or restore it from a copy."
+    )
 
 
-def _compression(group: xr.Dataset) -> dict[str, dict[str, object]]:
-    """Encoding by variable. Text has no fixed size and cannot be deflated; an empty array has nothing to deflate."""
-    return {
-        str(name): {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
-        for name, variable in group.variables.items()
-        if variable.dtype.kind in "biuf" and variable.size and variable.ndim
-    }
-
-
-@contextmanager
-def _small_cache() -> Iterator[None]:
-    """Chunks are written once and never read back: the library would keep up to 64 MB of each variable until the end."""
-    before = netCDF4.get_chunk_cache()
-    netCDF4.set_chunk_cache(CACHE, *before[1:])
+def _is_being_written(path: Path) -> bool:
+    """Whether another program holds the lock that the HDF5 library takes for writing."""
     try:
-        yield
-    finally:
-        netCDF4.set_chunk_cache(*before)
+        import fcntl  # not on Windows
+    except ImportError:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _library_error(error: RuntimeError, groups: dict[str, netcdf.Group], folder: Path) -> OSError:
+    """What the library's failure to write comes from, as far as that can be seen from outside."""
+    needed = sum(variable.nbytes for group in groups.values() for variable in group.variables.values())
+    free = shutil.disk_usage(folder).free
+    sizes = f"up to {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB free"
+    if free < max(needed, 2**20):
+        return OSError(errno.ENOSPC, f"No space left on device: {sizes}")
+    return OSError(errno.EIO, f"{error}; {sizes}: a quota or a limit on the size of files may be reached")
 
 
 def _flush(path: Path) -> None:
@@ -207,3 +276,16 @@ def _flush(path: Path) -> None:
 
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _way_out(error: OSError) -> str:
+    """What to do about a failure to write."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "Free some space there, or choose another folder."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "Mend its permissions, or choose another folder."
+        case errno.ENAMETOOLONG:
+            return "Choose a shorter name."
+        case _:
+            return "Choose another folder, or mend its permissions or free space."

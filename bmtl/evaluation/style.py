@@ -1,4 +1,4 @@
-"""How pictures look: colours, panels by task, and files that are whole or not there."""
+"""Style of figures: colours, panels by task, legends, and atomic files."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from bmtl.evaluation.storage import atomic
 
 Trees = xr.DataTree | Mapping[str, xr.DataTree]
 MOST_PANELS = 36  # beyond that a page is unreadable and takes a minute to lay out; the figure says what it leaves out
-# Okabe & Ito: colours that people with any common colour blindness tell apart. Their yellow is too faint on white.
+# Okabe & Ito: colours that people with any common colour blindness can distinguish. Their yellow is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")  # beyond seven methods, colours come again with the next dash
 RC = {
@@ -42,13 +42,13 @@ RC = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, for what is drawn inside; a user's own settings are as before afterwards."""
+    """The style, inside the block; the user's own settings are restored afterwards."""
     with mpl.rc_context(RC):
         yield
 
 
 def named(trees: Trees) -> dict[str, xr.DataTree]:
-    """Method -> tree; a tree by itself goes by the method that it records.
+    """Method -> tree; a single tree is named by the method that it records.
 
     Raises:
         ValueError: If the mapping is empty.
@@ -60,13 +60,24 @@ def named(trees: Trees) -> dict[str, xr.DataTree]:
     return dict(trees)
 
 
-def task_names(records: Mapping[str, xr.DataArray | None], chosen: Sequence[str] | None) -> tuple[list[str], str]:
-    """Tasks in order of appearance, or those chosen after a check that they are there; a note on those left out."""
+def task_names(
+    records: Mapping[str, xr.DataArray | None], chosen: Sequence[str] | None, what: str = "this"
+) -> tuple[list[str], str]:
+    """Tasks in order of appearance, or those chosen after a check that they are there; a note on those left out.
+
+    Args:
+        records: Run -> an array with the tasks that can be drawn, or None.
+        chosen: Which to draw.
+        what: What is drawn, for messages.
+
+    Raises:
+        ValueError: If no run has a task, or a chosen one is in none.
+    """
     found = dict.fromkeys(
         str(name) for record in records.values() if record is not None for name in record["task"].values
     )
     if not found:
-        raise ValueError(f"None of the runs {list(records)} recorded this; it cannot be drawn.")
+        raise ValueError(f"None of the runs {list(records)} has {what} of any task; it cannot be drawn.")
     for name in chosen or ():
         if name not in found:
             raise ValueError(f"There is no task {name!r}; the runs have {list(found)}.")
@@ -77,7 +88,7 @@ def task_names(records: Mapping[str, xr.DataArray | None], chosen: Sequence[str]
 
 
 def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, dash and width of each method; later ones are thinner, so that one below them shows at the edges."""
+    """Colour, dash and width of each method; later ones are thinner, so that a line below another shows at its edges."""
     pairs = cycle([{"color": colour, "linestyle": dash} for dash in DASHES for colour in COLOURS])
     widths = [min(1.1 + 0.15 * above, 2.0) for above in reversed(range(len(methods)))]
     return {method: {**pair, "linewidth": width} for method, pair, width in zip(methods, pairs, widths, strict=False)}
@@ -86,7 +97,7 @@ def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 def panels(
     host: Figure | SubFigure, titles: Sequence[str], columns: int, *, sharex: bool = True, sharey: bool = False
 ) -> dict[str, Axes]:
-    """One panel a title, row by row; numbers of a common x axis stand below the lowest panel of each column."""
+    """One panel a title, row by row; with the numbers of a common x axis below the lowest panel of each column."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     grid = host.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)

@@ -1,16 +1,59 @@
-"""A comparison as a table: one row a method, the columns of the IGB paper's Table 2, and calibration beside them."""
+"""A comparison as a table: one row a method, the columns of the IGB paper's Table 2, and calibration after them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.columns import Column, columns
-from bmtl.evaluation.metrics import noise_floor
-from bmtl.evaluation.scores import primary
-from bmtl.evaluation.statistics import mean_and_error, not_worse_than_best
+from bmtl.evaluation.columns import Column, columns, held
+from bmtl.evaluation.compared import alike, by_family, references_of
+from bmtl.evaluation.csv_cells import csv_text
+from bmtl.evaluation.marking import RULE, marked
+from bmtl.evaluation.repeats import Repeats
+from bmtl.evaluation.statistics import mean_and_error
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """What a comparison comes to, a row a method and a column a score; frames of one shape with the index ``learner``.
+
+    Attributes:
+        columns: What each column is.
+        means: Over splits.
+        errors: Standard errors over splits; NaN for one split.
+        marks: Which entries are marked best, by `bmtl.evaluation.marking.marked`.
+        caption: What a reader must know, with the words for a mark.
+        references: The learners that are references, the last rows.
+    """
+
+    columns: list[Column]
+    means: pd.DataFrame
+    errors: pd.DataFrame
+    marks: pd.DataFrame
+    caption: str
+    references: list[str]
+
+
+def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTable:
+    """All that a table of a comparison shows, computed once.
+
+    Args:
+        comparison: From `compare`.
+        marked_as: What the caption calls a marked entry, such as "In bold".
+    """
+    chosen = columns(comparison)
+    marks = _frame(comparison, chosen, _marks)
+    return ScoreTable(
+        chosen,
+        _frame(comparison, chosen, lambda column: _summary(column, "mean")),
+        _frame(comparison, chosen, lambda column: _summary(column, "error")),
+        marks,
+        _caption(comparison, marked_as if marks.to_numpy().any() else None),
+        references_of(comparison),
+    )
 
 
 def table(comparison: xr.Dataset) -> pd.DataFrame:
@@ -23,82 +66,136 @@ def table(comparison: xr.Dataset) -> pd.DataFrame:
         comparison: From `compare`.
 
     Returns:
-        Index ``method``; columns ``delta_m [%]`` and ``T`` (lower is better), ``mean NLL`` (nats, standardised targets) and
-        ``mean ECE``, for each kind of target if there are two, and ``MAE <task> [<unit>]`` or ``accuracy <task>`` (higher
-        is better) for each task; a single task has a column for each of its scores. Beyond twelve tasks the last are
-        replaced by ``mean rank`` over tasks, ``tasks worse than <baseline> [%]`` and the mean over tasks of MAE, if they
-        have one unit, and of accuracy.
+        Index ``learner``; columns ``delta_m [%]`` and ``T`` (lower is better), ``mean NLL`` (nats, standardised targets) and
+        ``mean ECE``, for each family of targets if there are several, and each task's primary score, such as ``MAE <task>
+        [<unit>]`` or ``accuracy <task>``; a single task has a column for each of its scores. Beyond twelve tasks the last
+        are replaced by ``mean rank`` over tasks, ``tasks worse than <baseline> [%]`` and the mean of each primary score over
+        its tasks, where they have one unit.
     """
-    return _frame(comparison, lambda column: _summary(column, "mean"))
+    return _frame(comparison, columns(comparison), lambda column: _summary(column, "mean"))
 
 
 def spread(comparison: xr.Dataset) -> pd.DataFrame:
     """Standard deviations over splits (divisor: splits less one) of `table`'s entries, same shape; NaN for one split."""
-    return _frame(comparison, lambda column: _summary(column, "deviation"))
+    return _frame(comparison, columns(comparison), lambda column: _summary(column, "deviation"))
 
 
 def standard_error(comparison: xr.Dataset) -> pd.DataFrame:
     """Standard errors over splits of `table`'s entries, same shape; NaN for one split."""
-    return _frame(comparison, lambda column: _summary(column, "error"))
+    return _frame(comparison, columns(comparison), lambda column: _summary(column, "error"))
 
 
 def best(comparison: xr.Dataset) -> pd.DataFrame:
-    """Which entries of `table` are not told apart from the best of their column: booleans of the same shape.
+    """Which entries of `table` are not significantly worse than the best of their column: booleans of the same shape.
 
     An entry is marked unless the 95 % interval of its paired differences to the best mean, over splits, excludes zero
-    (`not_worse_than_best`). A column in which no method is told apart is not marked at all: with one split there is
-    no interval, with two or three it is wide. ``T`` is not ranked.
+    (`bmtl.evaluation.marking.marked`). A column in which no method is worse is not marked at all, and nothing is with fewer
+    than three runs of each method. ``T`` is not ranked.
 
     Args:
         comparison: From `compare`.
     """
-
-    def marks(column: Column) -> np.ndarray:
-        if column.higher_is_better is None or not column.counted.any():
-            return np.zeros(comparison.sizes["method"], dtype=bool)
-        mask = not_worse_than_best(
-            column.values, higher_is_better=column.higher_is_better, counted=column.counted
-        ).values
-        told_apart = np.isfinite(_summary(column, "mean")) & ~mask
-        return mask & told_apart.any()
-
-    return _frame(comparison, marks)
+    return _frame(comparison, columns(comparison), _marks)
 
 
 def caption(comparison: xr.Dataset) -> str:
-    """What a reader of the table must know: splits, units, what it is relative to, how small an ECE can be, holes."""
+    """What a reader of the table must know: runs, units, what it is relative to, how small an ECE can be, holes."""
+    return score_table(comparison).caption
+
+
+def to_csv(comparison: xr.Dataset) -> str:
+    """`table` as CSV; text that a spreadsheet would take for a formula is made plain."""
+    return csv_text(table(comparison), index_label="learner")
+
+
+def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
     about = decode_attributes(comparison)
-    splits = comparison.sizes["split"]
-    symbols = [primary(kind).symbol for kind in dict.fromkeys(comparison["kind"].values.tolist())]
-    parts = ["One split: nothing is marked best."]
-    if splits > 1:
-        marked = "marked: not told apart from the best by the 95 % interval of paired differences"
-        parts = [f"Mean over {splits} splits; {marked}."]
-    if about.get("baseline") is not None:
-        against = about["baseline"]
-        parts.append(f"delta_m: mean relative change of {' and '.join(symbols)} against {against}, negative is better.")
+    repeats = Repeats.of(comparison)
+    parts = [_runs(repeats, marked_as)] if comparison.sizes["learner"] > 1 or repeats.runs > 1 else []
+    symbols = list(dict.fromkeys(group.primary.symbol for group in alike(comparison) if group.primary.relative))
+    baseline = about.get("baseline")
+    if baseline is not None and symbols:
+        parts.append(f"delta_m: mean relative change of {listed(symbols)} against {baseline}, negative is better.")
+        without = [
+            f"{comparison['task'].values[place]} ({group.primary.symbol})"
+            for group in alike(comparison)
+            for place in group.places
+            if not group.primary.relative
+        ]
+        if without:
+            parts.append(f"Not in delta_m, for want of a natural zero: {', '.join(without)}.")
     if about.get("reference") is not None:
         parts.append(f"T: median time of a step over {about['reference']}'s.")
-    regressions = comparison["rows"].values[:, (comparison["kind"] == "regression").values]
-    if regressions.size and "nll" in comparison["metric"].values:
-        parts.append("NLL: nats, standardised targets.")
-    if regressions.any() and "ece" in comparison["metric"].values:
-        floors = [noise_floor(int(count)).mean for count in regressions[regressions > 0]]
-        parts.append(f"ECE: a perfect predictive would show {np.mean(floors):.3f} on so few rows.")
-    missing = np.argwhere(~comparison["present"].transpose("method", "split").values)
+    parts += _notes(comparison)
+    if references := references_of(comparison):
+        parts.append(f"References, fitted by scikit-learn: {listed(references)}.")
+    missing = np.argwhere(~comparison["present"].transpose("learner", "split").values)
     holes = [
-        f"{comparison['method'].values[row]} split {comparison['split'].values[column]}" for row, column in missing
+        f"{comparison['learner'].values[row]} {repeats.noun} {comparison['split'].values[column]}"
+        for row, column in missing
     ]
     if holes:
         parts.append(f"Missing: {', '.join(holes)}.")
+    failures = about.get("not_computed") or {}
+    if failures:
+        first, reason = next(iter(failures.items()))
+        more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+        parts.append(f"Not computed: {first}{more} ({reason.rstrip('.')}).")
     return " ".join(parts)
 
 
-def _frame(comparison: xr.Dataset, entries: Callable[[Column], np.ndarray]) -> pd.DataFrame:
-    methods = [str(name) for name in comparison["method"].values]
-    return pd.DataFrame(
-        {column.name: entries(column) for column in columns(comparison)}, index=pd.Index(methods, name="method")
-    )
+def listed(names: Sequence[str]) -> str:
+    """Names as English lists them: a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _runs(repeats: Repeats, marked_as: str | None) -> str:
+    """What was averaged, whether that decides anything, and what a mark is where there is one."""
+    if repeats.runs == 1:
+        return "One run of each method decides nothing: none is marked best."
+    said = f"Mean ± standard error over {repeats.counted}."
+    if not repeats.decisive:
+        return f"{said} Two runs decide nothing: none is marked best."
+    return " ".join([said, *([f"{marked_as}: {RULE}."] if marked_as else []), repeats.interval()])
+
+
+def _notes(comparison: xr.Dataset) -> list[str]:
+    """How the scores in the table are to be read, and what a perfect predictive would show of them."""
+    families = by_family(comparison)
+    notes: dict[str, dict[str, list[str]]] = {}  # symbol -> note -> families
+    floors: dict[str, dict[str, list[str]]] = {}
+    for name, (family, places) in families.items():
+        chosen = comparison.isel(task=places)
+        counts = chosen["rows"].values
+        for score in held(comparison, family.scores):
+            only = comparison.sizes["task"] == 1  # then there is a column for every score
+            if not (score.averaged or only or score.name in chosen["primary"].values):
+                continue
+            if score.note:
+                notes.setdefault(score.symbol, {}).setdefault(score.note, []).append(name)
+            if score.floor is not None and counts.any():
+                floor = np.mean([score.floor(int(count)) for count in counts[counts > 0]])
+                floors.setdefault(score.symbol, {}).setdefault(f"{floor:.3f}", []).append(name)
+    found = [f"{symbol}: {_by_note(of, len(families))}." for symbol, of in notes.items()]
+    for symbol, of in floors.items():
+        found.append(f"A perfect predictive would show an {symbol} of {_by_note(of, len(families))} on so few rows.")
+    return found
+
+
+def _by_note(of: Mapping[str, list[str]], families: int) -> str:
+    """Each note, with the families that it is of where there are several."""
+    return ", ".join(f"{note} ({', '.join(names)})" if families > 1 else note for note, names in of.items())
+
+
+def _marks(column: Column) -> np.ndarray:
+    if column.higher_is_better is None or not column.counted.any():
+        return np.zeros(column.values.sizes["learner"], dtype=bool)
+    return marked(column.values, higher_is_better=column.higher_is_better, counted=column.counted).values
+
+
+def _frame(comparison: xr.Dataset, chosen: list[Column], entries: Callable[[Column], np.ndarray]) -> pd.DataFrame:
+    index = pd.Index([str(name) for name in comparison["learner"].values], name="learner")
+    return pd.DataFrame({column.name: entries(column) for column in chosen}, index=index)
 
 
 def _summary(column: Column, what: str) -> np.ndarray:

@@ -1,22 +1,27 @@
-"""Runs of methods on a data set, each to one results tree, and their comparison. Knows every room."""
+"""Runs of methods on a data set, each to one results tree, and their comparison."""
 
 from bmtl.evaluation.tables import best, caption, table
+from bmtl.experiments.budgets import Budget
+from bmtl.experiments.cells import Cell, Failure
 from bmtl.experiments.comparisons import DEMO, AllFailed, Comparison, compare, demo
-from bmtl.experiments.fitted import Fitted, load_fitted
-from bmtl.experiments.grid import Cell, Failure, run_cells
-from bmtl.experiments.methods import METHODS, MODELS, Method, method
-from bmtl.experiments.runs import Budget, run, validation_errors, validation_score
+from bmtl.experiments.fitted import Fitted
+from bmtl.experiments.grid import run_cells
+from bmtl.experiments.methods import Method
+from bmtl.experiments.model_files import load_fitted
+from bmtl.experiments.runs import run, validation_score, validation_scores
 from bmtl.experiments.timing import step_seconds
+from bmtl.experiments.training import EachEpoch
 from bmtl.experiments.trees import results_tree
+from bmtl.experiments.zoo import METHODS, method
 
 __all__ = [
     "DEMO",
     "METHODS",
-    "MODELS",
     "AllFailed",
     "Budget",
     "Cell",
     "Comparison",
+    "EachEpoch",
     "Failure",
     "Fitted",
     "Method",
@@ -31,6 +36,6 @@ __all__ = [
     "run_cells",
     "step_seconds",
     "table",
-    "validation_errors",
     "validation_score",
+    "validation_scores",
 ]

@@ -1,26 +1,28 @@
-"""Methods side by side: a grid of runs with one budget, and what it comes to as files, tables and pictures."""
+"""Comparisons: a grid of runs with one budget and reference rows, and the files, tables and pictures made of them."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from bmtl.datasets import MultiTaskData
-from bmtl.evaluation import comparison, plots, results
-from bmtl.evaluation.attributes import decode_attributes, encode_attributes
+from bmtl.evaluation import results
 from bmtl.evaluation.storage import atomic
-from bmtl.evaluation.style import save
-from bmtl.evaluation.tables import table
-from bmtl.evaluation.text_tables import to_latex, to_markdown
-from bmtl.experiments.grid import Cell, Failure, Splits, run_cells
-from bmtl.experiments.methods import METHODS, Method
-from bmtl.experiments.runs import Budget, check_data, validation_score
+from bmtl.experiments.budgets import Budget
+from bmtl.experiments.cells import Cell, Failure, Splits
+from bmtl.experiments.grid import run_cells
+from bmtl.experiments.grid_checks import BASELINE, check_grid, check_scores
+from bmtl.experiments.methods import Method
+from bmtl.experiments.outputs import Trees, write_comparison
+from bmtl.experiments.references import run_references
+from bmtl.experiments.runs import validation_score
 from bmtl.experiments.timing import step_seconds
-from bmtl.inference import balancer
+from bmtl.experiments.zoo import METHODS
 
 Done = Callable[[Cell | Failure], None]
 
@@ -31,7 +33,7 @@ class Comparison:
 
     Attributes:
         scores: From `bmtl.evaluation.comparison.compare`; a split is a pair of split and seed, numbered in that order.
-        trees: Results by (method, number of the split).
+        trees: Results by (learner, number of the split): methods, then references.
         failures: Cells that came to nothing, those included that a learning rate was to be chosen by.
         rates: Learning rate by method, where one was chosen.
     """
@@ -54,7 +56,10 @@ def compare(
     out: str | Path,
     *,
     rates: Sequence[float] = (),
-    baseline: str | None = "stl",
+    baseline: str | None = BASELINE,
+    primary: str | Mapping[str, str] | None = None,
+    reference: bool = True,
+    trust: bool = False,
     jobs: int | None = None,
     dask: str | None = None,
     timed_steps: int = 40,
@@ -65,7 +70,7 @@ def compare(
 
     Writes ``<method>/<split and seed>/results.nc`` for each run, ``comparison.nc``, ``table.csv``, ``table.tex``,
     ``table.md`` and pictures under `out`. What is there of the same comparison is not done again, so that one which was
-    cut off goes on where it stood.
+    interrupted is continued where it ended.
 
     Args:
         data: With parts "train", "val" and "test"; a sequence of data sets is one for each split.
@@ -75,7 +80,12 @@ def compare(
         out: Folder.
         rates: Learning rates, from which each method gets the one with the best validation score on the first split with
             the first seed; none: the budget's.
-        baseline: Method that delta_m and paired differences are taken against, if it is among the methods.
+        baseline: Method that delta_m and paired differences are taken against; the default counts only if it is among the
+            methods.
+        primary: Score that delta_m, ranks and columns by task are made of, for the targets that have it, or scores by
+            target; by default each family's own.
+        reference: Add the rows of `bmtl.experiments.references`, trained on the same splits.
+        trust: As for `run`: the report then judges each guide.
         jobs: As for `run_cells`.
         dask: As for `run_cells`.
         timed_steps: Steps of each method that are timed side by side at the end; 0 leaves them out.
@@ -84,47 +94,58 @@ def compare(
 
     Raises:
         OSError: If `out` cannot be written, before anything is trained.
-        ValueError: If there is no method or no seed, one stands twice, or the data, a rate or a balancer will not do;
-            before anything is trained.
+        ValueError: If there is no method or no seed, one is given twice, or the data, a rate, a score or the baseline will
+            not do; before anything is trained. No new folder is left behind then.
         AllFailed: If no run came to an end.
         KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does; before that the finished ones are
             compared and written.
     """
-    folder = results.check_writable(out)
     seeds = list(seeds)
-    _check_grid(data, methods, seeds, rates, budget)
-    cells = _cells(data, methods, seeds)
-    finished: list[Cell] = []
-    failures: list[Failure] = []
-    chosen = None
-    if len(rates) > 1:
-        chosen, failures = _choose(data, methods, seeds[0], budget, folder, rates, jobs, dask, done)
-    if rates:
-        lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
-        cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
-    if chosen:
-        _take_over(cells, seeds[0], folder)
-    numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
-    try:
-        with closing(run_cells(data, cells, budget, folder, jobs=jobs, dask=dask)) as running:
-            for outcome in running:
-                if isinstance(outcome, Failure):
-                    failures.append(outcome)
-                else:
-                    finished.append(outcome)
-                done(outcome)
-    except BaseException:
-        if finished:
-            _write(finished, methods, numbers, baseline, folder, None, command)
-        raise
-    if not finished:
-        first = failures[0]
-        raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
-    trained = [method for method in methods if any(cell.method == method for cell in finished)]
-    first_data = data if isinstance(data, MultiTaskData) else data[0]
-    seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
-    scores, trees = _write(finished, methods, numbers, baseline, folder, seconds, command)
-    return Comparison(scores, trees, failures, chosen)
+    check_grid(data, methods, seeds, rates, budget)
+    check_scores(data, methods, baseline, primary, reference)
+    with results.output_folder(out) as folder:
+        cells = _cells(data, methods, seeds)
+        finished: list[Cell] = []
+        failures: list[Failure] = []
+        chosen = None
+        if len(rates) > 1:
+            chosen, failures = _choose(data, methods, seeds[0], budget, folder, rates, trust, jobs, dask, done)
+        if rates:
+            lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
+            cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
+        if chosen:
+            _take_over(cells, seeds[0], folder)
+        numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
+        write = partial(
+            write_comparison,
+            order=methods,
+            numbers=numbers,
+            baseline=baseline,
+            primary=primary,
+            out=folder,
+            command=command,
+        )
+        try:
+            with closing(run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask)) as running:
+                for outcome in running:
+                    if isinstance(outcome, Failure):
+                        failures.append(outcome)
+                    else:
+                        finished.append(outcome)
+                    done(outcome)
+        except BaseException:
+            if finished:
+                write(finished, {}, None)
+            raise
+        if not finished:
+            first = failures[0]
+            raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
+        trained = [method for method in methods if any(cell.method == method for cell in finished)]
+        first_data = data if isinstance(data, MultiTaskData) else data[0]
+        seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
+        rows = _references(data, numbers, folder) if reference else {}
+        scores, trees = write(finished, rows, seconds)
+        return Comparison(scores, trees, failures, chosen)
 
 
 def demo(
@@ -164,26 +185,6 @@ DEMO = ("stl", "ew", "uw", "igb-v1", "nash-mtl", "igb-v1+nash", "bayesian")
 """Methods of the demo."""
 
 
-def _check_grid(
-    data: Splits, methods: Sequence[Method], seeds: Sequence[int], rates: Sequence[float], budget: Budget
-) -> None:
-    if not methods or not seeds:
-        raise ValueError("A comparison needs at least one method and one seed.")
-    for what, given in (
-        ("methods", [method.name for method in methods]),
-        ("seeds", list(seeds)),
-        ("learning rates", list(rates)),
-    ):
-        if len(set(given)) < len(given):
-            raise ValueError(f"The {what} of a comparison must differ, and {given} were given.")
-    for rate in rates:
-        replace(budget, lr=rate)
-    for method in methods:
-        balancer(method.balancer)
-    for one in [data] if isinstance(data, MultiTaskData) else data:
-        check_data(one)
-
-
 def _cells(data: Splits, methods: Sequence[Method], seeds: Sequence[int]) -> list[Cell]:
     splits = [None] if isinstance(data, MultiTaskData) else range(len(data))
     return [Cell(method, seed, split) for split in splits for seed in seeds for method in methods]
@@ -196,6 +197,7 @@ def _choose(
     budget: Budget,
     out: Path,
     rates: Sequence[float],
+    trust: bool,
     jobs: int | None,
     dask: str | None,
     done: Done,
@@ -206,7 +208,7 @@ def _choose(
     for rate in rates:
         folder = _of_rate(out, rate)
         cells = [replace(cell, lr=rate) for cell in _cells(data, methods, [seed]) if not cell.split]
-        for outcome in run_cells(data, cells, budget, folder, jobs=jobs, dask=dask):
+        for outcome in run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask):
             done(outcome)
             if isinstance(outcome, Failure):
                 failures.append(outcome)
@@ -229,46 +231,11 @@ def _of_rate(out: Path, rate: float | None) -> Path:
     return out / "learning-rates" / f"{rate:g}"
 
 
-def _write(
-    cells: Sequence[Cell],
-    methods: Sequence[Method],
-    numbers: Mapping[tuple[int | None, int], int],
-    baseline: str | None,
-    out: Path,
-    seconds: Mapping[str, float] | None,
-    command: str | None,
-) -> tuple[xr.Dataset, dict[tuple[str, int], xr.DataTree]]:
-    order = {method.name: i for i, method in enumerate(methods)}
-    cells = sorted(cells, key=lambda cell: (order[cell.method.name], numbers[cell.split, cell.seed]))
-    trees = {
-        (cell.method.name, numbers[cell.split, cell.seed]): results.read(cell.folder(out) / "results.nc")
-        for cell in cells
-    }
-    names = list(dict.fromkeys(name for name, _ in trees))
-    scores = comparison.compare(
-        trees,
-        baseline=baseline if baseline in names else None,
-        reference="ew" if "ew" in names else names[0],
-        step_seconds=seconds,
-    )
-    if command is not None:
-        scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})
-    results.write(scores, out / "comparison.nc")
-    table(scores).to_csv(out / "table.csv")
-    (out / "table.md").write_text(to_markdown(scores))
-    (out / "table.tex").write_text(to_latex(scores))
-    first = min(number for _, number in trees)
-    shown = {name: tree for (name, number), tree in trees.items() if number == first}
-    save(plots.training_curves(shown), out / "training.png")
-    if any("pit" in tree.children for tree in shown.values()):
-        save(plots.reliability_curves(shown), out / "reliability.png")
-    measured = next((tree for tree in shown.values() if _measured(tree)), None)
-    if measured is not None:
-        save(plots.cosine_matrix(measured), out / "conflicts.png")
-    return scores, trees
-
-
-def _measured(tree: xr.DataTree) -> bool:
-    """Whether a run measured the cosines of its task gradients."""
-    training = tree["training"].to_dataset()
-    return "cosine" in training and bool(training["cosine"].notnull().any())
+def _references(data: Splits, numbers: Mapping[tuple[int | None, int], int], out: Path) -> Trees:
+    """The reference rows, by (name, number of the split)."""
+    found: Trees = {}
+    for (split, seed), number in numbers.items():
+        own = data if isinstance(data, MultiTaskData) else data[split or 0]
+        for name, tree in run_references(own, out, Cell.place(split, seed), seed).items():
+            found[name, number] = tree
+    return found

@@ -4,19 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import results
-from bmtl.evaluation.groups import posterior_group
-from bmtl.evaluation.relatedness import ANCHOR
-from bmtl.inference.predictives import Draws
+from bmtl.evaluation.results import PredictedRows, ReportedTarget
+from bmtl.experiments.budgets import Budget
+from bmtl.experiments.collecting import RunResult, extras_of
+from bmtl.experiments.configuration import configuration
+from bmtl.experiments.methods import Method
+from bmtl.inference import Draws
 from bmtl.inference.record import StepRecord, history_arrays
-from bmtl.models.vmtl import VMTL
-from bmtl.targets.scaler import Scaler
+from bmtl.models.tree_variable import TreeVariable
+from bmtl.targets import Prediction
+from bmtl.targets.score import Scored
 
-MOST_OFFSET = 10.0  # of a target's mean from zero, in its standard deviations, for draws in units to stay in float32
+DATA_PARTS = {"test": "test", "validation": "val", "train": "train", "ood": "ood"}
+"""Part of a results tree -> the data's part."""
 
 
 def results_tree(
@@ -24,15 +28,14 @@ def results_tree(
     drawn: Draws,
     history: Sequence[StepRecord] | Mapping[str, np.ndarray] = (),
     *,
-    tasks: Sequence[str] | None = None,
     part: str = "test",
     validation: Draws | None = None,
     train: Draws | None = None,
-    outside: Draws | None = None,
-    method: str | None = None,
-    balancer: str | None = None,
-    seed: int | None = None,
-    configuration: Mapping[str, object] | None = None,
+    ood: Draws | None = None,
+    new: Draws | None = None,
+    tasks: Sequence[str] | None = None,
+    model: Any = None,
+    extras: Mapping[str, TreeVariable] | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> xr.DataTree:
     """The results tree of a run: draws in the model's scaled units become reported units.
@@ -42,165 +45,151 @@ def results_tree(
         drawn: From `bmtl.draw` for the rows of `part`: all of them for every target, or each target's own, those of
             ``data.tensors_by_task(part)``. The same holds for what is drawn for other parts.
         history: ``svi.history``, or its arrays.
-        tasks: What the arrays of a history call its tasks; the targets by default.
-        part: The part of the data that was drawn for.
+        part: The part of the data that was drawn for: "test", "train" (the tree's root), or "val".
         validation: The same for the rows of "val": what recalibration is fitted on.
-        train: The same for the rows of "train", with labels: what tells whether the guide is to be trusted.
-        outside: For inputs without labels, such as out-of-distribution ones.
-        method: Name for tables and legends.
-        balancer: String form of the balancer.
-        seed: The run's seed.
-        configuration: Everything else that was set.
-        attributes: Further attributes of the tree.
+        train: The same for the rows of "train": what tells whether the guide can be trusted, and what ``az.loo`` is of.
+        ood: The same for labelled rows from elsewhere, the data's part "ood".
+        new: For inputs without labels: the tree's ``predictions``.
+        tasks: What the arrays of a history call its tasks; the targets by default.
+        model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
+        extras: The same, where the model is gone.
+        attributes: Attributes of the tree: ``method``, ``balancer``, ``seed``, ``configuration`` and any of your own.
 
     Raises:
         ValueError: If what was drawn does not fit the data's targets or rows.
     """
-    targets = tuple(task for task in data.tasks if task in drawn.targets)
-    if not targets:
+    names = tuple(task for task in data.tasks if task in drawn.targets)
+    if not names:
         raise ValueError(f"What was drawn has the targets {list(drawn.targets)}, and the data have {list(data.tasks)}.")
+    given = {"validation": validation, "train": train, "ood": ood, {"val": "validation"}.get(part, part): drawn}
+    parts = {
+        name: predicted_rows(data, DATA_PARTS[name], {n: of.targets[n] for n in names})
+        for name, of in given.items()
+        if of is not None
+    }
+    if new is not None:
+        parts["predictions"] = {
+            name: PredictedRows(new.targets[name].in_units(data.targets[name].family, data.targets[name].scaler))
+            for name in names
+        }
     if not isinstance(history, Mapping) and history:
         tasks = history[-1].names  # a model may have its tasks in another order, or several for one target
     arrays = history if isinstance(history, Mapping) else history_arrays(history) if history else None
-    unlabelled = _in_units(data, targets, outside) if outside is not None else {}
-    names = tuple(targets if tasks is None else tasks)
-    related = "task_correlation" in drawn.posterior
-    tree = results.to_datatree(
-        **_scored(data, targets, drawn, part),
-        posterior=drawn.posterior or None,
-        dims={"task_correlation": ("task", "task_bis")} if related else None,
-        coords={"task": names, "task_bis": names} if related else None,
-        predictions=unlabelled.get("predictive"),
-        predictions_aleatoric=unlabelled.get("aleatoric"),
-        predictions_epistemic=unlabelled.get("epistemic"),
+    sampled = drawn if train is None else train
+    densities = {"lp": sampled.log_p, "log_q": sampled.log_q}
+    extra = {**extras_of(model, sampled), **(extras or {})}
+    coords: dict[str, Any] = {}
+    for variable in extra.values():
+        coords |= variable.coords
+    return results.to_datatree(
+        parts,
+        {name: reported(data, name) for name in names},
+        posterior={**sampled.posterior, **{name: variable.values for name, variable in extra.items()}} or None,
+        sample_stats={**{k: v for k, v in densities.items() if v is not None}, **sampled.sample_stats} or None,
+        coords=coords,
+        dims={name: variable.dims for name, variable in extra.items()},
+        chains=sampled.chains,
         training=arrays,
-        tasks=names,
-        method=method,
-        balancer=balancer,
-        seed=seed,
-        configuration=configuration,
-        data_name=data.name,
-        data_fingerprint=data.fingerprint,
-        attributes={"data_citation": data.citation, "data_licence": data.licence, **(attributes or {})},
+        tasks=names if tasks is None else tasks,
+        attributes={
+            "data_name": data.name,
+            "data_fingerprint": data.fingerprint,
+            "data_citation": data.citation,
+            "data_licence": data.licence,
+            **(attributes or {}),
+        },
     )
-    for name, of, rows in (("validation", validation, "val"), ("train", train, "train")):
-        if of is not None:
-            below = results.to_datatree(**_scored(data, targets, of, rows))
-            below.attrs = {}
-            tree[name] = below
-    return tree
 
 
-def add_relatedness(tree: xr.DataTree, model: VMTL, drawn: Draws) -> None:
-    """Writes what share each source has in each task's prior into the tree's ``posterior``.
-
-    ``relatedness_w`` and ``relatedness_z``, as far as the model has them, ``(chain, draw, task, source)``: the diagonal is
-    0, rows sum to 1, and the last source is the anchor. Where weights are not drawn, all draws are equal.
+def run_tree(
+    data: MultiTaskData, method: Method, seed: int, budget: Budget, result: RunResult, **attributes: object
+) -> xr.DataTree:
+    """The results tree of a run of a comparison, with its scores on validation.
 
     Args:
-        tree: From `results_tree` for the same draws; changed in place.
-        model: The fitted model.
-        drawn: With the weights' sites, ``alpha...``, where the model draws them.
+        data: What was learnt from.
+        method: What was trained.
+        seed: The run's.
+        budget: The run's.
+        result: What it came to.
+        attributes: Further ones of the tree.
+    """
+    drawn = result.draws
+    part = "test" if "test" in drawn else next(iter(drawn))
+    return results_tree(
+        data,
+        drawn[part],
+        result.history,
+        part=DATA_PARTS[part],
+        validation=drawn.get("validation"),
+        train=drawn.get("train"),
+        ood=drawn.get("ood"),
+        new=drawn.get("new"),
+        tasks=result.tasks,
+        extras=result.extras,
+        attributes={
+            "method": method.name,
+            "balancer": method.balancer,
+            "seed": seed,
+            "configuration": configuration(method, budget),
+            "validation_scores": scores_of(data, drawn["validation"], "val") if "validation" in drawn else {},
+            "validation_score": result.score,
+            **attributes,
+        },
+    )
+
+
+def reported(data: MultiTaskData, name: str) -> ReportedTarget:
+    """What a tree knows of a target, its primary score by the training labels included."""
+    return ReportedTarget.of(data.targets[name], data.rows["train"])
+
+
+def predicted_rows(data: MultiTaskData, part: str, predictions: Mapping[str, Prediction]) -> dict[str, PredictedRows]:
+    """Predictions for the rows of a part in scaled units, as a tree's rows in reported units.
+
+    Args:
+        data: What was learnt from.
+        part: Of the data.
+        predictions: Target -> for all rows of the part, or for those with a label for the target.
 
     Raises:
-        ValueError: If the model's priors do not come from other tasks.
+        ValueError: If a prediction is for another number of rows.
     """
-    if model.priors is None:
-        raise ValueError("The priors of this model do not come from other tasks: prior='tasks' relates them.")
-    sites = [site for site, _ in model.priors.sites() if site in drawn.posterior]
-    count = max((len(values) for values in drawn.posterior.values()), default=1)
-    draws = {site: torch.as_tensor(drawn.posterior[site]) for site in sites}
-    shares = {
-        f"relatedness_{latent}": share.numpy() if draws else share.expand(count, *share.shape).numpy()
-        for latent, share in model.relatedness(draws or None).items()
-    }
-    group = posterior_group(
-        shares,
-        {"task": model.names, "source": [*model.names, ANCHOR]},
-        dict.fromkeys(shares, ("task", "source")),
-    )
-    before = tree["posterior"].to_dataset() if "posterior" in tree.children else xr.Dataset()
-    tree["posterior"] = xr.DataTree(before.merge(group))
+    found = {}
+    for name, prediction in predictions.items():
+        target, places = data.targets[name], places_drawn(data, part, name, prediction.rows)
+        labels = target.values[data.rows[part][places]]
+        in_units = prediction.in_units(target.family, target.scaler, labels)
+        found[name] = PredictedRows(in_units, labels, places)
+    return found
 
 
-def _scored(data: MultiTaskData, targets: Sequence[str], drawn: Draws, part: str) -> dict[str, Any]:
-    """Arguments of `to_datatree` for the rows of a part."""
-    scalers = {task: data.y_scalers[task] for task in targets if data.kinds[task] == "regression"}
-    # Without labels there are no densities; sample_stats go with densities of the same draws.
-    scored = set(targets) <= set(drawn.log_likelihood)
-    together = drawn.log_p is not None and drawn.log_q is not None
-    places = {task: _places_drawn(data, drawn, task, part) for task in targets}
-    return {
-        "observed": {task: data.y[task][data.rows[part][at]] for task, at in places.items()},
-        "row_numbers": places,
-        **_in_units(data, targets, drawn),
-        "log_likelihood": {t: _per_unit(drawn.log_likelihood[t], scalers.get(t)) for t in targets} if scored else None,
-        "pit": {task: values for task, values in drawn.pit.items() if task in scalers} or None,
-        "sample_stats": {"lp": drawn.log_p, "log_q": drawn.log_q} if together else None,
-        "target_location": {task: float(scaler.mean) for task, scaler in scalers.items()},
-        "target_scale": {task: float(scaler.std) for task, scaler in scalers.items()},
-        "units": {task: data.units[task] for task in scalers},
-        "classes": {task: names for task, names in data.classes.items() if task in targets},
-    }
+def places_drawn(data: MultiTaskData, part: str, name: str, rows: int) -> np.ndarray:
+    """The places in a part of which there are `rows` predictions: the rows with a label for the target, or all.
 
-
-def _places_drawn(data: MultiTaskData, drawn: Draws, task: str, part: str) -> np.ndarray:
-    """The places in a part for which there are draws: of the rows with a label for the target, or of all."""
-    labelled = np.flatnonzero(data.has_label(task, part))
-    return labelled if drawn.predictive[task].shape[1] == len(labelled) else np.arange(len(data.rows[part]))
-
-
-def _in_units(data: MultiTaskData, targets: Sequence[str], drawn: Draws) -> dict[str, dict[str, Any]]:
-    """What was drawn of the targets; regressions in reported units."""
-    scalers = {task: data.y_scalers[task] for task in targets if data.kinds[task] == "regression"}
-
-    def values(field: str) -> dict[str, np.ndarray]:
-        given = getattr(drawn, field)
-        return {t: _inverse(scalers[t], given[t]) if t in scalers else given[t] for t in targets if t in given}
-
-    def variances(field: str) -> dict[str, np.ndarray]:
-        given = getattr(drawn, field)
-        return {t: given[t] * (scalers[t].std ** 2 if t in scalers else 1.0) for t in targets if t in given}
-
-    return {
-        "predictive": values("predictive"),
-        "predictive_mean": values("mean"),
-        "probability": values("probability"),
-        "aleatoric": variances("aleatoric"),
-        "epistemic": variances("epistemic"),
-        "distribution": {
-            task: {
-                "loc": _inverse(scalers[task], drawn.distribution[task]["loc"]),
-                "scale": _rounded_once(np.multiply, drawn.distribution[task]["scale"], float(scalers[task].std)),
-                "df": drawn.distribution[task]["df"],
-            }
-            for task in scalers
-            if task in drawn.distribution
-        },
-    }
-
-
-def _inverse(scaler: Scaler, scaled: np.ndarray) -> np.ndarray:
-    """Scaled values in reported units, in the precision of the model where the units allow it, else in float64.
-
-    float32 is exact to 6e-8 of a value: where the mean is up to ten standard deviations from zero, that is less than a
-    millionth of a standard deviation, and the array takes half the memory. A total energy would lose what is learnt of it.
+    Raises:
+        ValueError: If it is neither.
     """
-    mean, std = float(scaler.mean), float(scaler.std)
-    if abs(mean) > MOST_OFFSET * std:
-        return scaler.inverse(scaled)
-    values = _rounded_once(np.multiply, scaled, std)
-    return np.add(values, mean, out=values, dtype=np.float64, casting="same_kind")
+    labelled = np.flatnonzero(data.has_label(name, part))
+    if rows == len(labelled):
+        return labelled
+    whole = len(data.rows[part])
+    if rows != whole:
+        raise ValueError(
+            f"{rows} rows were drawn for {name!r}, and the part {part!r} has {whole}, {len(labelled)} of them with a label."
+        )
+    return np.arange(whole)
 
 
-def _per_unit(log_density: np.ndarray, scaler: Scaler | None) -> np.ndarray:
-    """A density per unit: that of the scaled target over the unit's scale."""
-    return log_density if scaler is None else _rounded_once(np.subtract, log_density, float(np.log(scaler.std)))
-
-
-def _rounded_once(operation: np.ufunc, values: np.ndarray, number: float) -> np.ndarray:
-    """`operation` in float64, its result in the dtype of `values`, without a float64 copy of them.
-
-    In float32 throughout, the number's own rounding would be the same error in every entry, which no mean removes.
-    """
-    return operation(values, number, out=np.empty_like(values), dtype=np.float64, casting="same_kind")
+def scores_of(data: MultiTaskData, drawn: Draws, part: str) -> dict[str, float]:
+    """Each target's primary score on its labelled rows of a part."""
+    found = {}
+    for name, rows in predicted_rows(data, part, drawn.targets).items():
+        target = data.targets[name]
+        labels = np.asarray(rows.labels)
+        there = ~target.family.missing(labels)
+        score = reported(data, name).primary_score
+        if there.any() and all(rows.prediction.has(field) for field in score.needs):
+            scored = Scored(labels[there], rows.prediction.take(there), target.family, target.scaler)
+            found[name] = score.compute(scored)
+    return found

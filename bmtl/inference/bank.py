@@ -14,7 +14,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from bmtl.inference.bank_rows import Data, Table, order
+from bmtl import inputs
+from bmtl.inference.bank_rows import Data, NetworkRows, form, order
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite
 from bmtl.inference.loaders import forked, mixed_seed
@@ -35,9 +36,9 @@ class Bank:
             for batch in batches:                          # bmtl.datasets.Batches(x, y, batch_size, seed=seed)
                 svi.step(*batch)
 
-    An objective is thus a mean over the labelled rows of its batch, and all objectives have weight 1. Where every label is
-    there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task without any label in a batch
-    rest there alone, and in a bank Adam's momentum moves them on.
+    An objective is thus a mean over its task's labelled rows, which a batch estimates without bias, and all objectives have
+    weight 1. Where every label is there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task
+    without any label in a batch rest there alone, and in a bank Adam's momentum moves them on.
 
     What networks may differ in, besides data and parameters: floats that a program has as attributes (``regulariser``,
     ``weight``), so long as it only calculates with them; `n_data`, which cancels. Networks with fewer rows than others see
@@ -50,7 +51,8 @@ class Bank:
 
     Args:
         programs: The networks' programs, called as ``program(x, y)``: plain modules whose only unknowns are parameters.
-        data: Each network's inputs and labels. Networks on the same tensor of inputs share its memory.
+        data: Each network's inputs and labels. Inputs are tensors or made of such, as a dict of them is
+            (`bmtl.inputs.parts`). Networks on the same tensors share their memory.
         batch_size: Rows a batch.
         lr: Adam's learning rate, one for all or one a network.
         seeds: One a network, for the order of its rows.
@@ -60,10 +62,10 @@ class Bank:
         names: The tasks, in the order of the program.
 
     Raises:
-        TypeError: If a program is no module, or a PyroModule.
-        ValueError: If the arguments differ in length or in targets; if programs differ in architecture or in an attribute
-            that is not a float; if the program has latents, `pyro.param` statements or observed sites outside every
-            task.
+        TypeError: If a program is no module, or a PyroModule; if inputs are not made of tensors, or each task has its own.
+        ValueError: If the arguments differ in length, in targets or in the form of inputs; if programs differ in
+            architecture or in an attribute that is not a float; if the program has latents, `pyro.param` statements or
+            observed sites outside every task.
         RuntimeError: From torch, if the program branches on a number in which networks differ, as dropout does on its rate.
     """
 
@@ -88,7 +90,7 @@ class Bank:
             raise ValueError(f"lr is above 0 and finite, and {lr} was given.")
         constants = varying_numbers(self.programs)
         self.batch_size = batch_size
-        self._rows = Table(data)
+        self._rows = NetworkRows(data)
         self.names = _tasks(self.programs[0], *data[0])
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         # Apart, so that who reads a bank does not change what it learns.
@@ -103,6 +105,9 @@ class Bank:
         self._rates = torch.tensor(rates, dtype=torch.float64, device=device)[:, None]
         batches = [math.ceil(rows / batch_size) for rows in self._rows.lengths]
         self._batches = torch.tensor(batches, device=device)  # of each network's epoch
+        # Seen so far: their ratio is the share of labelled rows, of each task (networks, tasks).
+        self._labels_seen = torch.zeros(len(self), len(self.names), dtype=torch.float64, device=device)
+        self._rows_seen = torch.zeros(len(self), 1, dtype=torch.float64, device=device)
 
     def _stack(self) -> None:
         """Stacks the networks' tensors: those that are trained in one matrix, a network a row, and views of it by name."""
@@ -161,30 +166,52 @@ class Bank:
         sums = torch.zeros(len(self), len(self.names), dtype=torch.float64, device=self._value.device)
         with self._seeded(self._noise):
             for i, part in enumerate(places.split(self.batch_size, dim=1)):
-                losses = self._map(self._losses, *self._rows.at(part))  # (networks, tasks)
+                totals, labelled = self._map(self._totals, self._rows, part)  # (networks, tasks)
+                losses = totals * self._weights(labelled, (part != self._rows.nowhere).sum(1, keepdim=True))
                 gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
-                gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)
+                gradient = torch.cat([g.reshape(len(self), -1) for g in gradients], dim=1)
                 self._check(losses, gradient, i)
-                sums += losses.detach()
+                sums += totals.detach() / labelled.clamp_min(1.0)
                 self._step(gradient, i < self._batches)
         return (sums / self._batches[:, None]).cpu()
 
-    def _losses(self, program: Callable[[], None]) -> Tensor:
-        """One network's losses, a mean over labelled rows each; 0 where there is none."""
+    def _totals(self, program: Callable[[], None]) -> tuple[Tensor, Tensor]:
+        """One network's losses, sums over labelled rows, and the numbers of those."""
         found = self._elbo.task_losses(program, _no_guide).arranged(self.names)
-        return found.nll / torch.where(found.counts > 0, found.counts, 1.0)
+        return found.nll / found.scales, found.labelled
 
-    def _map(self, function: Callable[[Callable[[], None]], Any], x: Tensor, y: Mapping[str, Tensor]) -> Any:
-        """A function of each network's program on its rows, for all networks at once."""
+    def _weights(self, labelled: Tensor, rows: Tensor) -> Tensor:
+        """What sums over a batch are multiplied by, so that they estimate means over all labelled rows.
+
+        Args:
+            labelled: Labelled rows of the batch ``(networks, tasks)``.
+            rows: Rows of the batch, those that pad it left out, ``(networks, 1)``.
+        """
+        self._labels_seen += labelled
+        self._rows_seen += rows
+        share = self._labels_seen.clamp_min(1.0) / self._rows_seen.clamp_min(1.0)
+        return (1.0 / (rows.clamp_min(1) * share)).to(labelled)
+
+    def _map(self, function: Callable[[Callable[[], None]], Any], rows: NetworkRows, places: Tensor) -> Any:
+        """A function of each network's program on its rows, for all networks at once.
+
+        Args:
+            function: Of a program without arguments.
+            rows: Of all networks.
+            places: Of each network's rows ``(networks, B)``.
+        """
         modules = dict(self._template.named_modules())
 
-        def one(state: dict[str, Tensor], numbers: dict[tuple[str, str], Tensor], x: Tensor, y: Any) -> Any:
+        def one(state: dict[str, Tensor], numbers: dict[tuple[str, str], Tensor], parts: Any, y: Any) -> Any:
+            x = inputs.with_parts(rows.like, parts)
             for (module, attribute), number in numbers.items():
                 setattr(modules[module], attribute, number)
             return function(lambda: functional_call(self._template, state, (x, y)))
 
-        with pyro.validation_enabled(False):  # it asks of values what vmap cannot tell
-            return vmap(one, randomness="different")({**self._parameters, **self._rest}, self._constants, x, y)
+        with pyro.validation_enabled(False):  # its checks depend on values, which vmap does not have
+            return vmap(one, randomness="different")(
+                {**self._parameters, **self._rest}, self._constants, *rows.at(places)
+            )
 
     @contextmanager
     def _seeded(self, noise: torch.Generator) -> Iterator[None]:
@@ -238,23 +265,29 @@ class Bank:
             rows than another, the rest is NaN.
 
         Raises:
-            ValueError: If `data` is not one a network, `draws` is below 1, or what is read has not a row each.
+            ValueError: If `data` is not one a network or has inputs of another form than the training data, `draws` is
+                below 1, or what is read has not a row each.
         """
         if draws is not None and draws < 1:
             raise ValueError(f"draws is a number of draws, from 1, and {draws} was given.")
         if len(data) != len(self):
             raise ValueError(f"The bank has {len(self)} networks, and data of {len(data)} were given.")
-        rows = Table(data)
+        rows = NetworkRows(data)
+        if form(rows.like) != form(self._rows.like):
+            raise ValueError(
+                f"The bank was trained on inputs of the form {form(self._rows.like)}, and {form(rows.like)} were given "
+                "(name: shape of a row, type)."
+            )
         places = rows.places([torch.arange(n) for n in rows.lengths])
-        there, batch = places != rows.nowhere, rows.at(places)
         with self._seeded(self._noise_read):
-            drawn = [self._read(function, there, *batch) for _ in range(draws or 1)]
+            drawn = [self._read(function, rows, places) for _ in range(draws or 1)]
         return drawn[0] if draws is None else {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
 
     def _read(
-        self, function: Callable[[Trace], Mapping[str, Tensor]], there: Tensor, x: Tensor, y: Mapping[str, Tensor]
+        self, function: Callable[[Trace], Mapping[str, Tensor]], rows: NetworkRows, places: Tensor
     ) -> dict[str, Tensor]:
-        found = self._map(lambda program: dict(function(poutine.trace(program).get_trace())), x, y)
+        there = places != rows.nowhere
+        found = self._map(lambda program: dict(function(poutine.trace(program).get_trace())), rows, places)
         for name, tensor in found.items():
             if tensor.shape[:2] != there.shape:
                 shape = tuple(tensor.shape[1:])
@@ -277,10 +310,12 @@ def _no_guide() -> None:
     """The guide of a program without latents."""
 
 
-def _tasks(program: nn.Module, x: Tensor, y: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _tasks(program: nn.Module, x: Any, y: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The program's tasks, from a run on a few rows; that it has nothing that a bank does not train."""
     with torch.no_grad(), torch.random.fork_rng():
-        trace = poutine.trace(program).get_trace(x[:2], {name: labels[:2] for name, labels in y.items()})
+        trace = poutine.trace(program).get_trace(
+            inputs.take(x, slice(0, 2)), {name: labels[:2] for name, labels in y.items()}
+        )
     names: dict[str, None] = {}
     for name, site in trace.nodes.items():
         if site["type"] == "param":

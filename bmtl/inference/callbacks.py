@@ -1,4 +1,4 @@
-"""What `fit` adds to Lightning's Trainer: the best parameters, a log that resumes, a bar with task losses."""
+"""What `fit` adds to Lightning's Trainer: the best parameters, checked files, a log that resumes, a bar with task losses."""
 
 import copy
 import csv
@@ -9,9 +9,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from bmtl.inference.checkpoint import write
 from bmtl.inference.svi import BalancedSVI
 
 
@@ -46,6 +48,13 @@ class KeepBest(Callback):
             return False
         self.svi.load_program_state(self.state)
         return True
+
+
+class CheckedFiles(TorchCheckpointIO):
+    """Writes checkpoints as `bmtl.inference.checkpoint` does: whole and read back, or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write(checkpoint, Path(path))
 
 
 def csv_log(folder: Path, resumed: int) -> CSVLogger:

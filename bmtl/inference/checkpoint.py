@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: plain tensors and values, written atomically, checked when they are read."""
+"""Checkpoints of a training run: plain tensors and values, written atomically, read back, checked when they are read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import pickle
 import random
 import tempfile
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from bmtl.inference.svi import BalancedSVI
+from bmtl.inference.errors import CheckpointError
+from bmtl.inference.plain import digest, plain
+from bmtl.inference.state import check_fields, check_structure
+from bmtl.inference.svi import BalancedSVI
 
-_FORMAT = 1
+SCHEMA = 2
+"""Number of the checkpoints' form; a file of another is refused."""
+
 _DAMAGE = (
     RuntimeError,
     EOFError,
@@ -24,37 +30,34 @@ _DAMAGE = (
     ValueError,
     LookupError,
     TypeError,
+    AttributeError,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
-
-
-class CheckpointError(ValueError):
-    """A file that is no intact checkpoint, or belongs to another model."""
+_ALTERED = (
+    "Its content is not what was written: the digest differs. Use another copy, or the other of best.ckpt, last.ckpt."
+)
+_RANDOM: dict[str, type] = {"torch": Tensor, "cuda": list, "numpy": list, "python": tuple}
 
 
 def save(svi: BalancedSVI, path: str | Path) -> None:
     """Writes everything that the next steps depend on: parameters, optimizer, balancer, history, random generators.
 
-    The file appears whole or not at all. `fit` writes its own checkpoints; this is for loops of your own.
+    The file appears whole, and read back without a fault, or not at all. `fit` writes its own checkpoints; this is for loops
+    of your own.
 
     Args:
         svi: A run after its first batch.
         path: The file.
+
+    Raises:
+        ValueError: Before the first batch, when there is nothing to save.
+        CheckpointError: If the state holds something that no checkpoint may (an optimizer's or a balancer's own class).
+        OSError: If the file cannot be written.
     """
     path = Path(path)
     check_folder(path.parent)
-    state = {"format": _FORMAT, "svi": svi.state_dict(), "random": random_state()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write(sealed({"bmtl": {"svi": svi.state_dict(), "random": random_state()}}), path)
 
 
 def load(svi: BalancedSVI, path: str | Path) -> None:
@@ -66,25 +69,66 @@ def load(svi: BalancedSVI, path: str | Path) -> None:
         path: The file.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, no checkpoint, or of another model.
+        CheckpointError: If the file is missing, damaged, no checkpoint, of another schema, or of another model, optimizer
+            or balancer. Nothing has changed then.
     """
-    state = check_file(path)
-    if "svi" not in state or "random" not in state:
+    saved = check_file(path)["bmtl"]
+    if "random" not in saved:
         raise CheckpointError(f"{path} is a checkpoint of another kind; resume it with bmtl.fit(..., resume=...).")
-    if state["format"] != _FORMAT:
-        raise CheckpointError(f"{path} has format {state['format']}, and this version of bmtl reads format {_FORMAT}.")
     try:
-        svi.load_state_dict(state["svi"])
+        check_random(saved["random"])
+        svi.load_state_dict(saved["svi"])
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit: {error}") from error
-    set_random_state(state["random"])
+    set_random_state(saved["random"])
+
+
+def write(state: Mapping[str, Any], path: Path) -> None:
+    """Writes a sealed state; the file appears whole, and read back, or not at all.
+
+    Args:
+        state: What `sealed` gave.
+        path: The file.
+
+    Raises:
+        CheckpointError: If what was written does not read back.
+        OSError: If the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            check_file(temporary)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} was written and does not read back: {error}") from error
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state made plain; its entry ``bmtl`` gets the schema's number, a digest of itself and one of the rest.
+
+    Args:
+        state: Nested dicts, lists and tuples of tensors and values; the entry ``bmtl`` holds the run's.
+
+    Raises:
+        CheckpointError: If something in it is no tensor or plain value.
+    """
+    made: dict[str, Any] = plain(state, "checkpoint")
+    own = {"schema": SCHEMA, **made.pop("bmtl")}
+    return {**made, "bmtl": {**own, "digest": digest(own), "digest_rest": digest(made)}}
 
 
 def check_file(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint.
 
     Raises:
-        CheckpointError: If it is missing, truncated or no checkpoint.
+        CheckpointError: If it is missing, damaged, no checkpoint, or of another schema.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,9 +143,42 @@ def check_file(path: str | Path) -> dict[str, Any]:
             f"{path} is no intact checkpoint ({type(error).__name__}). It may have been cut off while it was copied; use "
             "another copy, or the other of best.ckpt and last.ckpt."
         ) from error
-    if not isinstance(state, dict) or not ({"svi", "random"} <= set(state) or "bmtl" in state):
-        raise CheckpointError(f"{path} was not written by bmtl.")
-    return state
+    try:
+        check_entry(state)
+        own, rest = state["bmtl"], {key: part for key, part in state.items() if key != "bmtl"}
+        if own["digest_rest"] != _digest(rest):
+            raise CheckpointError(_ALTERED)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return dict(state)
+
+
+def check_entry(state: Any) -> None:
+    """Checks the run's entry of a checkpoint: its schema, its digest, its fields.
+
+    Raises:
+        CheckpointError: If there is none, or it is not as it was written.
+    """
+    if not isinstance(state, dict) or not (isinstance(state.get("bmtl"), dict) or {"svi", "format"} <= set(state)):
+        raise CheckpointError("It was not written by bmtl.")
+    own = state.get("bmtl", {})  # the first schema had no such entry, or no number in it
+    schema = own.get("schema", 1)
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"It has schema {schema}, and this version of bmtl reads schema {SCHEMA}. Train again, or read it with the "
+            "version that wrote it."
+        )
+    check_fields(own, {"svi": dict, "digest": str, "digest_rest": str}, "The run's entry")
+    if own["digest"] != _digest({key: part for key, part in own.items() if not key.startswith("digest")}):
+        raise CheckpointError(_ALTERED)
+    check_structure(own["svi"])
+
+
+def _digest(state: Any) -> str:
+    try:
+        return digest(state)
+    except CheckpointError:
+        return ""
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -131,12 +208,39 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any]) -> None:
     """The inverse of `random_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(_numpy_state(state))  # noqa: NPY002
+    random.setstate(_python_state(state))
+
+
+def check_random(state: Any) -> None:
+    """Checks saved generators, each on a generator of its own.
+
+    Raises:
+        CheckpointError: If one cannot be taken up; names it.
+    """
+    check_fields(state, _RANDOM, "The saved random generators")
+    tries: dict[str, Callable[[], Any]] = {
+        "torch": lambda: torch.Generator().set_state(state["torch"]),
+        "numpy": lambda: np.random.RandomState().set_state(_numpy_state(state)),
+        "python": lambda: random.Random().setstate(_python_state(state)),
+    }
+    for name, attempt in tries.items():
+        try:
+            attempt()
+        except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
+            raise CheckpointError(f"The saved random generator {name!r} cannot be taken up ({error}).") from error
+
+
+def _numpy_state(state: Mapping[str, Any]) -> tuple[Any, ...]:
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    return kind, keys.numpy().astype(np.uint32), position, has_gauss, cached
+
+
+def _python_state(state: Mapping[str, Any]) -> tuple[Any, ...]:
     version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    return version, tuple(internal), gauss

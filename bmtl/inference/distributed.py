@@ -35,8 +35,8 @@ def mean_(tensor: Tensor) -> Tensor:
 def inner_products(local: Tensor) -> Tensor:
     """Inner products of vectors with an entry for each example, such as gradients at the representation.
 
-    The processes' vectors stand one after the other: different examples have no product with each other. A step's gradient
-    is the mean of the processes', so each entry counts ``1 / world``, and products are the sum over ``world^2``.
+    The processes' vectors are parts of one long vector: different examples have no product with each other. A step's
+    gradient is the mean of the processes', so each entry counts ``1 / world``, and products are the sum over ``world^2``.
     """
     return sum_(local).div_(world_size() ** 2) if world_size() > 1 else local
 
@@ -68,7 +68,7 @@ def share_state(tensors: Mapping[str, Tensor], module: nn.Module) -> None:
             differ = sorted({name for name, _ in set(own) ^ set(theirs)})
             raise ValueError(
                 f"The processes train together and have different parameters: {differ or 'in another order'} (process "
-                f"{rank()} beside process {number}). Build one model in all of them, and let the first batch of each "
+                f"{rank()} against process {number}). Build one model in all of them, and let the first batch of each "
                 "show every task."
             )
     for tensor in tensors.values():

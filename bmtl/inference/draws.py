@@ -1,6 +1,9 @@
 """Draws from a fitted model and guide as plain arrays: posterior, predictive, pointwise density."""
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,21 +12,30 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 
-from bmtl.inference.predictives import PREFIX, Draws, TargetAccumulator, to_numpy
+from bmtl import inputs
+from bmtl.inference.accumulator import TargetAccumulator, to_numpy
+from bmtl.inference.loaders import forked
+from bmtl.inference.parameter_mode import own_parameters
+from bmtl.inference.posterior_draws import PosteriorDraws
+from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
+from bmtl.inference.predictives import Draws
+from bmtl.inference.program_warnings import warn_of_random_rows
+from bmtl.inference.readings import read, read_components
 
-Inputs = Tensor | Mapping[str, Tensor]
+Program = Callable[..., Any]
+DRAWS = 100  # of a guide, by default
 
 
 @torch.no_grad()
 def draw(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    x: Inputs,
+    model: Program,
+    guide: Program,
+    x: Any,
     y: Mapping[str, Tensor] | None = None,
     *,
-    num_draws: int = 100,
+    num_draws: int | None = None,
     batch_size: int | None = None,
     sites: Collection[str] | None = None,
     seed: int = 0,
@@ -31,19 +43,23 @@ def draw(
     """Draws from the guide, and from the model at those draws.
 
     The program must predict when it is called with inputs alone: ``model(x)`` samples a site ``y_<target>`` for each
-    target (`bmtl.observe` with value None does). Latents outside every plate that has the batch's rows are global: a
-    draw of them holds for all rows. They depend on the seed alone, and so `batch_size` changes nothing but the noise of
-    what is drawn for each row.
+    target (`bmtl.observe` with value None does), or a site ``y`` in a task plate, which is each task's target; see
+    `bmtl.inference.predicted_sites`. Latents outside every plate that has the batch's rows are global: a draw of them holds
+    for all rows. They depend on the seed alone, where the guide draws them before latents of rows, and so `batch_size`
+    changes nothing but the noise of what is drawn for each row.
 
-    A regression takes 16 bytes for each draw of each row in float32: the draw, the predictive's location and scale, and the
-    label's log density, 4 bytes each. A class takes 12. A chunk of `batch_size` rows takes what the model needs besides.
+    A real target takes at most 16 bytes for each draw of each row in float32: the draw, the predictive's location and
+    scale, and the label's log density, 4 bytes each. A class takes 12. A chunk of `batch_size` rows takes what the model
+    needs besides.
 
     Args:
         model: The task model.
-        guide: Its guide, called as ``guide(x)``.
-        x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)``.
-        y: Labels by target, ``(N,)``; None gives no densities.
-        num_draws: Number of draws S.
+        guide: Its guide, called as ``guide(x)``; a `PosteriorDraws` for draws of MCMC.
+        x: Inputs of N rows, anything that `bmtl.inputs` knows: a tensor ``(N, ...)``, a dict or NamedTuple of several,
+            `PerTask` where each task has its own, ...
+        y: Target -> labels of its rows, as in training: ``(N,)``, ``(N, 2)`` for intervals, ``(N, d)`` for vectors; None
+            gives no densities.
+        num_draws: Number of draws S, 100 by default; of a `PosteriorDraws` all, or as many at equal distances.
         batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
             task's rows; the others are split into as many parts.
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
@@ -51,65 +67,65 @@ def draw(
         seed: Seeds the draws; torch's global generator is left as it was.
 
     Raises:
-        TypeError: If labels are not of the kind that the model predicts, or `x` is not made of tensors.
-        ValueError: If a site of `sites` is no global latent; if the model has no site ``y_<target>``, or none for a
-            label; if labels have another shape than their site or lie outside its support; if the guide is an AutoGuide
-            that has not seen a batch; if `x` has no row, or `num_draws` or `batch_size` is below 1.
+        TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not know the inputs, or the
+            model cannot be called with inputs alone.
+        ValueError: If a site of `sites` is no global latent; if the model predicts nothing, or not a target of `y`; if
+            labels have another shape than their site or lie outside its support; if the guide is an AutoGuide that has not
+            seen a batch; if `x` has no row, or `num_draws` or `batch_size` is below 1.
     """
-    if not isinstance(x, Tensor | Mapping):
-        raise TypeError(f"x is a tensor, or a mapping task -> tensor, and {type(x).__name__} was given.")
-    if num_draws < 1:
+    if num_draws is not None and num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is a number of rows, from 1, and {batch_size} was given.")
-    parts = guide.modules() if isinstance(guide, torch.nn.Module) else ()
+    parts = guide.modules() if isinstance(guide, nn.Module) else ()
     if any(isinstance(part, AutoGuide) and part.prototype_trace is None for part in parts):
         # It would set itself up here, without labels, and take the targets for latents.
         raise ValueError("The guide has not seen a batch yet. Train it first, or call BalancedSVI.initialise(x, y).")
-    programs = [m for m in (model, guide) if isinstance(m, torch.nn.Module)]
-    # Part by part: a frozen one may be in another mode than the rest.
-    modes = [(part, part.training) for program in programs for part in program.modules()]
-    for program in programs:
-        program.eval()
-    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            return _draw(model, guide, x, y, num_draws, batch_size, sites, torch.Generator().manual_seed(seed))
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    _check_call(model)
+    chunks = inputs.chunks(x, batch_size)
+    sampled = guide if isinstance(guide, PosteriorDraws) else None
+    if sampled is not None:
+        guide = sampled = sampled.thinned(sampled.num_draws if num_draws is None else num_draws)
+        num_draws = sampled.num_draws
+    with evaluating(model, guide), forked(None):
+        found = _draw(model, guide, chunks, y, DRAWS if num_draws is None else num_draws, sites, seed)
+    if sampled is None:
+        return found
+    return replace(found, log_q=None, chains=sampled.chains, sample_stats=sampled.sample_stats)
 
 
 def _draw(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    x: Inputs,
+    model: Program,
+    guide: Program,
+    chunks: list[Any],
     y: Mapping[str, Tensor] | None,
     num_draws: int,
-    batch_size: int | None,
     sites: Collection[str] | None,
-    generator: torch.Generator,
+    seed: int,
 ) -> Draws:
-    chunks = _chunks(x, batch_size)
-    probe = poutine.trace(guide).get_trace(few_rows(chunks[0]))
+    probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
-    passes, samples = (1, num_draws) if fixed else (num_draws, 1)
+    passes = guides_of_draws(guide, 1 if fixed else num_draws, seed)
+    samples = num_draws if fixed else 1
     posterior: dict[str, list[np.ndarray]] = {}
-    log_p, log_q = np.zeros(passes), np.zeros(passes)
+    log_p, log_q = np.zeros(len(passes)), np.zeros(len(passes))
     totals: dict[str, TargetAccumulator] = {}
-    for i, seed in enumerate(torch.randint(2**62, (passes,), generator=generator).tolist()):
-        torch.manual_seed(seed)
+    for i, (own_seed, own_guide) in enumerate(passes):
+        torch.manual_seed(own_seed)
         globals_: Trace | None = None
         for part in chunks:
-            proposal = guide if globals_ is None else poutine.replay(guide, trace=globals_)
+            proposal = own_guide if globals_ is None else poutine.replay(own_guide, trace=globals_)
             guide_trace = poutine.trace(proposal).get_trace(part)
-            trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+            with _explained():
+                trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
             new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
             if y is not None and not fixed:
                 log_q[i] += _log_density(guide_trace, set(guide_trace.nodes), new)
                 log_p[i] += _log_density(trace, set(guide_trace.nodes), new)
             if globals_ is None:
+                if not i:
+                    warn_of_random_rows((guide_trace, trace))
                 globals_ = _global_latents(guide_trace, probe)
                 values: dict[str, Any] = {name: site["value"] for name, site in globals_.nodes.items()}
                 values |= {name: site["value"] for name, site in trace.nodes.items() if _is_derived(site)}
@@ -117,33 +133,108 @@ def _draw(
                 for name in trace.nodes:
                     if name in values and (sites is None or name in sites):
                         posterior.setdefault(name, []).append(to_numpy(values[name]))
-            for name, site in _predicted(trace, guide_trace):
-                if name not in totals:
-                    totals[name] = TargetAccumulator(name, None if y is None else y.get(name), passes, samples)
-                log_p[i] += totals[name].add(site["fn"], site["value"])
+            for targets, site in predicted_sites(trace, guide_trace):
+                own = [
+                    totals.setdefault(name, TargetAccumulator(name, None if y is None else y.get(name), len(passes)))
+                    for name in targets.names
+                ]
+                log_p[i] += _add(own, targets, site, samples)
         for target in totals.values():
             target.end_pass()
-    missing = [] if y is None else sorted(set(y) - set(totals))
-    if missing or not totals:
-        raise ValueError(
-            f"The model predicts {sorted(totals) or 'nothing'}"
-            + (f", and labels were given for {missing}" if missing else "")
-            + f". Called with inputs alone it must sample a site {PREFIX}<target> for each target."
-        )
+    _check_targets(totals, y)
     scored = y is not None and not fixed
     return Draws(
         posterior={name: np.stack(values) for name, values in posterior.items()},
-        predictive={name: target.draws() for name, target in totals.items()},
-        mean={name: target.means() for name, target in totals.items() if not target.classes},
-        probability={name: target.means() for name, target in totals.items() if target.classes},
-        distribution={name: target.components() for name, target in totals.items() if target.parameters},
-        aleatoric={name: target.aleatoric() for name, target in totals.items() if target.spread},
-        epistemic={name: target.epistemic() for name, target in totals.items() if target.spread},
-        log_likelihood={name: target.densities() for name, target in totals.items() if target.density},
-        pit={name: target.pits() for name, target in totals.items() if target.pit},
+        targets={name: target.prediction() for name, target in totals.items()},
         log_p=log_p if scored else None,
         log_q=log_q if scored else None,
     )
+
+
+def guides_of_draws(guide: Program, num_draws: int, seed: int) -> list[tuple[int, Program]]:
+    """Torch's seed and the guide of each draw; those of a `PosteriorDraws` are its draws in order, thinned to the number."""
+    seeds = torch.randint(2**62, (num_draws,), generator=torch.Generator().manual_seed(seed)).tolist()
+    if not isinstance(guide, PosteriorDraws):
+        return [(own, guide) for own in seeds]
+    guide = guide if num_draws == guide.num_draws else guide.thinned(num_draws)
+    return [(own, guide.at(i)) for i, own in enumerate(seeds)]
+
+
+@contextmanager
+def evaluating(*programs: Program) -> Iterator[None]:
+    """Evaluation mode inside, without dropout; afterwards part by part as it was: a frozen one may be in another mode."""
+    modes = [
+        (part, part.training) for program in programs if isinstance(program, nn.Module) for part in program.modules()
+    ]
+    for part, _ in modes:
+        part.training = False
+    try:
+        with own_parameters(*programs):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _add(own: list[TargetAccumulator], targets: SiteTargets, site: Any, samples: int) -> float:
+    """Adds what a site says of a chunk to its targets; returns the log density of their labels."""
+    fn, value = site["fn"], site["value"]
+    where = f"Target {', '.join(map(repr, targets.names))} (site {site['name']!r})"
+    batch = value.shape[: value.dim() - len(fn.event_shape)]
+    rows = targets.rows(batch)
+    if rows is None:
+        raise ValueError(
+            f"{where}: the model predicts one {'vector' if fn.event_shape else 'number'}, and one a row is expected. Put "
+            "the site in a plate of the rows, pyro.plate(..., subsample=...)."
+        )
+    labels = joined_labels(targets, {target.name: target.next_labels(rows) for target in own}, batch, where)
+    if targets.joint:
+        density, parts = read_components(site, labels, samples, where)
+        for target, part in zip(own, parts, strict=True):
+            target.add(part)
+        return 0.0 if density is None else float(density.nansum(dtype=torch.float64))
+    reading = read(site, labels, samples, where)
+    if targets.dim is None:
+        return own[0].add(reading)
+    return sum(target.add(reading.of_task(targets.dim, k)) for k, target in enumerate(own))
+
+
+def _check_call(model: Program) -> None:
+    """Raises a ``TypeError`` if a model cannot be called with inputs alone."""
+    try:
+        signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+    except (TypeError, ValueError):  # of some callables nothing is known
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"The model is called with inputs alone to predict, and its arguments are {signature}. Give labels a default, "
+            "forward(self, x, y=None); several inputs are one argument, a dict or a NamedTuple."
+        ) from error
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Adds to an error of the model what was asked of it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            "The model was called with inputs alone, model(x), to predict: its labels are None then, and bmtl.observe(name, "
+            "fn, None) or pyro.sample(name, fn, obs=None) samples."
+        )
+        raise
+
+
+def _check_targets(predicted: Collection[str], y: Mapping[str, Tensor] | None) -> None:
+    missing = [] if y is None else sorted(set(y) - set(predicted))
+    if missing or not predicted:
+        raise ValueError(
+            f"The model predicts {sorted(predicted) or 'nothing'}"
+            + (f", and labels were given for {missing}" if missing else "")
+            + f". {EXPECTED}"
+        )
 
 
 def _check_sites(sites: Collection[str] | None, latents: Collection[str]) -> None:
@@ -172,16 +263,6 @@ def _log_density(trace: Trace, names: set[str], counted: set[str] | None) -> flo
     return total
 
 
-def _predicted(trace: Trace, guide_trace: Trace) -> Iterator[tuple[str, Any]]:
-    """Sites ``y_<target>`` of the model that are neither latent nor observed, by target."""
-    for name, site in trace.nodes.items():
-        latent = name in guide_trace.nodes or site["is_observed"]  # a deterministic site counts as observed
-        if site["type"] != "sample" or site_is_subsample(site):  # a target "y" has the plate "y_rows"
-            continue
-        if name.startswith(PREFIX) and not latent:
-            yield name.removeprefix(PREFIX), site
-
-
 def _global_latents(trace: Trace, probe: Trace) -> Trace:
     """The latents of a guide trace that hold for all rows: those in no plate that has the batch's rows.
 
@@ -195,23 +276,3 @@ def _global_latents(trace: Trace, probe: Trace) -> Trace:
         if all(frame.size == sizes.get(frame.name) for frame in site["cond_indep_stack"]):
             kept.add_node(name, **site)
     return kept
-
-
-def _chunks(x: Inputs, batch_size: int | None) -> list[Inputs]:
-    """The inputs in parts of at most `batch_size` rows."""
-    sizes = [len(part) for part in ([x] if isinstance(x, Tensor) else x.values())]
-    if not sizes or not min(sizes):
-        raise ValueError(f"x has no row to predict: {sizes or 'no task'}.")
-    # At least a row of each task in each part: Pyro's plates must not be empty.
-    count = min(-(-max(sizes) // (batch_size or max(sizes))), *sizes)
-    if isinstance(x, Tensor):
-        return list(x.tensor_split(count))
-    split = {task: part.tensor_split(count) for task, part in x.items()}
-    return [{task: parts[i] for task, parts in split.items()} for i in range(count)]
-
-
-def few_rows(x: Inputs) -> Inputs:
-    """One row of a chunk, or two copies of it where it is the only one: another number of rows than the chunk's."""
-    if isinstance(x, Tensor):
-        return x[:1] if len(x) > 1 else x.repeat(2, *[1] * (x.dim() - 1))
-    return {task: few_rows(part) for task, part in x.items()}  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What can go wrong in a step. Each error says which task and which step, and leaves the parameters as they were."""
+"""Errors of steps and of checkpoints. A step's says which task and which step; all leave the parameters as they were."""
 
 
 class StepError(ArithmeticError):
@@ -33,3 +33,7 @@ class NonPositiveLoss(StepError):
 
 class SolverFailed(StepError):
     """A weighting's residual is above its tolerance although a solution exists."""
+
+
+class CheckpointError(ValueError):
+    """A file or a saved state that is no intact checkpoint, cannot be written as one, or belongs to another model."""

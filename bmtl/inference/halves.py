@@ -9,46 +9,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bmtl import inputs
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.losses import TaskLosses, TaskTerms
 from bmtl.inference.scaled_losses import ScaledLosses
 from bmtl.inference.shared_representation import SharedRepresentation
+from bmtl.inputs import PerTask
 
 
 def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The first and the second half of a batch, each as ``(args, kwargs)``.
 
-    Every tensor, also inside mappings, lists and tuples, is cut along its first dimension; what has none (numbers, None)
-    goes to both halves. The two are independent samples where the batch's rows are in random order.
+    Everything that has rows (`bmtl.inputs`), also inside mappings, lists and tuples, is cut in two; numbers, strings and
+    None go to both halves. The two are independent samples where the batch's rows are in random order.
 
     Raises:
-        ValueError: If a tensor has fewer than two rows, or nothing was there to split.
+        TypeError: If something is of a type that `bmtl.inputs` does not know.
+        ValueError: If something has fewer than two rows, or nothing was there to split.
     """
-    found: list[int] = []
-
-    def half(value: Any, second: bool) -> Any:
-        if isinstance(value, Tensor) and value.dim():
-            if len(value) < 2:
-                raise ValueError(
-                    f"cross=True halves the batch, and a tensor of shape {tuple(value.shape)} has fewer than two rows. Give "
-                    "larger batches (the loader's last one too: drop_last=True)."
-                )
-            found.append(len(value))
-            middle = (len(value) + 1) // 2
-            return value[middle:] if second else value[:middle]
-        if isinstance(value, Mapping):
-            return {key: half(part, second) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            parts = [half(part, second) for part in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-        return value
-
-    one, two = ((half(args, second), half(kwargs, second)) for second in (False, True))
+    found: list[Any] = []
+    one, two = _halves((args, kwargs), found)
     if not found:
         raise ValueError(
             "cross=True halves the batch, and it holds no tensor with rows. Give it as tensors, or in mappings of them."
         )
     return one, two
+
+
+def _halves(value: Any, found: list[Any]) -> list[Any]:
+    """Both halves of a part of a batch; what was cut is added to `found`."""
+    if value is None or isinstance(value, int | float | str) or (isinstance(value, Tensor) and not value.dim()):
+        return [value, value]
+    if isinstance(value, Mapping) and inputs.is_structure(value):  # labels of tasks may differ in rows
+        by_key = {key: _halves(part, found) for key, part in value.items()}
+        return [{key: both[half] for key, both in by_key.items()} for half in (0, 1)]
+    if isinstance(value, list) or inputs.is_structure(value):
+        both = zip(*(_halves(part, found) for part in value), strict=True) if value else ((), ())
+        return [type(value)(*half) if hasattr(value, "_fields") else type(value)(half) for half in both]
+    if not inputs.countable(value):
+        raise TypeError(
+            f"cross=True halves the batch, and how to halve {type(value).__name__} is not known. Register it with "
+            "bmtl.inputs.count and take."
+        )
+    found.append(value)
+    if min(value.counts().values() if isinstance(value, PerTask) else [inputs.count(value)]) < 2:
+        given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value).__name__)
+        raise ValueError(
+            f"cross=True halves the batch, and {given} has fewer than two rows. Give larger batches (the loader's last one "
+            "too: drop_last=True)."
+        )
+    return inputs.split(value, 2)
 
 
 @dataclass(frozen=True)

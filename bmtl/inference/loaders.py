@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from bmtl import inputs
 from bmtl.inference import distributed
 
 
@@ -28,18 +28,33 @@ def forked(device: torch.device | None) -> Iterator[None]:
 
 
 def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A batch as positional and keyword arguments.
+    """A batch as positional and keyword arguments: a tuple's or list's entries, a mapping's, or the batch itself.
 
     Raises:
-        TypeError: If it is neither a tuple or list nor a mapping.
+        TypeError: If it is none of these, nor inputs that `bmtl.inputs` knows.
     """
-    if isinstance(batch, Mapping):
+    if isinstance(batch, Mapping) and inputs.is_structure(batch):
         return (), dict(batch)
-    if isinstance(batch, tuple | list):
+    if isinstance(batch, list) or inputs.is_structure(batch):
         return tuple(batch), {}
-    if isinstance(batch, Tensor):
+    if inputs.countable(batch):
         return (batch,), {}
-    raise TypeError(f"A batch is a tuple (spread as *batch) or a mapping (**batch), not {type(batch).__name__}.")
+    raise TypeError(
+        f"A batch is a tuple (spread as *batch), a mapping (**batch) or inputs that bmtl.inputs knows, not "
+        f"{type(batch).__name__}."
+    )
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on a device: everything in it that `bmtl.inputs` knows, or that has a method ``to``."""
+    if isinstance(batch, Mapping) and inputs.is_structure(batch):
+        return {name: moved(part, device) for name, part in batch.items()}
+    if isinstance(batch, list) or inputs.is_structure(batch):
+        parts = [moved(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    if inputs.countable(batch):
+        return inputs.to(batch, device)
+    return batch.to(device) if hasattr(batch, "to") else batch
 
 
 def first_batch(loader: Iterable[Any]) -> Any:

@@ -72,6 +72,7 @@ class TaskLosses:
         labelled: Labelled rows of each task in this batch ``(K,)``.
         scales: What the plates scale each task's rows up by, ``(K,)``.
         sizes: Number of data of each task that the plates declare, K floats; 0 for a task without an observed site.
+        rows: Rows of each task in this batch, labelled or not, K floats.
         score: Score-function terms, or None where every latent is reparameterised.
         marks: The tensors that the programs marked as shared.
     """
@@ -83,6 +84,7 @@ class TaskLosses:
     labelled: Tensor
     scales: Tensor
     sizes: tuple[float, ...]
+    rows: tuple[float, ...]
     score: ScoreTerms | None = None
     marks: SharedRepresentation = field(default_factory=SharedRepresentation)
     traces: tuple[tuple[Trace, Trace], ...] = ()
@@ -140,6 +142,7 @@ class TaskLosses:
             labelled=rows(TaskTerms(self.labelled)).vector,
             scales=rows(TaskTerms(self.scales), 1.0).vector,
             sizes=tuple(0.0 if k is None else self.sizes[k] for k in where),
+            rows=tuple(0.0 if k is None else self.rows[k] for k in where),
             score=score,
         )
 

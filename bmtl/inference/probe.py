@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from bmtl.inference import distributed
+from bmtl.inference.arguments import whole_number
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.balancing.gradients import gram_matrix
-from bmtl.inference.balancing.graph import parameters_reached
+from bmtl.inference.balancing.graph import parameters_reached, trained
 from bmtl.tasks import check_names
-
-if TYPE_CHECKING:
-    from bmtl.inference.svi import BalancedSVI
 
 
 class ConflictProbe(Callback):
@@ -44,6 +42,7 @@ class ConflictProbe(Callback):
             weights. Latents of their own would follow their KL divergence alone.
 
     Raises:
+        TypeError: If `every` is no whole number, or a name no string.
         ValueError: If nothing is to be measured, a pair is not of two names, or `every` is below 1. At the first step: if
             the model has no such task, or every task is a shadow.
 
@@ -57,9 +56,7 @@ class ConflictProbe(Callback):
             raise ValueError(
                 f"A probe measures pairs of two task names, such as [('a', 'b')], and {list(pairs)!r} was given."
             )
-        if every < 1:
-            raise ValueError(f"every counts steps, from 1, and {every} was given.")
-        self.every = every
+        self.every = whole_number("every", every, 1, "a number of steps")
         self.shadow = check_names(shadow) if shadow else ()
 
     def trained(self, names: Sequence[str]) -> Tensor:
@@ -105,7 +102,7 @@ class ConflictProbe(Callback):
     # ---- Under `fit` ---------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        svi: BalancedSVI = pl_module.svi  # type: ignore[assignment]
+        svi: Any = pl_module.svi  # a BalancedSVI
         if svi.probe is not None and svi.probe is not self:
             raise ValueError("This run has a probe already: give one ConflictProbe all pairs.")
         svi.probe = self
@@ -123,14 +120,15 @@ def _gradients(row: Tensor, objective: Objective) -> dict[int, Tensor]:
     Where the graph is cut at the marked tensors, the gradients at the leaves are carried on through the trunk. Processes
     that train together take the mean of theirs.
     """
-    reached = parameters_reached(row)
+    reached = trained(parameters_reached(row), (*objective.parameters, *objective.marks.leaves))
     found = _by_parameter([row], reached, None)
     pairs = list(zip(objective.marks.tensors, objective.marks.leaves, strict=False))  # no leaves: not cut
     through = [(h, found.pop(id(leaf)).view_as(leaf)) for h, leaf in pairs if id(leaf) in found]
     through = [(h, delta) for h, delta in through if h.requires_grad]
     if through:
         roots, deltas = zip(*through, strict=True)
-        for key, gradient in _by_parameter(roots, parameters_reached(*roots), deltas).items():
+        trunk = trained(parameters_reached(*roots), objective.parameters)
+        for key, gradient in _by_parameter(roots, trunk, deltas).items():
             found[key] = found[key] + gradient if key in found else gradient
     reached = distributed.union(found, objective.parameters)
     # Copies: two parameters may get one tensor, and the mean is taken in place.

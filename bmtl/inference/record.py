@@ -1,19 +1,11 @@
 """What a step leaves behind, and a history of steps as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-# How a history's fields are saved: as one tensor of all steps, or as a list.
-_STACKED = ("losses", "active", "weights", "weights_heads", "alpha")
-_LISTED = (
-    *("step", "epoch", "shared", "combination", "lr", "probed", "residual", "iterations"),
-    *("status", "length", "fidelity", "seconds", "events"),
-)
 
 
 @dataclass(frozen=True)
@@ -66,8 +58,8 @@ class StepRecord:
     events: tuple[str, ...] = ()
 
 
-def history_arrays(history: Sequence[StepRecord]) -> dict[str, np.ndarray]:
-    """A history of S steps as arrays, with what follows from them.
+def history_arrays(history: Iterable[StepRecord]) -> dict[str, np.ndarray]:
+    """A history of S steps as arrays, with what follows from them; a long run's may hold every n-th step only.
 
     ``effective_lr`` is ``lr * weights``: the learning rate at which the shared parameters see each task. From the Gram
     matrix of a step, with n_k = |g_k| the norms of the scaled losses' gradients in the space that the geometry compares:
@@ -89,6 +81,7 @@ def history_arrays(history: Sequence[StepRecord]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If the history is empty.
     """
+    history = list(history)  # a `History` makes its records anew each time
     if not history:
         raise ValueError("The history is empty: no step has been taken.")
     weights = torch.stack([r.weights for r in history]).numpy()
@@ -155,29 +148,3 @@ def _least_cosine(gram: np.ndarray, norms: np.ndarray, alpha: np.ndarray) -> np.
         cosines = inner / norms / length[:, None]
     least = np.where(np.isfinite(cosines), cosines, np.inf).min(axis=1, initial=np.inf)
     return np.where(np.isfinite(least), least, np.nan)
-
-
-def history_state(history: Sequence[StepRecord]) -> dict[str, Any]:
-    """A history as a few stacked tensors and lists, which load without pickled classes."""
-    if not history:
-        return {}
-    state: dict[str, Any] = {name: torch.stack([getattr(r, name) for r in history]) for name in _STACKED}
-    state |= {name: [getattr(r, name) for r in history] for name in _LISTED}
-    grams = [r.gram for r in history if r.gram is not None]
-    state["compared"] = [r.gram is not None for r in history]
-    state["gram"] = torch.stack(grams) if grams else None  # of the steps that compared: K x K numbers each
-    return state | {"names": history[-1].names}
-
-
-def history_from_state(state: dict[str, Any]) -> list[StepRecord]:
-    """The inverse of `history_state`."""
-    if not state:
-        return []
-    names = tuple(state["names"])
-    grams = iter(() if state["gram"] is None else state["gram"])
-    fields = (*_STACKED, *_LISTED)
-    columns = zip(*(state[name] for name in fields), strict=True)
-    return [
-        StepRecord(names=names, gram=next(grams) if compared else None, **dict(zip(fields, values, strict=True)))
-        for compared, values in zip(state["compared"], columns, strict=True)
-    ]

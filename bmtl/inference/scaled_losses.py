@@ -11,6 +11,7 @@ from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.losses import TaskLosses, TaskTerms
+from bmtl.inference.numbers_of_data import BatchCounts, NumbersOfData
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,11 @@ class ScaledLosses:
     Attributes:
         raw: The terms before.
         kl_included: A task's own KL goes with its likelihood.
-        values: Task losses.
+        values: Task losses, as transforms and records see them.
         kl: KL divergences of the tasks' own latents.
         unweighted_terms: Sum of the terms of weight 1.
         present: Which tasks have a labelled row, bool.
-        divisor: What each task's likelihood is divided by.
-        kl_divisor: What each task's KL is divided by.
+        divisor: What each task's likelihood, in the loss whose gradient is taken, and its KL are divided by.
         unlabelled_factors: Which absent tasks have a likelihood term all the same (a factor); its weight is 1, bool.
         n_data: What the shared KL is divided by.
         process_weight: Weight of this process's terms in the mean over processes; 1 where batches are equally large.
@@ -40,44 +40,59 @@ class ScaledLosses:
     unweighted_terms: float
     present: Tensor
     divisor: Tensor
-    kl_divisor: Tensor
     unlabelled_factors: Tensor
     n_data: float
     process_weight: Tensor
 
     @classmethod
     def of(
-        cls, losses: TaskLosses, elbo: TaskELBO, known: Mapping[str, float] | None = None, joined: bool = True
+        cls,
+        losses: TaskLosses,
+        elbo: TaskELBO,
+        numbers: NumbersOfData | None = None,
+        *,
+        joined: bool = True,
+        training: bool = False,
     ) -> "ScaledLosses":
         """Divides a batch's terms as `TaskELBO` says; one transfer to the host.
+
+        With ``normalize="per_datum"`` one number divides everything (the mean number of data of the tasks), so that equal
+        weights give the ELBO's own step. With ``normalize="task_mean"`` a loss is a mean over its task's labelled rows: as a
+        value that over the batch's, and in the gradient nll_k / M_k, with nll_k scaled up by the plates and M_k the number
+        of the task's labelled data. That is unbiased for the mean over all of them, however they fall into batches. A
+        task's KL is divided by M_k, the shared KL by the mean of the M_k.
 
         Args:
             losses: The terms.
             elbo: How they were estimated.
-            known: Number of data of each task in an earlier batch, for the tasks of which this batch tells nothing.
+            numbers: Number of data of each task, as known from earlier batches.
             joined: Join the batches of all processes that train together; else this one's alone.
-
-        With ``normalize="per_datum"`` one number divides everything (the mean number of data of the tasks), so that equal
-        weights give the ELBO's own step. With ``normalize="task_mean"`` each likelihood is a mean over its task's
-        labelled rows.
+            training: The batch is one of training: its labels are counted, and its plates watched.
         """
         terms = _joined(losses) if joined and distributed.world_size() > 1 else _own(losses)
-        nll, kl, shared, counts = terms.nll, terms.kl, terms.shared, terms.counts
-        numbers = numbers_of_data(losses.names, terms.sizes, elbo.n_data, known)
-        sizes = torch.tensor([numbers[name] for name in losses.names], dtype=torch.float64)
-        n_data = sum(numbers.values()) / len(numbers)
+        numbers = numbers or NumbersOfData()
+        nll, kl, counts = terms.nll, terms.kl, terms.counts
         present = counts > 0
-        if elbo.normalize == "task_mean":
-            divisor, own = torch.where(present, counts, 1.0), sizes
+        by_task = elbo.normalize == "task_mean"
+        if training:
+            elbo.watch(losses)
+            if by_task:
+                numbers.count(losses.names, terms.batch, elbo.n_data)
+        if by_task:
+            divisor = numbers.labelled(losses.names, terms.batch, elbo.n_data)
+            n_data = divisor.mean().item()
         else:
-            divisor = own = torch.full_like(sizes, n_data)
-        values, kl = nll / divisor, kl / own
+            declared = numbers.of_plates(losses.names, terms.batch.sizes.tolist(), elbo.n_data)
+            n_data = sum(declared.values()) / len(declared)
+            divisor = torch.full_like(nll, n_data)
+        values, kl = nll / (torch.where(present, counts, 1.0) if by_task else divisor), kl / divisor
         kl_included = elbo.balanced == "elbo"
         # An absent task keeps its prior, and its factors, at weight 1.
         loose = ~present & (nll != 0)
-        rest = shared / n_data + ((kl[~present] if kl_included else kl).sum() + (nll / own)[loose].sum()).item()
+        rest = terms.shared / n_data
+        rest += ((kl[~present] if kl_included else kl).sum() + (nll / divisor)[loose].sum()).item()
         values = values + kl if kl_included else values
-        return cls(losses, kl_included, values, kl, rest, present, divisor, own, loose, n_data, terms.process_weight)
+        return cls(losses, kl_included, values, kl, rest, present, divisor, loose, n_data, terms.process_weight)
 
     def only(self, present: Tensor) -> "ScaledLosses":
         """The same terms with these tasks present ``(K,)`` at most; what is left out keeps its prior and no likelihood."""
@@ -95,7 +110,7 @@ class ScaledLosses:
             scale: What the gradients are multiplied by, so that float16 can hold them.
         """
         raw, share = self.raw, self.process_weight * scale
-        own = self.kl_divisor / share
+        own = self.divisor / share
         here = self.present.nonzero().flatten().tolist()
         absent = (~self.present).nonzero().flatten().tolist()
         rows = raw.nll_terms.take(here)
@@ -105,10 +120,7 @@ class ScaledLosses:
             if not self.kl_included:
                 rest.append(raw.kl @ each)
             else:
-                ratio = (self.divisor / self.kl_divisor).tolist()
-                rows = TaskTerms(
-                    [row + raw.kl_terms.parts[k] * ratio[k] for row, k in zip(rows.parts, here, strict=True)]
-                )
+                rows = TaskTerms([row + raw.kl_terms.parts[k] for row, k in zip(rows.parts, here, strict=True)])
                 rest += [raw.kl_terms.parts[k] * each[k] for k in absent]
         loose = self.unlabelled_factors.nonzero().flatten().tolist()
         rest += [raw.nll_terms.parts[k] / own[k].item() for k in loose]
@@ -119,7 +131,7 @@ class ScaledLosses:
             rest.append(raw.score.shared / (self.n_data / scale))
             rest += [raw.score.nll[k] / own[k].item() for k in loose]
             if self.kl_included:
-                scores = scores + (raw.score.kl / self.kl_divisor.to(kl) * self.divisor.to(kl))[here]
+                scores = scores + raw.score.kl[here]
                 rest.append(kl[absent].sum())
             else:
                 rest.append(kl.sum())
@@ -144,15 +156,18 @@ class _Terms(NamedTuple):
     kl: Tensor
     shared: float
     counts: Tensor
-    sizes: Sequence[float]
+    batch: BatchCounts
     process_weight: Tensor
 
 
 def _own(losses: TaskLosses) -> _Terms:
-    k = len(losses.names)
-    host = torch.cat([losses.nll, losses.kl, losses.shared.reshape(1), losses.counts]).detach().cpu().double()
-    share = torch.ones(k, dtype=torch.float64)
-    return _Terms(host[:k], host[k : 2 * k], host[2 * k].item(), host[2 * k + 1 :], losses.sizes, share)
+    terms = (losses.nll, losses.kl, losses.labelled, losses.scales, losses.shared.reshape(1))
+    host = torch.cat([term.detach() for term in terms]).cpu().double()
+    nll, kl, labelled, scales, shared = host.split([len(losses.names)] * 4 + [1])
+    sizes, most = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses.sizes, losses.rows))
+    rows = torch.where(scales > 0, sizes / scales, 0.0)
+    batch = BatchCounts(sizes, labelled, rows, most)
+    return _Terms(nll, kl, shared.item(), labelled * scales, batch, torch.ones_like(nll))
 
 
 def _joined(losses: TaskLosses) -> _Terms:
@@ -161,50 +176,23 @@ def _joined(losses: TaskLosses) -> _Terms:
     A plate scales its B rows up by N / B, and those of all processes together by N / sum B: a process's terms count in
     proportion to its B, which is 1 / scale. A process whose program did not visit a task has no rows of it.
     """
-    nll, kl, shared, counts, sizes, _ = _own(losses)
-    size = torch.tensor(sizes, dtype=torch.float64)
+    nll, kl, shared, _, batch, _ = _own(losses)
     scales = losses.scales.detach().cpu().double()
-    # Next to nothing in place of 0 rows: where nobody has any, a task's own KL is still the mean over the processes.
-    rows = torch.where((size > 0) & (scales > 0), 1.0 / scales, 1e-200)
-    local = torch.cat([rows * nll, rows * kl, rows * counts, rows, size, (size > 0).double(), torch.tensor([shared])])
-    total = distributed.sum_(local)
-    *parts, rest = total.split([len(nll)] * 6 + [1])
-    nll, kl, counts, all_rows, size, declared = parts
+    # A tiny number in place of 0 rows: where no process has any, a task's own KL is still the mean over the processes.
+    rows = torch.where((batch.sizes > 0) & (scales > 0), 1.0 / scales, 1e-200)
+    declared = (batch.sizes > 0).double()
+    local = [rows * nll, rows * kl, batch.labelled, rows, batch.sizes, declared, batch.most, torch.tensor([shared])]
+    *parts, rest = distributed.sum_(torch.cat(local)).split([len(nll)] * 7 + [1])
+    nll, kl, labelled, all_rows, sizes, declared, most = parts
     world = distributed.world_size()
-    sizes = (size / declared.clamp_min(1.0)).tolist()
-    shares = rows * world / all_rows
-    return _Terms(nll / all_rows, kl / all_rows, rest.item() / world, counts / all_rows, sizes, shares)
+    sizes = sizes / declared.clamp_min(1.0)
+    batch = BatchCounts(sizes, labelled, sizes * all_rows, most)
+    return _Terms(
+        nll / all_rows, kl / all_rows, rest.item() / world, labelled / all_rows, batch, rows * world / all_rows
+    )
 
 
 def declared_sizes(losses: TaskLosses) -> Sequence[float]:
     """Number of data of each task that the plates declare, in any of the processes; 0 where none does."""
-    return _joined(losses).sizes if distributed.world_size() > 1 else losses.sizes
-
-
-def numbers_of_data(
-    names: Sequence[str],
-    sizes: Sequence[float],
-    n_data: int | Mapping[str, int] | None,
-    known: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """Number of data of every task: as given, else as the plates declare, else as known from an earlier batch.
-
-    A task of which nothing tells is taken to have as many as the others have on average.
-
-    Args:
-        names: The tasks.
-        sizes: What the plates declare, 0 for nothing.
-        n_data: Number of data of all tasks, or by task.
-        known: Number of data of each task in an earlier batch.
-    """
-    if isinstance(n_data, Mapping):
-        missing = [name for name in names if name not in n_data]
-        if missing:
-            raise ValueError(f"n_data names {sorted(n_data)}, and the model also has the tasks {missing}.")
-        return {name: float(n_data[name]) for name in names}
-    if n_data is not None:
-        return dict.fromkeys(names, float(n_data))
-    declared = {name: size for name, size in zip(names, sizes, strict=True) if size}
-    found = {**(known or {}), **declared}
-    mean = sum(found.values()) / len(found) if found else 1.0
-    return {name: found.get(name, mean) for name in names}
+    found: list[float] = (_joined if distributed.world_size() > 1 else _own)(losses).batch.sizes.tolist()
+    return found

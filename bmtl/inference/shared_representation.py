@@ -1,6 +1,5 @@
 """Collects the tensors that `bmtl.shared` marks while a program runs."""
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,15 +10,19 @@ from torch import Tensor
 
 
 class SharedRepresentation(Messenger):
-    """Keeps every marked tensor of the programs run inside.
+    """Keeps every marked tensor of the programs run inside, each once.
+
+    A tensor that is marked again, itself or as a view of all of its entries in their order, is the one that was marked
+    before: its entries are coordinates of one representation, and would count twice in products of gradients.
 
     Args:
         cut: Hand the program a detached leaf in place of each marked tensor. Backward from the losses then ends at the
             leaves, and the trunk's one backward starts at the marked tensors with whatever gradient a balancer chose.
 
     Attributes:
-        tensors: The marked tensors, in the order of their marks.
-        leaves: With `cut`, the detached leaf that stands for each; otherwise empty.
+        tensors: The marked tensors, in the order of their first marks.
+        leaves: With `cut`, the detached leaf in place of each; otherwise empty.
+        order: For each mark, which of the tensors it marks.
     """
 
     def __init__(self, cut: bool = False) -> None:
@@ -27,17 +30,43 @@ class SharedRepresentation(Messenger):
         self.cut = cut
         self.tensors: list[Tensor] = []
         self.leaves: list[Tensor] = []
+        self.order: list[int] = []
+        self._by_base: dict[int, list[tuple[Tensor, int]]] = {}  # tensors handed on, and which mark they are
 
     def _pyro_shared(self, msg: Message) -> None:
         if msg["done"]:
             return
         (h,) = msg["args"]
-        self.tensors.append(h)
-        if self.cut:
-            h = h.detach().requires_grad_()
-            self.leaves.append(h)
-        msg["value"] = h
+        j = self._number(h)
+        self.order.append(j)
+        msg["value"] = self._handed_on(h, j)
         msg["done"] = True
+
+    def _number(self, h: Tensor) -> int:
+        """Which tensor is marked: one of those before, or the next."""
+        for other, j in self._by_base.get(id(_base(h)), ()):
+            if h is other or _has_the_same_entries(h, other):
+                return j
+        return len(self.tensors)
+
+    def _keep(self, h: Tensor, leaf: Tensor | None) -> None:
+        for tensor in (h, leaf):
+            if tensor is not None:
+                self._by_base.setdefault(id(_base(tensor)), []).append((tensor, len(self.tensors)))
+        self.tensors.append(h)
+        if leaf is not None:
+            self.leaves.append(leaf)
+
+    def _handed_on(self, h: Tensor, j: int) -> Tensor:
+        """What the program goes on with in place of the tensor marked as number `j`."""
+        if j == len(self.tensors):
+            self._keep(h, h.detach().requires_grad_() if self.cut else None)
+        return self._leaf(h, j) if self.cut else h
+
+    def _leaf(self, h: Tensor, j: int) -> Tensor:
+        """The leaf in place of a marked tensor, in its shape."""
+        leaf = self.leaves[j]
+        return leaf if leaf.shape == h.shape else leaf.view(h.shape)
 
 
 class ReplayFromShared(SharedRepresentation):
@@ -46,15 +75,15 @@ class ReplayFromShared(SharedRepresentation):
     No graph is built before the first mark, since nothing there depends on a leaf.
 
     Args:
-        leaves: Of a run with ``SharedRepresentation(cut=True)`` on the same batch.
+        first: A run with ``SharedRepresentation(cut=True)`` on the same batch.
 
     Raises:
         ValueError: If the programs mark other tensors than in that run.
     """
 
-    def __init__(self, leaves: Sequence[Tensor]) -> None:
+    def __init__(self, first: SharedRepresentation) -> None:
         super().__init__(cut=True)
-        self._given = tuple(leaves)
+        self._first = first
         self._before = True
 
     def __enter__(self) -> Self:
@@ -68,18 +97,34 @@ class ReplayFromShared(SharedRepresentation):
         torch.set_grad_enabled(self._before)
         super().__exit__(kind, error, traceback)
 
-    def _pyro_shared(self, msg: Message) -> None:
-        if msg["done"]:
-            return
-        (h,) = msg["args"]
-        j = len(self.leaves)
-        if j >= len(self._given) or h.shape != self._given[j].shape:
+    def _number(self, h: Tensor) -> int:
+        mark, leaves = len(self.order), self._first.leaves
+        j = self._first.order[mark] if mark < len(self._first.order) else None
+        if j is None or h.numel() != leaves[j].numel() or j > len(self.tensors):
             raise ValueError(
                 f"Run again on the same batch, the programs marked a tensor {tuple(h.shape)} that the first run had not "
-                f"marked there: {[tuple(leaf.shape) for leaf in self._given]}. Let every run mark the same tensors."
+                f"marked there: {[tuple(leaf.shape) for leaf in leaves]}. Let every run mark the same tensors."
             )
+        return j
+
+    def _handed_on(self, h: Tensor, j: int) -> Tensor:
         torch.set_grad_enabled(self._before)
-        self.tensors.append(h)
-        self.leaves.append(self._given[j].detach().requires_grad_())
-        msg["value"] = self.leaves[-1]
-        msg["done"] = True
+        if j == len(self.tensors):
+            self._keep(h, self._first.leaves[j].detach().requires_grad_())
+        return self._leaf(h, j)
+
+
+def _base(h: Tensor) -> Tensor:
+    """What a tensor is a view of, or itself."""
+    return h if h._base is None else h._base
+
+
+def _has_the_same_entries(h: Tensor, other: Tensor) -> bool:
+    """Whether two tensors with one base have the same entries in the same order, in whatever shape."""
+    return (
+        h.numel() == other.numel()
+        and h.storage_offset() == other.storage_offset()
+        and h.dtype == other.dtype
+        and h.requires_grad == other.requires_grad
+        and ((h.is_contiguous() and other.is_contiguous()) or (h.shape, h.stride()) == (other.shape, other.stride()))
+    )

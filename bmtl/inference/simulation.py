@@ -6,8 +6,7 @@ A guide that is the posterior therefore has them anywhere among its own draws wi
 Gelman (2018), "Yes, but did it work?: evaluating variational inference", section 3.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,12 @@ from pyro.poutine.util import site_is_subsample
 from scipy.special import ndtr
 from torch import Tensor
 
+from bmtl.inference.accumulator import to_numpy
+from bmtl.inference.draws import evaluating, guides_of_draws
 from bmtl.inference.loaders import forked
-from bmtl.inference.predictives import PREFIX, to_numpy
+from bmtl.inference.predicted_sites import EXPECTED, predicted_sites
 
-Inputs = Tensor | Mapping[str, Tensor]
-Fit = Callable[[int, Inputs, dict[str, Tensor]], Callable[..., Any]]
+Fit = Callable[[int, Any, dict[str, Tensor]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SimulatedRanks:
 def simulated_ranks(
     model: Callable[..., Any],
     fit: Fit,
-    x: Inputs,
+    x: Any,
     *,
     datasets: int = 100,
     num_draws: int = 99,
@@ -81,10 +81,10 @@ def simulated_ranks(
     draws no truths.
 
     Args:
-        model: The task model; ``model(x)`` samples its latents from their priors and a site ``y_<target>`` for each target.
+        model: The task model; ``model(x)`` samples its latents from their priors, and predicts as for `bmtl.draw`.
         fit: ``fit(seed, x, y)`` makes a new guide, trains it on labels `y` by target, and returns it. For an AutoGuide,
-            a new one of `model`.
-        x: Inputs ``(N, ...)``, or a mapping task -> ``(N_task, ...)``: of every data set.
+            a new one of `model`; to test MCMC, a `PosteriorDraws` of a run on `x` and `y`.
+        x: Inputs of every data set, anything that the model takes.
         datasets: How many data sets R are simulated.
         num_draws: Draws S of each guide.
         sites: Latents to rank, all by default: names, or a mapping name -> numbers of entries, counted along the flattened
@@ -104,14 +104,15 @@ def simulated_ranks(
     for own in torch.randint(2**62, (datasets,), generator=generator).tolist():
         with forked(None):
             torch.manual_seed(own)
-            with _predicting(model):
+            with evaluating(model):
                 trace = poutine.trace(model).get_trace(x)
-            latents, y = _latents(trace), _labels(trace)
+            latents, y = _latents_and_labels(trace)
             chosen = _chosen(latents, sites)
             with torch.enable_grad():
                 guide = fit(own, x, y)
-            with _predicting(guide):
-                traces = (poutine.trace(guide).get_trace(x) for _ in range(num_draws))
+            with evaluating(guide):
+                guides = [of_draw for _, of_draw in guides_of_draws(guide, num_draws, own)]
+                traces = (poutine.trace(of_draw).get_trace(x) for of_draw in guides)
                 drawn = np.stack([_entries(_sampled(each), chosen, latents) for each in traces])  # (S, entries)
         truth = _entries(latents, chosen, latents)
         names = names or [_called(name, index, latents) for name, indices in chosen.items() for index in indices]
@@ -126,20 +127,6 @@ def simulated_ranks(
     return SimulatedRanks(by_entry(truths), by_entry(means), by_entry(sds), by_entry(ranks), num_draws)
 
 
-@contextmanager
-def _predicting(program: Callable[..., Any]) -> Iterator[None]:
-    """Modules as in prediction, without dropout; part by part as before afterwards."""
-    parts = list(program.modules()) if isinstance(program, torch.nn.Module) else []
-    modes = [part.training for part in parts]
-    for part in parts:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
-
-
 def _sampled(trace: Trace) -> dict[str, Tensor]:
     """Values of all sites that are neither observed nor a plate."""
     sites: dict[str, Any] = dict(trace.nodes)
@@ -150,19 +137,16 @@ def _sampled(trace: Trace) -> dict[str, Tensor]:
     }
 
 
-def _latents(trace: Trace) -> dict[str, Tensor]:
+def _latents_and_labels(trace: Trace) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Values of the latents by site, and of the labels by target."""
     found = _sampled(trace)
-    latents = {name: value for name, value in found.items() if not name.startswith(PREFIX)}
-    if not latents or len(latents) == len(found):
-        raise ValueError(
-            f"The model samples {list(found) or 'nothing'} when it is called with inputs alone; expected latents, and a "
-            f"site {PREFIX}<target> for each target."
-        )
-    return latents
-
-
-def _labels(trace: Trace) -> dict[str, Tensor]:
-    return {name.removeprefix(PREFIX): v for name, v in _sampled(trace).items() if name.startswith(PREFIX)}
+    labels: dict[str, Tensor] = {}
+    for targets, site in predicted_sites(trace, {}):
+        value = found.pop(site["name"])
+        labels |= dict(zip(targets.names, targets.split(value, len(site["fn"].event_shape)), strict=True))
+    if not found or not labels:
+        raise ValueError(f"The model samples latents {list(found)} and the targets {list(labels)}. {EXPECTED}")
+    return found, labels
 
 
 def _chosen(

@@ -1,4 +1,4 @@
-"""Whose a site is: one task's, a task plate's rows', or everybody's."""
+"""Which task a site belongs to: one task, the rows of a task plate, or none (shared)."""
 
 from typing import Any, NamedTuple
 
@@ -13,14 +13,18 @@ Site = Any  # Pyro's message of a sample statement: a dictionary with keys of bm
 
 
 class SiteTask(NamedTuple):
-    """Whose a site is: one task (one name), the rows of a task plate (names and the plate's dim), or shared (no name)."""
+    """One task (one name), the rows of a task plate (names and the plate's dim), or none (no name: the site is shared)."""
 
     names: tuple[str, ...] = ()
     dim: int | None = None
 
 
 def task_of_site(site: Site) -> SiteTask:
-    """Whose a site is, from its mark and its plates."""
+    """The task of a site, from its mark and its plates.
+
+    Raises:
+        ValueError: If a site is in the task plate and in `bmtl.task` at once, or the task plate is subsampled.
+    """
     tag = site.get("task")
     for frame in site["cond_indep_stack"]:
         if frame.name == TASK_PLATE:
@@ -42,10 +46,10 @@ def task_of_site(site: Site) -> SiteTask:
 
 
 def task_of_auxiliary(name: str, guide_trace: Trace, owners: dict[str, SiteTask]) -> tuple[SiteTask, tuple[str, ...]]:
-    """Whose an auxiliary guide site is: its own mark, else that of the model's sites that it feeds.
+    """The task of an auxiliary guide site: that of its own mark, else that of the model's sites which it feeds.
 
     Returns:
-        The owner, and the tasks whose latents it draws jointly where they are several (the owner is then shared).
+        The site's task, and the tasks of all latents that it draws jointly where they are several (it is then shared).
     """
     own = task_of_site(guide_trace.nodes[name])
     if own.names:

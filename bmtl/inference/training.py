@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from bmtl.inference import distributed
-from bmtl.inference.callbacks import KeepBest, Progress, csv_log
-from bmtl.inference.checkpoint import CheckpointError, check_file, check_folder
-from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, spread
+from bmtl.inference.arguments import choice, flag, positive_number, whole_number
+from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
+from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
+from bmtl.inference.errors import CheckpointError
+from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -35,13 +37,13 @@ class FitResult:
     """What a training run came to.
 
     Attributes:
-        history: One record a step.
+        history: One record a step, or every n-th step's of a long run (`BalancedSVI`'s ``history_mib``).
         validation: Mean validation loss per labelled row of each task after each epoch, ``{task: [E numbers]}``.
         best_epoch: Epoch of the least ``val/loss``, from 1; None without validation.
         restored: The parameters are those of `best_epoch`, not of the last.
     """
 
-    history: list[StepRecord]
+    history: Sequence[StepRecord]
     validation: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
     restored: bool = False
@@ -54,13 +56,17 @@ class BalancedTraining(LightningModule):
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
     ``val/loss`` after each epoch.
 
+    Under a `Trainer` of your own Lightning moves batches to the device: it knows tensors in dicts, tuples and dataclasses,
+    and whatever has a method ``to``. `fit` moves all that `bmtl.inputs` knows.
+
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
 
     Args:
         svi: What is trained. It needs a torch optimizer or a factory of one.
         clip: Largest norm of the gradient of all parameters together; None clips nothing.
-        accumulate: Number of batches over whose gradients one optimizer step takes the mean.
+        accumulate: Number of batches over whose gradients one optimizer step takes the mean. Batches whose step is skipped
+            (``on_error="skip"``) are left out of it: the mean is over the others, and without any there is no step.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch, a
             `ReduceLROnPlateau` on ``val/loss``.
         score: What ``val/loss`` is: the "mean" of the tasks' losses, or the mean of their "log": an improvement by a tenth
@@ -68,6 +74,10 @@ class BalancedTraining(LightningModule):
             noise of each task, up to a constant.
         seed: The program's random draws in epoch e depend on this and on e alone, so that a resumed run equals an
             uninterrupted one. The order of the batches is the loader's affair (`fit` seeds it too).
+
+    Raises:
+        TypeError: For an argument of another type.
+        ValueError: For a number out of its range, or another word for `score`.
     """
 
     def __init__(
@@ -81,12 +91,18 @@ class BalancedTraining(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if score not in ("mean", "log"):
-            raise ValueError(f"score is 'mean' or 'log', and {score!r} was given.")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip is a gradient norm, above 0, and {clip} was given.")
-        if accumulate < 1:
-            raise ValueError(f"accumulate is a number of batches, from 1, and {accumulate} was given.")
+        if not isinstance(svi, BalancedSVI):
+            raise TypeError(f"svi is a bmtl.BalancedSVI, and {type(svi).__name__} was given.")
+        choice("score", score, ("mean", "log"))
+        if clip is not None:
+            clip = positive_number("clip", clip, "a gradient norm")
+        accumulate = whole_number("accumulate", accumulate, 1, "a number of batches")
+        seed = whole_number("seed", seed, 0, "a seed")
+        if scheduler is not None and not callable(scheduler):
+            raise TypeError(
+                "scheduler makes a learning-rate scheduler from the optimizer, such as functools.partial("
+                f"torch.optim.lr_scheduler.StepLR, step_size=10), and {type(scheduler).__name__} was given."
+            )
         self.automatic_optimization = False
         self.strict_loading = False  # the SVI loads its own state, once an AutoGuide has its parameters
         self.svi = svi
@@ -96,6 +112,7 @@ class BalancedTraining(LightningModule):
         self.validation: dict[str, list[float]] = {}
         self._sums = torch.zeros(0)
         self._rows = torch.zeros(0)
+        self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the SVI, set up from a batch of the training data if need be."""
@@ -128,16 +145,17 @@ class BalancedTraining(LightningModule):
             self._seed_epoch()
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()
+            self._taken = []
         record = self.svi.backward(*args, **kwargs)
-        if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
-            if self.accumulate > 1:
-                gradients = [p.grad for p in self.svi.parameters if p.grad is not None]
-                torch._foreach_mul_(gradients, 1.0 / (batch_idx % self.accumulate + 1))
+        if record.status != "skipped":
+            self._taken.append((args, kwargs))
+        if ((batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch) and self._taken:
+            self.svi.scale_gradients(1.0 / len(self._taken))
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip * self.svi.scale)
-            if record.status != "skipped":
-                optimizer.step()
-                self.svi.after_step(*args, **kwargs)
+            optimizer.step()
+            args, kwargs = self._taken[-1]
+            self.svi.after_step(*args, **kwargs)
         record.seconds["step"] = time.perf_counter() - start
 
     def on_train_epoch_start(self) -> None:
@@ -206,12 +224,21 @@ class BalancedTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["bmtl"] = {"svi": self.svi.state_dict(), "validation": self.validation, "seed": self.seed}
+        # The run's own state has both, by name, and is compared before anything is taken up.
+        checkpoint["state_dict"], checkpoint["optimizer_states"] = {}, []
+        checkpoint.update(sealed(checkpoint))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "bmtl" not in checkpoint:
-            raise ValueError("This checkpoint was not written by bmtl: it has no entry 'bmtl'.")
+        check_entry(checkpoint)
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
+
+
+class _FromLoaders(BalancedTraining):
+    """Training on loaders of batches of any kind of inputs; a data module has a hook of its own to move its batches."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return moved(batch, device)
 
 
 def fit(
@@ -245,7 +272,8 @@ def fit(
         max_epochs: Number of epochs in all, those before a resumption included.
         patience: Stop when ``val/loss`` has not improved for this many epochs; needs `val`.
         clip: Largest norm of the gradient; None clips nothing.
-        accumulate: Number of batches over whose gradients one optimizer step takes the mean.
+        accumulate: Number of batches over whose gradients one optimizer step takes the mean; those whose step is skipped are
+            left out of it.
         scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch.
         score: What ``val/loss`` is, by which epochs are compared: the "mean" of the tasks' losses, or the mean of their
             "log", which counts an improvement by a tenth alike in every task.
@@ -265,17 +293,33 @@ def fit(
         Histories, and which epoch was best.
 
     Raises:
-        ValueError: For an empty loader, patience without validation, or options that do not fit.
+        TypeError: For an argument of another type.
+        ValueError: For an empty loader, patience without validation, a number out of its range, or options that do not fit.
         OSError: If `out` cannot be written, before training starts.
         CheckpointError: If `resume` is no intact checkpoint of this model.
         KeyboardInterrupt: On Ctrl-C, after ``last.ckpt`` has been kept. ``svi.history`` then holds what was done.
     """
-    if max_epochs < 1:
-        raise ValueError(f"max_epochs is a number of epochs, from 1, and {max_epochs} was given.")
-    if patience is not None and val is None:
-        raise ValueError("patience waits for a validation loss; give validation batches, val=...")
+    max_epochs = whole_number("max_epochs", max_epochs, 1, "a number of epochs")
+    devices = whole_number("devices", devices, 1, "a number of processes")
+    for name, value in (("restore_best", restore_best), ("progress", progress)):
+        flag(name, value)
+    for name, path in (("out", out), ("resume", resume)):
+        if path is not None and not isinstance(path, str | Path):
+            raise TypeError(f"{name} is a path, and {type(path).__name__} was given.")
+    if patience is not None:
+        patience = whole_number("patience", patience, 1, "a number of epochs")
+        if val is None:
+            raise ValueError("patience waits for a validation loss; give validation batches, val=...")
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    wrong = [callback for callback in callbacks if not isinstance(callback, Callback)]
+    if wrong:
+        raise TypeError(f"callbacks are Lightning's, lightning.pytorch.Callback, and {wrong[0]!r} was given.")
+    module = _FromLoaders(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
+    seed = module.seed
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():
+        if not isinstance(loader, Iterable) and (loader is not None or name == "train"):
+            raise TypeError(f"The loader {name!r} gives batches in a for loop, and {type(loader).__name__} was given.")
         if length_of(loader) == 0:
             raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")
         if isinstance(loader, Iterator):
@@ -284,11 +328,10 @@ def fit(
     resumed = -1
     if resume is not None:
         saved = check_file(resume)
-        if "bmtl" not in saved:
+        if "epoch" not in saved:
             raise CheckpointError(f"{resume} was written by bmtl.inference.checkpoint.save; take it up with its load.")
         resumed = saved["epoch"]
         del saved
-    module = BalancedTraining(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
     best = KeepBest(svi) if val is not None and restore_best else None
     used: list[Callback] = [*callbacks, *([best] if best else [])]
     if patience is not None:
@@ -308,6 +351,7 @@ def fit(
             devices=devices,
             strategy="auto" if devices == 1 else "ddp",
             precision=precision,
+            plugins=[CheckedFiles()],
             logger=csv_log(folder, resumed) if folder is not None else False,
             callbacks=used,
             enable_checkpointing=folder is not None,

@@ -3,39 +3,33 @@
 `bmtl.models.gaussian_process` is imported by that name: it needs GPyTorch, from the extra ``gp``.
 """
 
-from bmtl.models.bakker_heskes import BakkerHeskes
-from bmtl.models.bottleneck import VariationalBottleneck
-from bmtl.models.distributions import (
-    CensoredNormalInverseGamma,
-    NormalInverseGamma,
-    evidence_penalty,
-    lipschitz_mse,
-)
-from bmtl.models.evidential import EvidentialRegression
-from bmtl.models.gaussian import GaussianRegression
-from bmtl.models.guides import MeanField, PointMass
-from bmtl.models.homoscedastic import Homoscedastic
-from bmtl.models.multilinear import MultilinearRelationship
-from bmtl.models.networks import Dropout, DropoutGuide, dropout_mlp, mlp
-from bmtl.models.vmtl import VMTL, vmtl_preset
+from bmtl.models.guides import Guide, Latent, MeanField, PointMass
+from bmtl.models.heads import BayesianHeads, CommonPriorHeads, Heads, LinearHeads, TensorNormalHeads
+from bmtl.models.likelihoods import LIKELIHOODS, Likelihood, likelihood_of
+from bmtl.models.networks import MLP, Dropout, DropoutGuide, mlp
+from bmtl.models.representations import Bottleneck, Deterministic, MCDropout, Representation
+from bmtl.models.task_model import TaskModel
 
 __all__ = [
-    "VMTL",
-    "BakkerHeskes",
-    "CensoredNormalInverseGamma",
+    "LIKELIHOODS",
+    "MLP",
+    "BayesianHeads",
+    "Bottleneck",
+    "CommonPriorHeads",
+    "Deterministic",
     "Dropout",
     "DropoutGuide",
-    "EvidentialRegression",
-    "GaussianRegression",
-    "Homoscedastic",
+    "Guide",
+    "Heads",
+    "Latent",
+    "Likelihood",
+    "LinearHeads",
+    "MCDropout",
     "MeanField",
-    "MultilinearRelationship",
-    "NormalInverseGamma",
     "PointMass",
-    "VariationalBottleneck",
-    "dropout_mlp",
-    "evidence_penalty",
-    "lipschitz_mse",
+    "Representation",
+    "TaskModel",
+    "TensorNormalHeads",
+    "likelihood_of",
     "mlp",
-    "vmtl_preset",
 ]

@@ -1,22 +1,184 @@
-"""Guides for programs that declare their latents: a name, a starting value, a task."""
+"""Guides for programs that declare their latents: a name, a starting value, and how the posterior is shaped."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution, transforms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+GuideKind = Literal["normal", "correlated", "point"]
 
-class MeanField(nn.Module):
+_CORRELATION_START = 0.1  # standard deviation of a correlation factor's normal, before the transform
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """A latent of a program, as its guide must know it.
+
+    Attributes:
+        start: Starting value of the posterior's location; its shape is the event shape.
+        lr_multiplier: How many units the location moves where another parameter moves one.
+        form: "entries" has a posterior for each entry. "rows" may let the entries of a row covary, and has a closed
+            divergence from a multivariate normal over rows. "correlation" is the Cholesky factor of a correlation matrix,
+            which starts at the identity.
+    """
+
+    start: Tensor
+    lr_multiplier: float = 1.0
+    form: Literal["entries", "rows", "correlation"] = "entries"
+
+    def posterior(self, kind: GuideKind, scale: float) -> nn.Module:
+        """A module that returns the posterior's distribution.
+
+        Args:
+            kind: "normal" has independent normals, "correlated" a full covariance for each row where the form is "rows",
+                and "point" point masses.
+            scale: Starting standard deviation of the normals.
+        """
+        if self.form == "correlation":
+            return CorrelationFactor(len(self.start), kind == "point")
+        if kind == "point":
+            return Point(self.start, self.lr_multiplier)
+        if self.form == "rows":
+            return NormalRows(self.start, scale, self.lr_multiplier, kind == "correlated")
+        return Normal(self.start, scale, self.lr_multiplier)
+
+
+# ---- Posteriors of one latent ----------------------------------------------------------------------------------------
+
+
+class Normal(nn.Module):
+    """Independent normals, one for each entry.
+
+    Args:
+        start: Starting value of the location.
+        scale: Starting standard deviation.
+        lr_multiplier: See `Latent`.
+
+    Raises:
+        ValueError: If `scale` is not positive.
+    """
+
+    def __init__(self, start: Tensor, scale: float, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale is a standard deviation, above 0, and {scale} was given.")
+        self.lr_multiplier = lr_multiplier
+        self.loc = nn.Parameter(start.detach() / lr_multiplier)
+        self.rho = nn.Parameter(torch.full_like(start, _inverse_softplus(scale)))
+
+    def forward(self) -> TorchDistribution:
+        return dist.Normal(self.loc * self.lr_multiplier, F.softplus(self.rho)).to_event(self.loc.dim())
+
+
+class NormalRows(Normal):
+    """Multivariate normals, one for each row of a matrix.
+
+    Args:
+        start: Starting value of the location ``(C, H)``.
+        scale: Starting standard deviation.
+        lr_multiplier: See `Latent`.
+        correlated: Whether the entries of a row covary: ``C H^2`` numbers.
+    """
+
+    def __init__(self, start: Tensor, scale: float, lr_multiplier: float = 1.0, correlated: bool = True) -> None:
+        super().__init__(start, scale, lr_multiplier)
+        self.below = nn.Parameter(start.new_zeros(*start.shape, start.shape[-1])) if correlated else None
+
+    def forward(self) -> TorchDistribution:
+        width = self.loc.shape[-1]
+        tril = torch.eye(width, dtype=self.loc.dtype, device=self.loc.device).expand(*self.loc.shape, -1)
+        if self.below is not None:
+            # Relative to the diagonal and over sqrt(H): steps of one size on H entries must not swamp a row's variance.
+            tril = tril + self.below.tril(-1) / width**0.5
+        tril = F.softplus(self.rho)[..., None] * tril
+        return dist.MultivariateNormal(self.loc * self.lr_multiplier, scale_tril=tril).to_event(1)
+
+
+class CorrelationFactor(nn.Module):
+    """The Cholesky factor of a correlation matrix: normals through a transform, from the identity.
+
+    Args:
+        size: Number of rows.
+        point: Whether it is a point mass.
+    """
+
+    def __init__(self, size: int, point: bool) -> None:
+        super().__init__()
+        entries = size * (size - 1) // 2
+        self.loc = nn.Parameter(torch.zeros(entries))
+        self.rho = None if point else nn.Parameter(torch.full((entries,), _CORRELATION_START).expm1().log())
+
+    def forward(self) -> TorchDistribution:
+        to_factor = transforms.CorrCholeskyTransform()
+        if self.rho is None:
+            return dist.Delta(to_factor(self.loc), event_dim=2)
+        normal = dist.Normal(self.loc, F.softplus(self.rho)).to_event(1)
+        return dist.TransformedDistribution(normal, [to_factor])
+
+
+class Point(nn.Module):
+    """A point mass.
+
+    Args:
+        start: Starting value.
+        lr_multiplier: See `Latent`.
+    """
+
+    def __init__(self, start: Tensor, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.lr_multiplier = lr_multiplier
+        self.value = nn.Parameter(start.detach() / lr_multiplier)
+
+    def forward(self) -> TorchDistribution:
+        return dist.Delta(self.value * self.lr_multiplier, event_dim=self.value.dim())
+
+
+def _inverse_softplus(scale: float) -> float:
+    return scale + math.log(-math.expm1(-scale))  # without overflow
+
+
+# ---- Guides ----------------------------------------------------------------------------------------------------------
+
+
+class Guide(nn.Module):
+    """Independent posteriors of latents, in the model's order. ``guide[site]`` is the posterior's module.
+
+    A program without latents has an empty guide: its parameters are point masses already.
+
+    Args:
+        posteriors: By site, a module that returns the posterior's distribution.
+    """
+
+    def __init__(self, posteriors: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.latents = tuple(posteriors)
+        # Module names must not hold a dot, sites may: by position.
+        self.posteriors = nn.ModuleList(posteriors.values())
+
+    def __getitem__(self, site: str) -> nn.Module:
+        return self.posteriors[self.latents.index(site)]
+
+    def items(self) -> Iterator[tuple[str, nn.Module]]:
+        """Sites and their posteriors, in order."""
+        return zip(self.latents, self.posteriors, strict=True)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        for site, posterior in self.items():
+            pyro.sample(site, posterior())
+
+
+class MeanField(Guide):
     """Independent normals, one for each entry of each latent, in the model's order.
 
     Guide sites and model sites are both normal (or of a family with a registered divergence), so `TaskELBO` with
-    ``estimator="analytic"`` takes their KL in closed form. A program without latents has an empty guide: its parameters
-    are point masses already.
+    ``estimator="analytic"`` takes their KL in closed form.
 
     Args:
         latents: Starting value of each latent's location, by site name; its shape is the event shape.
@@ -32,22 +194,11 @@ class MeanField(nn.Module):
     def __init__(
         self, latents: Mapping[str, Tensor], scale: float = 0.005, lr_multiplier: Mapping[str, float] | None = None
     ) -> None:
-        super().__init__()
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale is a standard deviation, above 0, and {scale} was given.")
-        self.latents = tuple(latents)
-        self.lr_multiplier = tuple((lr_multiplier or {}).get(name, 1.0) for name in latents)
-        rho = scale + math.log(-math.expm1(-scale))  # softplus(rho) == scale, without overflow
-        starts = zip(latents.values(), self.lr_multiplier, strict=True)
-        self.loc = nn.ParameterList([nn.Parameter(value.detach() / lr_multiplier) for value, lr_multiplier in starts])
-        self.rho = nn.ParameterList([nn.Parameter(torch.full_like(value, rho)) for value in latents.values()])
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        for name, lr_multiplier, loc, rho in zip(self.latents, self.lr_multiplier, self.loc, self.rho, strict=True):
-            pyro.sample(name, dist.Normal(loc * lr_multiplier, F.softplus(rho)).to_event(loc.dim()))
+        pace = lr_multiplier or {}
+        super().__init__({name: Normal(start, scale, pace.get(name, 1.0)) for name, start in latents.items()})
 
 
-class PointMass(nn.Module):
+class PointMass(Guide):
     """One value for each latent: maximum a posteriori, or maximum likelihood where the prior is masked.
 
     Args:
@@ -56,12 +207,5 @@ class PointMass(nn.Module):
     """
 
     def __init__(self, latents: Mapping[str, Tensor], lr_multiplier: Mapping[str, float] | None = None) -> None:
-        super().__init__()
-        self.latents = tuple(latents)
-        self.lr_multiplier = tuple((lr_multiplier or {}).get(name, 1.0) for name in latents)
-        starts = zip(latents.values(), self.lr_multiplier, strict=True)
-        self.value = nn.ParameterList([nn.Parameter(value.detach() / lr_multiplier) for value, lr_multiplier in starts])
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        for name, lr_multiplier, value in zip(self.latents, self.lr_multiplier, self.value, strict=True):
-            pyro.sample(name, dist.Delta(value * lr_multiplier, event_dim=value.dim()))
+        pace = lr_multiplier or {}
+        super().__init__({name: Point(start, pace.get(name, 1.0)) for name, start in latents.items()})

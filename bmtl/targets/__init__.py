@@ -4,10 +4,13 @@ from bmtl.targets.binary import Binary
 from bmtl.targets.classes import Classes, numbered
 from bmtl.targets.count import Count
 from bmtl.targets.family import FAMILIES, Family, Target, family_from_spec
+from bmtl.targets.laws import Law
 from bmtl.targets.ordinal import Ordinal
 from bmtl.targets.pixels import Pixels
+from bmtl.targets.prediction import Prediction
 from bmtl.targets.real import Real
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score, Scored
 from bmtl.targets.time_to_event import TimeToEvent
 from bmtl.targets.vector import Vector
 
@@ -17,10 +20,14 @@ __all__ = [
     "Classes",
     "Count",
     "Family",
+    "Law",
     "Ordinal",
     "Pixels",
+    "Prediction",
     "Real",
     "Scaler",
+    "Score",
+    "Scored",
     "Target",
     "TimeToEvent",
     "Vector",

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from bmtl.targets.classes import Classes
 from bmtl.targets.family import register
+from bmtl.targets.score import Score
+from bmtl.targets.scores import classes as scores
 
 
 @register
@@ -26,3 +28,20 @@ class Binary(Classes):
         super().__post_init__()
         if len(self.classes) != 2:
             raise ValueError(f"A binary target has two classes; got {self.classes!r}.")
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return (
+            scores.ACCURACY,
+            scores.BALANCED_ACCURACY,
+            scores.AUROC,
+            scores.AVERAGE_PRECISION,
+            scores.NLL,
+            scores.BRIER,
+            scores.ECE,
+            scores.ENTROPY_RATIO,
+        )
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        return (scores.ERROR_AUROC,)

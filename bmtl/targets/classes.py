@@ -8,6 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+from bmtl.targets.metrics.probabilities import checked, predicted_class
+from bmtl.targets.score import Score, Scored
+from bmtl.targets.scores import classes as scores
+from bmtl.targets.streaming import ClassSums, Sums
+
+RARE = 0.2  # share of the training labels outside the most frequent class, below which accuracy says little
 
 
 def check_class_names(names: Sequence[str], least: int = 2) -> tuple[str, ...]:
@@ -54,13 +60,53 @@ class Classes(Family):
     """
 
     name: ClassVar[str] = "classes"
+    loss_name: ClassVar[str] = "error rate"
     classes: tuple[str, ...] = ("0", "1")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", check_class_names(self.classes))
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.classes
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         return check_indices(target, values, rows, self.classes)
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return (
+            scores.ACCURACY,
+            scores.BALANCED_ACCURACY,
+            scores.AUROC,
+            scores.NLL,
+            scores.BRIER,
+            scores.ECE,
+            scores.ENTROPY_RATIO,
+        )
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        return (scores.AVERAGE_PRECISION, scores.ERROR_AUROC)
+
+    def primary(self, training_labels: np.ndarray) -> str:
+        """Accuracy; the area under the ROC curve where one class has more than 80 % of the training labels.
+
+        There the accuracy of a constant is high, and says nothing about the other classes.
+        """
+        counts = np.bincount(training_labels[training_labels >= 0], minlength=1)
+        rare = counts.sum() - counts.max() < RARE * counts.sum()
+        return scores.AUROC.name if rare else scores.ACCURACY.name
+
+    def losses(self, rows: Scored) -> np.ndarray | None:
+        """0 where the most probable class is the label, else 1."""
+        if rows.prediction.probability is None:
+            return None
+        y, p = checked(rows.labels, rows.prediction.probability)
+        return np.where(np.isnan(p).any(axis=1), np.nan, predicted_class(p) != y)
+
+    def sums(self) -> Sums | None:
+        return ClassSums(len(self.classes))
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return values == -1

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score, Scored
+from bmtl.targets.streaming import Reducer, Sums
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,11 @@ class Family(ABC):
 
     Attributes:
         name: Of the family, such as "real"; its key in `FAMILIES`.
+        loss_name: What the mean of `losses` is called, for axes.
     """
 
     name: ClassVar[str]
+    loss_name: ClassVar[str] = "loss"
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
@@ -49,6 +53,71 @@ class Family(ABC):
         """Whether labels may be scaled at all."""
         return False
 
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The scores of such a target in comparisons, the primary one first."""
+        return ()
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        """Scores that are computed where they are asked for, and no part of comparisons."""
+        return ()
+
+    def score(self, name: str) -> Score | None:
+        """The score of that name, None where the family has none."""
+        return next((score for score in (*self.scores, *self.further_scores) if score.name == name), None)
+
+    def losses(self, rows: Scored) -> np.ndarray | None:
+        """The loss of each labelled row ``(N,)``, not negative, for risk against coverage; None where there is none."""
+        return None
+
+    def pit(self, rows: Scored) -> np.ndarray | None:
+        """Predictive cdf at each label ``(N,)``, uniform where calibrated; None where there is none."""
+        return None
+
+    def sums(self) -> Sums | None:
+        """Sums from which scores of very many rows follow; None for families that have none."""
+        return None
+
+    def reducer(self, scaler: Scaler, *, pixels: int = 10_000, seed: int = 0) -> Reducer | None:
+        """What accumulates predictions that are too large to keep; None where they are kept as they are.
+
+        Args:
+            scaler: Of the target.
+            pixels: How many pixels of all images are kept.
+            seed: Of their choice.
+        """
+        return None
+
+    def primary(self, training_labels: np.ndarray) -> str:
+        """Name of the score that a target is judged by first, from its checked training labels."""
+        return self.scores[0].name
+
+    def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """Scaled values of y, draws or means ``(..., N, ...)``, in reported units."""
+        return scaler.restored(values) if self.scaled else values
+
+    def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """Variances ``(N,)`` of scaled values in squared reported units."""
+        return scaler.widened(variance, 2) if self.scaled else variance
+
+    def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
+        """What the log density of each label loses when it is given per reported unit; see `Units`."""
+        return np.log(scaler.std) if self.scaled else np.zeros(())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none for targets that are no classes."""
+        return ()
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a value of y after its row: name -> names of the entries, None where these are numbered."""
+        return {}
+
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a label after its row, which are those of a value unless labels are intervals."""
+        return self.axes()
+
     def spec(self) -> dict[str, Any]:
         """The family as plain values that JSON knows; `family_from_spec` is the inverse."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -62,7 +131,7 @@ def read_only(values: np.ndarray) -> np.ndarray:
 
 
 def check_shape(target: str, array: np.ndarray, shape: Sequence[int | None], what: str) -> None:
-    """Raises a ``ValueError`` unless `array` has the shape; None stands for any size from 1."""
+    """Raises a ``ValueError`` unless `array` has the shape; None is any size from 1."""
     fits = array.ndim == len(shape) and all(
         size == wanted if wanted is not None else size > 0 for size, wanted in zip(array.shape, shape, strict=True)
     )

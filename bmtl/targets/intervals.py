@@ -4,6 +4,9 @@ import numpy as np
 
 from bmtl.targets.family import check_shape, first_row, read_only
 
+ENDS: dict[str, tuple[str, ...] | None] = {"end": ("lower", "upper")}
+"""The axis of an interval."""
+
 
 def check_intervals(target: str, values: np.ndarray, rows: int, lowest: float = -np.inf) -> np.ndarray:
     """Intervals ``(N, 2)`` as float64: equal ends are an exact label, an infinite end is open, NaN in both is missing.
@@ -35,6 +38,14 @@ def check_intervals(target: str, values: np.ndarray, rows: int, lowest: float = 
         if wrong.any():
             raise ValueError(f"{why}, and {first_row(target, array, wrong)}.")
     return read_only(array)
+
+
+def exact_only(volume: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """`volume` where labels ``(N, 2)`` are exact and 0 where they are intervals, whose likelihood is a probability.
+
+    Without labels all count as exact.
+    """
+    return volume if labels is None else np.where(labels[..., 0] == labels[..., 1], volume, 0.0)
 
 
 def finite_ends(intervals: np.ndarray) -> np.ndarray:

@@ -3,8 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from bmtl.targets.classes import Classes
 from bmtl.targets.family import register
+from bmtl.targets.metrics.ordinal import median_rank
+from bmtl.targets.metrics.probabilities import checked
+from bmtl.targets.score import Score, Scored
+from bmtl.targets.scores import classes as scores
 
 
 @register
@@ -17,4 +23,31 @@ class Ordinal(Classes):
     """
 
     name: ClassVar[str] = "ordinal"
+    loss_name: ClassVar[str] = "MAE of ranks"
     classes: tuple[str, ...] = ("0", "1", "2")
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return (scores.RANK_MAE, scores.ACCURACY, scores.KAPPA, scores.RPS, scores.NLL)
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        return (
+            scores.BALANCED_ACCURACY,
+            scores.AUROC,
+            scores.BRIER,
+            scores.ECE,
+            scores.ENTROPY_RATIO,
+            scores.ERROR_AUROC,
+        )
+
+    def primary(self, training_labels: np.ndarray) -> str:
+        """The mean absolute error in ranks."""
+        return scores.RANK_MAE.name
+
+    def losses(self, rows: Scored) -> np.ndarray | None:
+        """Distance of the median rank from the label, in ranks."""
+        if rows.prediction.probability is None:
+            return None
+        y, p = checked(rows.labels, rows.prediction.probability)
+        return np.where(np.isnan(p).any(axis=1), np.nan, np.abs(median_rank(p) - y))

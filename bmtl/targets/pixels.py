@@ -1,14 +1,42 @@
 """One label of another family for each pixel of an image."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, read_only, register
+from bmtl.targets.metrics.dense import confusion_matrix, mean_iou
+from bmtl.targets.metrics.probabilities import checked, predicted_class
 from bmtl.targets.real import Real
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score, Scored, given
+from bmtl.targets.streaming import PixelReducer, Reducer
+from bmtl.targets.streaming.pixels import flat_pixels
+
+
+def _labelled_pixels(rows: Scored) -> Scored:
+    """The labelled pixels of images as rows of their own family."""
+    assert isinstance(rows.family, Pixels)
+    of = rows.family.of
+    labels, prediction = flat_pixels(rows.labels, rows.prediction)
+    seen = ~of.missing(labels)
+    return Scored(labels[seen], prediction.take(seen), of, rows.scaler)
+
+
+def _of_pixels(score: Score) -> Score:
+    """A score of rows as one of images."""
+    return replace(score, compute=lambda rows: score.compute(_labelled_pixels(rows)))
+
+
+def _mean_iou(rows: Scored) -> float:
+    pixels = _labelled_pixels(rows)
+    y, p = checked(pixels.labels, given(pixels.prediction.probability))
+    return mean_iou(confusion_matrix(y, predicted_class(p), p.shape[1]))
+
+
+MEAN_IOU = Score("mean_iou", "mIoU", _mean_iou, ("probability",), higher_is_better=True)
 
 
 @register
@@ -29,6 +57,16 @@ class Pixels(Family):
     def scaled(self) -> bool:
         return self.of.scaled
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.of.class_names
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        return {"height": None, "width": None, **self.of.axes()}
+
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        return {"height": None, "width": None, **self.of.label_axes()}
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)
         check_numeric(target, array)
@@ -48,6 +86,37 @@ class Pixels(Family):
         """Which pixels have no label, bool ``(N, H, W)``."""
         flat = values.reshape(-1, *values.shape[3:])
         return np.asarray(self.of.missing(flat)).reshape(values.shape[:3])
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of all labelled pixels together; for classes the mean intersection over union first."""
+        of = tuple(_of_pixels(score) for score in self.of.scores)
+        return (MEAN_IOU, *of) if self.of.class_names else of
+
+    def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
+        return self.of.to_units(values, scaler)
+
+    def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        return self.of.variance_to_units(variance, scaler)
+
+    def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
+        """Of an image, the sum over its labelled pixels.
+
+        Raises:
+            ValueError: Without labels, since their number is not known.
+        """
+        if not self.scaled:
+            return np.zeros(())
+        if labels is None:
+            raise ValueError(
+                "Densities of images are in reported units only with the labels, which say how many pixels count."
+            )
+        flat = labels.reshape(-1, *labels.shape[3:])
+        each = np.broadcast_to(self.of.log_volume(flat, scaler), (len(flat),)).reshape(labels.shape[:3])
+        return np.asarray((each * ~self.missing_pixels(labels)).sum(axis=(1, 2)))
+
+    def reducer(self, scaler: Scaler, *, pixels: int = 10_000, seed: int = 0) -> Reducer | None:
+        return PixelReducer(self.of, self.of.sums(), scaler, pixels=pixels, seed=seed)
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         return self.of.fit_scaler(values.reshape(-1, *values.shape[3:]))

@@ -7,8 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
-from bmtl.targets.intervals import check_intervals, finite_ends
+from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends
+from bmtl.targets.metrics.survival import interval_pit
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score, Scored
+from bmtl.targets.scores import real as scores
+from bmtl.targets.streaming import NumberSums, Sums
 
 
 @register
@@ -22,11 +26,15 @@ class Real(Family):
     """
 
     name: ClassVar[str] = "real"
+    loss_name: ClassVar[str] = "MAE"
     censored: bool = False
 
     @property
     def scaled(self) -> bool:
         return True
+
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        return ENDS if self.censored else {}
 
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)
@@ -44,6 +52,36 @@ class Real(Family):
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return np.isnan(values) if values.ndim == 1 else np.isnan(values).any(axis=-1)
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        if self.censored:
+            return (scores.CENSORED_MAE, scores.CENSORED_RMSE, scores.NLL, scores.CENSORED_ECE)
+        return (scores.MAE, scores.RMSE, scores.R2, scores.NLL, scores.ECE, scores.CRPS, scores.ENCE)
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        return (scores.CENSORED_CONCORDANCE if self.censored else scores.CONCORDANCE,)
+
+    def losses(self, rows: Scored) -> np.ndarray | None:
+        """Distance of the predictive mean from the label, exact or an interval."""
+        if not rows.prediction.has("mean"):
+            return None
+        labels = scores.nearest_label(rows.labels, rows.mean()) if self.censored else rows.labels
+        return np.abs(labels - rows.mean())
+
+    def pit(self, rows: Scored) -> np.ndarray | None:
+        """The prediction's own; of intervals, uniform between their ends."""
+        if not self.censored:
+            return rows.prediction.pit
+        return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def sums(self) -> Sums | None:
+        return None if self.censored else NumberSums()
+
+    def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
+        volume = super().log_volume(labels, scaler)
+        return exact_only(volume, labels) if self.censored else volume
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         return Scaler.fit(finite_ends(values) if self.censored else values)

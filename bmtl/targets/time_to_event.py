@@ -7,8 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, first_row, read_only, register
-from bmtl.targets.intervals import check_intervals, finite_ends
+from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends
+from bmtl.targets.metrics.survival import interval_pit
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score, Scored
+from bmtl.targets.scores import survival as scores
+from bmtl.targets.scores.real import NLL
 
 
 @register
@@ -27,6 +31,9 @@ class TimeToEvent(Family):
     def scaled(self) -> bool:
         return True
 
+    def label_axes(self) -> dict[str, tuple[str, ...] | None]:
+        return ENDS
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)
         check_numeric(target, array)
@@ -38,6 +45,17 @@ class TimeToEvent(Family):
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return np.isnan(values).any(axis=-1)
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return (scores.CONCORDANCE, NLL, scores.IBS, scores.ECE)
+
+    def pit(self, rows: Scored) -> np.ndarray | None:
+        """Uniform between the ends of an interval."""
+        return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
+        return exact_only(super().log_volume(labels, scaler), labels)
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         times = finite_ends(values)

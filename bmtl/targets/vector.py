@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike
 from bmtl.targets.classes import check_class_names
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
 from bmtl.targets.scaler import Scaler
+from bmtl.targets.score import Score
+from bmtl.targets.scores import vector as scores
+from bmtl.targets.scores.real import NLL
 
 
 @register
@@ -35,6 +38,9 @@ class Vector(Family):
     def scaled(self) -> bool:
         return True
 
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        return {"entry": self.components}
+
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         array = np.asarray(values)
         check_numeric(target, array)
@@ -48,6 +54,18 @@ class Vector(Family):
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return np.isnan(values).all(axis=-1)
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return (scores.ENERGY, scores.MAE, NLL, scores.ECE)
+
+    def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """Of one number a row, the mean over standardised components, which have no common unit: it stays."""
+        return scaler.widened(variance, 2) if variance.ndim > 1 else variance
+
+    def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
+        each = np.broadcast_to(np.log(scaler.std), (len(self.components),))
+        return np.asarray(each.sum() if labels is None else (each * ~np.isnan(labels)).sum(axis=-1))
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         return Scaler.fit(values)

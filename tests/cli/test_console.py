@@ -5,18 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+import typer
 
 import bmtl
 from bmtl import cli, experiments
-from bmtl.cli.console import _table
+from bmtl.datasets.registry import READERS
 from bmtl.evaluation import results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import METHODS
+from bmtl.experiments import METHODS, importing, registry
 from bmtl.inference.balancing import SLOTS
+from bmtl.models import LIKELIHOODS
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 
@@ -42,23 +44,39 @@ def test_without_a_command_it_shows_help_and_fails(run):
     assert "Usage: bmtl" in out + err
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_names_its_options_with_a_sentence_each(run, command):
+    _, out, _ = run(command, "--help", width=80)
+    group = typer.main.get_command(cli.app)
+    parameters = group.commands[command].params
+    words = " ".join(out.replace("│", " ").split())
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            continue
+        assert max(parameter.opts, key=len) in out
+        assert " ".join(parameter.help.split()[:2]) in words, parameter.name
+
+
 SHOWN = {
     "methods": list(METHODS),
-    "models": bmtl.models.__all__,
+    "recipes": list(registry.MODELS),
+    "trunks": list(registry.TRUNKS),
+    "likelihoods": list(LIKELIHOODS),
     "balancers": list(SLOTS),
-    "datasets": ["qm9-mini", "qm9-12k", "office-caltech10", "uci/<name>", "npz:<path>", "csv:<folder>"],
+    "datasets": ["qm9-mini", "qm9-12k", "office-caltech10", "school", "uci/<name>", "npz:<path>", "csv:<path>"],
 }
-ALONE = {what: set(names) - set(METHODS) if what == "balancers" else set(names) for what, names in SHOWN.items()}
+
+
+def first_words(text):
+    return [line.split()[0] for line in text.splitlines() if re.match(" {1,2}\\S", line)]
 
 
 @pytest.mark.parametrize("what", SHOWN)
 def test_a_list_shows_its_names_and_no_others(run, what):
     code, out, err = run("list", what)
     assert (code, err) == (0, "")
-    assert all(re.search(rf"^\s+{re.escape(name)}\s", out, re.M) for name in SHOWN[what])
-    first_words = {line.split()[0] for line in out.splitlines() if re.match(" {1,2}\\S", line)}
-    others = {name for other in SHOWN if other != what for name in ALONE[other]} - set(SHOWN[what])
-    assert not first_words & others
+    found = first_words(out)[1:]  # below the heading
+    assert sorted(found) == sorted(SHOWN[what])
     assert "``" not in out
 
 
@@ -66,13 +84,88 @@ def test_the_list_of_all_is_the_lists(run):
     assert run("list") == run("list", "all") == (0, "".join(run("list", what)[1] for what in SHOWN), "")
 
 
-def test_a_title_longer_than_its_table_stays_on_one_line():
-    table = _table("Mean absolute error (* best)", "task", ["ew"])
-    table.add_row("a", "1")
-    console = Console(width=80)
-    with console.capture() as shown:
-        console.print(table)
-    assert shown.get().splitlines()[0].rstrip() == "Mean absolute error (* best)"
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("csv:", [option.name for option in READERS["csv:"].options()]),
+        ("csv:houses.csv", ["targets", "ignore", "kinds"]),
+        ("npz:<path>", ["x", "y", "unpack"]),
+        ("uci/energy", ["split", "seed"]),
+        ("cagrad", ["c", "rescale"]),
+        ("ew", ["weights"]),
+        ("homoscedastic", ["likelihood", "noise", "head", "dropout"]),
+        ("student-t", ["noise", "df"]),
+        ("gp-icm", []),
+    ],
+)
+def test_the_options_of_a_name(run, name, options):
+    code, out, err = run("list", name)
+    assert (code, err) == (0, "")
+    found = [match[1] for match in re.finditer(r"^  (\w+): ", out, re.M)]
+    assert [option for option in found if option in options] == options
+    assert "trunk" not in found
+    assert "Range(" not in out
+    if ":" in name:
+        assert "[str" not in out
+        assert "Literal" not in out
+    if name.startswith("csv:"):
+        assert "  decimal: point | comma" in out
+        assert "  validation: number [0.2 by default]" in out
+        assert "  kinds: text | name:text,..." in out
+        assert "  missing: text,..." in out
+
+
+@pytest.fixture
+def announced(monkeypatch, tmp_path):
+    """A package that is installed, as far as its entry points say."""
+    package = tmp_path / "other_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        '"""Of others."""\n'
+        "from bmtl.inference.balancing import Weighting\n"
+        "def recipe(spec, *, trunk, width: int = 3):\n"
+        '    """Their model."""\n'
+        "def trunk(inputs, *, widths, generator, depth: int = 2):\n"
+        '    """Their trunk."""\n'
+        "class TheirWeighting(Weighting):\n"
+        '    """Their weighting."""\n'
+        '    name = "their-weighting"\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    groups = {
+        "bmtl.models": EntryPoint("their-model", "other_package:recipe", "bmtl.models"),
+        "bmtl.trunks": EntryPoint("their-trunk", "other_package:trunk", "bmtl.trunks"),
+        "bmtl.balancers": EntryPoint("their-weighting", "other_package:TheirWeighting", "bmtl.balancers"),
+    }
+    monkeypatch.setattr(importing, "entry_points", lambda group: [groups[group]] if group in groups else [])
+    yield
+    SLOTS.pop("their-weighting", None)
+    sys.modules.pop("other_package", None)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "summary"),
+    [
+        ("recipes", "their-model", "Their model."),
+        ("trunks", "their-trunk", "Their trunk."),
+        ("balancers", "their-weighting", "Their weighting."),
+    ],
+)
+def test_what_installed_packages_announce_is_listed(run, announced, what, name, summary):
+    line = next(line for line in run("list", what)[1].splitlines() if line.split()[:1] == [name])
+    assert summary in line
+    _, out, _ = run("list", name)
+    assert summary in out
+    if what != "balancers":
+        assert re.search("^  (width|depth): int", out, re.M)
+
+
+def test_a_recipe_that_cannot_be_imported_says_why_in_the_list(run, monkeypatch):
+    point = EntryPoint("lost", "no_such_package:recipe", "bmtl.models")
+    monkeypatch.setattr(importing, "entry_points", lambda group: [point] if group == "bmtl.models" else [])
+    code, out, _ = run("list", "recipes")
+    assert code == 0
+    assert "No module named 'no_such_package'" in next(line for line in out.splitlines() if "lost" in line)
 
 
 # ---- Wrong input -----------------------------------------------------------------------------------------------------
@@ -88,7 +181,9 @@ def test_a_title_longer_than_its_table_stays_on_one_line():
         (["demo", "--seeds", "two"], "'--seeds'"),
         (["demo", "--jobs", "-1"], "'--jobs'"),
         (["demo", "--out"], "--out"),
-        (["list", "losses"], "'losses' is none of: methods, models, balancers, datasets, all."),
+        (["list", "losses"], "There is no list 'losses', and nothing of that name in a list. The lists are: methods, "),
+        (["list", "balancer"], "Did you mean 'balancers'? The lists are"),
+        (["list", "cagard"], "Did you mean 'cagrad'?"),
     ],
 )
 def test_wrong_input_is_one_message_and_code_2(run, never_trains, arguments, message):
@@ -107,7 +202,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(run, tmp_path, 
     assert str(tmp_path / "file") in err
 
 
-@pytest.mark.parametrize("error", [ValueError, TypeError, OSError, ArithmeticError, ImportError])
+@pytest.mark.parametrize("error", [ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError])
 def test_an_error_of_the_input_is_one_line(run, monkeypatch, tmp_path, error):
     def fails(*args, **kwargs):
         raise error("what [was] given and how to mend it")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bmtl.cli.options import items, numbers, read, reader_options
+from bmtl.cli.options import items, numbers, pairs, read, reader_options, scores_by_target
 
 
 @pytest.mark.parametrize(
@@ -12,10 +12,33 @@ from bmtl.cli.options import items, numbers, read, reader_options
         ("ew, uw,", ["ew", "uw"]),
         ("cagrad(c=0.4,tol=1),ew", ["cagrad(c=0.4,tol=1)", "ew"]),
         ("igb-v1 >> nash-mtl,ew", ["igb-v1 >> nash-mtl", "ew"]),
+        ('"Price, EUR",grade', ["Price, EUR", "grade"]),
+        ('"a(b", c', ["a(b", "c"]),
+        ('the "best", b', ['the "best"', "b"]),
+        ("odd),b", ["odd)", "b"]),
     ],
 )
-def test_lists_are_comma_separated_outside_brackets(text, expected):
+def test_lists_are_comma_separated_outside_brackets_and_quotes(text, expected):
     assert items(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a:count", {"a": "count"}),
+        ("a:ordinal(x, y:z),b:3", {"a": "ordinal(x, y:z)", "b": "3"}),
+        ('"a, b: c":km/h, d:"x,y"', {"a, b: c": "km/h", "d": "x,y"}),
+        ("a:b:c", {"a": "b:c"}),
+    ],
+)
+def test_pairs_have_their_colon_outside_brackets_and_quotes(text, expected):
+    assert pairs(text) == expected
+
+
+def test_scores_are_one_or_by_target():
+    assert scores_by_target("") is None
+    assert scores_by_target(" auroc ") == "auroc"
+    assert scores_by_target("churn:auroc,visits:mae") == {"churn": "auroc", "visits": "mae"}
 
 
 def test_numbers():
@@ -37,11 +60,20 @@ def test_numbers():
         ("npz:f", "seed=7", {"seed": 7}),
         ("npz:f", "clip=5", {"clip": 5.0}),
         ("npz:f", "unpack=TRUE", {"unpack": True}),
-        ("npz:f", "kind=3", {"kind": 3}),
-        ("npz:f", "kind=regression", {"kind": "regression"}),
+        ("npz:f", "unpack=no", {"unpack": False}),
+        ("npz:f", "clip=none", {"clip": None}),
+        ("npz:f", "kinds=3", {"kinds": 3}),
+        ("npz:f", "kinds=count", {"kinds": "count"}),
+        ("csv:f", "kinds=a:ordinal(x,y,z),b:2", {"kinds": {"a": "ordinal(x,y,z)", "b": 2}}),
+        ("csv:f", "targets=price", {"targets": "price"}),
+        ("csv:f", 'targets="Price, EUR"', {"targets": "Price, EUR"}),
+        ("csv:f", "split=none", {"split": "none"}),  # a column may be called so
+        ("csv:f", "vectors=force:fx+fy,heat:u+v", {"vectors": {"force": "fx+fy", "heat": "u+v"}}),
+        ("csv:f", "events=days:seen", {"events": {"days": "seen"}}),
+        ("csv:f", "missing=-999", {"missing": -999.0}),
+        ("csv:f", "missing=none,-999", {"missing": ["none", -999.0]}),
         ("npz:f", "validation-from = test", {"validation_from": "test"}),
         ("uci/energy", "split=2", {"split": 2}),
-        ("uci/energy", "split=two", {"split": "two"}),  # the reader's affair
         ("csv:f", "split=2", {"split": "2"}),  # a column
         ("qm9-12k", "sizes=train:400,val:100,test:90", {"sizes": {"train": 400, "val": 100, "test": 90}}),
         ("qm9-mini", "unknown=1", {"unknown": "1"}),  # for `load` to tell
@@ -55,7 +87,14 @@ def test_options_are_of_the_types_that_the_reader_wants(dataset, text, expected)
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(["seed"], "is name=value, and 'seed' was given"), (["seed=1", "seed=2"], "'seed' .* is given twice")],
+    [
+        (["seed"], "is name=value, and 'seed' was given. Its options are: x, y, task, "),
+        (["seed=1", "seed=2"], "'seed' .* is given twice"),
+        (["seed=two"], "seed=two of the data's reader cannot be read: 'two' is no whole number"),
+        (["unpack=maybe"], "unpack=maybe .*: 'maybe' is no yes or no"),
+        (["clip=much"], "clip=much .*: 'much' is no number"),
+        (["events=days"], "events=days .*: 'days' is not of the form name:value,name:value"),
+    ],
 )
 def test_options_that_will_not_do_are_told(given, message):
     with pytest.raises(ValueError, match=message):

@@ -1,11 +1,15 @@
+from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bmtl import inputs
 from bmtl.datasets import Batches, load
+from bmtl.inputs import PerTask
 
 
 def numbered(rows: int, batch_size: int, **options) -> Batches:
@@ -115,7 +119,7 @@ def ragged(batch_size: int, **options) -> Batches:
     """Three tasks with their own rows, of which one is shorter than a batch."""
     sizes = {"long": 50, "short": 13, "tiny": 3}
     ids = {task: torch.arange(rows) for task, rows in sizes.items()}
-    return Batches({task: rows[:, None].float() for task, rows in ids.items()}, ids, batch_size, **options)
+    return Batches(PerTask({task: rows[:, None].float() for task, rows in ids.items()}), ids, batch_size, **options)
 
 
 def test_tasks_with_their_own_inputs_are_as_long_as_the_longest():
@@ -169,9 +173,11 @@ ROWS = torch.zeros(4)
         (ROWS, {}, 2, {}, "at least one task"),
         (torch.zeros(0, 2), {"a": torch.zeros(0)}, 2, {}, "no rows to load"),
         (ROWS, {"a": torch.zeros(3)}, 2, {}, "x has 4 rows, but .*'a': 3"),
-        ({"a": ROWS}, {"b": ROWS}, 2, {}, r"inputs for \['a'\], y has labels for \['b'\]"),
-        ({"a": ROWS}, {"a": torch.zeros(3)}, 2, {}, "differ: {'a': .4, 3.}"),
-        ({"a": ROWS, "b": torch.zeros(0)}, {"a": ROWS, "b": torch.zeros(0)}, 2, {}, "b has 0"),
+        (PerTask({"a": ROWS}), {"b": ROWS}, 2, {}, r"inputs for \['a'\], y has labels for \['b'\]"),
+        (PerTask({"a": ROWS}), {"a": torch.zeros(3)}, 2, {}, "differ: {'a': .4, 3.}"),
+        (PerTask({"a": ROWS, "b": torch.zeros(0)}), {"a": ROWS, "b": torch.zeros(0)}, 2, {}, "b has 0"),
+        ({"a": ROWS, "b": torch.zeros(3)}, {"a": ROWS}, 2, {}, "theirs differ in number.*PerTask"),
+        (torch.tensor(1.0), {"a": ROWS}, 2, {}, "a tensor without a dimension"),
         (ROWS, {"a": ROWS}, 0, {}, "batch_size must be a positive"),
         (ROWS, {"a": ROWS}, 2.0, {}, "batch_size must be a positive"),
         (ROWS, {"a": ROWS}, 5, {"drop_last": True}, "4 rows, fewer than batch_size=5"),
@@ -182,7 +188,84 @@ def test_bad_input_is_refused(x, y, batch_size, options, message):
         Batches(x, y, batch_size, **options)
 
 
-@pytest.mark.parametrize("x", [ROWS.numpy(), torch.tensor(1.0), [1, 2, 3, 4]])
-def test_what_is_not_a_table_of_tensors_is_refused(x):
-    with pytest.raises(TypeError, match="x must hold tensors"):
+@pytest.mark.parametrize("x", [ROWS.numpy(), [1, 2, 3, 4], None])
+def test_inputs_of_an_unknown_type_are_refused(x):
+    with pytest.raises(TypeError, match="Inputs are tensors, a structure of them.*was given"):
         Batches(x, {"a": ROWS}, 2)
+
+
+@pytest.mark.parametrize("y", [ROWS.numpy(), torch.tensor(1.0), [1, 2, 3, 4]])
+def test_labels_that_are_no_tensors_are_refused(y):
+    with pytest.raises(TypeError, match="y must hold tensors"):
+        Batches(ROWS, {"a": y}, 2)
+
+
+class Pair(NamedTuple):
+    drug: torch.Tensor
+    protein: dict[str, torch.Tensor]
+
+
+@dataclass
+class Graphs:
+    """A stub kind of input: graphs as dense padded batches with a mask."""
+
+    nodes: torch.Tensor  # (N, most nodes, features)
+    mask: torch.Tensor  # (N, most nodes)
+
+
+@inputs.count.register
+def _(x: Graphs) -> int:
+    return len(x.nodes)
+
+
+@inputs.take.register
+def _(x: Graphs, rows: inputs.Rows) -> Graphs:
+    nodes, mask = x.nodes[rows], x.mask[rows]
+    most = int(mask.sum(1).max())  # padded to the largest of the batch
+    return Graphs(nodes[:, :most], mask[:, :most])
+
+
+def graphs(rows: int) -> Graphs:
+    sizes = 1 + torch.arange(rows) % 4
+    mask = torch.arange(4) < sizes[:, None]
+    return Graphs(torch.arange(rows).float()[:, None, None] * mask[:, :, None], mask)
+
+
+STRUCTURES = {
+    "tensor": (lambda n: torch.arange(n).float(), lambda x: x),
+    "dict": (lambda n: {"drug": torch.arange(n), "protein": torch.zeros(n, 3)}, lambda x: x["drug"]),
+    "tuple": (lambda n: (torch.zeros(n), torch.arange(n)), lambda x: x[1]),
+    "named tuple": (lambda n: Pair(torch.arange(n), {"seq": torch.arange(n) * 2}), lambda x: x.protein["seq"] / 2),
+    "registered kind": (graphs, lambda x: x.nodes[:, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_any_inputs_load_with_their_labels(name, shuffle):
+    make, ids = STRUCTURES[name]
+    loader = Batches(make(23), {"a": torch.arange(23)}, 5, shuffle=shuffle)
+    batches = list(loader)
+    assert type(batches[0][0]) is type(make(23))
+    assert [inputs.count(x) for x, _ in batches] == [5, 5, 5, 5, 3]
+    assert sorted(torch.cat([y["a"] for _, y in batches]).tolist()) == list(range(23))
+    assert all(torch.equal(ids(x).long(), y["a"]) for x, y in batches)
+    # The order is that of a tensor of as many rows.
+    expected = Batches(torch.zeros(23), {"a": torch.arange(23)}, 5, shuffle=shuffle)
+    assert all(torch.equal(y["a"], other["a"]) for (_, y), (_, other) in zip(batches, expected, strict=True))
+
+
+def test_tasks_may_have_inputs_of_several_kinds():
+    x = PerTask({"a": graphs(9), "b": {"u": torch.arange(4), "v": torch.arange(4)}})
+    for batch, y in Batches(x, {"a": torch.arange(9), "b": torch.arange(4)}, 3):
+        assert isinstance(batch, PerTask)
+        assert torch.equal(batch["a"].nodes[:, 0, 0].long(), y["a"])
+        assert torch.equal(batch["b"]["u"], y["b"])
+
+
+def test_batches_of_pytorch_geometric_load():
+    data = pytest.importorskip("torch_geometric.data")
+    whole = data.Batch.from_data_list([data.Data(x=torch.full((1 + i % 3, 2), float(i))) for i in range(11)])
+    batches = list(Batches(whole, {"a": torch.arange(11)}, 4))
+    assert [x.num_graphs for x, _ in batches] == [4, 4, 3]
+    assert all([g.x[0, 0].item() for g in x.to_data_list()] == y["a"].tolist() for x, y in batches)

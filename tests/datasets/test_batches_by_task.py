@@ -6,15 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmtl.datasets import Batches, BatchesByTask
+from bmtl.inputs import PerTask
 
 # Rows per class of two tasks; the second lacks a class.
 SIZES = {"many": [9, 1, 4], "few": [2, 0, 3]}
 
 
-def tensors(sizes=SIZES) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def tensors(sizes=SIZES) -> tuple[PerTask, dict[str, torch.Tensor]]:
     """Inputs that carry their row's number."""
     y = {task: torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) for task, counts in sizes.items()}
-    return {task: torch.arange(len(labels))[:, None].float() for task, labels in y.items()}, y
+    return PerTask({task: torch.arange(len(labels))[:, None].float() for task, labels in y.items()}), y
 
 
 def balanced(per_class=4, **options) -> BatchesByTask:
@@ -158,7 +159,8 @@ FLOATS = {task: labels + 0.5 for task, labels in Y.items()}
 @pytest.mark.parametrize(
     ("x", "y", "options", "error", "message"),
     [
-        (X["many"], Y, {"per_class": 1}, TypeError, "x must be a mapping task -> inputs; got Tensor"),
+        (X["many"], Y, {"per_class": 1}, TypeError, "x must be bmtl.inputs.PerTask, .*got Tensor"),
+        (dict(X), Y, {"per_class": 1}, TypeError, "got dict. Batches takes inputs that all tasks share"),
         (X, Y, {}, ValueError, "one of batch_size, per_class and total; got None, None and None"),
         (X, Y, {"batch_size": 1, "per_class": 1}, ValueError, "got 1, 1 and None"),
         (X, Y, {"batch_size": 1, "total": 1}, ValueError, "got 1, None and 1"),
@@ -168,7 +170,13 @@ FLOATS = {task: labels + 0.5 for task, labels in Y.items()}
         (X, Y, {"batch_size": 0}, ValueError, "batch_size must be a positive whole number; got 0"),
         (X, Y, {"per_class": 0}, ValueError, "per_class must be a positive whole number; got 0"),
         (X, Y, {"per_class": 1, "steps": 1.5}, ValueError, "steps must be a positive whole number; got 1.5"),
-        (X, FLOATS, {"per_class": 1}, TypeError, "those of 'many' are torch.float32 .*Use batch_size for regressions"),
+        (
+            X,
+            FLOATS,
+            {"per_class": 1},
+            TypeError,
+            "those of 'many' are torch.float32 .*Use batch_size for other targets",
+        ),
         (X, {**Y, "few": Y["few"] - 1}, {"per_class": 1}, ValueError, "'few' has rows without a label"),
         (X, {"many": Y["many"]}, {"per_class": 1}, ValueError, "y has labels for .'many'"),
     ],

@@ -1,5 +1,12 @@
+import io
+import re
+import zipfile
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.lib import format as npy
 
 from bmtl.datasets.files import Archive, find, own_path
 
@@ -73,5 +80,81 @@ def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "empty.npz").touch()
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04" + b"0" * 40)
     for name in ("bare.npy", "text.npz", "empty.npz", "broken.npz"):
-        with pytest.raises(ValueError, match=f"{name} is not an .npz file"):
+        with pytest.raises(ValueError, match=f"{name} is not an .npz file, or not the whole of one"):
             Archive(tmp_path / name)
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(ValueError, match="folder.npz is a folder"):
+        Archive(tmp_path / "folder.npz")
+
+
+# ---- Damaged files are named as such, whatever numpy or zipfile make of them ------------------------------------------
+
+
+def header(shape, descr="<f8") -> bytes:
+    """The beginning of an .npy file that claims a shape."""
+    stream = io.BytesIO()
+    npy.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def archive_of(path, **members) -> Archive:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name.replace("__", "."), content)
+    return Archive(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header((3 * 10**12,)), "its header claims 24,000,000,000,000 bytes, and 0 are there"),
+        (header((3,)) + bytes(16), "its header claims 24 bytes, and 16 are there"),  # once blamed on pickle
+        (header((3,)) + bytes(32), "its header claims 24 bytes, and 32 are there"),
+        (header((2**62, 2**62)), "its header claims"),
+        (header((3,))[:20], "is damaged"),
+        (b"", "is damaged"),
+        (b"hello", "is damaged"),
+        (b"\x93NUMPY\x09\x00" + bytes(100), "is damaged"),
+        (header((3,)).replace(b"<f8", b"<z8") + bytes(24), "is damaged"),
+        (header((3,)).replace(b"{'descr'", b"['descr'") + bytes(24), "is damaged"),
+        (header((3,)).replace(b"(3,)", b"(-3,") + bytes(24), "is damaged"),
+        (header((2,), "S2") + b"\xff\xfe\xff\xfe", "is damaged .UnicodeDecodeError"),
+    ],
+)
+def test_damaged_arrays_are_named(tmp_path, content, message):
+    archive = archive_of(tmp_path / "a.npz", X__npy=content, y__npy=header((0,)))
+    with pytest.raises(ValueError, match="The array 'X' of .*a.npz is damaged.*Restore the file") as error:
+        archive.array("X")
+    assert "pickle" not in str(error.value)
+    assert re.search(message, str(error.value))
+    assert archive.array("y").shape == (0,)  # the others can be read
+
+
+def test_a_member_that_is_no_array_is_no_array(tmp_path):
+    """Once: 'bytes' object has no attribute 'dtype'."""
+    archive = archive_of(tmp_path / "a.npz", X="hello", notes__txt="hello", y__npy=header((0,)))
+    assert archive.names == ("y",)
+    for name in ("X", "notes.txt"):
+        with pytest.raises(ValueError, match=f"has no array '{name}'; its arrays are: y"):
+            archive.array(name)
+
+
+@given(st.data())
+def test_one_flipped_bit_is_found_or_harmless(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("bits") / "a.npz"
+    arrays = {"X": np.arange(12.0).reshape(4, 3), "names": np.array(["ab", "c"])}
+    np.savez_compressed(path, **arrays)
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content[: data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))])
+    for name, expected in arrays.items():
+        found = None
+        try:
+            found = Archive(path).array(name)
+        except ValueError as error:
+            refusal = str(error)
+        if found is None:
+            assert "a.npz" in refusal
+        else:
+            np.testing.assert_array_equal(found, expected)

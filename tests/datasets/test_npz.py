@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bmtl.datasets import load
+from bmtl.targets import Binary, Classes, Count, Ordinal, Real, TimeToEvent, Vector
 
 TASK = np.repeat([0, 1], 10)
 PLAIN = {"X": np.arange(40.0).reshape(20, 2), "y": np.tile([0, 1, 2, 1, 0], 4), "task": TASK}
@@ -24,7 +25,7 @@ def test_standard_names_need_no_options(read):
     data = read({**PLAIN, "task_names": ["a", "b"], "classes": ["x", "y", "z"], "split": split, "groups": groups})
     assert data.name == "toy"
     assert data.tasks == ("a", "b")
-    assert data.classes["b"] == ("x", "y", "z")
+    assert data.targets["b"].family == Classes(("x", "y", "z"))
     assert_array_equal(np.sort([*data.rows["train"], *data.rows["val"]]), np.flatnonzero(split))
     assert set(groups[data.rows["val"]]).isdisjoint(groups[data.rows["train"]])
 
@@ -36,7 +37,7 @@ def test_other_names_are_options(read):
     data = read({**arrays, "kinds": ["x", "y", "z"], "split_5": split}, validation=0, **names)
     usual = read({**PLAIN, "task_names": ["a", "b"], "classes": ["x", "y", "z"], "split": split}, validation=0)
     assert data.fingerprint == usual.fingerprint
-    assert data.classes == usual.classes
+    assert data.targets["b"].family == usual.targets["b"].family == Classes(("x", "y", "z"))
 
 
 def test_a_proportion_is_drawn_though_the_file_has_a_split(read):
@@ -55,7 +56,7 @@ def test_labels_of_a_table_may_be_called_y_too(read):
 def test_bits_are_unpacked(read):
     bits = np.random.default_rng(0).integers(0, 2, (20, 16))
     data = read({**PLAIN, "X": np.packbits(bits, axis=1)}, unpack=True, scale="none")
-    assert_array_equal(data.x, bits)
+    assert_array_equal(data.inputs.x, bits)
     assert_array_equal(data.tensors("train")[0].numpy(), bits[data.rows["train"]])
 
 
@@ -65,6 +66,49 @@ def test_the_path_may_be_absolute_or_below_the_working_folder(tmp_path, read, mo
     assert load(f"npz:{tmp_path / 'toy.npz'}").fingerprint == expected
     monkeypatch.chdir(tmp_path)
     assert load("npz:toy.npz").fingerprint == expected
+
+
+def test_several_arrays_are_targets_of_several_kinds(read):
+    arrays = {
+        "X": PLAIN["X"],
+        "depth": np.where(TASK == 0, np.nan, 2.5),
+        "visits": np.arange(20) % 7,
+        "died": np.arange(20) % 2,
+        "wind": PLAIN["X"] / 2,
+        "days": np.arange(20.0) + 1,
+        "observed": np.arange(20) % 2,
+    }
+    options = {"kinds": {"visits": "count", "wind": "vector"}, "events": {"days": "observed"}}
+    data = read(arrays, y=["depth", "visits", "died", "wind", "days"], **options)
+    assert [target.family for target in data.targets.values()] == [
+        Real(),
+        Count(),
+        Binary(),
+        Vector(("0", "1")),
+        TimeToEvent(),
+    ]
+    days = data.targets["days"].values
+    assert_array_equal(days[:, 0], arrays["days"])
+    assert_array_equal(days[:, 1], np.where(arrays["observed"] == 1, arrays["days"], np.inf))
+    assert read(arrays, events={"days": "observed"}).tasks == ("days",)
+    with pytest.raises(ValueError, match="The events of 'days' are 1 .observed. or 0"):
+        read({**arrays, "observed": np.arange(20) % 3}, events={"days": "observed"})
+
+
+def test_features_have_names_where_the_file_gives_one_a_column(read):
+    assert read({**PLAIN, "features": ["a", "b"]}).inputs.features == ("a", "b")
+    assert read({**PLAIN, "features": np.arange(5)}).inputs.features == ()
+    assert read({**PLAIN, "columns": ["a", "b"]}, features="columns").inputs.features == ("a", "b")
+    with pytest.raises(ValueError, match="`features` names 3 columns"):
+        read({**PLAIN, "columns": ["a", "b", "c"]}, features="columns")
+
+
+def test_new_rows_are_read_as_the_training_file_was(read, tmp_path):
+    bits = np.random.default_rng(0).integers(0, 2, (20, 16))
+    data = read({"fp": np.packbits(bits, axis=1), "y": PLAIN["y"], "task": TASK}, x="fp", unpack=True, clip=2.0)
+    np.savez(tmp_path / "new.npz", fp=np.packbits(bits, axis=1))
+    new = data.inputs.prepare(data.inputs.read(tmp_path / "new.npz"))
+    assert_array_equal(new.numpy()[data.rows["train"]], data.tensors("train")[0].numpy())
 
 
 @pytest.mark.parametrize(
@@ -96,10 +140,10 @@ def test_a_missing_file_is_named(tmp_path):
 def test_school_has_139_tasks_with_their_own_rows(data_root):
     data = load("npz:school/school.npz", root=data_root("school/school.npz"), proportion=0.75)
     assert len(data.tasks) == 139
-    assert data.x.shape == (15362, 28)
-    sizes = np.array([np.isfinite(data.y[task]).sum() for task in data.tasks])
+    assert data.inputs.x.shape == (15362, 28)
+    sizes = np.array([target.labelled.sum() for target in data.targets.values()])
     assert (sizes.min(), sizes.max(), sizes.sum()) == (22, 251, 15362)
-    assert_allclose(np.nansum([np.nansum(values) for values in data.y.values()]) / 15362, 20.597, atol=5e-4)
+    assert_allclose(sum(np.nansum(t.values) for t in data.targets.values()) / 15362, 20.597, atol=5e-4)
     by_task = {part: data.rows_by_task(part) for part in data.rows}
     assert all(len(found) == 139 for found in by_task.values())
     test = np.array([len(rows) for rows in by_task["test"].values()])
@@ -120,25 +164,29 @@ def test_school_has_139_tasks_with_their_own_rows(data_root):
 def test_mulan_sets_are_tables(data_root, name, rows, means):
     file = f"mulan_mtr/{name}.npz"
     data = load(f"npz:{file}", root=data_root(file), names="targets")
-    assert len(data.x) == rows
-    assert {task: round(float(values.mean()), 4) for task, values in data.y.items()} == means
+    assert len(data.inputs) == rows
+    assert {name: round(float(target.values.mean()), 4) for name, target in data.targets.items()} == means
+    with np.load(data_root(file) / file) as archive:
+        assert list(data.inputs.features) == archive["features"].tolist()
 
 
 def test_water_quality_has_14_targets_that_may_be_classes(data_root):
     root = data_root("mulan_mtr/wq.npz")
     data = load("npz:mulan_mtr/wq.npz", root=root, names="targets")
     assert len(data.tasks) == 14
-    assert_allclose(np.mean(list(data.y.values())), 0.7959, atol=5e-5)
-    classes = load("npz:mulan_mtr/wq.npz", root=root, names="targets", kind=6)
-    assert set(np.concatenate(list(classes.y.values())).tolist()) == {0, 1, 3, 5}
+    assert_allclose(np.mean([target.values for target in data.targets.values()]), 0.7959, atol=5e-5)
+    classes = load("npz:mulan_mtr/wq.npz", root=root, names="targets", kinds=6)
+    assert set(np.concatenate([target.values for target in classes.targets.values()]).tolist()) == {0, 1, 3, 5}
+    ordinal = load("npz:mulan_mtr/wq.npz", root=root, names="targets", kinds="ordinal")
+    assert {target.family for target in ordinal.targets.values()} == {Ordinal(("0", "1", "3", "5"))}
 
 
 def test_tox21_has_missing_labels_and_no_molecule_on_both_sides(data_root):
     root = data_root("tox21/tox21.npz")
     data = load("npz:tox21/tox21.npz", root=root, x="fp", unpack=True, names="targets", groups="smiles", scale="none")
-    assert data.x.shape == (8014, 1024)
-    assert data.kinds == dict.fromkeys(data.tasks, 2)
-    table = np.stack(list(data.y.values()))  # (12, N)
+    assert data.inputs.x.shape == (8014, 1024)
+    assert {target.family for target in data.targets.values()} == {Binary()}
+    table = np.stack([target.values for target in data.targets.values()])  # (12, N)
     assert_allclose(np.mean(table == -1), 0.1726, atol=5e-5)
     labelled, positive = (table >= 0).sum(axis=1), (table == 1).sum(axis=1)
     assert (labelled.min(), labelled.max(), positive.min(), positive.max()) == (5920, 7439, 189, 961)
@@ -151,10 +199,10 @@ def test_tox21_has_missing_labels_and_no_molecule_on_both_sides(data_root):
 
 def test_wine_domains_are_two_tasks_of_whole_numbers(data_root):
     file = "wine_domains/wine_domains.npz"
-    options = {"task": "domain", "names": "domains", "kind": "regression"}
+    options = {"task": "domain", "names": "domains", "kinds": "real"}
     data = load(f"npz:{file}", root=data_root(file), **options)
     assert data.tasks == ("red", "white")
-    assert_allclose(np.nanmean(data.y["white"]), 5.877909, atol=5e-7)
+    assert_allclose(np.nanmean(data.targets["white"].values), 5.877909, atol=5e-7)
     assert load(f"npz:{file}", root=data_root(file), drop="red", **options).tasks == ("white",)
 
 
@@ -163,5 +211,5 @@ def test_the_larger_qm9_comes_through_it_as_well(data_root):
     data = load("npz:qm9/qm9_12k.npz", root=root, names="y_names", drop="gap", units={"mu": "D"}, clip=5.0)
     own = load("qm9-12k", root=root)
     assert set(data.tasks) == set(own.tasks)
-    assert_array_equal(data.x, own.x)
-    assert_array_equal(data.y["mu"], own.y["mu"])
+    assert_array_equal(data.inputs.x, own.inputs.x)
+    assert_array_equal(data.targets["mu"].values, own.targets["mu"].values)

@@ -16,13 +16,13 @@ def root(data_root):
 def test_139_schools_with_pupils_of_their_own(root):
     data = load("school", root=root)
     assert len(data.tasks) == 139
-    assert data.x.shape == (15362, 27)
+    assert data.inputs.x.shape == (15362, 27)
     assert data.one_label_a_row
-    assert set(data.units.values()) == {"points"}
-    sizes = np.array([np.isfinite(data.y[task]).sum() for task in data.tasks])
+    assert {target.unit for target in data.targets.values()} == {"points"}
+    sizes = np.array([target.labelled.sum() for target in data.targets.values()])
     assert (sizes.min(), sizes.max(), sizes.sum()) == (22, 251, 15362)
-    assert_allclose(sum(np.nansum(values) for values in data.y.values()) / 15362, 20.597, atol=5e-4)
-    assert (data.x.std(axis=0) > 0).all()  # the constant is left out
+    assert_allclose(sum(np.nansum(t.values) for t in data.targets.values()) / 15362, 20.597, atol=5e-4)
+    assert (data.inputs.x.std(axis=0) > 0).all()  # the constant is left out
 
 
 def test_the_parts_are_drawn_within_each_school(root):

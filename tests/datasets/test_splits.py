@@ -79,6 +79,25 @@ def test_a_fixed_split_is_taken_as_it_is():
     }
 
 
+def test_a_split_of_names_may_have_its_own_validation():
+    named = np.array(["train"] * 6 + ["test"] * 4 + ["val"] * 3 + [""] * 7)
+    found = splits.parts(np.arange(20), codes=named, validation=0.5)
+    assert {part: rows.tolist() for part, rows in found.items()} == {
+        "train": list(range(6)),
+        "val": [10, 11, 12],
+        "test": [6, 7, 8, 9],
+    }
+    without = np.where(named == "val", "", named)
+    assert len(splits.parts(np.arange(20), codes=without, validation=0.5)["val"]) == 3
+    numbers = np.select([named == "train", named == "test"], [1, 0], -1)
+    for part, rows in splits.parts(np.arange(20), codes=numbers, validation=0.5).items():
+        assert_array_equal(rows, splits.parts(np.arange(20), codes=without, validation=0.5)[part])
+    with pytest.raises(ValueError, match="parts train, val and test; got 'dev'"):
+        splits.parts(np.arange(20), codes=np.where(named == "val", "dev", named))
+    with pytest.raises(ValueError, match="1 groups both in train and in val, the first being 0"):
+        splits.parts(np.arange(20), codes=named, groups=np.array([0, *range(1, 10), 0, *range(11, 20)]))
+
+
 @pytest.mark.parametrize(("source", "sizes"), [("train", (5, 1, 10)), ("test", (6, 2, 8))])
 def test_validation_comes_from_either_side(source, sizes):
     found = splits.parts(np.arange(20), codes=CODES, validation=0.2, validation_from=source)
@@ -108,6 +127,12 @@ def test_groups_hold_for_validation_too(sizes, seed, source):
     [
         ({"proportion": 1.0}, "between 0 and 1; got 1.0"),
         ({"proportion": 0.0}, "between 0 and 1; got 0.0"),
+        ({"proportion": "half"}, "between 0 and 1; got 'half'"),
+        ({"validation": "half"}, "from 0 to below 1; got 'half'"),
+        ({"validation": np.nan}, "from 0 to below 1; got nan"),
+        ({"seed": -1}, "A seed is a whole number from 0; got -1"),
+        ({"seed": "one"}, "got 'one'"),
+        ({"seed": 0.5}, "got 0.5"),
         ({"validation": 1.0}, "validation is a proportion from 0 to below 1; got 1.0"),
         ({"validation": -0.1}, "got -0.1"),
         ({"validation": 0.01}, "validation=0.01 of 16 rows is not one row"),
@@ -115,7 +140,7 @@ def test_groups_hold_for_validation_too(sizes, seed, source):
         ({"codes": np.array([0, 1, 2] + [0] * 17)}, r"1 \(training\), 0 \(test\) and -1 \(neither\), one a row; got 2"),
         ({"codes": np.ones(20)}, "20 would be for training and 0 for test"),
         ({"proportion": 0.99}, "20 would be for training and 0 for test"),
-        ({"codes": CODES, "groups": np.arange(20) // 4}, "1 groups on both sides, the first being 1"),
+        ({"codes": CODES, "groups": np.arange(20) // 4}, "1 groups both in train and in test, the first being 1"),
         ({"groups": np.zeros(20)}, "All rows are of one group"),
     ],
 )

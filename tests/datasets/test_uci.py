@@ -92,12 +92,12 @@ def test_the_validation_rows_follow_from_split_and_seed(tmp_path):
 def test_scalers_see_the_training_part_or_all_rows(tmp_path):
     write(tmp_path)
     data = load("uci/toy", root=tmp_path)
-    assert_allclose(data.y_scalers["toy"].mean, data.y["toy"][data.rows["train"]].mean())
-    assert_allclose(data.x_scaler.mean, data.x[data.rows["train"]].mean(axis=0))
+    assert_allclose(data.targets["toy"].scaler.mean, data.targets["toy"].values[data.rows["train"]].mean())
+    assert_allclose(data.inputs.scaler.mean, data.inputs.x[data.rows["train"]].mean(axis=0))
     everything = load("uci/toy", root=tmp_path, scale="all")
     assert everything.scaling == "all"
-    assert_allclose(everything.y_scalers["toy"].mean, data.y["toy"].mean())
-    assert_allclose(everything.x_scaler.std[:2], data.x.std(axis=0)[:2])
+    assert_allclose(everything.targets["toy"].scaler.mean, data.targets["toy"].values.mean())
+    assert_allclose(everything.inputs.scaler.std[:2], data.inputs.x.std(axis=0)[:2])
     assert everything.fingerprint != data.fingerprint
     for found in (data, everything):
         x, _ = found.tensors("train")
@@ -109,9 +109,10 @@ def test_several_targets_are_several_tasks(tmp_path):
     assert load("uci/toy", root=tmp_path).tasks == ("toy_0",)
     data = load("uci/toy", root=tmp_path, targets="all", units={"toy_1": "MPa"})
     assert data.tasks == ("toy_0", "toy_1")
-    assert data.units == {"toy_0": "1", "toy_1": "MPa"}
+    assert [target.unit for target in data.targets.values()] == ["1", "MPa"]
     write(tmp_path, "named", **arrays(targets=2), targets=np.array(["heating", "cooling"]))
-    assert load("uci/named", root=tmp_path, targets="all", units="kWh").units == {"heating": "kWh", "cooling": "kWh"}
+    named = load("uci/named", root=tmp_path, targets="all", units="kWh")
+    assert {name: target.unit for name, target in named.targets.items()} == {"heating": "kWh", "cooling": "kWh"}
     assert load("uci/named", root=tmp_path).tasks == ("heating",)
 
 
@@ -124,7 +125,7 @@ def test_several_targets_are_several_tasks(tmp_path):
         ({"targets": "both"}, "targets is 'first' or 'all'; got 'both'"),
         ({"validation": 1.0}, "got 1.0"),
         ({"scale": "test"}, "'train', 'all', 'none'; got 'test'"),
-        ({"units": {"other": "m"}}, "`units`.*unknown"),
+        ({"units": {"other": "m"}}, "`units` names the unknown"),
     ],
 )
 def test_bad_options_are_refused(tmp_path, options, message):
@@ -185,9 +186,9 @@ def least_squares(data) -> float:
     """Test RMSE of a linear regression."""
     (task,) = data.tasks
     train, test = ([*rows] for rows in (data.rows["train"], data.rows["test"]))
-    x = np.column_stack([data.x, np.ones(len(data.x))])
-    beta = np.linalg.lstsq(x[train], data.y[task][train], rcond=None)[0]
-    return float(np.sqrt(np.mean((x[test] @ beta - data.y[task][test]) ** 2)))
+    x, y = np.column_stack([data.inputs.x, np.ones(len(data.inputs))]), data.targets[task].values
+    beta = np.linalg.lstsq(x[train], y[train], rcond=None)[0]
+    return float(np.sqrt(np.mean((x[test] @ beta - y[test]) ** 2)))
 
 
 # Mean test error over the 20 splits, from the data's own description.
@@ -198,6 +199,6 @@ def test_published_errors_come_out(data_root, name, rmse):
     root = data_root(f"uci/{name}.npz")
     first = load(f"uci/{name}", root=root)
     assert first.num_splits == 20
-    assert first.x.shape == SETS[name]
+    assert first.inputs.x.shape == SETS[name]
     errors = [least_squares(load(f"uci/{name}", root=root, split=split, validation=0)) for split in range(20)]
     assert_allclose(np.mean(errors), rmse, rtol=2e-4)

@@ -5,7 +5,7 @@ import xarray as xr
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from bmtl.evaluation import results
+from tests.evaluation import trees
 
 steady = settings(deadline=None, derandomize=True, max_examples=60)
 problems = st.tuples(st.integers(1, 40), st.integers(2, 5), st.integers(0, 2**32 - 1))  # rows, classes, seed
@@ -54,7 +54,7 @@ def class_tree(rows=200, seed=0, power=1.0, **options) -> xr.DataTree:
     for target, p in probability.items():
         u = random.uniform(size=(20, rows, 1))
         draws[target] = (p.cumsum(axis=1)[:, :-1] < u).sum(axis=-1)
-    return results.to_datatree(
+    return trees.tree(
         **{
             "observed": observed,
             "predictive_mean": {"price": mean},

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmtl.evaluation import results
+from tests.evaluation import families, trees
 
 UNITS = {
     "mu": "D",
@@ -34,7 +34,7 @@ def arrays(
     cosine=True,
     **overrides,
 ):
-    """Arguments of `to_datatree` for a run whose predictive is Gaussian: calibrated where `width` is 1.
+    """Arguments of `trees.tree` for a run whose predictive is Gaussian: calibrated where `width` is 1.
 
     `seed` makes the labels, `variant` the predictions and the training, so that two methods share a seed's rows.
     """
@@ -93,7 +93,7 @@ def run_arrays():
 
 @pytest.fixture
 def make_tree():
-    return lambda **options: results.to_datatree(**arrays(**options))
+    return lambda **options: trees.tree(**arrays(**options))
 
 
 @pytest.fixture
@@ -126,3 +126,13 @@ def mixed_grid(make_tree, run_arrays):
         )
 
     return {(m, s): make(m, s, noise) for m, noise in (("stl", 0.9), ("nash-mtl", 0.4)) for s in (0, 1, 2)}
+
+
+@pytest.fixture
+def every_family_grid():
+    """Two methods of three seeds each on a target of every family; ew has half the error of stl."""
+    return {
+        (name, seed): families.tree(seed, error, method=name, data_fingerprint="9f2c")
+        for name, error in (("stl", 1.0), ("ew", 0.5))
+        for seed in range(3)
+    }

@@ -4,7 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmtl.evaluation import metrics, results
-from bmtl.evaluation.comparison import compare, delta_m
+from bmtl.evaluation.comparison import caption, compare, delta_m
+from bmtl.evaluation.parts import scored
+from bmtl.evaluation.scores import primary_scores
+from bmtl.targets import Binary
+from tests.evaluation import trees
 
 # Table 2 of the IGB paper (Dai et al. 2023): MAE of the 11 QM9 targets, and the delta_m that it prints for the row.
 STL = [0.067, 0.181, 60.57, 53.91, 0.502, 4.53, 58.8, 64.2, 63.8, 66.2, 0.072]
@@ -75,11 +79,11 @@ def grid(make_tree):
 
 def test_scores_of_every_cell(grid):
     data = compare(grid)
-    assert data["score"].dims == ("method", "split", "task", "metric")
-    assert data["method"].values.tolist() == ["stl", "ew", "nash-mtl"]
+    assert data["score"].dims == ("learner", "split", "task", "metric")
+    assert data["learner"].values.tolist() == ["stl", "ew", "nash-mtl"]
     assert data["split"].values.tolist() == [0, 1]
     for (method, seed), tree in grid.items():
-        cell = data.sel({"method": method, "split": seed})
+        cell = data.sel({"learner": method, "split": seed})
         np.testing.assert_array_equal(cell["score"].sel(metric="mae"), metrics.mae(tree)["mae"])
         np.testing.assert_array_equal(cell["score"].sel(metric="rmse"), metrics.rmse(tree)["rmse"])
         np.testing.assert_array_equal(cell["score"].sel(metric="nll"), metrics.nll(tree, standardised=True)["nll"])
@@ -91,39 +95,41 @@ def test_scores_of_every_cell(grid):
     assert data["rows"].values.tolist() == [[60] * 3] * 2
     assert data["unit"].values.tolist() == ["D", "meV", "cal/(mol K)"]
     assert data["present"].all()
-    assert (data["kind"] == "regression").all()
-    assert data["metric"].values.tolist() == ["mae", "rmse", "r2", "nll", "ece", "crps"]
+    assert (data["family"] == "real").all()
+    assert (data["primary"] == "mae").all()
+    assert data["metric"].values.tolist() == ["mae", "rmse", "r2", "nll", "ece", "crps", "ence"]
+    assert data["seed"].values.tolist() == [0, 1]
     assert not data["higher_is_better"].sel(metric="mae")
 
 
 def test_cost_is_relative_to_the_reference_of_the_same_seed(grid):
     data = compare(grid)
-    assert np.isnan(data["T"].sel({"method": "stl"})).all()
-    assert (data["T"].sel({"method": "ew"}) == 1).all()
-    np.testing.assert_allclose(data["T"].sel({"method": "nash-mtl"}), 3, rtol=0.1)
+    assert np.isnan(data["T"].sel({"learner": "stl"})).all()
+    assert (data["T"].sel({"learner": "ew"}) == 1).all()
+    np.testing.assert_allclose(data["T"].sel({"learner": "nash-mtl"}), 3, rtol=0.1)
     seconds = grid["ew", 0]["training"]["seconds"].values
-    assert float(data["step_seconds"].sel({"method": "ew", "split": 0})) == np.median(seconds)
+    assert float(data["step_seconds"].sel({"learner": "ew", "split": 0})) == np.median(seconds)
 
 
 def test_slow_first_steps_do_not_count(grid):
     grid["ew", 0]["training"]["seconds"].values[:3] = 100.0
-    assert float(compare(grid)["step_seconds"].sel({"method": "ew", "split": 0})) < 2e-3
+    assert float(compare(grid)["step_seconds"].sel({"learner": "ew", "split": 0})) < 2e-3
 
 
 def test_a_hole_in_the_grid_is_marked(grid):
     del grid["nash-mtl", 1]
     data = compare(grid)
-    hole = data.sel({"method": "nash-mtl", "split": 1})
+    hole = data.sel({"learner": "nash-mtl", "split": 1})
     assert not hole["present"]
     assert np.isnan(hole["score"]).all()
-    assert np.isfinite(data["delta_m"].sel({"method": "nash-mtl", "split": 0}))
+    assert np.isfinite(data["delta_m"].sel({"learner": "nash-mtl", "split": 0}))
 
 
 def test_a_seed_without_its_baseline_or_reference_has_no_ratio(grid):
     del grid["stl", 1], grid["ew", 0]
     data = compare(grid)
-    np.testing.assert_array_equal(np.isfinite(data["delta_m"].sel({"method": "nash-mtl"})), [True, False])
-    np.testing.assert_array_equal(np.isfinite(data["T"].sel({"method": "nash-mtl"})), [False, True])
+    np.testing.assert_array_equal(np.isfinite(data["delta_m"].sel({"learner": "nash-mtl"})), [True, False])
+    np.testing.assert_array_equal(np.isfinite(data["T"].sel({"learner": "nash-mtl"})), [False, True])
 
 
 @pytest.mark.parametrize("role", ["baseline", "reference"])
@@ -189,7 +195,7 @@ def test_labels_in_single_precision_are_the_same_rows(grid, make_tree, run_array
 
 def test_a_run_without_step_times_has_no_cost(grid, make_tree):
     grid["nash-mtl", 0] = make_tree(seed=0, training=None)
-    assert np.isnan(compare(grid)["T"].sel({"method": "nash-mtl", "split": 0}))
+    assert np.isnan(compare(grid)["T"].sel({"learner": "nash-mtl", "split": 0}))
 
 
 def test_nothing_to_compare(make_tree):
@@ -202,8 +208,8 @@ def test_nothing_to_compare(make_tree):
 
 def test_one_method_may_be_baseline_and_reference(grid):
     data = compare(grid, baseline="ew", reference="ew")
-    assert (data["T"].sel({"method": "ew"}) == 1).all()
-    assert (data["delta_m"].sel({"method": "ew"}) == 0).all()
+    assert (data["T"].sel({"learner": "ew"}) == 1).all()
+    assert (data["delta_m"].sel({"learner": "ew"}) == 0).all()
     assert np.isfinite(data["T"]).all()
 
 
@@ -216,10 +222,10 @@ def test_written_and_read(grid, tmp_path):
 def test_step_times_measured_side_by_side_take_the_place_of_recorded_ones(grid):
     given = {"ew": 2e-3, "nash-mtl": 5e-3}
     data = compare(grid, step_seconds=given)
-    assert (data["T"].sel({"method": "nash-mtl"}) == 2.5).all()
-    assert (data["step_seconds"].sel({"method": "ew"}) == 2e-3).all()
+    assert (data["T"].sel({"learner": "nash-mtl"}) == 2.5).all()
+    assert (data["step_seconds"].sel({"learner": "ew"}) == 2e-3).all()
     del given["nash-mtl"]
-    assert np.isnan(compare(grid, step_seconds=given)["T"].sel({"method": "nash-mtl"})).all()
+    assert np.isnan(compare(grid, step_seconds=given)["T"].sel({"learner": "nash-mtl"})).all()
 
 
 # ---- Classifications -------------------------------------------------------------------------------------------------
@@ -227,19 +233,15 @@ def test_step_times_measured_side_by_side_take_the_place_of_recorded_ones(grid):
 
 def test_scores_of_both_kinds(mixed_grid):
     data = compare(mixed_grid, reference=None)
-    assert data["kind"].values.tolist() == ["regression", "classification"]
+    assert data["family"].values.tolist() == ["real", "classes"]
+    assert data["primary"].values.tolist() == ["mae", "accuracy"]
     for (method, split), tree in mixed_grid.items():
-        cell = data["score"].sel({"method": method, "split": split})
-        for name, function, variable in (
-            ("accuracy", metrics.accuracy, "accuracy"),
-            ("balanced_accuracy", metrics.balanced_accuracy, "balanced_accuracy"),
-            ("auroc", metrics.roc_auc, "roc_auc"),
-            ("brier", metrics.brier, "brier"),
-            ("nll", metrics.class_nll, "class_nll"),
-            ("ece", metrics.class_calibration, "class_ece"),
-            ("entropy_ratio", metrics.entropy_ratio, "entropy_ratio"),
-        ):
-            assert float(cell.sel(task="kind", metric=name)) == float(function(tree)[variable].sel(task="kind")), name
+        cell = data["score"].sel({"learner": method, "split": split})
+        for name in ("accuracy", "balanced_accuracy", "auroc", "nll", "brier", "ece", "entropy_ratio"):
+            assert float(cell.sel(task="kind", metric=name)) == float(metrics.score(tree, name).sel(task="kind")), name
+        rows = scored(tree)["kind"]
+        right = rows.prediction.probability.argmax(axis=1) == rows.labels
+        assert float(cell.sel(task="kind", metric="accuracy")) == right.mean()
         assert float(cell.sel(task="mu", metric="mae")) == float(metrics.mae(tree)["mae"].sel(task="mu"))
         assert float(cell.sel(task="mu", metric="ece")) == float(metrics.ece(tree)["ece"].sel(task="mu"))
     of_class, of_number = data["score"].sel(task="kind"), data["score"].sel(task="mu")
@@ -259,9 +261,9 @@ def test_delta_m_takes_errors_down_and_accuracies_up(mixed_grid):
         mae, accuracy = score.sel(task="mu", metric="mae"), score.sel(task="kind", metric="accuracy")
         changes = [float((v[1] - v[0]) / v[0]) for v in (mae, accuracy)]
         assert changes[0] < 0 < changes[1]
-        found = data["delta_m"].sel({"method": "nash-mtl", "split": split})
+        found = data["delta_m"].sel({"learner": "nash-mtl", "split": split})
         assert float(found) == pytest.approx(100 * (changes[0] - changes[1]) / 2)
-    assert (data["delta_m"].sel({"method": "stl"}) == 0).all()
+    assert (data["delta_m"].sel({"learner": "stl"}) == 0).all()
 
 
 def test_a_comparison_of_both_kinds_is_written_and_read(mixed_grid, tmp_path):
@@ -278,17 +280,26 @@ def test_a_target_of_another_kind_is_not_compared(mixed_grid, make_tree):
 def test_scores_without_their_groups_are_left_out(make_tree):
     trees = {("ew", 0): make_tree(pit=None, log_likelihood=None)}
     data = compare(trees, baseline=None)
-    assert data["metric"].values.tolist() == ["mae", "rmse", "r2", "crps"]
+    assert data["metric"].values.tolist() == ["mae", "rmse", "r2", "crps", "ence"]
     without = compare({("ew", 0): make_tree(predictive_mean=None)}, baseline=None)
     assert np.isnan(without["score"].sel(metric="mae")).all()
 
 
-def test_a_run_that_cannot_be_scored_is_named(grid, make_tree, run_arrays):
+def test_a_score_that_cannot_be_computed_is_named_and_loses_nothing_else(grid, make_tree, run_arrays, caplog):
     density = run_arrays(seed=0)["log_likelihood"]
     density["mu"][0, 0] = np.inf
-    grid["ew", 0] = make_tree(seed=0, log_likelihood=density)
-    with pytest.raises(ValueError, match="nll of 'ew' in split 0 cannot be computed: .*a predictive scale is zero"):
-        compare(grid)
+    before = compare(grid)
+    grid["ew", 0] = make_tree(seed=0, method="ew", variant=2, error=0.4, log_likelihood=density)
+    data = compare(grid)
+    assert np.isnan(data["score"].sel(learner="ew", split=0, task="mu", metric="nll"))
+    assert np.isfinite(data["score"].sel(learner="ew", split=0, task="mu", metric="mae"))
+    assert data["score"].isnull().sum() == before["score"].isnull().sum() + 1
+    (what, reason), *others = results.decode_attributes(data)["not_computed"].items()
+    assert (what, others) == ("nll of mu of ew in 0", [])
+    assert "a predictive scale is zero" in reason
+    assert "nll of mu of 'ew' in split 0 cannot be computed: " in caplog.text
+    assert "Not computed: nll of mu of ew in 0 (" in caption(data)
+    assert "Not computed" not in caption(before)
 
 
 def test_a_run_whose_every_number_is_nan_stays_and_is_nan(grid, make_tree, run_arrays):
@@ -299,8 +310,100 @@ def test_a_run_whose_every_number_is_nan_stays_and_is_nan(grid, make_tree, run_a
     }
     grid["ew", 0] = make_tree(seed=0, **nothing)
     data = compare(grid)
-    cell = {"method": "ew", "split": 0}
+    cell = {"learner": "ew", "split": 0}
     assert np.isnan(data["score"].sel(cell)).all()
     assert np.isnan(data["delta_m"].sel(cell))
     assert data["present"].sel(cell)
-    assert np.isfinite(data["score"].sel({"method": "ew", "split": 1})).all()
+    assert np.isfinite(data["score"].sel({"learner": "ew", "split": 1})).all()
+
+
+def test_methods_are_selected_by_a_dimension_that_xarray_does_not_take_for_its_own(grid):
+    score = compare(grid)["score"]
+    assert score.sel(learner="ew").sizes == {"split": 2, "task": 3, "metric": 7}
+    assert "method" not in {*score.dims, *score.coords}
+
+
+# ---- Families --------------------------------------------------------------------------------------------------------
+
+
+def rare(split, sharp, positives=6):
+    """A binary target of which few rows are positive."""
+    labels, random = np.random.default_rng(split), np.random.default_rng([split, int(10 * sharp)])
+    ill = (labels.permutation(100) < positives).astype(int)
+    logit = sharp * (ill - 0.5) + random.normal(size=100) - 2
+    p = 1 / (1 + np.exp(-logit))
+    return ill, np.stack([1 - p, p], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("positives", "primary", "asked", "expected"),
+    [
+        (6, "", None, "accuracy"),  # what the tree does not say, the family says
+        (6, "auroc", None, "auroc"),
+        (50, "accuracy", "auroc", "auroc"),
+        (50, "accuracy", {"ill": "average_precision"}, "average_precision"),
+    ],
+)
+def test_a_target_is_judged_by_its_primary_score_or_the_one_that_is_asked_for(positives, primary, asked, expected):
+    grid = {}
+    for learner, sharp in (("stl", 2.0), ("ew", 3.0)):
+        for split in range(3):
+            ill, p = rare(split, sharp, positives)
+            grid[learner, split] = trees.tree(
+                observed={"ill": ill},
+                probability={"ill": p},
+                families={"ill": Binary()},
+                primary={"ill": primary},
+            )
+    data = compare(grid, reference=None, primary=asked)
+    assert data["primary"].values.tolist() == [expected]
+    own, base = (data["score"].sel(learner=name, task="ill", metric=expected) for name in ("ew", "stl"))
+    np.testing.assert_allclose(data["delta_m"].sel(learner="ew"), -100 * (own - base) / base)
+
+
+def test_a_primary_score_that_no_target_has_is_named(mixed_grid):
+    with pytest.raises(ValueError, match="None of the targets has a score 'auroc2'; their scores are mae"):
+        compare(mixed_grid, reference=None, primary="auroc2")
+    with pytest.raises(ValueError, match="The target 'mu' has no score 'auroc'"):
+        compare(mixed_grid, reference=None, primary={"mu": "auroc"})
+    with pytest.raises(ValueError, match="There is no target 'nu'"):
+        compare(mixed_grid, reference=None, primary={"nu": "mae"})
+    assert compare(mixed_grid, reference=None, primary="auroc")["primary"].values.tolist() == ["mae", "auroc"]
+
+
+def test_every_family_is_compared(every_family_grid, tmp_path):
+    data = compare(every_family_grid, reference=None)
+    assert data["family"].values.tolist() == [
+        "real", "real", "classes", "binary", "ordinal", "count", "time-to-event", "vector",
+    ]  # fmt: skip
+    for place, name in enumerate(data["task"].values.tolist()):
+        primary = data["primary"].values[place]
+        assert np.isfinite(data["score"].sel(task=name, metric=primary)).all(), name
+    assert (data["delta_m"].sel(learner="ew") < 0).all()  # its predictions have half the error
+    found = results.read(results.write(data, tmp_path / "comparison.nc")).to_dataset()
+    assert found.identical(data)
+
+
+def test_a_relative_change_is_taken_of_scores_that_have_a_zero(every_family_grid):
+    by_density = {"days": "nll"}
+    data = compare(every_family_grid, reference=None, primary=by_density)
+    without = compare(every_family_grid, reference=None, primary=by_density).drop_sel(task="days")
+    scores, higher = primary_scores(without)
+    one, base = scores.sel(learner="ew", split=0), scores.sel(learner="stl", split=0)
+    assert float(data["delta_m"].sel(learner="ew", split=0)) == pytest.approx(
+        float(delta_m(one.values, base.values, higher_is_better=higher.values))
+    )
+
+
+def test_another_part_may_be_compared(make_tree, run_arrays):
+    def with_validation(seed, variant):
+        given = run_arrays(seed=seed + 50, variant=variant)
+        rows = trees.predicted(given["observed"], mean=given["predictive_mean"], predictive=given["predictive"])
+        return make_tree(seed=seed, variant=variant, below={"validation": rows})
+
+    grid = {(learner, 0): with_validation(0, variant) for variant, learner in enumerate(("stl", "ew"))}
+    test, validation = compare(grid), compare(grid, part="validation")
+    assert not np.array_equal(test["score"].sel(metric="mae"), validation["score"].sel(metric="mae"))
+    np.testing.assert_array_equal(
+        validation["score"].sel(learner="ew", split=0, metric="mae"), metrics.mae(grid["ew", 0]["validation"])["mae"]
+    )

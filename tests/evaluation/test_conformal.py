@@ -1,15 +1,18 @@
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
 
-from bmtl.evaluation import results
 from bmtl.evaluation.conformal import (
     conformal_intervals,
     conformal_quantile,
     conformalised_quantiles,
     split_conformal,
 )
+from bmtl.targets import Count
+from tests.evaluation import trees
 
 
 def labels(rows, repeats, random):
@@ -70,39 +73,69 @@ def test_bad_scores_are_refused():
             conformal_quantile([1.0], level)
 
 
-def part(rows, seed, *, validation=True):
+def part(rows, seed):
     random = np.random.default_rng(seed)
     x, y = (values[0] for values in labels(rows, 1, random))
-    classes = random.integers(2, size=rows)
-    return results.to_datatree(
-        observed={"a": y, "class": classes},
-        distribution={"a": {"loc": x[None], "scale": 0.1 + 0.2 * x[None], "df": np.full((1, rows), np.inf)}},
-        probability={"class": np.full((rows, 2), 0.5)},
+    counts = random.poisson(3 + x).astype(float)
+    return {
+        "observed": {"a": y, "class": random.integers(2, size=rows), "n": counts},
+        "distribution": {
+            "a": {"loc": x[None], "scale": 0.1 + 0.2 * x[None], "df": np.full((1, rows), np.inf)},
+            "n": {"law": "poisson", "rate": np.full((1, rows), 1.0)},  # far too few
+        },
+        "probability": {"class": np.full((rows, 2), 0.5)},
+    }
+
+
+def tree_of(rows=400, validation=None):
+    known = part(rows, 1) if validation is None else validation
+    fields = {k: v for k, v in known.items() if k != "observed"}
+    return trees.tree(
+        **part(rows, 0),
+        below={"validation": trees.predicted(known["observed"], **fields)},
+        families={"n": Count()},
         units={"a": "K"},
     )
 
 
 @pytest.mark.parametrize("method", ["split", "quantiles"])
 def test_intervals_of_a_tree(method):
-    tree = part(400, 0)
-    tree["validation"] = part(400, 1)
-    found = conformal_intervals(tree, level=0.9, method=method)
+    found = conformal_intervals(tree_of(), level=0.9, method=method)
     assert isinstance(found, xr.Dataset)
     assert found["lower_a"].dims == ("obs_a",)
     assert found["coverage"].sel(task="a") == pytest.approx(0.9, abs=0.085)  # four errors of both parts
-    np.testing.assert_array_equal(np.isnan(found["coverage"]), [False, True])
+    assert found["coverage"].sel(task="n") > 0.9 - 0.085  # counts have ties, and so more
+    np.testing.assert_array_equal(np.isnan(found["coverage"]), [False, True, False])
     assert float(found["width"].sel(task="a")) == pytest.approx(float((found["upper_a"] - found["lower_a"]).mean()))
     widths = (found["upper_a"] - found["lower_a"]).values
     assert (np.ptp(widths) < 1e-9) == (method == "split")
-    assert found["unit"].values.tolist() == ["K", ""]
+    assert found["unit"].values.tolist() == ["K", "1", "1"]
+    assert json.loads(found.attrs["left_out"]) == {}
+
+
+def test_a_target_without_an_interval_leaves_the_others_theirs():
+    """No labelled validation row, or one that is predicted as NaN."""
+    whole = conformal_intervals(tree_of())
+    unlabelled, broken = part(400, 1), part(400, 1)
+    unlabelled["observed"]["a"] = np.full(400, np.nan)
+    broken["distribution"]["a"]["loc"] = np.full((1, 400), np.nan)
+    for validation, reason in (
+        (unlabelled, "it has no labelled validation row"),
+        (broken, "400 of 400 scores are NaN"),
+    ):
+        found = conformal_intervals(tree_of(validation=validation))
+        assert reason in json.loads(found.attrs["left_out"])["a"]
+        assert np.isnan(found["coverage"].sel(task="a"))
+        assert "lower_a" not in found
+        np.testing.assert_array_equal(found["lower_n"], whole["lower_n"])
 
 
 def test_what_is_missing_is_named():
-    tree = part(20, 0)
-    with pytest.raises(ValueError, match="no group 'validation'"):
-        conformal_intervals(tree)
-    tree["validation"] = results.to_datatree(observed={"class": np.zeros(3, dtype=int)})
-    with pytest.raises(ValueError, match="Target 'a' has no labelled validation row"):
-        conformal_intervals(tree)
+    with pytest.raises(ValueError, match="no rows of the part 'validation'"):
+        conformal_intervals(trees.tree(**part(20, 0), families={"n": Count()}))
+    empty = part(20, 1)
+    empty["observed"] |= {"a": np.full(20, np.nan), "n": np.full(20, np.nan)}
+    with pytest.raises(ValueError, match="No target can be fitted .* 'a': it has no labelled validation row; 'n'"):
+        conformal_intervals(tree_of(20, empty))
     with pytest.raises(ValueError, match="no conformal method 'cqr'"):
-        conformal_intervals(tree, method="cqr")
+        conformal_intervals(tree_of(20), method="cqr")

@@ -1,106 +1,89 @@
 import numpy as np
 import pytest
 
-from bmtl.evaluation.groups import ScoredRows, posterior_group
+from bmtl.evaluation.groups import PredictedRows, part_groups, split_chains
+from bmtl.evaluation.results import ReportedTarget
+from bmtl.targets import Classes, Law, Prediction, Real
+
+TARGETS = {"a": ReportedTarget(Real()), "b": ReportedTarget(Real()), "kind": ReportedTarget(Classes(("x", "y")))}
+
+
+def groups(chains=1, **given):
+    return part_groups("test", given, TARGETS, chains)
+
+
+def rows(labels, draws, numbers=None, **fields):
+    return PredictedRows(Prediction(np.asarray(draws), **fields), np.asarray(labels), numbers)
 
 
 def test_rows_without_a_label_are_dropped_per_target():
-    rows = ScoredRows({"a": np.array([1.0, np.nan, 3.0]), "b": np.array([np.nan, np.nan, 6.0])})
-    draws = rows.draws("predictive", {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(6.0).reshape(2, 3)})
+    made = groups(
+        a=rows([1.0, np.nan, 3.0], np.arange(6.0).reshape(2, 3)), b=rows([np.nan, np.nan, 6.0], np.ones((2, 3)))
+    )
+    draws = made["posterior_predictive"]
     assert draws["y_a"].dims == ("chain", "draw", "obs_a")
     np.testing.assert_array_equal(draws["y_a"], [[[0, 2], [3, 5]]])
-    np.testing.assert_array_equal(draws["y_b"], [[[2], [5]]])
-    np.testing.assert_array_equal(draws["obs_a"], [0, 2])
-    np.testing.assert_array_equal(rows.observations()["y_b"], [6.0])
+    np.testing.assert_array_equal(draws["y_b"], [[[1], [1]]])
+    np.testing.assert_array_equal(made["observed_data"]["obs_a"], [0, 2])
+    np.testing.assert_array_equal(made["observed_data"]["y_b"], [6.0])
 
 
 def test_minus_one_is_no_class():
-    rows = ScoredRows({"toxic": np.array([1, -1, 0])})
-    np.testing.assert_array_equal(rows.observations()["y_toxic"], [1, 0])
+    made = groups(kind=rows([1, -1, 0], np.zeros((1, 3)), probability=np.full((3, 2), 0.5)))
+    np.testing.assert_array_equal(made["observed_data"]["y_kind"], [1, 0])
+    assert made["probability"]["y_kind"].shape == (2, 2)
 
 
-def test_a_target_without_any_label_keeps_its_variable():
-    rows = ScoredRows({"a": np.array([np.nan, np.nan])})
-    assert rows.draws("predictive", {"a": np.zeros((4, 2))})["y_a"].shape == (1, 4, 0)
+def test_a_target_without_any_label_keeps_its_variables():
+    made = groups(a=rows([np.nan, np.nan], np.zeros((4, 2)), mean=np.zeros(2)))
+    assert made["posterior_predictive"]["y_a"].shape == (1, 4, 0)
+    assert made["predictive_mean"]["y_a"].shape == (0,)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (np.zeros((2, 3, 1)), r"predictive\['a'\] has shape \(2, 3, 1\); expected \(draws, 3\)"),
-        (np.zeros((2, 2)), r"predictive\['a'\] has shape \(2, 2\); expected \(draws, 3\)"),
-        (np.zeros(3), r"has shape \(3,\)"),
-        (np.zeros((0, 3)), r"at least one draw"),
-    ],
-)
-def test_draws_of_another_shape_are_refused(given, message):
-    with pytest.raises(ValueError, match=message):
-        ScoredRows({"a": np.zeros(3)}).draws("predictive", {"a": given})
+def test_all_rows_are_kept_without_a_copy():
+    draws = np.zeros((4, 3))
+    made = groups(a=rows([1.0, 2.0, 3.0], draws))
+    assert np.shares_memory(made["posterior_predictive"]["y_a"].values, draws)
 
 
-def test_values_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"pit\['a'\] has shape \(3, 1\); expected \(3,\)"):
-        ScoredRows({"a": np.zeros(3)}).values("pit", {"a": np.zeros((3, 1))})
+def test_rows_may_have_numbers_of_their_own():
+    """As those of one target have in a table that has others' rows too."""
+    made = groups(
+        a=rows([1.0, np.nan, 3.0], np.zeros((1, 3)), np.array([4, 7, 9])), b=rows([0.0, 0.0], np.zeros((1, 2)))
+    )
+    np.testing.assert_array_equal(made["observed_data"]["obs_a"], [4, 9])
+    np.testing.assert_array_equal(made["observed_data"]["obs_b"], [0, 1])
 
 
-def test_targets_drawn_differently_often_are_refused():
-    rows = ScoredRows({"a": np.zeros(3), "b": np.zeros(3)})
-    with pytest.raises(ValueError, match="different numbers of draws, {'a': 2, 'b': 5}"):
-        rows.draws("predictive", {"a": np.zeros((2, 3)), "b": np.zeros((5, 3))})
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.zeros((3, 1)), r"shape \(3, 1\)"),
-        (np.array(["x"]), "dtype <U1"),
-        (np.array([1.0, np.inf]), "infinite label"),
-    ],
-)
-def test_labels_that_are_no_numbers_a_row_are_refused(labels, message):
-    with pytest.raises(ValueError, match=message):
-        ScoredRows({"a": labels})
-
-
-def test_posterior_names_what_the_caller_does_not():
-    group = posterior_group({"w": np.zeros((4, 2, 3)), "s": np.zeros(4)}, {"out": ["x", "y"]}, {"w": ["out", "in"]})
-    assert group["w"].dims == ("chain", "draw", "out", "in")
-    assert group["s"].dims == ("chain", "draw")
-    assert group["out"].values.tolist() == ["x", "y"]
-    assert posterior_group({"w": np.zeros((4, 2))}, {}, {})["w"].dims == ("chain", "draw", "w_dim_0")
+def test_groups_and_targets_may_be_left_out():
+    made = groups(a=rows([1.0], np.empty((0, 1)), mean=np.ones(1)), b=rows([1.0], np.ones((3, 1))))
+    assert list(made) == ["observed_data", "posterior_predictive", "predictive_mean"]
+    assert list(made["posterior_predictive"].data_vars) == ["y_b"]
 
 
 @pytest.mark.parametrize(
-    ("sites", "coords", "dims", "message"),
+    ("fields", "message"),
     [
-        ({"w": np.zeros(())}, {}, {}, "a draw or more"),
-        ({"w": np.zeros((0, 2))}, {}, {}, "a draw or more"),
-        ({"w": np.zeros((4, 2))}, {}, {"w": []}, "expected 1 names"),
-        ({"w": np.zeros((4, 2))}, {}, {"w": ["draw"]}, "none of them 'chain', 'draw'"),
-        ({"w": np.zeros((4, 2))}, {"k": [1, 2, 3]}, {"w": ["k"]}, "2 entries along 'k', where coords has 3"),
+        ({"mean": np.zeros(4)}, r"Target 'a' of the part 'test': mean has shape \(4,\); expected \(3,\)"),
+        ({"aleatoric": np.zeros((3, 1)), "epistemic": np.zeros(3)}, r"aleatoric has shape \(3, 1\)"),
+        ({"log_likelihood": np.zeros((2, 2))}, r"log_likelihood has shape \(2, 2\); expected \(draws, 3\)"),
         (
-            {"w": np.zeros((4, 2)), "v": np.zeros((5, 2))},
-            {},
-            {},
-            "5 entries along 'draw', where the other sites have 4",
+            {"law": Law("poisson", {"rate": np.ones((2, 4))})},
+            r"the law's rate has shape \(2, 4\); expected \(2, 3, ...\)",
         ),
-        ({"layer/w": np.zeros(4)}, {}, {}, "must not hold a slash"),
-        ({"k": np.zeros(4), "w": np.zeros((4, 2))}, {}, {"w": ["k"]}, "the name of another site's dimension"),
+        ({"law": Law("poisson", {"rate": np.ones(3)})}, r"the law's rate has shape \(3,\)"),
+        ({"mean": np.array([1.0, 2.0, object()])}, "mean of Target 'a' of the part 'test' has dtype object"),
     ],
 )
-def test_a_posterior_that_does_not_fit_is_refused(sites, coords, dims, message):
+def test_arrays_of_another_shape_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        posterior_group(sites, coords, dims)
+        groups(a=rows([1.0, 2.0, 3.0], np.zeros((2, 3)), **fields))
 
 
-def test_rows_may_be_called_by_numbers_of_their_own():
-    """As those of one target are in a table that has others' rows too."""
-    labels = {"a": np.array([1.0, np.nan, 3.0]), "b": np.zeros(2)}
-    rows = ScoredRows(labels, {"a": np.array([4, 7, 9])})
-    found = rows.observations()
-    np.testing.assert_array_equal(found["obs_a"], [4, 9])
-    np.testing.assert_array_equal(found["obs_b"], [0, 1])
-    with pytest.raises(ValueError, match=r"row_numbers\['a'\] has shape \(2,\); expected \(3,\)"):
-        ScoredRows(labels, {"a": np.array([4, 7])})
-    with pytest.raises(ValueError, match="c"):
-        ScoredRows(labels, {"c": np.zeros(2)})
+def test_chains_come_one_after_the_other():
+    draws = split_chains("w", np.arange(6), 2)
+    assert draws.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ValueError, match="of 4 chains of equal length"):
+        split_chains("w", np.arange(6), 4)
+    with pytest.raises(ValueError, match=r"w has shape \(0,\)"):
+        split_chains("w", np.zeros(0), 1)

@@ -1,28 +1,20 @@
+import unicodedata
+
 import pytest
 
-from bmtl.evaluation.names import check_same_names, check_variable_name, unique_names
+from bmtl.evaluation.names import stored_as, unique_names
+
+CAFE = unicodedata.normalize("NFD", "café")
 
 
-def test_a_name_twice_is_named():
-    assert unique_names("task", ("a", "b")) == ["a", "b"]
-    with pytest.raises(ValueError, match="The task name 'b' is given more than once"):
-        unique_names("task", ["a", "b", "b"])
+def test_names_are_unique():
+    assert unique_names("task", ["a", "a/b"]) == ["a", "a/b"]
+    with pytest.raises(ValueError, match=r"The task name 'a' is given more than once in \['a', 'b', 'a'\]"):
+        unique_names("task", ["a", "b", "a"])
 
 
-@pytest.mark.parametrize("name", ["affinity/nll", "", " ", " a", "a ", 3])
-def test_names_that_a_file_cannot_hold_are_refused(name):
-    with pytest.raises(ValueError, match="a variable's name must"):
-        check_variable_name("observed", name)
-
-
-def test_a_slash_gets_a_proposal():
-    with pytest.raises(ValueError, match="Name it 'a_b'"):
-        check_variable_name("observed", "a/b")
-
-
-def test_missing_and_unknown_targets_are_named():
-    check_same_names("pit", {"a": 1}, {"a": 2})
-    with pytest.raises(ValueError, match="pit has no target 'b'"):
-        check_same_names("pit", {"a": 1}, {"a": 1, "b": 1})
-    with pytest.raises(ValueError, match="pit has a target 'c' that observed has not"):
-        check_same_names("pit", {"a": 1, "c": 1}, {"a": 1})
+def test_names_that_become_one_are_refused():
+    assert stored_as("target", ["a", CAFE, "IC50 "]) == {"a": "a", CAFE: "café", "IC50 ": "IC50"}
+    for pair in (["café", CAFE], ["IC50", "IC50 "], ["Å", "\N{ANGSTROM SIGN}"]):
+        with pytest.raises(ValueError, match="Two targets have one name"):
+            stored_as("target", pair)

@@ -1,13 +1,9 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_array
-from sklearn import metrics as sklearn_metrics
-from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
-from bmtl.evaluation.metrics.probabilities import entropy_of_probabilities
 from bmtl.evaluation.ood import (
     Detection,
     detection,
@@ -16,6 +12,10 @@ from bmtl.evaluation.ood import (
     log_uncertainty,
     uncertainties,
 )
+from bmtl.evaluation.results import PredictedRows
+from bmtl.targets import Prediction
+from bmtl.targets.metrics.probabilities import entropy_of_probabilities
+from tests.evaluation import trees
 
 SIDES = st.integers(1, 25).flatmap(lambda n: any_array(float, n, elements=st.integers(0, 9).map(float)))
 
@@ -23,6 +23,7 @@ SIDES = st.integers(1, 25).flatmap(lambda n: any_array(float, n, elements=st.int
 @settings(deadline=None)
 @given(SIDES, SIDES)
 def test_areas_are_scikit_learns(inside, outside):
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
     found = detection_of_scores(inside, outside)
     positive = np.r_[np.zeros(len(inside)), np.ones(len(outside))]
     score = np.r_[inside, outside]
@@ -34,14 +35,16 @@ def test_areas_are_scikit_learns(inside, outside):
 
 
 def test_areas_are_torchmetrics():
+    torch = pytest.importorskip("torch")
+    oracles = pytest.importorskip("torchmetrics.classification")
     random = np.random.default_rng(0)
     inside, outside = random.normal(size=400), random.normal(1, 1.5, size=150)
     positive = torch.cat([torch.zeros(400), torch.ones(150)]).long()
     score = torch.sigmoid(torch.tensor(np.r_[inside, outside]))  # torchmetrics takes probabilities
     found = detection_of_scores(inside, outside)
-    assert found.auroc == pytest.approx(BinaryAUROC()(score, positive).item(), abs=1e-6)
-    assert found.aupr_out == pytest.approx(BinaryAveragePrecision()(score, positive).item(), abs=1e-6)
-    assert found.aupr_in == pytest.approx(BinaryAveragePrecision()(1 - score, 1 - positive).item(), abs=1e-6)
+    assert found.auroc == pytest.approx(oracles.BinaryAUROC()(score, positive).item(), abs=1e-6)
+    assert found.aupr_out == pytest.approx(oracles.BinaryAveragePrecision()(score, positive).item(), abs=1e-6)
+    assert found.aupr_in == pytest.approx(oracles.BinaryAveragePrecision()(1 - score, 1 - positive).item(), abs=1e-6)
 
 
 @settings(deadline=None)
@@ -125,6 +128,12 @@ def test_logarithms_of_uncertainties():
         log_uncertainty([0.5, -0.1])
 
 
+def unlabelled(aleatoric, epistemic):
+    """Rows from elsewhere with their uncertainties."""
+    nothing = np.empty((0, len(aleatoric)))
+    return PredictedRows(Prediction(nothing, aleatoric=np.asarray(aleatoric), epistemic=np.asarray(epistemic)))
+
+
 @pytest.fixture
 def ood_tree(make_tree):
     """A regression whose epistemic variance knows what is new, and a classification with a row outside per certainty."""
@@ -138,8 +147,10 @@ def ood_tree(make_tree):
         given = {
             "aleatoric": {"mu": np.ones(rows), "kind": aleatoric},
             "epistemic": {"mu": random.gamma(2, size=rows), "kind": entropy_of_probabilities(p) - aleatoric},
-            "predictions_aleatoric": {"mu": np.ones(new), "kind": np.full(new, 0.1)},
-            "predictions_epistemic": {"mu": 5 + random.gamma(2, size=new), "kind": np.linspace(0, 0.5, new)},
+            "predictions": {
+                "mu": unlabelled(np.ones(new), 5 + random.gamma(2, size=new)),
+                "kind": unlabelled(np.full(new, 0.1), np.linspace(0, 0.5, new)),
+            },
         }
         return make_tree(
             targets=("mu",),
@@ -164,7 +175,7 @@ def test_detection_of_a_tree(ood_tree):
     assert data["score"].values.tolist() == ["epistemic", "total", "aleatoric"]
     for task in ("mu", "kind"):
         for score in data["score"].values:
-            inside = tree["uncertainty"][f"{score}_{task}"].values
+            inside = tree["test/uncertainty"][f"{score}_{task}"].values
             outside = tree["predictions_uncertainty"][f"{score}_{task}"].values
             cell = data.sel(task=task, score=score)
             found = detection_of_scores(inside, outside)
@@ -182,7 +193,7 @@ def test_detection_of_a_tree(ood_tree):
 def test_a_classification_is_scored_by_entropy_and_mutual_information(ood_tree):
     tree = ood_tree()
     inside, _ = uncertainties(tree, "kind", "total")
-    np.testing.assert_allclose(inside, entropy_of_probabilities(tree["probability/y_kind"].values))
+    np.testing.assert_allclose(inside, entropy_of_probabilities(tree["test/probability/y_kind"].values))
     information, _ = uncertainties(tree, "kind")
     aleatoric, _ = uncertainties(tree, "kind", "aleatoric")
     np.testing.assert_allclose(inside, information + aleatoric)
@@ -190,16 +201,39 @@ def test_a_classification_is_scored_by_entropy_and_mutual_information(ood_tree):
 
 
 def test_a_target_that_was_not_predicted_has_no_score(ood_tree):
-    tree = ood_tree(predictions_aleatoric={"mu": np.ones(4)}, predictions_epistemic={"mu": np.ones(4)})
+    tree = ood_tree(predictions={"mu": unlabelled(np.ones(4), np.ones(4))})
     data = detection(tree, scores=["epistemic"], resamples=10)
     assert np.isnan(data["auroc"].sel(task="kind")).all()
     assert np.isfinite(data["auroc"].sel(task="mu")).all()
     assert data["rows_out"].values.tolist() == [4, 0]
 
 
+def test_labelled_rows_from_elsewhere_count_where_there_are_no_others():
+    random = np.random.default_rng(0)
+    inside, outside = random.gamma(2, size=30), 4 + random.gamma(2, size=20)
+    tree = trees.tree(
+        observed={"a": np.zeros(30)},
+        aleatoric={"a": np.ones(30)},
+        epistemic={"a": inside},
+        below={"ood": trees.predicted({"a": np.zeros(20)}, aleatoric={"a": np.ones(20)}, epistemic={"a": outside})},
+    )
+    found = detection(tree, scores=["epistemic"], resamples=10)
+    assert found["auroc"].item() == detection_of_scores(inside, outside).auroc
+    both = trees.tree(
+        observed={"a": np.zeros(30)},
+        aleatoric={"a": np.ones(30)},
+        epistemic={"a": inside},
+        below={"ood": trees.predicted({"a": np.zeros(20)}, aleatoric={"a": np.ones(20)}, epistemic={"a": outside})},
+        predictions={"a": unlabelled(np.ones(7), inside[:7])},
+    )
+    assert detection(both, scores=["epistemic"], resamples=10)["rows_out"].item() == 7
+
+
 def test_trees_without_the_groups_and_unknown_names_are_refused(ood_tree, make_tree):
-    with pytest.raises(ValueError, match="no group 'uncertainty'"):
+    with pytest.raises(ValueError, match="no group 'predictions_uncertainty'"):
         detection(make_tree())
+    with pytest.raises(ValueError, match="no group 'uncertainty'"):
+        detection(make_tree(predictions={"mu": unlabelled(np.ones(4), np.ones(4))}))
     with pytest.raises(ValueError, match="There is no target 'gone'"):
         uncertainties(ood_tree(), "gone")
     with pytest.raises(ValueError, match="expected one of"):

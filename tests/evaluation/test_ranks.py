@@ -13,8 +13,8 @@ def scores_of(values, block="task"):
     values = np.asarray(values, dtype=float)
     return xr.DataArray(
         values,
-        dims=("method", block),
-        coords={"method": [f"m{i}" for i in range(len(values))], block: np.arange(values.shape[1])},
+        dims=("learner", block),
+        coords={"learner": [f"m{i}" for i in range(len(values))], block: np.arange(values.shape[1])},
     )
 
 
@@ -29,7 +29,7 @@ def test_ranks_are_scipys_and_sum_to_a_constant(values):
     ranked = ranks(scores_of(values))
     np.testing.assert_array_equal(ranked, stats.rankdata(values, axis=0))
     k = len(values)
-    np.testing.assert_allclose(ranked.sum("method"), k * (k + 1) / 2)
+    np.testing.assert_allclose(ranked.sum("learner"), k * (k + 1) / 2)
     np.testing.assert_allclose(ranks(scores_of(values), higher_is_better=True), k + 1 - ranked)
     np.testing.assert_array_equal(ranks(scores_of(np.exp(values))), ranked)  # ranks know order alone
     np.testing.assert_allclose(mean_rank(scores_of(values)), ranked.mean("task"))
@@ -39,7 +39,7 @@ def test_each_block_may_have_its_own_best_end():
     scores = scores_of([[0.1, 0.9], [0.2, 0.8]])
     accuracy = xr.DataArray([False, True], dims="task")
     assert ranks(scores, higher_is_better=accuracy).values.tolist() == [[1, 1], [2, 2]]
-    assert ranks(scores, higher_is_better=accuracy).dims == ("method", "task")
+    assert ranks(scores, higher_is_better=accuracy).dims == ("learner", "task")
 
 
 def test_diverged_runs_tie_for_the_last_rank():
@@ -85,7 +85,7 @@ def test_nemenyi_by_the_papers_table():
     gaps = np.abs(found["mean_rank"].values[:, None] - found["mean_rank"].values)
     off = ~np.eye(4, dtype=bool)
     np.testing.assert_array_equal(found["p"].values[off] < 0.05, gaps[off] > float(found["difference"]))
-    assert (found["mean_rank"].diff("method") >= 0).all()
+    assert (found["mean_rank"].diff("learner") >= 0).all()
     three = critical_difference(scores_of(values[:3]), test="nemenyi")
     assert float(three["difference"]) == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 14)), rel=1e-3)
 
@@ -103,7 +103,7 @@ def test_methods_that_are_far_apart_are_in_groups_of_their_own(test):
     random = np.random.default_rng(2)
     values = random.normal(size=(4, 25)) + np.array([[0.0], [50.0], [0.1], [50.1]])
     found = critical_difference(scores_of(values), test=test)
-    groups = [set(found["method"].values[row]) for row in found["group"].values]
+    groups = [set(found["learner"].values[row]) for row in found["group"].values]
     assert groups == [{"m0", "m2"}, {"m1", "m3"}]
     assert float(found["friedman_p"]) < 1e-6
     assert float(found["blocks"]) == 25
@@ -124,7 +124,7 @@ def test_signed_rank_groups_do_not_depend_on_other_methods():
     values = np.random.default_rng(4).normal(size=(3, 12)) + np.array([[0.0], [1.0], [3.0]])
     found = critical_difference(scores_of(values))
     p = [float(stats.wilcoxon(values[i] - values[j]).pvalue) for i, j in ((0, 1), (0, 2), (1, 2))]
-    order = {name: i for i, name in enumerate(found["method"].values)}
+    order = {name: i for i, name in enumerate(found["learner"].values)}
     smallest = min(p)
     i, j = ((0, 1), (0, 2), (1, 2))[p.index(smallest)]
     assert float(found["p"].values[order[f"m{i}"], order[f"m{j}"]]) == pytest.approx(3 * smallest)
@@ -145,8 +145,8 @@ def test_a_diverged_method_is_last_and_in_no_group_of_tests():
     values[0, 3] = np.nan
     values[0] += 30
     found = critical_difference(scores_of(values))
-    assert found["method"].values[-1] == "m0"
-    assert not found["group"].sel({"method": "m0"}).any()
+    assert found["learner"].values[-1] == "m0"
+    assert not found["group"].sel({"learner": "m0"}).any()
 
 
 def test_overlapping_groups_are_both_there():

@@ -6,13 +6,27 @@ from scipy.special import logsumexp, softmax
 
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.predictive import EmpiricalPredictive, StudentTMixture, predictive_of
+from bmtl.evaluation.parts import scored
 from bmtl.evaluation.recalibration import recalibrate
+from bmtl.targets import Binary, Count, Real
+from bmtl.targets.laws import EmpiricalPredictive, LaplaceMixture, PoissonMixture, StudentTMixture
+from bmtl.targets.metrics.pit import noise_floor
+from tests.evaluation import trees
 
 SHARPENED = 2.5  # the classifier's logits are this much too large
+FIELDS = (
+    "predictive",
+    "log_likelihood",
+    "predictive_mean",
+    "pit",
+    "distribution",
+    "probability",
+    "aleatoric",
+    "epistemic",
+)
 
 
-def part(seed, *, rows=400, width=0.4, components=3, draws=3, predictive=True, **overrides):
+def arrays(seed, *, rows=400, width=0.4, components=3, draws=3, predictive=True, targets=("t", "class")):
     """A mixture of Student t whose scales are `width` times what they should be, and a classifier that is too sure."""
     random = np.random.default_rng(seed)
     loc = random.normal(size=rows) + 0.05 * random.normal(size=(components, rows))
@@ -27,7 +41,7 @@ def part(seed, *, rows=400, width=0.4, components=3, draws=3, predictive=True, *
     made = {
         "observed": {"t": y, "drawn": y, "class": label},
         "distribution": {"t": {"loc": told.loc, "scale": told.scale, "df": told.df}},
-        "predictive": {**drawn, "class": np.zeros((draws, rows), dtype=int)} if predictive else None,
+        "predictive": {**drawn, "class": np.zeros((draws, rows), dtype=int)} if predictive else {},
         "log_likelihood": {
             "t": told.component_log_prob(y),
             "drawn": told.component_log_prob(y),
@@ -38,31 +52,23 @@ def part(seed, *, rows=400, width=0.4, components=3, draws=3, predictive=True, *
         "probability": {"class": probability},
         "aleatoric": {"t": told.within(), "drawn": told.within(), "class": np.full(rows, 0.1)},
         "epistemic": {"t": told.between(), "drawn": told.between(), "class": np.full(rows, 0.1)},
-        "units": {"t": "K"},
-        "method": "ew",
-        "seed": 3,
     }
-    return results.to_datatree(**(made | overrides))
+    return {name: {k: v for k, v in of.items() if k in targets} for name, of in made.items()}
 
 
-def tree_of(*, targets=("t", "drawn", "class"), **options):
-    parts = []
-    for seed in (0, 1):
-        made = part(seed, **options)
-        kept = {}
-        for node in made.subtree:
-            group = node.to_dataset(inherit=False)
-            names = [str(name) for name in group.data_vars]
-            lost = [
-                name
-                for name in names
-                if name.split("_")[0] in ("y", "loc", "scale", "df", "total", "aleatoric", "epistemic")
-                and name.partition("_")[2] not in targets
-            ]
-            kept[node.path] = group.drop_vars(lost)
-        parts.append(xr.DataTree.from_dict(kept))
-    parts[0]["validation"] = parts[1]
-    return parts[0]
+def both(test, validation, **options):
+    """A tree of test rows with validation rows, from arrays by field and target."""
+    fields = {{"predictive_mean": "mean"}.get(k, k): v for k, v in validation.items() if k != "observed"}
+    below = {"validation": trees.predicted(validation["observed"], **fields)}
+    return trees.tree(**test, below=below, **{"units": {"t": "K"}, "method": "ew", "seed": 3} | options)
+
+
+def tree_of(**options):
+    return both(arrays(0, **options), arrays(1, **options), units={})
+
+
+def predictive_of(tree, target, part="test"):
+    return scored(tree, part)[target].predictive()
 
 
 def score(tree, target):
@@ -70,148 +76,272 @@ def score(tree, target):
     return {name: float(score.sel(task=target)) for name, score in scores.items()}
 
 
+def values(tree, group, target, prefix="y"):
+    return tree[f"test/{group}/{prefix}_{target}"].values
+
+
 def test_temperature_of_every_kind():
-    tree = tree_of(targets=("t", "class"))
+    tree = tree_of()
     before = tree.copy(deep=True)
     after = recalibrate(tree)
     assert tree.identical(before)
     attributes = decode_attributes(after)
     assert attributes["recalibration"] == "temperature"
     assert attributes["method"] == "ew"
+    assert attributes["recalibration_left_out"] == {}
     factors = attributes["recalibration_factors"]
     assert factors["t"] == pytest.approx(1 / 0.4, rel=4 * np.sqrt(0.8 / 400))
     assert factors["class"] == pytest.approx(SHARPENED, rel=0.3)
     mixture = predictive_of(after, "t")
     np.testing.assert_allclose(mixture.scale, factors["t"] * predictive_of(tree, "t").scale)
-    y = after["observed_data"]["y_t"].values
-    np.testing.assert_allclose(after["pit"]["y_t"], mixture.cdf(y))
+    y = values(after, "observed_data", "t")
+    np.testing.assert_allclose(values(after, "pit", "t"), mixture.cdf(y))
     for name, value in score(after, "t").items():
         assert value < score(tree, "t")[name]
     assert metrics.nll(after)["nll"].sel(task="t") == pytest.approx(-mixture.log_prob(y).mean())
     assert metrics.ece(after)["ece"].sel(task="t") < 1.5 * metrics.ece(after)["ece_floor_upper95"].sel(task="t")
-    parts = after["uncertainty"].to_dataset()
-    np.testing.assert_allclose(parts["total_t"], mixture.variance())
-    np.testing.assert_allclose(parts["total_t"], parts["aleatoric_t"] + parts["epistemic_t"])
-    np.testing.assert_allclose(parts["epistemic_t"], mixture.between())
-    xr.testing.assert_equal(after["predictive_mean"].to_dataset(), tree["predictive_mean"].to_dataset())
+    total, aleatoric, epistemic = (values(after, "uncertainty", "t", p) for p in ("total", "aleatoric", "epistemic"))
+    np.testing.assert_allclose(total, mixture.variance())
+    np.testing.assert_allclose(total, aleatoric + epistemic)
+    np.testing.assert_allclose(epistemic, mixture.between())
+    np.testing.assert_array_equal(values(after, "predictive_mean", "t"), values(tree, "predictive_mean", "t"))
+
+
+def test_a_law_with_a_scale_keeps_its_kind():
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(2):
+        loc = random.normal(size=(2, 300))
+        y = LaplaceMixture(loc, 2.0).sample(1, random)[0]
+        law = {"law": "laplace", "loc": loc, "scale": np.ones((2, 300))}
+        made.append({"observed": {"t": y}, "distribution": {"t": law}})
+    after = recalibrate(both(*made))
+    assert isinstance(predictive_of(after, "t"), LaplaceMixture)
+    assert decode_attributes(after)["recalibration_factors"]["t"] == pytest.approx(2, rel=0.25)
+
+
+def test_censored_labels_fit_the_scale_too():
+    """Half of the labels are cut off: the likelihood of an interval is a probability, and the factor is found as well."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(2):
+        loc = random.normal(size=(1, 4000))
+        y = StudentTMixture(loc, 3.0).sample(1, random)[0]
+        cut = loc[0]
+        labels = np.stack([np.minimum(y, cut), np.where(y > cut, np.inf, y)], axis=1)
+        made.append(
+            {
+                "observed": {"t": labels},
+                "distribution": {"t": {"loc": loc, "scale": np.ones((1, 4000)), "df": np.full((1, 4000), np.inf)}},
+            }
+        )
+    after = recalibrate(both(*made, families={"t": Real(censored=True)}))
+    assert decode_attributes(after)["recalibration_factors"]["t"] == pytest.approx(3, rel=0.1)
 
 
 def test_probabilities_at_a_temperature():
-    tree = tree_of(targets=("t", "class"))
+    tree = tree_of()
     after = recalibrate(tree)
-    probability = after["probability"]["y_class"].values
+    probability = values(after, "probability", "class")
     np.testing.assert_allclose(probability.sum(axis=1), 1)
-    label = after["observed_data"]["y_class"].values
+    label = values(after, "observed_data", "class")
     chosen = probability[np.arange(label.size), label]
     assert -np.log(chosen).mean() < float(metrics.nll(tree)["nll"].sel(task="class"))
-    found = logsumexp(after["log_likelihood"]["y_class"].values[0], axis=0) - np.log(3)
+    found = logsumexp(values(after, "log_likelihood", "class")[0], axis=0) - np.log(3)
     np.testing.assert_allclose(found, np.log(chosen), rtol=1e-9)
-    parts = after["uncertainty"].to_dataset()
-    np.testing.assert_allclose(parts["total_class"], stats.entropy(probability, axis=1))
-    assert "epistemic_class" not in parts
+    assert "total_class" not in after["test/uncertainty"]
 
 
 def test_draws_follow_the_new_predictive():
-    tree = tree_of(targets=("t", "class"), rows=60, draws=400, components=1, log_likelihood=None)
+    tree = tree_of(rows=60, draws=400, components=1)
     after = recalibrate(tree, seed=5)
-    drawn = after["posterior_predictive"].to_dataset()
-    assert drawn["y_t"].shape == (1, 400, 60)
-    pit = predictive_of(after, "t").cdf(drawn["y_t"].values[0])
+    drawn = values(after, "posterior_predictive", "t")
+    assert drawn.shape == (1, 400, 60)
+    pit = predictive_of(after, "t").cdf(drawn[0])
     assert stats.kstest(pit.ravel(), "uniform").pvalue > 1e-4
-    share = (drawn["y_class"].values[0][..., None] == np.arange(3)).mean(axis=0)
-    np.testing.assert_allclose(share, after["probability"]["y_class"], atol=4 * np.sqrt(0.25 / 400) + 0.02)
-    assert drawn["y_class"].dtype.kind == "i"
+    of_class = values(after, "posterior_predictive", "class")
+    share = (of_class[0][..., None] == np.arange(3)).mean(axis=0)
+    np.testing.assert_allclose(share, values(after, "probability", "class"), atol=4 * np.sqrt(0.25 / 400) + 0.02)
+    assert of_class.dtype.kind == "i"
     assert recalibrate(tree, seed=5).identical(after)
-    assert not recalibrate(tree, seed=6)["posterior_predictive"].identical(after["posterior_predictive"])
+    assert not recalibrate(tree, seed=6)["test/posterior_predictive"].identical(after["test/posterior_predictive"])
 
 
 def test_isotonic_of_every_kind():
-    tree = tree_of(rows=250)
+    targets = ("t", "drawn", "class")
+    tree = tree_of(rows=250, targets=targets)
     after = recalibrate(tree, method="isotonic")
     for target in ("t", "drawn"):
         new = score(after, target)
-        assert new["ece"] < 1.5 * metrics.noise_floor(250).upper95 < score(tree, target)["ece"]
+        assert new["ece"] < 1.5 * noise_floor(250).upper95 < score(tree, target)["ece"]
         assert new["nll"] < score(tree, target)["nll"]
         assert isinstance(predictive_of(after, target), EmpiricalPredictive)
-    assert "loc_t" not in after["predictive_distribution"]
-    np.testing.assert_array_equal(after["probability"]["y_class"], tree["probability"]["y_class"])
-    assert list(after["uncertainty"].data_vars) == [
-        "total_t",
-        "total_drawn",
-        *(f"{p}_class" for p in ("total", "aleatoric", "epistemic")),
-    ]
+        np.testing.assert_array_equal(values(after, "predictive_mean", target), values(tree, "predictive_mean", target))
+        assert f"total_{target}" not in after["test/uncertainty"]
+    assert "predictive_distribution" not in after["test"].children
+    np.testing.assert_array_equal(values(after, "probability", "class"), values(tree, "probability", "class"))
+    assert "total_class" in after["test/uncertainty"]
     # Intervals that were too narrow are wider now.
-    assert (after["uncertainty"]["total_t"] > tree["uncertainty"]["total_t"]).all()
+    assert predictive_of(after, "t").variance().mean() > 2 * predictive_of(tree, "t").variance().mean()
     assert decode_attributes(after)["recalibration_factors"] == {}
 
 
 def test_isotonic_draws_are_made_where_there_were_none():
-    after = recalibrate(tree_of(targets=("t", "class"), predictive=False, rows=150), method="isotonic")
+    after = recalibrate(tree_of(predictive=False, rows=150), method="isotonic", move_mean=True)
     predictive = predictive_of(after, "t")
     assert predictive.draws.shape == (100, 150)
-    total = after["uncertainty"]["total_t"].values
-    assert predictive.variance().mean() == pytest.approx(total.mean(), rel=0.1)
-    np.testing.assert_allclose(predictive.mean(), after["predictive_mean"]["y_t"], atol=6 * np.sqrt(total.max() / 100))
+    error = 6 * np.sqrt(predictive.variance().max() / 100)
+    np.testing.assert_allclose(predictive.mean(), values(after, "predictive_mean", "t"), atol=error)
+
+
+def test_one_outlier_does_not_move_the_mean():
+    """Twenty validation rows, one of them far off: the mean of what the map makes of it is worthless, and is not taken."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(2):
+        loc = random.normal(size=(1, 20))
+        y = loc[0] + random.normal(size=20)
+        y[0] += 40
+        law = StudentTMixture(loc, 1.0, 2.2)
+        made.append(
+            {
+                "observed": {"t": y},
+                "distribution": {"t": law.parameters},
+                "predictive_mean": {"t": law.mean()},
+                "pit": {"t": law.cdf(y)},
+            }
+        )
+    made[0]["observed"]["t"][0] -= 40
+    tree = both(*made)
+    error = metrics.mae(tree)["mae"].item()
+    assert metrics.mae(recalibrate(tree, method="isotonic"))["mae"].item() == error
+    moved = recalibrate(tree, method="isotonic", move_mean=True)
+    assert metrics.mae(moved)["mae"].item() > 3 * error
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_validation_rows_that_are_all_wrong_do_not_make_classes_equal(rows):
+    """Their likelihood is largest at an infinite temperature, at which the first class is predicted throughout."""
+    random = np.random.default_rng(0)
+    y = random.integers(2, size=200)
+    p = np.where(y[:, None] == np.arange(2), 0.9, 0.1)
+    wrong = {"observed": {"k": np.zeros(rows, dtype=int)}, "probability": {"k": np.tile([0.1, 0.9], (rows, 1))}}
+    tree = both({"observed": {"k": y}, "probability": {"k": p}}, wrong, families={"k": Binary()})
+    after = recalibrate(tree)
+    temperature = decode_attributes(after)["recalibration_factors"]["k"]
+    assert 1 < temperature < 20
+    assert metrics.accuracy(after)["accuracy"].item() == metrics.accuracy(tree)["accuracy"].item() == 1
+
+
+def test_a_target_that_cannot_be_recalibrated_leaves_the_others_theirs():
+    """No label, labels that are predicted exactly, all right, a count, draws alone: each says why or is bounded."""
+    random = np.random.default_rng(0)
+    rows = 60
+    halves = []
+    for validation in (False, True):
+        t = arrays(int(validation), rows=rows)
+        rate = np.full((3, rows), 3.0)
+        exact = random.normal(size=rows)
+        sure = random.integers(2, size=rows)
+        normal = {"loc": np.tile(exact, (3, 1)), "scale": np.ones((3, rows)), "df": np.full((3, rows), np.inf)}
+        halves.append(
+            {
+                "observed": t["observed"]
+                | {
+                    "empty": np.full(rows, np.nan) if validation else exact,
+                    "exact": exact,
+                    "sure": sure,
+                    "n": PoissonMixture(rate).sample(1, random)[0],
+                    "drawn": exact,
+                },
+                "distribution": t["distribution"]
+                | {"empty": normal, "exact": normal, "n": {"law": "poisson", "rate": rate}},
+                "probability": t["probability"] | {"sure": np.where(sure[:, None] == np.arange(2), 0.9, 0.1)},
+                "predictive": {"drawn": random.normal(size=(5, rows))},
+                "pit": t["pit"],
+            }
+        )
+    tree = both(*halves, families={"n": Count(), "sure": Binary()}, units={})
+    attributes = decode_attributes(recalibrate(tree))
+    reasons = attributes["recalibration_left_out"]
+    assert reasons.keys() == {"empty", "exact", "n", "drawn"}
+    assert reasons["empty"] == "it has no labelled validation row"
+    assert "predicted exactly" in reasons["exact"]
+    assert "no scale" in reasons["n"]
+    assert "no scale" in reasons["drawn"]
+    assert attributes["recalibration_factors"].keys() == {"t", "class", "sure"}
+    assert attributes["recalibration_factors"]["sure"] > 0.05
+    alone = decode_attributes(recalibrate(tree_of(rows=rows)))["recalibration_factors"]
+    assert attributes["recalibration_factors"]["t"] == pytest.approx(alone["t"])
+    after = recalibrate(tree)
+    for target in reasons:
+        rows_before, rows_after = scored(tree)[target], scored(after)[target]
+        np.testing.assert_array_equal(rows_after.predictive().cdf(0.5), rows_before.predictive().cdf(0.5))
+    isotonic = decode_attributes(recalibrate(tree, method="isotonic"))["recalibration_left_out"]
+    assert "not continuous" in isotonic["n"]
+    assert "does not hold its predictive cdf" in isotonic["exact"]
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
 def test_once_more_changes_next_to_nothing(method):
-    tree = tree_of(targets=("t", "class"), rows=120)
+    tree = tree_of(rows=120)
     once = recalibrate(tree, method=method)
     twice = recalibrate(once, method=method)
-    np.testing.assert_allclose(twice["pit"]["y_t"], once["pit"]["y_t"], atol=0.01)
-    np.testing.assert_allclose(twice["probability"]["y_class"], once["probability"]["y_class"], atol=1e-6)
+    np.testing.assert_allclose(values(twice, "pit", "t"), values(once, "pit", "t"), atol=0.01)
+    # The prior moves a temperature once more, by its share of 120 rows.
+    np.testing.assert_allclose(values(twice, "probability", "class"), values(once, "probability", "class"), atol=0.01)
     for factor in decode_attributes(twice)["recalibration_factors"].values():
-        assert factor == pytest.approx(1, rel=1e-5)
+        assert factor == pytest.approx(1, rel=0.02)
 
 
 def test_the_file_is_read_back(tmp_path):
-    after = recalibrate(tree_of(targets=("t", "class")))
+    after = recalibrate(tree_of())
     assert results.read(results.write(after, tmp_path / "results.nc")).identical(after)
+
+
+def test_chosen_targets_alone():
+    tree = tree_of(rows=50)
+    after = recalibrate(tree, targets=["class"])
+    assert list(scored(after)) == ["class"]
+    assert decode_attributes(after)["recalibration_factors"].keys() == {"class"}
+    np.testing.assert_allclose(values(after, "probability", "class"), values(recalibrate(tree), "probability", "class"))
 
 
 def test_an_evidential_component_keeps_its_share():
     """One component whose variance is partly epistemic: both parts are of its scale."""
-    told = part(0, components=1, draws=1)["uncertainty"].to_dataset()
-    variance = told["aleatoric_t"].values
-    share = {"aleatoric": {"t": 0.7 * variance}, "epistemic": {"t": 0.3 * variance}, "log_likelihood": None}
-    tree = part(0, components=1, draws=1, probability=None, **share)
-    del tree["observed_data"]["y_class"], tree["posterior_predictive"]["y_class"]
-    del tree["observed_data"]["y_drawn"], tree["posterior_predictive"]["y_drawn"]
-    tree["validation"] = tree.copy()
-    after = recalibrate(tree)["uncertainty"].to_dataset()
-    np.testing.assert_allclose(after["epistemic_t"] / after["total_t"], 0.3)
+    made = arrays(0, components=1, draws=1, targets=("t",))
+    variance = made["aleatoric"]["t"]
+    made |= {"aleatoric": {"t": 0.7 * variance}, "epistemic": {"t": 0.3 * variance}}
+    after = recalibrate(both(made, made))
+    np.testing.assert_allclose(
+        values(after, "uncertainty", "t", "epistemic") / values(after, "uncertainty", "t", "total"), 0.3
+    )
 
 
 def test_what_cannot_follow_is_left_out():
-    tree = tree_of(targets=("t", "class"), components=3)
-    tree["log_likelihood"] = tree["log_likelihood"].to_dataset().isel(draw=[0, 1])
-    tree["predictions_uncertainty"] = xr.Dataset({"total_t": ("row", np.ones(4))})
-    tree["train"] = tree["validation"].copy()
+    made = arrays(0, components=3)
+    made["log_likelihood"] = {name: of[:2] for name, of in made["log_likelihood"].items()}
+    tree = both(made, arrays(1), units={})
+    tree["predictions_uncertainty"] = xr.DataTree(xr.Dataset({"total_t": ("row", np.ones(4))}))
+    tree["log_likelihood"] = xr.DataTree(xr.Dataset({"y_t": (("chain", "draw", "obs_t"), np.zeros((1, 2, 3)))}))
     after = recalibrate(tree)
-    assert "y_t" not in after["log_likelihood"]
-    assert "y_class" in after["log_likelihood"]
-    assert {"train", "predictions_uncertainty"}.isdisjoint(after.children)
+    assert "y_t" not in after["test/log_likelihood"]
+    assert "y_class" in after["test/log_likelihood"]
+    assert {"log_likelihood", "predictions_uncertainty"}.isdisjoint(after.children)
     assert np.isnan(metrics.nll(after)["nll"].sel(task="t"))
 
 
-def test_a_target_without_rows_stays_as_it_is():
-    tree = tree_of(targets=("t", "class"), rows=40)
-    empty = {"obs_t": []}
-    for name in ("observed_data", "pit", "predictive_mean", "predictive_distribution", "log_likelihood", "uncertainty"):
-        tree[name] = tree[name].to_dataset().isel(empty)
-    tree["posterior_predictive"] = tree["posterior_predictive"].to_dataset().isel(empty)
+def test_a_target_without_test_rows_stays_as_it_is():
+    made = arrays(0, rows=40)
+    made["observed"]["t"] = np.full(40, np.nan)
+    tree = both(made, arrays(1, rows=40), units={})
     assert list(decode_attributes(recalibrate(tree))["recalibration_factors"]) == ["class"]
 
 
-def test_errors_name_the_target_and_the_way_out():
-    with pytest.raises(ValueError, match="no group 'validation'"):
-        recalibrate(part(0))
+def test_errors_say_what_is_wrong():
+    with pytest.raises(ValueError, match="no rows of the part 'validation'"):
+        recalibrate(trees.tree(**arrays(0)))
     with pytest.raises(ValueError, match="no recalibration 'platt'"):
         recalibrate(tree_of(), method="platt")
-    with pytest.raises(ValueError, match="Target 'drawn' cannot be recalibrated: .* Use method='isotonic'"):
-        recalibrate(tree_of())
-    tree = tree_of(targets=("t", "class"))
-    del tree["validation"]["observed_data"]["y_t"]
-    with pytest.raises(ValueError, match="Target 't' has no labelled validation row"):
-        recalibrate(tree)
+    with pytest.raises(ValueError, match="No target can be fitted on the validation rows. 'drawn': .* no scale"):
+        recalibrate(tree_of(targets=("drawn",)))

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bmtl.evaluation import results
 from bmtl.evaluation.plots import relatedness_matrix
 from bmtl.evaluation.relatedness import ANCHOR, nearest, relatedness
+from tests.evaluation import trees
 
 TASKS = ("amazon", "dslr", "webcam")
 
@@ -19,7 +19,7 @@ def tree(make_tree):
         others = np.flatnonzero(row)
         share[:, t, others] = 0.5 * random.dirichlet(row[others], size=4000)
     share[..., 3] = 0.5
-    built = results.to_datatree(
+    built = trees.tree(
         posterior={"relatedness_w": share},
         dims={"relatedness_w": ("task", "source")},
         coords={"task": TASKS, "source": [*TASKS, ANCHOR]},
@@ -76,7 +76,7 @@ def test_the_heat_map_shows_means_and_intervals(tree):
 def test_many_tasks_have_no_numbers():
     names = [f"t{i}" for i in range(15)]
     share = np.full((2, 15, 16), 1 / 16)
-    built = results.to_datatree(
+    built = trees.tree(
         posterior={"relatedness_z": share},
         dims={"relatedness_z": ("task", "source")},
         coords={"task": names, "source": [*names, ANCHOR]},
@@ -92,7 +92,7 @@ def test_what_is_missing_or_no_share_is_told(tree, make_tree):
         nearest(make_tree())
     with pytest.raises(ValueError, match="level is 1"):
         relatedness(built, level=1)
-    wrong = results.to_datatree(
+    wrong = trees.tree(
         posterior={"relatedness_w": np.full((2, 2, 3), 0.5)},
         dims={"relatedness_w": ("task", "source")},
         coords={"task": ["a", "b"], "source": ["a", "b", ANCHOR]},

@@ -1,6 +1,9 @@
+from fractions import Fraction
+from itertools import product
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -74,19 +77,97 @@ def test_no_split_is_refused(function, nothing):
         function(nothing)
 
 
-@settings(deadline=None)
-@given(SAMPLES)
-def test_sign_flips_are_counted_exactly(differences):
+def share_by_fractions(differences):
+    """The definition in exact arithmetic: the share of patterns of signs whose sum is as far from 0 as the observed one."""
+    exact = [Fraction(str(value)) for value in differences]
+    observed = abs(sum(exact))
+    sums = [abs(sum(s * d for s, d in zip(signs, exact, strict=True))) for signs in product((1, -1), repeat=len(exact))]
+    return sum(total >= observed for total in sums) / len(sums)
+
+
+def scipys(differences):
     def mean(x, axis):
         return np.mean(x, axis=axis)
 
-    reference = stats.permutation_test(
-        (differences,), mean, permutation_type="samples", vectorized=True, n_resamples=np.inf
-    )
-    found = float(sign_flip_p(differences))
     # scipy doubles the smaller one-sided share, which is the two-sided one, since the patterns are symmetric.
-    assert found == pytest.approx(reference.pvalue, abs=1e-12) or np.ptp(np.abs(differences)) < 1e-6
+    return stats.permutation_test(
+        (differences,), mean, permutation_type="samples", vectorized=True, n_resamples=np.inf
+    ).pvalue
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-5, 5)), min_size=2, max_size=8))
+def test_sign_flips_are_counted_exactly_over_ten_decades(parts):
+    """Decimals tie where their digits do, though their sums differ by rounding, and small differences break ties."""
+    texts = [f"{digit}e{power}" for digit, power in parts]
+    differences = np.array([float(text) for text in texts])
+    found = float(sign_flip_p(differences))
+    assert found == share_by_fractions(texts)
     assert 2.0 ** (1 - len(differences)) <= found <= 1
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [200.0, 1e-10],
+        [200.0, -1e-10, 3.0],
+        [1e6, 1.0, 1e-3, -2e-6],
+        [0.1, 0.2, 0.3],
+        [0.1, 0.2, -0.3, 0.6],
+        [5e-5, 4.0, -4.0],
+        [1e300, 2e300, -1e299],
+        [1e308, 1e308, -1e307],
+        [1e-300, 3e-300, -2e-300],
+        [0.0, 0.0, 1.0],
+    ],
+)
+def test_differences_that_span_decades_or_leave_the_range_of_squares(differences):
+    expected = share_by_fractions([repr(value) for value in differences])
+    assert float(sign_flip_p(differences)) == expected
+    if np.abs(differences).max() < 1e300:
+        assert float(sign_flip_p(differences)) == pytest.approx(scipys(np.array(differences)), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(SAMPLES)
+def test_sign_flips_equal_scipy_up_to_sums_that_are_next_to_equal(differences):
+    """Sums that differ by 1e-14 to 1e-12 of the sizes are equal for one and not for the other: such samples are left out."""
+    n, size = len(differences), np.abs(differences).sum()
+    signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    apart = np.abs(np.abs(signs @ differences) - np.abs(differences.sum()))
+    assume(not ((apart > 1e-16 * size) & (apart < 1e-12 * size)).any())
+    assume(np.abs(differences.sum()) > 1e-3 * size or size == 0)  # scipy's tolerance is of the observed sum
+    assert float(sign_flip_p(differences)) == pytest.approx(scipys(differences), abs=1e-12)
+
+
+def test_a_difference_below_the_tolerance_changes_nothing():
+    assert float(sign_flip_p([200.0, 1e-10])) == 0.5
+    assert float(sign_flip_p([200.0, 1e-13])) == 1  # ties, as for scipy
+    assert scipys(np.array([200.0, 1e-13])) == 1
+
+
+def size_of(part):
+    return abs(part[0]) * 10.0 ** part[1]
+
+
+PARTS = st.tuples(st.integers(-99, 99).filter(bool), st.integers(-150, 150))
+
+
+@settings(deadline=None)
+@given(st.lists(PARTS, min_size=2, max_size=9, unique_by=size_of))
+def test_signed_ranks_equal_scipy_whatever_the_decades(parts):
+    differences = np.array([digit * 10.0**power for digit, power in parts])
+    expected = stats.wilcoxon(differences, method="exact").pvalue
+    assert float(signed_rank_p(differences)) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(deadline=None)
+@given(SAMPLES, st.integers(-800, 800))
+def test_p_values_do_not_depend_on_the_unit(differences, exponent):
+    power = 2.0**exponent
+    assume((power * differences / power == differences).all())  # no digit is lost
+    for test in (sign_flip_p, signed_rank_p):
+        assert float(test(power * differences)) == float(test(differences))
 
 
 @pytest.mark.parametrize("n", [4, 8, 12])

@@ -13,8 +13,8 @@ def make(methods=3, splits=8, tasks=None, seed=0):
     shape = (methods, splits) if tasks is None else (methods, splits, tasks)
     hard = 10 * random.normal(size=shape[1:])
     worse = np.arange(methods).reshape(-1, *[1] * (len(shape) - 1))
-    dims = ("method", "split", "task")[: len(shape)]
-    coords = {"method": [f"m{i}" for i in range(methods)], "split": np.arange(splits)}
+    dims = ("learner", "split", "task")[: len(shape)]
+    coords = {"learner": [f"m{i}" for i in range(methods)], "split": np.arange(splits)}
     if tasks is not None:
         coords["task"] = [f"t{i}" for i in range(tasks)]
     return xr.DataArray(hard + worse + 0.3 * random.normal(size=shape), dims=dims, coords=coords)
@@ -62,7 +62,7 @@ def test_an_infinite_score_makes_the_mean_infinite():
 def test_differences_are_paired(tasks):
     scores = make(tasks=tasks)
     found = paired_differences(scores, "m0")
-    assert found["method"].values.tolist() == ["m1", "m2"]
+    assert found["learner"].values.tolist() == ["m1", "m2"]
     assert "split" not in found.coords
     plain = scores.values[1:] - scores.values[0]
     np.testing.assert_allclose(found["difference"], plain.mean(axis=1))
@@ -95,10 +95,10 @@ def test_a_split_counts_where_it_counts_for_both():
 def test_a_diverged_run_has_no_interval_and_no_test():
     scores = make()
     scores[1, 3] = np.nan
-    found = paired_differences(scores, "m0").sel({"method": "m1"})
+    found = paired_differences(scores, "m0").sel({"learner": "m1"})
     for name in ("difference", "error", "lower", "upper", "p_signed_rank", "p_sign_flip", "p_holm"):
         assert np.isnan(found[name]), name
-    assert float(paired_differences(scores, "m0")["p_holm"].sel({"method": "m2"})) == pytest.approx(2**-7)
+    assert float(paired_differences(scores, "m0")["p_holm"].sel({"learner": "m2"})) == pytest.approx(2**-7)
 
 
 def test_one_split_has_a_difference_and_nothing_else():
@@ -115,10 +115,10 @@ def test_two_splits_have_a_wide_interval_and_no_small_p():
 
 
 def test_an_unknown_baseline_is_named():
-    with pytest.raises(ValueError, match="'gone' is not among the methods"):
+    with pytest.raises(ValueError, match="'gone' is not among the learners"):
         paired_differences(make(), "gone")
     with pytest.raises(ValueError, match=r"expected \['split'\]"):
-        mean_and_error(xr.DataArray([1.0], dims="method"))
+        mean_and_error(xr.DataArray([1.0], dims="learner"))
 
 
 def test_best_is_the_best_and_those_that_are_not_worse():
@@ -127,22 +127,22 @@ def test_best_is_the_best_and_those_that_are_not_worse():
     assert not_worse_than_best(scores).values.tolist() == [True, True, False, False]
     assert not_worse_than_best(-scores, higher_is_better=True).values.tolist() == [True, True, False, False]
     assert not_worse_than_best(scores, higher_is_better=True).values.tolist() == [False, False, False, True]
-    assert not_worse_than_best(scores).dims == ("method",)
+    assert not_worse_than_best(scores).dims == ("learner",)
 
 
 def test_the_mask_agrees_with_the_differences_to_the_best():
     scores = make(methods=5, splits=6, tasks=4, seed=3)
     scores = scores / 3 + np.random.default_rng(9).normal(size=scores.shape)
     mask = not_worse_than_best(scores)
-    assert mask.dims == ("method", "task")
+    assert mask.dims == ("learner", "task")
     for task in scores["task"].values:
         of = scores.sel(task=task)
-        best = str(of["method"].values[int(of.mean("split").argmin("method"))])
+        best = str(of["learner"].values[int(of.mean("split").argmin("learner"))])
         found = paired_differences(of, best)
-        assert bool(mask.sel({"method": best, "task": task}))
-        for method in found["method"].values:
-            expected = float(found["lower"].sel({"method": method})) <= 0
-            assert bool(mask.sel({"method": method, "task": task})) == expected
+        assert bool(mask.sel({"learner": best, "task": task}))
+        for method in found["learner"].values:
+            expected = float(found["lower"].sel(learner=method)) <= 0
+            assert bool(mask.sel({"learner": method, "task": task})) == expected
     assert 4 < int(mask.sum()) < 20  # some are told apart, some are not
 
 
@@ -150,9 +150,9 @@ def test_methods_that_are_alike_are_seldom_unmarked():
     random = np.random.default_rng(7)
     values = random.normal(size=(2, 5, 800))
     scores = xr.DataArray(
-        values, dims=("method", "split", "task"), coords={"method": ["a", "b"], "task": np.arange(800)}
+        values, dims=("learner", "split", "task"), coords={"learner": ["a", "b"], "task": np.arange(800)}
     )
-    assert (~not_worse_than_best(scores, resamples=400)).any("method").mean() < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 800)
+    assert (~not_worse_than_best(scores, resamples=400)).any("learner").mean() < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 800)
 
 
 def test_without_an_interval_nothing_is_excluded():
@@ -174,10 +174,10 @@ def test_a_diverged_method_is_never_best():
 
 def test_share_of_tasks_that_got_worse():
     scores = make(methods=3, tasks=4) * 0 + xr.DataArray(
-        [[1.0, 1, 1, 1], [2, 0, 2, 1], [0, 0, 0, 0]], dims=("method", "task")
+        [[1.0, 1, 1, 1], [2, 0, 2, 1], [0, 0, 0, 0]], dims=("learner", "task")
     )
     found = share_worse(scores, "m0")
-    assert np.isnan(found.sel({"method": "m0"}))
+    assert np.isnan(found.sel({"learner": "m0"}))
     assert found.values[1:].tolist() == [0.5, 0]
     assert share_worse(scores, "m0", higher_is_better=True).values[1:].tolist() == [0.25, 1]
     accuracy = xr.DataArray([True, False, False, False], dims="task", coords={"task": scores["task"]})
@@ -185,6 +185,17 @@ def test_share_of_tasks_that_got_worse():
     counted = xr.DataArray([True, True, False, False], dims="task", coords={"task": scores["task"]})
     assert share_worse(scores, "m0", counted=counted).values[1:].tolist() == [0.5, 0]
     scores[1, 0, 0] = np.nan
-    assert np.isnan(share_worse(scores, "m0").sel({"method": "m1"}))
+    assert np.isnan(share_worse(scores, "m0").sel({"learner": "m1"}))
     with pytest.raises(ValueError, match="needs the dimension task"):
         share_worse(make(), "m0")
+
+
+@pytest.mark.parametrize("unit", [2.0**-1000, 2.0**-600, 2.0**600, 2.0**1000])
+def test_no_unit_is_too_small_or_too_large(unit):
+    scores = make(methods=3, splits=5)
+    one, other = mean_and_error(scores), mean_and_error(unit * scores)
+    for name in ("mean", "deviation", "error"):
+        np.testing.assert_allclose(other[name] / unit, one[name], rtol=1e-12)
+    np.testing.assert_allclose(
+        paired_differences(unit * scores, "m0")["upper"] / unit, paired_differences(scores, "m0")["upper"], rtol=1e-9
+    )

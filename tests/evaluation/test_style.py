@@ -65,7 +65,7 @@ def test_tasks_are_those_of_all_runs_or_those_chosen():
     assert task_names(records, ["z"]) == (["z"], "")
     with pytest.raises(ValueError, match="There is no task 'w'; the runs have"):
         task_names(records, ["w"])
-    with pytest.raises(ValueError, match=r"None of the runs \['c'\] recorded"):
+    with pytest.raises(ValueError, match=r"None of the runs \['c'\] has this of any task"):
         task_names({"c": None}, None)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from bmtl.evaluation.comparison import best, caption, compare, spread, standard_error, table
 from bmtl.evaluation.statistics import not_worse_than_best
+from bmtl.evaluation.tables import to_csv
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def test_columns_and_means(grid):
         "MAE cv [cal/(mol K)]",
     ]
     assert frame.index.tolist() == ["stl", "ew", "uw"]
-    assert frame.index.name == "method"
-    uw = data.sel({"method": "uw"})
+    assert frame.index.name == "learner"
+    uw = data.sel({"learner": "uw"})
     assert frame.loc["uw", "delta_m [%]"] == pytest.approx(float(uw["delta_m"].mean()))
     assert frame.loc["uw", "T"] == pytest.approx(float(uw["T"].mean()))
     assert frame.loc["uw", "mean NLL"] == pytest.approx(float(uw["score"].sel(metric="nll").mean()))
@@ -46,9 +47,9 @@ def test_one_task_has_a_column_a_score(make_tree):
     }
     data = compare(trees)
     frame = table(data)
-    assert frame.columns.tolist() == ["delta_m [%]", "T", "MAE [D]", "RMSE [D]", "R²", "NLL", "ECE", "CRPS [D]"]
+    assert frame.columns.tolist() == ["delta_m [%]", "T", "MAE [D]", "RMSE [D]", "R²", "NLL", "ECE", "CRPS [D]", "ENCE"]
     assert frame.loc["ew", "RMSE [D]"] == pytest.approx(
-        float(data["score"].sel({"method": "ew", "metric": "rmse"}).mean())
+        float(data["score"].sel({"learner": "ew", "metric": "rmse"}).mean())
     )
 
 
@@ -64,7 +65,7 @@ def test_spread_over_seeds(grid):
     frame = spread(data)
     assert frame.shape == table(data).shape
     assert frame.loc["ew", "MAE mu [D]"] == pytest.approx(
-        np.std(data["score"].sel({"metric": "mae", "method": "ew", "task": "mu"}), ddof=1)
+        np.std(data["score"].sel({"metric": "mae", "learner": "ew", "task": "mu"}), ddof=1)
     )
     one = spread(compare({cell: tree for cell, tree in grid.items() if cell[1] == 0}))
     assert one.isna().all(axis=None)
@@ -76,10 +77,10 @@ def test_a_hole_is_left_out_of_the_means(grid):
     data = compare(grid)
     frame = table(data)
     assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(
-        float(full["score"].sel({"metric": "mae", "method": "uw", "task": "mu", "split": [0, 1]}).mean())
+        float(full["score"].sel({"metric": "mae", "learner": "uw", "task": "mu", "split": [0, 1]}).mean())
     )
     assert np.isfinite(frame.loc["uw"]).all()
-    assert "Missing: uw split 2." in caption(data)
+    assert "Missing: uw seed 2." in caption(data)
 
 
 def test_a_hole_in_the_baseline_or_reference_is_left_out_of_the_ratios_alone(grid):
@@ -87,11 +88,11 @@ def test_a_hole_in_the_baseline_or_reference_is_left_out_of_the_ratios_alone(gri
     data = compare(grid)
     frame = table(data)
     assert frame.loc["uw", "delta_m [%]"] == pytest.approx(
-        float(data["delta_m"].sel({"method": "uw", "split": [1, 2]}).mean())
+        float(data["delta_m"].sel({"learner": "uw", "split": [1, 2]}).mean())
     )
-    assert frame.loc["uw", "T"] == pytest.approx(float(data["T"].sel({"method": "uw", "split": [0, 2]}).mean()))
+    assert frame.loc["uw", "T"] == pytest.approx(float(data["T"].sel({"learner": "uw", "split": [0, 2]}).mean()))
     assert frame.loc["uw", "MAE mu [D]"] == pytest.approx(
-        float(data["score"].sel({"metric": "mae", "method": "uw", "task": "mu"}).mean())
+        float(data["score"].sel({"metric": "mae", "learner": "uw", "task": "mu"}).mean())
     )
 
 
@@ -128,7 +129,7 @@ def test_a_target_that_a_seed_does_not_score_leaves_the_other_seeds(make_tree, r
     frame = table(data)
     assert np.isfinite(frame.loc["ew"]).all()
     assert frame.loc["ew", "MAE cv [cal/(mol K)]"] == float(
-        data["score"].sel({"metric": "mae", "method": "ew", "split": 0, "task": "cv"})
+        data["score"].sel({"metric": "mae", "learner": "ew", "split": 0, "task": "cv"})
     )
 
 
@@ -186,8 +187,8 @@ def test_many_tasks_have_a_summary(make_tree):
     assert frame["mean rank"].sum() == pytest.approx(6)
     assert frame["mean rank"].idxmin() == "ew"
     mae = data["score"].sel(metric="mae")
-    assert frame.loc["uw", "mean MAE [points]"] == pytest.approx(float(mae.sel({"method": "uw"}).mean()))
-    worse = (mae > mae.sel({"method": "stl"})).mean(["split", "task"]).sel({"method": "uw"})
+    assert frame.loc["uw", "mean MAE [points]"] == pytest.approx(float(mae.sel({"learner": "uw"}).mean()))
+    worse = (mae > mae.sel({"learner": "stl"})).mean(["split", "task"]).sel({"learner": "uw"})
     assert frame.loc["uw", "tasks worse than stl [%]"] == pytest.approx(100 * float(worse))
     assert np.isnan(frame.loc["stl", "tasks worse than stl [%]"])
     del grid["uw", 1]
@@ -206,24 +207,72 @@ def test_units_that_differ_have_no_mean(make_tree):
 def test_without_units_the_header_has_none(make_tree):
     frame = table(compare({("ew", 0): make_tree(units=None)}, baseline=None))
     assert "MAE mu" in frame.columns
-    assert np.isnan(frame.loc["ew", "delta_m [%]"])
+    assert "delta_m [%]" not in frame  # without a baseline there is none
 
 
 def test_the_caption_says_what_a_reader_must_know(grid):
     text = caption(compare(grid))
     for part in (
-        "Mean over 3 splits; marked: not told apart",
+        "Mean ± standard error over 3 seeds of one split.",
+        "Marked: not significantly worse than the best (95 % paired interval).",
+        "Intervals are over seeds and hold no variance of the data.",
         "of MAE against stl",
         "over ew's",
-        "standardised targets",
-        "0.040",
+        "NLL: nats, of targets as scaled for training.",
+        "A perfect predictive would show an ECE of 0.040 on so few rows.",
     ):
         assert part in text
     assert "Missing" not in text
+    once = compare({(name, 0): grid["ew", 0] for name in "ab"}, baseline=None, reference=None)
+    assert caption(once).startswith("One run of each method decides nothing: none is marked best.")
     alone = caption(compare({("a", 0): grid["ew", 0]}, baseline=None, reference=None))
-    assert alone.startswith("One split: nothing is marked best.")
-    assert "delta_m" not in alone
-    assert "T:" not in alone
+    for absent in ("delta_m", "T:", "±", "Intervals", "arked:"):
+        assert absent not in caption(once)
+        assert absent not in alone
+    assert "One run" not in alone  # nothing that could be best
+
+
+def test_two_runs_decide_nothing_and_mark_nothing(grid):
+    two = compare({cell: tree for cell, tree in grid.items() if cell[1] < 2})
+    assert not best(two).any(axis=None)
+    assert caption(two).startswith(
+        "Mean ± standard error over 2 seeds of one split. Two runs decide nothing: none is marked best."
+    )
+    assert "Marked:" not in caption(two)
+
+
+def test_a_caption_of_nothing_marked_speaks_of_no_mark(make_tree):
+    """Methods that are all alike: no legend for a mark that is nowhere."""
+    alike = {
+        (method, seed): make_tree(seed=seed, variant=number, error=0.3)
+        for number, method in enumerate(("stl", "ew"))
+        for seed in range(4)
+    }
+    data = compare(alike)
+    assert best(data).any(axis=None) == ("Marked:" in caption(data))
+    assert "Marked:" not in caption(compare({c: t for c, t in alike.items() if c[0] == "ew"}, baseline=None))
+
+
+def test_splits_are_called_splits_and_seeds_seeds(make_tree):
+    def grid(prints, seeds):
+        return {
+            (method, i): make_tree(seed=seeds[i], variant=number, data_fingerprint=prints[i])
+            for number, method in enumerate(("stl", "ew"))
+            for i in range(3)
+        }
+
+    assert "over 3 splits." in caption(compare(grid("abc", [0, 0, 0])))
+    assert "over splits, which share rows" in caption(compare(grid("abc", [0, 0, 0])))
+    assert "over 3 seeds of one split." in caption(compare(grid("aaa", [0, 1, 2])))
+    assert "over 3 runs." in caption(compare(grid("aab", [0, 1, 0])))
+
+
+def test_a_table_as_csv_starts_no_formula(make_tree):
+    grid = {("=1+1", s): make_tree(targets=("-mu", "@cv"), seed=s, units=None) for s in (0, 1)}
+    lines = to_csv(compare(grid, baseline=None, reference=None)).splitlines()
+    assert lines[0].split(",")[0] == "learner"
+    assert lines[1].split(",")[0] == "'=1+1"
+    assert not any(cell.startswith(("=", "@", "+")) for line in lines for cell in line.split(","))
 
 
 def test_kinds_have_means_of_their_own(mixed_grid):
@@ -231,18 +280,17 @@ def test_kinds_have_means_of_their_own(mixed_grid):
     frame = table(data)
     assert frame.columns.tolist() == [
         "delta_m [%]",
-        "T",
-        "mean NLL (classification)",
-        "mean ECE (regression)",
-        "mean ECE (classification)",
+        "mean NLL (classes)",
+        "mean ECE (real)",
+        "mean ECE (classes)",
         "MAE mu [D]",
         "accuracy kind",
     ]
     score = data["score"].mean("split")
     for method in ("stl", "nash-mtl"):
-        of = score.sel({"method": method})
-        assert frame.loc[method, "mean ECE (classification)"] == pytest.approx(float(of.sel(task="kind", metric="ece")))
-        assert frame.loc[method, "mean ECE (regression)"] == pytest.approx(float(of.sel(task="mu", metric="ece")))
+        of = score.sel({"learner": method})
+        assert frame.loc[method, "mean ECE (classes)"] == pytest.approx(float(of.sel(task="kind", metric="ece")))
+        assert frame.loc[method, "mean ECE (real)"] == pytest.approx(float(of.sel(task="mu", metric="ece")))
         assert frame.loc[method, "accuracy kind"] == pytest.approx(float(of.sel(task="kind", metric="accuracy")))
     marks = best(data)
     assert marks["accuracy kind"].tolist() == [False, True]  # the highest

@@ -1,62 +1,46 @@
 import importlib.util
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from bmtl.inference.balancing import balancer
 
-REPOSITORY = Path(__file__).parents[2]
-DATA = REPOSITORY.parent / "shared" / "data"
-NEEDED = DATA / "qm9" / "qm9_12k.npz"
-
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("igb_qm9", REPOSITORY / "examples" / "igb_qm9.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def root(root_with):
+    return root_with("qm9/qm9_12k.npz")
 
 
-def start(example, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["igb_qm9.py", *map(str, arguments)])
-    example.main()
-
-
-@pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
-def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys):
-    arguments = ("--root", DATA, "--out", tmp_path, "--quick")
-    start(example, monkeypatch, *arguments)
+def test_the_quick_run_and_its_resumption(example, start, root, tmp_path):
+    arguments = ("--root", root, "--out", tmp_path, "--quick")
+    printed = start(*arguments)
     methods = [name for name in example.QUICK if name != "igb-v2" or importlib.util.find_spec("stable_baselines3")]
-    frame = pd.read_csv(tmp_path / "table.csv", index_col="method")
+    frame = pd.read_csv(tmp_path / "table.csv", index_col="learner")
     assert frame.index.tolist() == methods
     scored = frame.drop(columns=[name for name in frame.columns if name.endswith((" sd", " paper"))])
     assert scored.drop(index="stl").notna().all(axis=None)
     assert frame.loc["igb-v1", ["delta_m paper", "T paper", "MAE homo paper"]].tolist() == [73.9, 1.01, 143.1]
-    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() in printed
 
     runs = {file: file.stat().st_mtime_ns for file in tmp_path.glob("lr-*/*/seed-*/results.nc")}
     assert len(runs) == len(methods)
-    start(example, monkeypatch, *arguments)
+    start(*arguments)
     assert {file: file.stat().st_mtime_ns for file in runs} == runs
-    again = pd.read_csv(tmp_path / "table.csv", index_col="method")
+    again = pd.read_csv(tmp_path / "table.csv", index_col="learner")
     pd.testing.assert_frame_equal(again.drop(columns="T of a step"), frame.drop(columns="T of a step"))
 
 
-def test_missing_data_are_told(example, monkeypatch, tmp_path):
+def test_missing_data_are_named(start, tmp_path):
     with pytest.raises(SystemExit, match=r"qm9_12k\.npz"):
-        start(example, monkeypatch, "--root", tmp_path)
+        start("--root", tmp_path)
 
 
-@pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
-def test_data_are_in_the_units_of_the_table(example):
-    data = example.load("qm9-12k", root=DATA, sizes=example.SPLIT)
+def test_data_are_in_the_units_of_the_table(example, root):
+    data = example.load("qm9-12k", root=root, sizes=example.SPLIT)
     assert data.tasks == tuple(example.UNITS)
     assert {part: len(rows) for part, rows in data.rows.items()} == example.SPLIT
-    assert data.y["mu"].mean() == pytest.approx(2.6773, abs=1e-4)  # the file's README, in D
-    assert data.y["u0"].mean() == pytest.approx(-411e3 * 27.2, rel=0.01)  # Hartree to meV
+    assert data.targets["mu"].values.mean() == pytest.approx(2.6773, abs=1e-4)  # the file's README, in D
+    assert data.targets["u0"].values.mean() == pytest.approx(-411e3 * 27.2, rel=0.01)  # Hartree to meV
     assert abs(data.tensors("train")[0]).max() <= 5
 
 

@@ -1,9 +1,3 @@
-import contextlib
-import importlib.util
-import io
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,34 +5,15 @@ import torch
 from pyro import poutine
 
 from bmtl.evaluation import results
-from bmtl.models import EvidentialRegression, mlp
-
-REPOSITORY = Path(__file__).parents[2]
-DATA = REPOSITORY.parent / "shared" / "data"
-NEEDED = DATA / "uci" / "concrete.npz"
-needs_data = pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Evidential
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("mt_enet_conflict", REPOSITORY / "examples" / "mt_enet_conflict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def start(example, *arguments):
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setattr(sys, "argv", ["mt_enet_conflict.py", *map(str, arguments)])
-        example.main()
-    return printed.getvalue()
-
-
-@pytest.fixture(scope="module")
-def quick(example, tmp_path_factory):
+def quick(example, start, root_with, tmp_path_factory):
     """Folder, conflicts, training records by method, and what was printed."""
     out = tmp_path_factory.mktemp("conflict")
-    printed = start(example, "--root", DATA, "--out", out, "--quick")
+    printed = start("--root", root_with("uci/concrete.npz"), "--out", out, "--quick")
     trees = {name: results.read(out / name / "seed-0" / "results.nc") for name in example.METHODS}
     return (
         out,
@@ -48,7 +23,6 @@ def quick(example, tmp_path_factory):
     )
 
 
-@needs_data
 def test_a_loss_has_one_cosine_whether_it_is_trained_or_watched(example, quick):
     _, found, _, _ = quick
     # With the likelihood the trained loss and three shadows; two of these with both of its parts.
@@ -61,7 +35,6 @@ def test_a_loss_has_one_cosine_whether_it_is_trained_or_watched(example, quick):
         assert cosine[method, "trained"] != pytest.approx(cosine[method, "sample"], abs=1e-5)
 
 
-@needs_data
 def test_what_is_watched_is_what_it_says(quick):
     """Values of losses: bounding a slope lowers them, the lower the bound the more; a weight multiplies."""
     _, _, training, _ = quick
@@ -83,25 +56,25 @@ def test_what_is_watched_is_what_it_says(quick):
 def test_the_parts_of_the_likelihoods_gradient_add_up_to_it(example):
     """Definition 3 on every parameter, the first part on the prediction's head and the second on the others alone."""
     random = torch.Generator().manual_seed(0)
-    program = EvidentialRegression(mlp(3, (6,), generator=random), 6, ("a",), 20, generator=random).double()
+    program = TaskModel(mlp(3, (6,), generator=random), 6, {"a": Evidential()}, 20, generator=random).double()
     x, y = torch.randn(20, 3, generator=random).double(), torch.randn(20, generator=random).double()
     whole = poutine.trace(program).get_trace(x, {"a": y}).nodes["y_a"]["fn"]
     point, uncertainty = (
         torch.autograd.grad(-p.log_prob(y).mean(), list(program.parameters()), retain_graph=True, allow_unused=True)
         for p in example.parts(whole)
     )
+    prediction, evidences = "heads.layers.0.", "heads.layers.1."
     total = torch.autograd.grad(-whole.log_prob(y).mean(), list(program.parameters()), retain_graph=True)
     for (name, _), one, two, both in zip(program.named_parameters(), point, uncertainty, total, strict=True):
-        assert (one is None) == name.startswith("evidences")
+        assert (one is None) == name.startswith(evidences)
         assert two is not None  # of the prediction's head too, where it is zero: one set of parameters for cosines
-        assert two.any() != name.startswith("predictions")
+        assert two.any() != name.startswith(prediction)
         torch.testing.assert_close(two if one is None else one + two, both, rtol=1e-12, atol=1e-14)
     # Row by row the squared error pulls the prediction where "point" does.
     (pull,) = torch.autograd.grad(-example.parts(whole)[0].log_prob(y).sum(), whole.gamma, retain_graph=True)
     assert (pull * (whole.gamma - y) > 0).all()
 
 
-@needs_data
 def test_the_parts_are_losses_of_the_likelihoods_value(quick):
     _, _, training, _ = quick
     for record in training.values():
@@ -110,7 +83,6 @@ def test_the_parts_are_losses_of_the_likelihoods_value(quick):
         np.testing.assert_allclose(losses["unc"], losses["nll"], rtol=1e-5)
 
 
-@needs_data
 def test_a_cosine_is_measured_every_other_step(example, quick):
     _, found, training, _ = quick
     for record in training.values():
@@ -119,7 +91,6 @@ def test_a_cosine_is_measured_every_other_step(example, quick):
         assert (found["measured"] == cosine.notnull().sum().item()).all()
 
 
-@needs_data
 def test_the_files(example, quick):
     out, _, _, printed = quick
     table = (out / "table.md").read_text()
@@ -130,6 +101,6 @@ def test_the_files(example, quick):
     assert (out / "cosines.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_missing_data_are_told(example, tmp_path):
+def test_missing_data_are_named(start, tmp_path):
     with pytest.raises(SystemExit, match="concrete"):
-        start(example, "--root", tmp_path)
+        start("--root", tmp_path)

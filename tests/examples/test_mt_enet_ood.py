@@ -1,45 +1,23 @@
-import contextlib
-import importlib.util
-import io
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from bmtl.evaluation import ood, results
 
-REPOSITORY = Path(__file__).parents[2]
-DATA = REPOSITORY.parent / "shared" / "data"
-NEEDED = DATA / "wine_domains" / "wine_domains.npz"
-needs_data = pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
+
+@pytest.fixture(scope="module")
+def root(root_with):
+    return root_with("wine_domains/wine_domains.npz")
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("mt_enet_ood", REPOSITORY / "examples" / "mt_enet_ood.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def start(example, *arguments):
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setattr(sys, "argv", ["mt_enet_ood.py", *map(str, arguments)])
-        example.main()
-    return printed.getvalue()
-
-
-@pytest.fixture(scope="module")
-def quick(example, tmp_path_factory):
+def quick(start, root, tmp_path_factory):
     """Folder, scores and what was printed."""
     out = tmp_path_factory.mktemp("ood")
-    printed = start(example, "--root", DATA, "--out", out, "--quick")
+    printed = start("--root", root, "--out", out, "--quick")
     return out, pd.read_csv(out / "scores.csv"), printed
 
 
-@needs_data
 def test_scores_are_those_of_the_trees(example, quick):
     out, scores, _ = quick
     assert len(scores) == 1 + 3 * len(example.NAMES)
@@ -57,7 +35,6 @@ def test_scores_are_those_of_the_trees(example, quick):
         assert (scores[f"{metric}_low"] <= scores[f"{metric}_high"]).all()
 
 
-@needs_data
 def test_what_must_hold_of_any_network(quick):
     """Halves of one set differ by chance only, one Gaussian network has no epistemic part, dropout's noise is constant."""
     _, scores, _ = quick
@@ -71,7 +48,6 @@ def test_what_must_hold_of_any_network(quick):
     assert auroc["nearest training row", "distance"] > 0.9  # the wines do differ
 
 
-@needs_data
 def test_the_files(example, quick):
     out, scores, printed = quick
     table = (out / "table.md").read_text()
@@ -81,9 +57,8 @@ def test_the_files(example, quick):
     assert (out / "density.png").read_bytes().startswith(b"\x89PNG")
 
 
-@needs_data
-def test_no_wine_is_on_two_sides(example):
-    x, y, white = example.wines(DATA)
+def test_no_wine_is_on_two_sides(example, root):
+    x, y, white = example.wines(root)
     assert (x.shape, y.shape, white.shape) == ((1359, 11), (1359,), (3959, 11))
     together = np.concatenate([x, white])
     assert len(np.unique(together, axis=0)) == len(together)
@@ -104,6 +79,6 @@ def test_the_interval_of_halves_holds_chance(example):
     assert held >= 31
 
 
-def test_missing_data_are_told(example, tmp_path):
+def test_missing_data_are_named(start, tmp_path):
     with pytest.raises(SystemExit, match=r"wine_domains\.npz"):
-        start(example, "--root", tmp_path)
+        start("--root", tmp_path)

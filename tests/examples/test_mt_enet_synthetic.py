@@ -1,35 +1,17 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "mt_enet_synthetic.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("mt_enet_synthetic", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scipy import stats
 
 
-def start(example, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["mt_enet_synthetic.py", *map(str, arguments)])
-    example.main()
-
-
-def test_the_quick_run(example, monkeypatch, tmp_path, capsys):
-    start(example, monkeypatch, "--quick", "--epochs", 2, "--out", tmp_path, "--balancer", "full >> pcgrad")
+def test_the_quick_run(start, tmp_path):
+    printed = start("--quick", "--epochs", 1, "--out", tmp_path, "--balancer", "full >> pcgrad")
     runs = pd.read_csv(tmp_path / "scores.csv")
     assert runs["method"].tolist() == ["enet"] * 2 + ["mt-enet"] * 2
     assert runs["region"].tolist() == ["rich", "sparse"] * 2
-    assert np.isfinite(runs[["RMSE", "NLL", "epistemic sd"]]).all(axis=None)
+    assert np.isfinite(runs[["RMSE", "NLL", "epistemic sd", "ECE", "ECE released"]]).all(axis=None)
     assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
-    assert "Medians over 1 seed, 2 epochs" in capsys.readouterr().out
+    assert "Medians over 1 seed, 1 epochs" in printed
 
 
 def test_the_data_are_the_papers(example):
@@ -44,7 +26,31 @@ def test_the_data_are_the_papers(example):
         assert noise[near].std() == pytest.approx(expected, rel=4 / np.sqrt(2 * near.sum()))
 
 
-def test_an_unknown_method_is_told(example, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(("alpha", "excess"), [(1.05, 0.054), (1.5, 0.023), (2.0, 0.012), (5.0, 0.002)])
+def test_the_released_code_scores_a_perfect_predictive(example, alpha, excess):
+    """What it finds on labels of the predictive itself, where the ECE as defined is below 0.002."""
+    y = stats.t.rvs(2 * alpha, size=300_000, random_state=np.random.default_rng(0))
+    assert example.released_ece(y, np.zeros(y.size), 1.0, np.full(y.size, 2 * alpha)) == pytest.approx(
+        excess, abs=0.0015
+    )
+
+
+def test_the_released_code_counts_intervals_at_its_own_levels(example):
+    random = np.random.default_rng(1)
+    y, loc, scale, df = *random.normal(size=(2, 60)), random.uniform(0.5, 2, 60), random.uniform(2.1, 9, 60)
+    errors = []
+    for level in np.linspace(0, 1, 100):
+        low, high = stats.t.interval(level, df - 1, loc, scale)
+        errors.append(abs(np.mean((y >= low) & (y <= high)) - level))
+    assert example.released_ece(y, loc, scale, df) == pytest.approx(np.mean(errors), abs=1e-12)
+
+
+def test_the_released_code_needs_two_degrees_of_freedom(example):
+    with pytest.raises(ValueError, match="expected above 1"):
+        example.released_ece([0.0], 0.0, 1.0, 1.0)
+
+
+def test_an_unknown_method_is_refused(start, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        start(example, monkeypatch, "--methods", "enet,mtenet", "--out", tmp_path)
+        start("--methods", "enet,mtenet", "--out", tmp_path)
     assert "'mtenet' was given" in capsys.readouterr().err

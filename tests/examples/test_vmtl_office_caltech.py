@@ -1,41 +1,19 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from bmtl.evaluation import results
 
-REPOSITORY = Path(__file__).parents[2]
-DATA = REPOSITORY.parent / "shared" / "data"
-NEEDED = DATA / "office_caltech10" / "office_caltech10.npz"
-
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location(
-        "vmtl_office_caltech", REPOSITORY / "examples" / "vmtl_office_caltech.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["vmtl_office_caltech"] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["vmtl_office_caltech"]
+def root(root_with):
+    return root_with("office_caltech10/office_caltech10.npz")
 
 
-def start(example, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["vmtl_office_caltech.py", *map(str, arguments)])
-    example.main()
-
-
-@pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
-def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys):
+def test_the_quick_run_and_its_resumption(example, start, root, monkeypatch, tmp_path):
     monkeypatch.setattr(example, "PENALTIES", (10.0,))  # logistic regressions are fitted in every report
-    arguments = ("--root", DATA, "--out", tmp_path, "--quick")
-    start(example, monkeypatch, *arguments)
-    text = capsys.readouterr().out
+    arguments = ("--root", root, "--out", tmp_path, "--quick")
+    text = start(*arguments)
     assert (tmp_path / "table.md").read_text() in text
     frame = pd.read_csv(tmp_path / "scores.csv")
     assert frame["method"].unique().tolist() == list(example.QUICK)
@@ -46,29 +24,30 @@ def test_the_quick_run_and_its_resumption(example, monkeypatch, tmp_path, capsys
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     tree = results.read(tmp_path / "5" / "VMTL-Dirichlet" / "seed-0" / "results.nc")
     assert tree["posterior/relatedness_w"].sizes == {"chain": 1, "draw": example.DRAWS, "task": 4, "source": 5}
-    assert tree["observed_data/y_dslr"].size == len(example.load(DATA, 0.05, "counts").rows_by_task("test")["dslr"])
+    assert tree["test/observed_data/y_dslr"].size == len(
+        example.load(root, 0.05, "counts").rows_by_task("test")["dslr"]
+    )
     # No attack is the prediction itself, but for the draws.
     assert tree["robustness/accuracy"].sel(eps=0).values == pytest.approx(frame["accuracy"][-4:], abs=0.1)
 
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "5").rglob("*.*")}
-    start(example, monkeypatch, *arguments)
+    again = start(*arguments)
     assert {file: file.stat().st_mtime_ns for file in written} == written
-    assert "(done)" not in capsys.readouterr().out
+    assert "(done)" not in again
 
 
-def test_missing_data_and_unknown_methods_are_told(example, monkeypatch, tmp_path, capsys):
+def test_missing_data_and_unknown_methods_are_named(start, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"office_caltech10\.npz"):
-        start(example, monkeypatch, "--root", tmp_path)
+        start("--root", tmp_path)
     with pytest.raises(SystemExit):
-        start(example, monkeypatch, "--root", tmp_path, "--methods", "VMTL,VMT")
+        start("--root", tmp_path, "--methods", "VMTL,VMT")
     assert "'VMT' was given" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not NEEDED.is_file(), reason=f"needs {NEEDED}")
-def test_inputs_are_square_roots_of_shares_times_a_number(example):
-    data = example.load(DATA, 0.05, "sqrt x10")
+def test_inputs_are_square_roots_of_shares_times_a_number(example, root):
+    data = example.load(root, 0.05, "sqrt x10")
     x, _ = data.tensors_by_task("train")
     for part in x.values():
         np.testing.assert_allclose(part.square().sum(1), 100.0, rtol=1e-4)
-    x, _ = example.load(DATA, 0.05, "counts").tensors_by_task("test")
+    x, _ = example.load(root, 0.05, "counts").tensors_by_task("test")
     assert max(part.abs().max() for part in x.values()) <= 5

@@ -1,31 +1,11 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "vmtl_truth.py"
 
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("vmtl_truth", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def start(example, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["vmtl_truth.py", *map(str, arguments)])
-    example.main()
-
-
-def test_the_quick_run(example, monkeypatch, tmp_path, capsys):
+def test_the_quick_run(example, start, monkeypatch, tmp_path):
     name = "3 classes, 40 rows, 10 features"  # the one whose heat map is drawn
     monkeypatch.setattr(example, "KINDS", {name: example.KINDS[name]})
-    start(example, monkeypatch, "--quick", "--out", tmp_path)
-    printed = capsys.readouterr().out
+    printed = start("--quick", "--out", tmp_path)
     text = (tmp_path / "truth.md").read_text()
     assert all(line in printed for line in text.splitlines())
     for words in ("| SVI, full-rank guide ", "| NUTS ", "Full-rank guide. In 20 simulated data sets", "| current    |"):
@@ -47,8 +27,8 @@ def test_what_a_task_takes_from_its_cluster(example):
     assert example.best_partition(taken[np.ix_(order, order)]) == [0, 1, 0, 1, 0, 1]
 
 
-def test_too_few_data_sets_and_seeds_are_told(example, monkeypatch, capsys):
+def test_too_few_data_sets_and_seeds_are_refused(start, capsys):
     for arguments, said in ((("--datasets", 19), "from 20, and 19"), (("--seeds", 0), "from 1, and 0")):
         with pytest.raises(SystemExit):
-            start(example, monkeypatch, *arguments)
+            start(*arguments)
         assert said in capsys.readouterr().err

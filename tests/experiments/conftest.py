@@ -4,6 +4,7 @@ import pytest
 
 from bmtl import experiments
 from bmtl.experiments import runs as module
+from bmtl.experiments import training
 from bmtl.inference.svi import BalancedSVI
 from tests.experiments.toys import BUDGET, METHODS, toy
 
@@ -15,16 +16,16 @@ def data():
 
 @pytest.fixture(scope="session")
 def runs(data):
-    """Each method's tree, and the data, model and SVI that each part of it was read off."""
-    read_off, programs, trees = module._read_off, {}, {}
+    """Each method's tree, and the data, model and SVI that each part of it was collected from."""
+    collect, programs, trees = module.collect, {}, {}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("stl", "ew", "bayesian"):
 
-            def spy(part, model, svi, *rest, name=name):
-                programs.setdefault(name, []).append((part, model, svi))
-                return read_off(part, model, svi, *rest)
+            def spy(part, trained, *rest, name=name, **options):
+                programs.setdefault(name, []).append((part, trained.model, trained.svi))
+                return collect(part, trained, *rest, **options)
 
-            patch.setattr(module, "_read_off", spy)
+            patch.setattr(module, "collect", spy)
             trees[name] = experiments.run(data, METHODS[name], 3, BUDGET)
     return trees, programs
 
@@ -34,7 +35,7 @@ def never_trains(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(module, "fit", never)
+    monkeypatch.setattr(training, "fit", never)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bmtl.experiments import load_fitted, run
+from bmtl.targets import Binary, Classes, Real
 from tests.experiments.toys import BUDGET, EW, METHODS, STL, mixed, ragged, toy
 
 
@@ -12,7 +13,7 @@ from tests.experiments.toys import BUDGET, EW, METHODS, STL, mixed, ragged, toy
 def kept(tmp_path_factory):
     """A mixed run in three ways, each with its tree and folder."""
     made = {}
-    for method in (STL, METHODS["bayesian"], replace(EW, name="both", members=2)):
+    for method in (STL, METHODS["bayesian"], replace(EW, name="both", ensemble_size=2)):
         folder = tmp_path_factory.mktemp(method.name)
         made[method.name] = (run(mixed(), method, 3, BUDGET, folder, keep_model=True), folder)
     return made
@@ -21,34 +22,36 @@ def kept(tmp_path_factory):
 def agree(tree, fitted, data, seed):
     """Predictions for the test rows are those of the run, up to the rows without a label, which the run leaves out."""
     rows = data.rows["test"]
-    found = fitted.predict(data.x[rows], seed=seed)
+    found = fitted.predict(data.inputs.x[rows], seed=seed)
     summary = found["predictions_summary"].to_dataset()
     for name in data.tasks:
-        seen = tree[f"observed_data/obs_{name}"].values
+        seen = tree[f"test/observed_data/obs_{name}"].values
         draws = found[f"predictions/y_{name}"].values[0][:, seen]
-        np.testing.assert_allclose(draws, tree[f"posterior_predictive/y_{name}"].values[0], rtol=1e-6)
+        np.testing.assert_allclose(draws, tree[f"test/posterior_predictive/y_{name}"].values[0], rtol=1e-6)
         for what in ("total", "aleatoric", "epistemic"):
             np.testing.assert_allclose(
                 found[f"predictions_uncertainty/{what}_{name}"].values[seen],
-                tree[f"uncertainty/{what}_{name}"],
+                tree[f"test/uncertainty/{what}_{name}"],
                 rtol=1e-5,
                 atol=1e-9,
             )
-        if data.kinds[name] == "regression":
-            mean = summary[f"{name}_mean"].values[seen]
-            np.testing.assert_allclose(mean, tree[f"predictive_mean/y_{name}"], rtol=1e-6)
+        classes = data.targets[name].family.class_names
+        if classes:
+            p = np.stack([summary[f"{name} p({c})"].values[seen] for c in classes], axis=1)
+            np.testing.assert_allclose(p, tree[f"test/probability/y_{name}"], rtol=1e-5)
+            entropy = summary[f"{name} entropy"].values[seen]
+            np.testing.assert_allclose(entropy, tree[f"test/uncertainty/total_{name}"], rtol=1e-5, atol=1e-9)
         else:
-            p = summary[f"{name}_probability"].values[seen]
-            np.testing.assert_allclose(p, tree[f"probability/y_{name}"], rtol=1e-5)
-            entropy = summary[f"{name}_entropy"].values[seen]
-            np.testing.assert_allclose(entropy, tree[f"uncertainty/total_{name}"], rtol=1e-5, atol=1e-9)
+            mean = summary[f"{name} mean"].values[seen]
+            np.testing.assert_allclose(mean, tree[f"test/predictive_mean/y_{name}"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["stl", "bayesian", "both"])
 def test_predictions_are_those_of_the_run(kept, method):
     tree, folder = kept[method]
     fitted = load_fitted(folder)
-    assert fitted.kinds == {"length": "regression", "kind": 3, "sign": 2}
+    families = {name: target.family for name, target in fitted.targets.items()}
+    assert families == {"length": Real(), "kind": Classes(("low", "mid", "high")), "sign": Binary()}
     agree(tree, fitted, mixed(), 3)
 
 
@@ -71,11 +74,11 @@ def test_a_run_for_a_comparison_keeps_no_model(data, tmp_path):
 def test_predictions_scale_with_the_units(tmp_path):
     """In millimetres all is a thousand times of what it is in metres."""
     data = toy()
-    y = {"mass": data.y["mass"], "length": data.y["length"] * 1000}
+    y = {"mass": data.targets["mass"].values, "length": data.targets["length"].values * 1000}
     tables = []
     for given, folder in ((data, "m"), (toy(y=y, units={"mass": "g", "length": "mm"}), "mm")):
         run(given, METHODS["bayesian"], 0, BUDGET, tmp_path / folder, keep_model=True)
-        tables.append(load_fitted(tmp_path / folder).table(data.x[:5]))
+        tables.append(load_fitted(tmp_path / folder).table(data.inputs.x[:5]))
     assert [name for name in tables[1] if name.startswith("length")] == [
         f"length {what} [mm]"
         for what in ("mean", "aleatoric sd", "epistemic sd", "5 %", "25 %", "50 %", "75 %", "95 %")
@@ -87,17 +90,18 @@ def test_predictions_scale_with_the_units(tmp_path):
 
 def test_quantiles_are_those_of_the_draws(kept):
     fitted = load_fitted(kept["bayesian"][1])
-    tree = fitted.predict(mixed().x[:4], num_draws=400)
+    tree = fitted.predict(mixed().inputs.x[:4], num_draws=400)
     draws = tree["predictions/y_length"].values[0]
-    exact = tree["predictions_summary/length_quantile"]
-    assert (exact.diff("quantile") > 0).all()
+    levels = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    exact = np.stack([tree[f"predictions_summary/length {100 * level:g} %"].values for level in levels])
+    assert (np.diff(exact, axis=0) > 0).all()
     # Binomial: the share of 400 draws below a quantile is within 0.1 of its level at four standard deviations.
-    below = (draws[None] < exact.values[:, None]).mean(axis=1)
-    np.testing.assert_allclose(below, np.broadcast_to(exact["quantile"].values[:, None], below.shape), atol=0.1)
+    below = (draws[None] < exact[:, None]).mean(axis=1)
+    np.testing.assert_allclose(below, np.broadcast_to(levels[:, None], below.shape), atol=0.1)
 
 
 def test_the_table_of_a_classification_names_its_classes(kept):
-    frame = load_fitted(kept["stl"][1]).table(mixed().x[:6])
+    frame = load_fitted(kept["stl"][1]).table(mixed().inputs.x[:6])
     p = frame[[f"kind p({name})" for name in ("low", "mid", "high")]].to_numpy()
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert frame["kind"].tolist() == [["low", "mid", "high"][i] for i in p.argmax(axis=1)]
@@ -108,7 +112,7 @@ def test_the_table_of_a_classification_names_its_classes(kept):
 
 def test_the_seed_and_the_number_of_draws(kept):
     fitted = load_fitted(kept["both"][1])
-    x = mixed().x[:3]
+    x = mixed().inputs.x[:3]
     one, same, other = (fitted.predict(x, seed=seed)["predictions/y_length"].values for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
@@ -121,11 +125,9 @@ def test_the_seed_and_the_number_of_draws(kept):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((4, 2)), r"shape \(4, 2\); the model was trained on 3 columns"),
-        (np.zeros(3), r"shape \(3,\)"),
-        (np.zeros((0, 3)), r"shape \(0, 3\)"),
-        ([["a", "b", "c"]], "Inputs are numbers"),
-        ([[1, 2, 3], [1, np.nan, 3], [np.inf, 2, 3]], "2 rows with NaN or infinite entries, the first is row 1"),
+        (np.zeros((4, 2)), r"shape \(rows, 3\), as the training data; got \(4, 2\)"),
+        (np.zeros(3), r"got \(3,\)"),
+        ([[1, 2, 3], [1, np.nan, 3], [np.inf, 2, 3]], r"finite; the entry \(1, 1\) is not"),
     ],
 )
 def test_inputs_that_do_not_fit_are_told(kept, x, message):
@@ -165,12 +167,12 @@ def test_a_changed_parameter_is_told(kept, tmp_path):
     "change",
     [
         lambda kept: kept.pop("about"),
-        lambda kept: kept.update(about="{}"),
+        lambda kept: kept.update(about='{"schema": 2}'),
         lambda kept: kept.update(about=kept["about"].replace('"widths": [6]', '"widths": [7]')),
-        lambda kept: kept.update(about=kept["about"].replace('"members"', '"networks"')),
+        lambda kept: kept.update(about=kept["about"].replace('"ensemble_size"', '"networks"')),
         lambda kept: kept["states"].pop(),
         lambda kept: kept["states"][0][0].popitem(),
-        lambda kept: kept["scalers"].pop("x"),
+        lambda kept: kept["scalers"].pop("length"),
     ],
 )
 def test_a_file_of_something_else_is_told(kept, tmp_path, change):
@@ -178,6 +180,17 @@ def test_a_file_of_something_else_is_told(kept, tmp_path, change):
     change(found)
     torch.save(found, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="is not the intact file of a fitted run"):
+        load_fitted(tmp_path)
+
+
+@pytest.mark.parametrize("schema", ["1", "99"])
+def test_a_file_of_another_layout_is_refused(kept, tmp_path, schema):
+    found = torch.load(kept["both"][1] / "model.pt", weights_only=True)
+    found["about"] = found["about"].replace('"schema": 2', f'"schema": {schema}')
+    torch.save(found, tmp_path / "model.pt")
+    with pytest.raises(
+        ValueError, match=f"has the layout {schema}, and this version of bmtl reads layout 2. Train again"
+    ):
         load_fitted(tmp_path)
 
 

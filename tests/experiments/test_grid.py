@@ -9,7 +9,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import Cell, Failure, Method, compare, grid, run, run_cells
+from bmtl.experiments import Cell, Failure, Method, compare, run, run_cells, workers
 from bmtl.inference.checkpoint import check_file
 from tests.experiments.toys import BUDGET, EW, STL, UW, Deadly, broken, files, toy
 
@@ -18,8 +18,8 @@ from tests.experiments.toys import BUDGET, EW, STL, UW, Deadly, broken, files, t
 def trained(monkeypatch):
     """What was run, by (method, seed)."""
     found = []
-    real = grid.run
-    monkeypatch.setattr(grid, "run", lambda d, m, s, *a, **k: found.append((m.name, s)) or real(d, m, s, *a, **k))
+    real = workers.run
+    monkeypatch.setattr(workers, "run", lambda d, m, s, *a, **k: found.append((m.name, s)) or real(d, m, s, *a, **k))
     return found
 
 
@@ -41,7 +41,7 @@ def test_a_finished_cell_is_not_run_again(data, tmp_path, trained):
     assert start(Cell(EW, 0, lr=1e-4)) == []
     assert start(Cell(EW, 0, lr=1e-3)) == [("ew", 0)]
     assert start(Cell(replace(UW, balancer="si"), 0)) == [("uw", 0)]
-    assert start(Cell(EW, 1), data=toy(name="toy", x=data.x + 1)) == [("ew", 1)]
+    assert start(Cell(EW, 1), data=toy(name="toy", x=data.inputs.x + 1)) == [("ew", 1)]
     (tmp_path / "ew" / "seed-1" / "results.nc").write_bytes(b"torn")
     assert start(Cell(EW, 1)) == [("ew", 1)]
 
@@ -101,7 +101,7 @@ def test_a_killed_process_takes_no_other_along(data, tmp_path):
     alone = run(data, EW, 0, BUDGET)
     for name in "abc":
         tree = results.read(tmp_path / name / "seed-0/results.nc")
-        xr.testing.assert_equal(tree["predictive_mean"].to_dataset(), alone["predictive_mean"].to_dataset())
+        xr.testing.assert_equal(tree["test/predictive_mean"].to_dataset(), alone["test/predictive_mean"].to_dataset())
 
 
 class Pool:
@@ -181,7 +181,7 @@ def test_ctrl_c_reaches_every_process(data, tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        compare(data, methods, [0], budget, tmp_path, jobs=2, done=interrupt_once)
+        compare(data, methods, [0], budget, tmp_path, reference=False, jobs=2, done=interrupt_once)
     assert signal.getsignal(signal.SIGINT) is handler
     found = files(tmp_path)
     assert "comparison.nc" in found
@@ -192,7 +192,7 @@ def test_ctrl_c_reaches_every_process(data, tmp_path):
     assert not finished & stopped
     assert stopped == {name.split("/")[0] for name in found if name.endswith("last.ckpt")}
     for name in stopped:
-        assert check_file(tmp_path / name / "seed-0/last.ckpt")["svi"]["steps"] > 0
+        assert check_file(tmp_path / name / "seed-0/last.ckpt")["bmtl"]["svi"]["steps"] > 0
 
 
 # ---- Dask ------------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_workers_of_a_dask_cluster_give_the_runs_of_one_process(data, tmp_path, 
     for cell in cells[:3]:
         tree = results.read(cell.folder(tmp_path) / "results.nc")
         alone = run(data, cell.method, cell.seed, BUDGET)
-        for group in ("predictive_mean", "posterior_predictive", "log_likelihood"):
+        for group in ("test/predictive_mean", "test/posterior_predictive", "test/log_likelihood"):
             xr.testing.assert_equal(tree[group].to_dataset(), alone[group].to_dataset())
 
 
@@ -262,7 +262,7 @@ def test_cells_are_checked_before_any_is_trained(data, tmp_path, never_trains):
 @pytest.mark.parametrize("names", [("ew", "ew"), ("a b", "a_b"), ("EW", "ew")])
 def test_two_cells_of_one_folder_are_told(data, tmp_path, never_trains, names):
     cells = [Cell(replace(EW, name=name), 0) for name in names]
-    with pytest.raises(ValueError, match="would both lie in"):
+    with pytest.raises(ValueError, match="would both be written to"):
         list(run_cells(data, cells, BUDGET, tmp_path, jobs=1))
 
 

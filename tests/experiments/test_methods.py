@@ -4,10 +4,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from bmtl.experiments import METHODS, MODELS, Method, method
-from bmtl.experiments.methods import MODELS_BY_ROWS, Shape, build
-from bmtl.experiments.rows import shape_of
-from bmtl.experiments.runs import configuration, program
+from bmtl.experiments import METHODS, Method, method
+from bmtl.experiments.configuration import configuration
+from bmtl.experiments.methods import build
+from bmtl.experiments.registry import MODELS
+from bmtl.experiments.rows import spec_of
+from bmtl.experiments.training import program
 from tests.experiments.toys import BUDGET, domains, mixed
 
 INSTALLED = [name for name, method in METHODS.items() if method.model != "gaussian-process" or find_spec("gpytorch")]
@@ -30,14 +32,11 @@ def test_every_method_takes_a_step(data, name):
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_the_seed_decides_the_initial_weights(data, name):
-    if METHODS[name].model in MODELS_BY_ROWS:
-        shape = shape_of(domains(), METHODS[name])
-    else:
-        shape = Shape(3, dict(data.kinds), 48)
+    spec = spec_of(domains() if METHODS[name].model == "vmtl" else data, METHODS[name])
 
     def weights(seed):
         torch.manual_seed(torch.seed())  # of another state every time
-        model, _ = build(METHODS[name], shape, (6,), seed)
+        model, _ = build(METHODS[name], spec, (6,), seed)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     torch.testing.assert_close(weights(1), weights(1), rtol=0, atol=0)
@@ -47,23 +46,39 @@ def test_the_seed_decides_the_initial_weights(data, name):
 @pytest.mark.parametrize("name", INSTALLED)
 def test_settings_are_plain_values_that_make_the_method_again(name):
     settings = json.loads(json.dumps(METHODS[name].settings()))
+    assert settings.pop("code") == {}  # all of it is bmtl's own
     assert Method(**settings) == METHODS[name]
     json.dumps(configuration(METHODS[name], BUDGET))
 
 
-@pytest.mark.parametrize("model", ["evidential", "gaussian", "gaussian-process"])
-def test_models_for_regressions_refuse_classes(model):
-    if model == "gaussian-process":
-        pytest.importorskip("gpytorch")
-    with pytest.raises(ValueError, match="these targets are classes: kind, sign"):
-        program(mixed(), Method("m", model=model), 0, BUDGET)
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("evidential", mixed().subset(["kind", "sign"]), "is for real targets, and the data have none"),
+        ("gaussian", mixed().subset(["sign"]), "is for real targets, and the data have none"),
+        (
+            "gaussian-process",
+            mixed(),
+            "takes likelihoods whose expected density has a closed form.*Target 'kind' has 'categorical'",
+        ),
+    ],
+)
+def test_models_of_real_targets_refuse_others(model, data, message):
+    with pytest.raises(ValueError, match=message):
+        program(data, Method("m", model=model), 0, BUDGET)
+
+
+def test_targets_that_are_not_real_have_their_own_likelihood_in_an_evidential_model():
+    model, svi, _ = program(mixed(), METHODS["mt-enet"], 0, BUDGET)
+    svi.step(*mixed().tensors("train"))
+    assert model.tasks == ("length/nll", "length/mse", "kind", "sign")
 
 
 def test_a_method_is_found_by_its_name_or_its_balancer():
     assert method("bayesian") is METHODS["bayesian"]
     assert method("cagrad(c=0.4)") == Method("cagrad(c=0.4)", "cagrad(c=0.4)", options={"noise": "fixed"})
     with pytest.raises(
-        ValueError, match="no method 'nonsense'. The methods are: stl, ew.*a balancer's name is one too"
+        ValueError, match="no method and no balancer 'nonsense'. The methods are: stl, ew.*shows the balancers too"
     ):
         method("nonsense")
 
@@ -77,8 +92,9 @@ def test_a_method_under_another_balancer_says_so():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"model": "forest"}, "no model 'forest'. The models are: homoscedastic"),
-        ({"members": 0}, "members is a number of networks, from 1"),
+        ({"balancer": "no-such"}, "No balancer is called 'no-such'"),
+        ({"model": "forest"}, "no model 'forest'. The names are: homoscedastic"),
+        ({"ensemble_size": 0}, "ensemble_size is a number of networks, from 1"),
         ({"weight_decay": -1.0}, "weight_decay is 0 or more"),
         ({"weight_decay": float("nan")}, "weight_decay is 0 or more"),
     ],

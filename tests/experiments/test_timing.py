@@ -29,7 +29,7 @@ def test_methods_take_turns(data, monkeypatch):
 
 def test_a_step_of_an_ensemble_is_one_of_each_member(data, monkeypatch):
     monkeypatch.setattr("bmtl.experiments.timing.np.median", lambda values: 1.0)
-    assert step_seconds(data, [NASH, replace(NASH, name="five", members=5)], BUDGET, steps=1) == {
+    assert step_seconds(data, [NASH, replace(NASH, name="five", ensemble_size=5)], BUDGET, steps=1) == {
         "nash-mtl": 1.0,
         "five": 5.0,
     }

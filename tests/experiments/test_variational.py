@@ -10,8 +10,9 @@ from bmtl.evaluation import metrics
 from bmtl.evaluation.relatedness import ANCHOR, relatedness
 from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, step_seconds
 from bmtl.experiments.methods import build
-from bmtl.experiments.rows import once, own_rows, shape_of, tensors
-from bmtl.experiments.runs import program
+from bmtl.experiments.rows import once, own_rows, spec_of, tensors
+from bmtl.experiments.training import program
+from bmtl.inputs import PerTask
 from bmtl.models.vmtl import KLWeights, ReleasedKLWeights
 from tests.experiments.toys import BUDGET, EW, domains, mixed, ragged, toy
 
@@ -30,10 +31,11 @@ def test_targets_with_rows_of_their_own_are_given_those_alone():
     expected = data.rows_by_task("train")
     assert {name: len(part) for name, part in x.items()} == {name: len(rows) for name, rows in expected.items()}
     assert all((labels != -1).all() for labels in y.values())
-    shape = shape_of(data, VMTL)
-    assert shape.n_data == {name: len(rows) for name, rows in expected.items()}
-    torch.testing.assert_close(shape.support[0], x)
-    assert (shape.inputs, shape.kinds) == (4, data.kinds)
+    spec = spec_of(data, VMTL)
+    assert spec.n_data == {name: len(rows) for name, rows in expected.items()}
+    torch.testing.assert_close(dict(spec.support[0]), dict(x))
+    assert spec.inputs["width"] == 4
+    assert list(spec.targets) == list(data.tasks)
 
 
 @pytest.mark.parametrize(("data", "method"), [(domains(), EW), (toy(), VMTL)])
@@ -42,8 +44,8 @@ def test_other_models_and_other_data_have_one_table(data, method):
     x, y = tensors(data, method, "train")
     torch.testing.assert_close(x, data.tensors("train")[0])
     assert all(len(labels) == len(x) for labels in y.values())
-    assert shape_of(data, method).n_data == len(x)
-    assert (shape_of(data, method).support is None) == (method is EW)
+    assert spec_of(data, method).n_data == len(x)
+    assert (spec_of(data, method).support is None) == (method is EW)
 
 
 def test_each_row_is_seen_once_an_epoch_in_training_and_in_validation():
@@ -59,7 +61,7 @@ def test_each_row_is_seen_once_an_epoch_in_training_and_in_validation():
 
 def test_validation_repeats_no_row_where_a_target_has_few():
     """1,500 rows would make two batches, and one target has a single row."""
-    x = {"a": torch.zeros(1499, 2), "b": torch.zeros(1, 2)}
+    x = PerTask({"a": torch.zeros(1499, 2), "b": torch.zeros(1, 2)})
     loader = once(x, {name: torch.zeros(len(part)) for name, part in x.items()})
     assert [{name: len(part) for name, part in batch.items()} for batch, _ in loader] == [{"a": 1499, "b": 1}]
 
@@ -74,31 +76,30 @@ def test_the_family_learns_domains_and_is_kept(name, tmp_path):
     tree = run(data, METHODS[name], 3, LEARNING, tmp_path, keep_model=True)
     rows = data.rows_by_task("test")
     for task in data.tasks:
-        np.testing.assert_array_equal(tree[f"observed_data/y_{task}"], data.y[task][rows[task]])
+        np.testing.assert_array_equal(tree[f"test/observed_data/y_{task}"], data.targets[task].values[rows[task]])
         # Called as in a run on the table.
         place = np.searchsorted(data.rows["test"], rows[task])
-        np.testing.assert_array_equal(tree[f"observed_data/obs_{task}"], place)
+        np.testing.assert_array_equal(tree[f"test/observed_data/obs_{task}"], place)
     assert float(metrics.accuracy(tree)["accuracy"].mean()) > 0.75  # chance is a half; 24 rows: a standard error of 0.1
-    assert "train" not in tree.children  # there is no joint density to judge the guide by
+    assert "log_likelihood" not in tree.children  # there is no joint density to judge the guide by
     assert ("relatedness_w" in tree["posterior"] if "posterior" in tree.children else False) == (name in RELATING)
     fitted = load_fitted(tmp_path)
-    found = fitted.predict(data.x[data.rows["test"]], num_draws=60)["predictions_summary"]
+    found = fitted.predict(data.inputs.x[data.rows["test"]], num_draws=60)["predictions_summary"]
     for task in data.tasks:
-        place = tree[f"observed_data/obs_{task}"].values
-        p = found[f"{task}_probability"].values[place]
-        np.testing.assert_allclose(p, tree[f"probability/y_{task}"], atol=0.3)  # of 60 draws and of 20
-    again = load_fitted(tmp_path).predict(data.x[:4], seed=1)["predictions_summary"].to_dataset()
-    np.testing.assert_array_equal(
-        again["a_probability"], fitted.predict(data.x[:4], seed=1)["predictions_summary/a_probability"]
-    )
+        place = tree[f"test/observed_data/obs_{task}"].values
+        p = np.stack([found[f"{task} p({c})"].values[place] for c in (0, 1)], axis=1)
+        np.testing.assert_allclose(p, tree[f"test/probability/y_{task}"], atol=0.3)  # of 60 draws and of 20
+    again = load_fitted(tmp_path).predict(data.inputs.x[:4], seed=1)["predictions_summary"].to_dataset()
+    expected = fitted.predict(data.inputs.x[:4], seed=1)["predictions_summary"]
+    np.testing.assert_array_equal(again["a p(1)"], expected["a p(1)"])
 
 
 @pytest.mark.parametrize("name", ["vstl", "bmtl", "vbmtl", "vmtl", "vmtl-w"])
-@pytest.mark.parametrize("data", [domains("regression"), toy()], ids=["own rows", "a table"])
+@pytest.mark.parametrize("data", [domains("real"), toy()], ids=["own rows", "a table"])
 def test_regressions(name, data):
     """Both targets of the table and all three domains are linear in the inputs."""
     tree = run(data, METHODS[name], 0, replace(LEARNING, epochs=30))
-    spread = np.array([np.nanstd(data.y[task]) for task in data.tasks])
+    spread = np.array([np.nanstd(data.targets[task].values) for task in data.tasks])
     assert (metrics.rmse(tree)["rmse"].values < 0.7 * spread).all()
     assert tree["training/losses"].sizes["task"] == len(data.tasks)
 
@@ -117,26 +118,27 @@ def test_the_relatedness_is_in_the_tree(name):
 
 def test_a_target_without_a_scored_label_is_no_error():
     data = domains()
-    y = {name: values.copy() for name, values in data.y.items()}
-    y["b"][data.rows["test"]] = -1
-    tree = run(replace(data, y=y), VMTL, 0, BUDGET)
-    assert tree["observed_data/y_b"].size == 0
+    values = data.targets["b"].values.copy()
+    values[data.rows["test"]] = -1
+    targets = {**data.targets, "b": replace(data.targets["b"], values=values)}
+    tree = run(replace(data, targets=targets), VMTL, 0, BUDGET)
+    assert tree["test/observed_data/y_b"].size == 0
     assert metrics.accuracy(tree)["accuracy"].isnull().values.tolist() == [False, True, False]
 
 
 def test_a_class_that_a_target_lacks_makes_all_rows_answer():
     whole, lacking = domains(3), domains(3, "b")
-    by_class = [build(VMTL, shape_of(data, VMTL), (4,), 0)[0].by_class for data in (whole, lacking)]
+    by_class = [build(VMTL, spec_of(data, VMTL), (4,), 0)[0].by_class for data in (whole, lacking)]
     assert by_class == [True, False]
     tree = run(lacking, VMTL, 0, BUDGET)
-    assert tree["probability/y_b"].shape[1] == 3
+    assert tree["test/probability/y_b"].shape[1] == 3
     with pytest.raises(ValueError, match="Tasks lack rows of some classes"):
         run(lacking, replace(VMTL, options={**VMTL.options, "attention": "class"}), 0, BUDGET)
 
 
 def test_the_weights_of_the_divergences_are_options():
     def weights(**options):
-        return build(Method("m", model="vmtl", options=options), shape_of(domains(), VMTL), (4,), 0)[0].kl_weights
+        return build(Method("m", model="vmtl", options=options), spec_of(domains(), VMTL), (4,), 0)[0].kl_weights
 
     assert weights() == KLWeights(0.1, 1e-4)
     assert weights(kl_w=1.0, kl_z=0.5) == KLWeights(1.0, 0.5)
@@ -146,27 +148,27 @@ def test_the_weights_of_the_divergences_are_options():
 def test_weights_given_twice_and_options_that_no_file_holds_are_told(tmp_path):
     data = domains()
     given = Method("m", model="vmtl", options={"kl_weights": KLWeights(1.0, 0.5)})
-    model, _ = build(given, shape_of(data, given), (8,), 0)
+    model, _ = build(given, spec_of(data, given), (8,), 0)
     assert (model.kl_weights.w, model.kl_weights.z) == (1.0, 0.5)
     for options in ({"kl_weights": KLWeights(1.0, 0.5), "kl_w": 0.1}, {"as_released": True, "kl_z": 0.1}):
         twice = Method("m", model="vmtl", options=options)
         with pytest.raises(ValueError, match="which have weights of their own"):
-            build(twice, shape_of(data, twice), (8,), 0)
+            build(twice, spec_of(data, twice), (8,), 0)
     with pytest.raises(ValueError, match="options of 'm' cannot be kept in a file: .*KLWeights"):
         run(data, given, 0, BUDGET, tmp_path, keep_model=True)
 
 
 def test_the_seed_decides_a_run():
-    one, same, other = (run(domains(), VMTL, seed, BUDGET)["probability/y_a"].values for seed in (1, 1, 2))
+    one, same, other = (run(domains(), VMTL, seed, BUDGET)["test/probability/y_a"].values for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
 
 
 def test_an_ensemble_of_it_and_inputs_from_elsewhere():
     data = domains()
-    tree = run(data, replace(VMTL, members=2), 0, BUDGET, outside=np.zeros((3, 4)))
+    tree = run(data, replace(VMTL, ensemble_size=2), 0, BUDGET, new=np.zeros((3, 4)))
     assert tree["predictions/y_a"].shape == (1, 2 * BUDGET.draws, 3)
-    assert tree["probability/y_a"].shape == (len(data.rows_by_task("test")["a"]), 2)
+    assert tree["test/probability/y_a"].shape == (len(data.rows_by_task("test")["a"]), 2)
 
 
 def test_its_steps_are_timed_beside_others():
@@ -181,8 +183,8 @@ def test_its_steps_are_timed_beside_others():
 @pytest.mark.parametrize(
     ("data", "name", "message"),
     [
-        (mixed(), "vmtl", "all tasks are regressions or have equally many classes"),
-        (toy(), "vmtl-ac", "Amortised classifiers are Gaussian, and of classes"),
+        (mixed(), "vmtl", "all tasks have one likelihood and as many outputs"),
+        (toy(), "vmtl-ac", "Amortised classifiers are Gaussian, with an output for each class"),
         (toy().subset(["mass"]), "vmtl", "needs another task, and only 'mass' was given"),
     ],
 )
@@ -195,6 +197,7 @@ def test_rows_with_two_labels_somewhere_are_a_table():
     data = ragged()
     assert data.one_label_a_row
     assert own_rows(data, VMTL)
-    both = {name: values.copy() for name, values in data.y.items()}
-    both["mass"][0] = 1.0
-    assert not own_rows(replace(data, y=both), VMTL)
+    values = data.targets["mass"].values.copy()
+    values[0] = 1.0
+    both = {**data.targets, "mass": replace(data.targets["mass"], values=values)}
+    assert not own_rows(replace(data, targets=both), VMTL)

@@ -9,6 +9,7 @@ import numpy as np
 from bmtl.datasets import MultiTaskData
 from bmtl.datasets.many_tasks import assemble
 from bmtl.experiments import METHODS, Budget, Method
+from bmtl.targets import Binary, Classes
 
 BUDGET = Budget(epochs=2, batch_size=16, widths=(6,), draws=8)
 STEPS = 2 * 3  # of 48 training rows
@@ -32,7 +33,7 @@ def toy(**overrides):
 
 def unlabelled_in(part):
     given = toy()
-    y = {"mass": given.y["mass"], "length": given.y["length"].copy()}
+    y = {"mass": given.targets["mass"].values, "length": given.targets["length"].values.copy()}
     y["length"][given.rows[part]] = np.nan
     return toy(y=y)
 
@@ -45,19 +46,21 @@ def classes_of(x, count):
 def mixed():
     """A regression and two classifications, each with missing labels in every part."""
     data = toy()
-    kind, sign = classes_of(data.x, 3), classes_of(-data.x, 2)
+    kind, sign = classes_of(data.inputs.x, 3), classes_of(-data.inputs.x, 2)
     kind[[1, 49, 66, 67]] = -1
     sign[[2, 3, 51, 70]] = -1
-    length = data.y["length"]
+    length = data.targets["length"].values
     y = {"length": length, "kind": kind, "sign": sign}
-    return toy(y=y, kinds={"kind": 3, "sign": 2}, units={"length": "m"}, classes={"kind": ["low", "mid", "high"]})
+    families = {"kind": Classes(("low", "mid", "high")), "sign": Binary()}
+    return toy(y=y, families=families, units={"length": "m"})
 
 
 def ragged():
     """Each row has a label for one of two targets."""
     data = toy()
     odd = np.arange(80) % 3 == 0
-    return toy(y={"mass": np.where(odd, np.nan, data.y["mass"]), "length": np.where(odd, data.y["length"], np.nan)})
+    mass, length = (data.targets[name].values for name in ("mass", "length"))
+    return toy(y={"mass": np.where(odd, np.nan, mass), "length": np.where(odd, length, np.nan)})
 
 
 def domains(kind=2, lacking=None):
@@ -65,10 +68,10 @@ def domains(kind=2, lacking=None):
     random = np.random.default_rng(1)
     task = np.arange(120) % 3
     x = random.normal(size=(120, 4))
-    y = 5.0 + 2.0 * x[:, 0] if kind == "regression" else classes_of(x, kind)
+    y = 5.0 + 2.0 * x[:, 0] if kind == "real" else classes_of(x, kind)
     if lacking is not None:
         y[(task == "abc".index(lacking)) & (y == kind - 1)] = 0
-    return assemble("domains", x, y, task=task, task_names=["a", "b", "c"], kind=kind, seed=1)
+    return assemble("domains", x, y, task=task, task_names=["a", "b", "c"], kinds=kind, seed=1)
 
 
 class Deadly(Mapping):

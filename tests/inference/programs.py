@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +13,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import bmtl
+from bmtl.models import BayesianHeads, LinearHeads, TaskModel
+from bmtl.models.likelihoods import Categorical, Gaussian
 
 TASKS = ("a", "b", "c")
 ROWS = 6
@@ -28,6 +31,22 @@ def batch(rows: int = ROWS, seed: int = 0, missing: bool = True) -> tuple[Tensor
         y["b"][:2] = NAN
         y["c"][2:] = NAN
     return x, y
+
+
+def task_model(
+    trunk: nn.Module,
+    width: int,
+    classes: dict[str, int],
+    n_data: int | dict[str, int],
+    *,
+    noise: str = "parameter",
+    head: str = "linear",
+    generator: torch.Generator | None = None,
+) -> TaskModel:
+    """A `TaskModel` of targets with so many classes; 0 is a real target."""
+    likelihoods = {name: Categorical(count, noise) if count else Gaussian(noise) for name, count in classes.items()}
+    heads = {"linear": LinearHeads, "bayesian": BayesianHeads}[head]
+    return TaskModel(trunk, width, likelihoods, n_data, head=heads, generator=generator)
 
 
 @contextmanager
@@ -160,6 +179,14 @@ def nothing(*args: object, **kwargs: object) -> None:
     """The guide of a program without latents."""
 
 
+def without_seconds(state: dict[str, Any]) -> dict[str, Any]:
+    """A run's state without what no two runs have in common: the times of its steps."""
+    for history in (state["history"], state["history"]["last"]):
+        if history is not None:
+            history["seconds"] = {}
+    return state
+
+
 def assert_same(found: object, expected: object, where: str = "") -> None:
     """Holds two nested states equal, bit for bit; NaN equals NaN."""
     assert type(found) is type(expected), where
@@ -176,3 +203,15 @@ def assert_same(found: object, expected: object, where: str = "") -> None:
         assert torch.equal(found.nan_to_num(nan=1.5e30), expected.nan_to_num(nan=1.5e30)), where
     else:
         assert found == expected or found != found, where
+
+
+def parameters_of(model: object, guide: object) -> dict[str, Tensor]:
+    """The trained parameters of model and guide by name."""
+    modules = nn.ModuleList([m for m in (model, guide) if isinstance(m, nn.Module)])
+    return {name: p for name, p in modules.named_parameters() if p.requires_grad}
+
+
+def gradients(value: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A scalar's gradients by name, 0 where it does not reach a parameter."""
+    found = torch.autograd.grad(value, list(parameters.values()), retain_graph=True, allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)}

@@ -16,10 +16,15 @@ from torch.testing import assert_close
 
 import bmtl
 from bmtl.datasets import Batches
+from bmtl.distributions import Censored, MultivariateNormal
 from bmtl.inference import Bank
+from bmtl.inference.bank_rows import NetworkRows
 from bmtl.inference.errors import NonFinite
-from bmtl.models import EvidentialRegression, GaussianRegression, mlp
+from bmtl.inputs import PerTask
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Categorical, Evidential, Gaussian, Heteroscedastic, NegativeBinomial
 from bmtl.models.networks.dropout import Dropout
+from tests.kinds_of_input import OF_TENSORS, Graphs, Ragged, features
 
 ROWS = (70, 96, 33, 20)  # whole and broken batches, other numbers of batches, one smaller than a batch
 BATCH = 32
@@ -41,12 +46,14 @@ def data(rows=ROWS, targets=("a",), dtype=torch.float64, missing=0.0):
 def evidential(seed, rows=70, targets=("a",), dtype=torch.float64, width=8, **options):
     random = torch.Generator().manual_seed(seed)
     trunk = mlp(3, (width,), generator=random)
-    return EvidentialRegression(trunk, width, targets, rows, generator=random, **options).to(dtype)
+    likelihoods = {target: Evidential(**options) for target in targets}
+    return TaskModel(trunk, width, likelihoods, rows, generator=random).to(dtype)
 
 
 def gaussian(seed, rows=70, targets=("a",), dtype=torch.float64):
     random = torch.Generator().manual_seed(seed)
-    return GaussianRegression(mlp(3, (8,), generator=random), 8, targets, rows, generator=random).to(dtype)
+    likelihoods = {target: Heteroscedastic() for target in targets}
+    return TaskModel(mlp(3, (8,), generator=random), 8, likelihoods, rows, generator=random).to(dtype)
 
 
 def one_by_one(programs, rows, epochs, elbo=None):
@@ -177,8 +184,8 @@ def test_frozen_parameters_and_buffers_are_each_networks_own():
         made = []
         for k, n in enumerate(ROWS):
             program = gaussian(k, n)
-            program.trunk[0].weight.requires_grad_(False)
-            program.trunk.append(Shift(k))
+            program.representation.trunk[0].weight.requires_grad_(False)
+            program.representation.trunk.append(Shift(k))
             made.append(program)
         return made
 
@@ -187,8 +194,9 @@ def test_frozen_parameters_and_buffers_are_each_networks_own():
     one_by_one(alone, rows, 2)
     assert_alike(together, alone, 1e-10)
     assert_alike(together, programs(), math.inf)  # of one architecture
-    assert torch.equal(together[1].trunk[0].weight, programs()[1].trunk[0].weight)
-    assert [program.trunk[-1].shift.item() for program in together] == [0, 1, 2, 3]
+    first, other = (made[1].representation.trunk[0].weight for made in (together, programs()))
+    assert torch.equal(first, other)
+    assert [program.representation.trunk[-1].shift.item() for program in together] == [0, 1, 2, 3]
 
 
 class Shift(nn.Module):
@@ -349,7 +357,143 @@ def test_random_networks_end_as_they_would_alone_in_distribution():
     assert ks_2samp(banked(0.1), ends(alone)).pvalue.min() < 1e-6
 
 
+# ---- Inputs and labels of other kinds ----------------------------------------------------------------------------
+
+
+class OfFeatures(nn.Module):
+    """A line on the features that inputs were made of; the graphs' mean divides by their number of nodes."""
+
+    def __init__(self, seed, fn=lambda f: dist.Normal(f, 1.0)):
+        super().__init__()
+        self.head = nn.Linear(3, 1).double()
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.normal_(generator=torch.Generator().manual_seed(seed))
+        self.fn = fn
+
+    def forward(self, x, y):
+        found = features(x) / (x.mask.sum(1, keepdim=True) if isinstance(x, Graphs) else 1)
+        with bmtl.task("a"), pyro.plate("rows", 40, subsample=found):
+            bmtl.observe("y_a", self.fn(self.head(found).squeeze(-1)), y["a"])
+
+
+def trained_on(kind, **options):
+    rows = [(OF_TENSORS[kind](2 * x if kind == "graphs" else x), y) for x, y in data(missing=0.2)]
+    programs = [OfFeatures(k) for k in range(4)]
+    many = bank(programs, rows, **options)
+    losses = many.fit(3)
+    return programs, losses, many.read(means, rows)["mean"], many
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OF_TENSORS if kind != "tensor"])
+def test_inputs_in_several_tensors_train_like_one(kind):
+    """Networks of unequal length, whose rows are padded by one that has no label and divides by nothing."""
+    programs, losses, seen, _ = trained_on(kind)
+    expected, expected_losses, expected_seen, _ = trained_on("tensor")
+    assert_alike(programs, expected, 1e-8)
+    assert_close(losses, expected_losses, rtol=1e-8, atol=1e-8)
+    assert_close(seen, expected_seen, rtol=1e-8, atol=1e-8, equal_nan=True)
+    assert seen.isnan().any()
+
+
+def test_networks_on_the_same_tensors_share_their_memory():
+    ((x, y),) = data((40,))
+    rows = [({"drug": x[:, :1], "protein": x[:, 1:]}, y)] * 3
+    other = ({"protein": x[:, 1:].clone(), "drug": x[:, :1].clone()}, {"a": y["a"].clone()})
+    found = NetworkRows([*rows, other])
+    assert found.starts == [0, 0, 0, 40]
+    assert {name: len(part) for name, part in found.parts.items()} == {"drug": 81, "protein": 81}
+    assert torch.equal(found.parts["drug"][40:80], x[:, :1])
+
+
+LABELS = {
+    "intervals": (lambda f: Censored(dist.Normal(f, 1.0)), lambda y: torch.stack([y, y + 0.3], -1)),
+    "vectors": (
+        lambda f: MultivariateNormal(torch.stack([f, -f], -1), torch.eye(2).to(f)),
+        lambda y: torch.stack([y, y.flip(0)], -1),
+    ),
+    "counts": (lambda f: dist.Poisson(f.exp()), lambda y: y.abs().round()),
+    "classes": (lambda f: dist.Bernoulli(logits=f), lambda y: torch.where(y.isnan(), -1, (y > 0).long())),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*batching rule for aten..special_log_ndtr")  # torch then maps it one by one
+@pytest.mark.parametrize(("fn", "labels"), LABELS.values(), ids=LABELS)
+def test_labels_of_every_form_train_as_they_would_alone(fn, labels):
+    rows = [(x, {"a": labels(y["a"])}) for x, y in data(missing=0.2)]
+    together, alone = ([OfFeatures(k, fn) for k in range(4)] for _ in range(2))
+    losses = bank(together, rows).fit(2)
+    for program in alone:
+        program.guide = lambda: lambda *args: None
+    expected = one_by_one(alone, rows, 2, bmtl.TaskELBO(normalize="task_mean"))
+    assert_close(losses, expected, rtol=1e-8, atol=1e-8)
+    assert_alike(together, alone, 1e-8)
+
+
+class Deep(nn.Module):
+    """A trunk on named inputs."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.layers = mlp(3, (6,), generator=generator)
+
+    def forward(self, x):
+        return self.layers(features(x))
+
+
+def mixed(seed, labels):
+    """Likelihoods of three kinds on named inputs, each with its own start and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    likelihoods = {"a": Gaussian("parameter"), "n": NegativeBinomial("parameter"), "c": Categorical(3, "fixed")}
+    return TaskModel(Deep(generator), 6, likelihoods, 70, labels=labels, generator=generator).double()
+
+
+def test_task_models_of_several_likelihoods_end_as_they_would_alone():
+    """Starting values from each network's own labels, a negative binomial's dispersion, rows without a label."""
+    rows = []
+    for x, y in data(ROWS[:2], missing=0.2):
+        a = y["a"]
+        n = (a.abs() * 3).round()
+        rows.append((x, {"a": 3 * a + 1, "n": n.roll(1), "c": torch.where(a.isnan(), -1, (n % 3).long())}))
+    together, alone = ([mixed(k, y) for k, (_, y) in enumerate(rows)] for _ in range(2))
+    losses = bank(together, [({"drug": x[:, :1], "protein": x[:, 1:]}, y) for x, y in rows]).fit(3)
+    expected = one_by_one(alone, rows, 3, bmtl.TaskELBO(normalize="task_mean"))
+    assert_close(losses, expected, rtol=1e-8, atol=1e-8)
+    assert_alike(together, alone, 1e-8)
+    assert together[0].likelihoods["a"].location != together[1].likelihoods["a"].location
+
+
 # ---- What is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "what"),
+    [
+        (lambda x: PerTask({"a": x}), TypeError, "each task's own .PerTask. were given"),
+        (lambda x: Ragged(list(x)), TypeError, "those of type Ragged are not, or not all, tensors"),
+        (
+            lambda x: {"molecule": Ragged(list(x)), "dose": x},
+            TypeError,
+            "those of type dict are not, or not all.*Ragged was",
+        ),
+        (lambda x: {"x": x}, ValueError, r"network 1 has \{'x': .* where network 0 has \{'drug': .*'protein'"),
+        (
+            lambda x: {"drug": x[:, :1], "protein": x},
+            ValueError,
+            r"network 1 has .*'protein': \(\(3,\), 'torch.float64'\)",
+        ),
+        (lambda x: {"drug": x[:, :1], "protein": x[:, 1:].float()}, ValueError, "network 1 has .*torch.float32"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_by_network(other, error, what):
+    ((x, y),) = data((40,))
+    first = ({"drug": x[:, :1], "protein": x[:, 1:]}, y)
+    programs = [OfFeatures(k) for k in range(2)]
+    with pytest.raises(error, match=what):
+        bank(programs, [first, (other(x), y)])
+    trained = bank(programs, [first, first])
+    with pytest.raises(error, match=what if error is TypeError else "was trained on inputs of the form .*'drug'"):
+        trained.read(means, [(other(x), y)] * 2)
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_network():
@@ -364,11 +508,11 @@ def test_a_loss_that_is_not_finite_is_told_with_its_network():
 @pytest.mark.parametrize(
     ("one", "other", "what"),
     [
-        ({}, {"objective": "nll"}, "'objective' is 'nll.lipschitz' in network 0 and 'nll' in network 1"),
-        ({}, {"threshold": "sample"}, "'threshold' is 'batch_min' in network 0"),
-        ({}, {"regulariser": 0.0}, "'penalised' is True in network 0 and False"),
-        ({}, {"tie": True}, "'tie' is False"),
-        ({}, {"width": 9}, "'trunk.0.out_features' is 8 in network 0 and 9"),
+        ({}, {"objective": "nll"}, "objectives' is .'nll', 'mse'. in network 0 and .'nll',. in network 1"),
+        ({}, {"threshold": "sample"}, "threshold' is 'batch_min' in network 0"),
+        ({}, {"regulariser": 0.0}, "penalised' is True in network 0 and False"),
+        ({}, {"tie": True}, "'heads.layers.1.out_features' is 3 in network 0 and 2"),
+        ({}, {"width": 9}, "'representation.width' is 8 in network 0 and 9"),
         ({}, {"dtype": torch.float32}, "float64"),
     ],
 )
@@ -390,7 +534,7 @@ def test_dropout_that_is_a_latent():
     programs = []
     for k in range(2):
         program = gaussian(k)
-        program.trunk.append(Dropout(8, 0.1, "dropout_0").eval())
+        program.representation.trunk.append(Dropout(8, 0.1, "dropout_0").eval())
         programs.append(program)
     with pytest.raises(ValueError, match="without latents, and 'dropout_0' is one"):
         bank(programs, data()[:2])

@@ -13,7 +13,9 @@ from torch import nn
 
 import bmtl
 from bmtl.inference.draws import draw
-from bmtl.models import Homoscedastic, mlp
+from bmtl.inputs import PerTask
+from bmtl.models import mlp
+from tests.inference.programs import task_model
 
 ROWS = 12
 
@@ -39,9 +41,7 @@ def bayesian():
     """Latent noise and heads for a regression and a classification; the guide is wide, so that draws differ."""
     generator = seeded()
     trunk = mlp(3, (4,), generator=generator)
-    model = Homoscedastic(
-        trunk, 4, {"a": "regression", "c": 3}, 50, noise="latent", head="bayesian", generator=generator
-    )
+    model = task_model(trunk, 4, {"a": 0, "c": 3}, 50, noise="latent", head="bayesian", generator=generator)
     return model, model.guide(scale=0.5)
 
 
@@ -78,40 +78,61 @@ def test_deterministic_sites_outside_plates_are_kept_with_the_latents():
     latent = False
     alone = draw(model, guide, x, num_draws=6)
     assert alone.posterior["square"].tolist() == [4.0]
-    assert alone.predictive["a"].shape == (6, 4)
+    assert alone.targets["a"].draws.shape == (6, 4)
 
 
 # ---- Latents ---------------------------------------------------------------------------------------------------------
 
 
+FIELDS = ("mean", "probability", "aleatoric", "epistemic", "log_likelihood", "pit")
+
+
 def test_shapes_of_a_bayesian_model(bayesian, inputs):
     found = draw(*bayesian, *inputs, num_draws=7)
-    by_target = ("posterior", "predictive", "mean", "probability", "aleatoric", "epistemic", "log_likelihood", "pit")
-    shapes = {field: {k: v.shape for k, v in getattr(found, field).items()} for field in by_target}
-    assert shapes == {
-        "posterior": {"head_a": (7, 1, 5), "log_variance_a": (7,), "head_c": (7, 3, 5), "log_variance_c": (7,)},
-        "predictive": {"a": (7, ROWS), "c": (7, ROWS)},
-        "mean": {"a": (ROWS,)},
-        "probability": {"c": (ROWS, 3)},
-        "aleatoric": {"a": (ROWS,), "c": (ROWS,)},
-        "epistemic": {"a": (ROWS,), "c": (ROWS,)},
-        "log_likelihood": {"a": (7, ROWS), "c": (7, ROWS)},
-        "pit": {"a": (ROWS,)},
+    assert {name: values.shape for name, values in found.posterior.items()} == {
+        "head_a": (7, 1, 5),
+        "log_variance_a": (7,),
+        "head_c": (7, 3, 5),
+        "log_variance_c": (7,),
     }
-    assert {name: values.shape for name, values in found.distribution["a"].items()} == dict.fromkeys(
-        ("loc", "scale", "df"), (7, ROWS)
-    )
+    shapes = {
+        target: {
+            field: getattr(found.targets[target], field).shape
+            for field in ("draws", *FIELDS)
+            if present(found, target, field)
+        }
+        for target in "ac"
+    }
+    both = {"draws": (7, ROWS), "aleatoric": (ROWS,), "epistemic": (ROWS,), "log_likelihood": (7, ROWS)}
+    assert shapes == {"a": {**both, "mean": (ROWS,), "pit": (ROWS,)}, "c": {**both, "probability": (ROWS, 3)}}
+    name, parameters = found.targets["a"].law
+    assert name == "student-t"
+    # One noise for all rows, and the degrees of freedom of a normal, are there once a draw.
+    assert {key: values.shape for key, values in parameters.items()} == {
+        "loc": (7, ROWS),
+        "scale": (7, 1),
+        "df": (7, 1),
+    }
+    assert found.targets["c"].law is None
     assert found.log_p.shape == found.log_q.shape == (7,)
-    assert list(draw(*bayesian, inputs[0], num_draws=2).predictive) == ["a", "c"]
-    assert not draw(*bayesian, inputs[0], num_draws=2).log_likelihood
+    assert (found.chains, found.sample_stats) == (1, {})
+    alone = draw(*bayesian, inputs[0], num_draws=2)
+    assert list(alone.targets) == ["a", "c"]
+    assert all(prediction.log_likelihood is None and prediction.pit is None for prediction in alone.targets.values())
+    assert alone.log_p is alone.log_q is None
+    assert draw(*bayesian, inputs[0][:1]).targets["a"].draws.shape == (100, 1)
+
+
+def present(found, target, field):
+    return getattr(found.targets[target], field) is not None
 
 
 def test_posterior_draws_fit_the_guides_normals(bayesian, inputs):
     model, guide = bayesian
     found = draw(model, guide, inputs[0][:1], num_draws=400).posterior
-    for name, lr_multiplier, loc in zip(guide.latents, guide.lr_multiplier, guide.loc, strict=True):
+    for name, posterior in guide.items():
         drawn = found[name].reshape(400, -1)
-        centred = (drawn - (loc * lr_multiplier).detach().numpy().reshape(-1)) / 0.5
+        centred = (drawn - posterior().mean.detach().numpy().reshape(-1)) / 0.5
         assert np.abs(centred.mean(0)).max() < 4 / math.sqrt(400)
         assert stats.kstest(centred[:, 0], stats.norm.cdf).pvalue > 1e-3
         if drawn.shape[1] > 1:  # independent entries
@@ -125,31 +146,33 @@ def test_the_predictive_is_the_average_over_the_posterior_draws(bayesian, inputs
     x, y = inputs
     found = draw(model, guide, x, y, num_draws=20)
     with torch.no_grad():
-        h = np.concatenate([model.trunk(x).double().numpy(), np.ones((ROWS, 1))], 1)
+        h = np.concatenate([model.representation.trunk(x).double().numpy(), np.ones((ROWS, 1))], 1)
     f = np.einsum("nd,sd->sn", h, found.posterior["head_a"][:, 0])
     sigma = np.exp(found.posterior["log_variance_a"] / 2)[:, None]
     label = y["a"].numpy()
-    np.testing.assert_allclose(found.mean["a"], f.mean(0), atol=1e-5)
-    np.testing.assert_allclose(found.log_likelihood["a"], stats.norm(f, sigma).logpdf(label), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.pit["a"], stats.norm(f, sigma).cdf(label).mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.targets["a"].mean, f.mean(0), atol=1e-5)
+    np.testing.assert_allclose(
+        found.targets["a"].log_likelihood, stats.norm(f, sigma).logpdf(label), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(found.targets["a"].pit, stats.norm(f, sigma).cdf(label).mean(0), atol=1e-5)
     logits = (
         np.einsum("nd,scd->snc", h, found.posterior["head_c"])
         * np.exp(-found.posterior["log_variance_c"])[:, None, None]
     )
     log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    np.testing.assert_allclose(found.probability["c"], np.exp(log_p).mean(0), atol=1e-5)
-    np.testing.assert_allclose(found.probability["c"].sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.targets["c"].probability, np.exp(log_p).mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.targets["c"].probability.sum(-1), 1, atol=1e-5)
     seen = np.arange(ROWS) != 5
     expected = np.take_along_axis(log_p, np.maximum(y["c"].numpy(), 0)[None, :, None], -1)[..., 0]
-    np.testing.assert_allclose(found.log_likelihood["c"][:, seen], expected[:, seen], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.targets["c"].log_likelihood[:, seen], expected[:, seen], rtol=1e-4, atol=1e-4)
     # Law of total variance, and its counterpart for entropies.
-    np.testing.assert_allclose(found.aleatoric["a"], np.broadcast_to(sigma**2, f.shape).mean(0), rtol=1e-4)
-    np.testing.assert_allclose(found.epistemic["a"], f.var(0), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found.targets["a"].aleatoric, np.broadcast_to(sigma**2, f.shape).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found.targets["a"].epistemic, f.var(0), rtol=1e-3, atol=1e-7)
     each, together = stats.entropy(np.exp(log_p), axis=-1), stats.entropy(np.exp(log_p).mean(0), axis=-1)
-    np.testing.assert_allclose(found.aleatoric["c"], each.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(found.epistemic["c"], together - each.mean(0), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found.distribution["a"]["loc"], f, atol=1e-5)
-    assert np.isinf(found.distribution["a"]["df"]).all()
+    np.testing.assert_allclose(found.targets["c"].aleatoric, each.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found.targets["c"].epistemic, together - each.mean(0), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.targets["a"].law.parameters["loc"], f, atol=1e-5)
+    assert np.isinf(found.targets["a"].law.parameters["df"]).all()
 
 
 def test_log_densities_are_of_all_latents_and_labels(bayesian, inputs):
@@ -157,15 +180,15 @@ def test_log_densities_are_of_all_latents_and_labels(bayesian, inputs):
     model, guide = bayesian
     found = draw(model, guide, *inputs, num_draws=5, batch_size=4)
     prior = sum(
-        stats.norm(0, model.prior_scale).logpdf(found.posterior[f"head_{t}"]).sum(axis=(1, 2))
-        + stats.norm(*model.noise_prior).logpdf(found.posterior[f"log_variance_{t}"])
+        stats.norm(0, model.heads.prior_scale).logpdf(found.posterior[f"head_{t}"]).sum(axis=(1, 2))
+        + stats.norm(*model.likelihoods[t].unknowns["log_variance"].prior).logpdf(found.posterior[f"log_variance_{t}"])
         for t in "ac"
     )
-    likelihood = sum(np.nansum(found.log_likelihood[t], axis=1) for t in "ac")
+    likelihood = sum(np.nansum(found.targets[t].log_likelihood, axis=1) for t in "ac")
     np.testing.assert_allclose(found.log_p, prior + likelihood, rtol=1e-4)
     log_q = 0.0
-    for name, lr_multiplier, loc in zip(guide.latents, guide.lr_multiplier, guide.loc, strict=True):
-        normal = stats.norm((loc * lr_multiplier).detach().numpy(), 0.5)
+    for name, posterior in guide.items():
+        normal = stats.norm(posterior().mean.detach().numpy(), 0.5)
         log_q = log_q + normal.logpdf(found.posterior[name]).reshape(5, -1).sum(axis=1)
     np.testing.assert_allclose(found.log_q, log_q, rtol=1e-4)
 
@@ -173,10 +196,11 @@ def test_log_densities_are_of_all_latents_and_labels(bayesian, inputs):
 def test_missing_labels_are_nan_and_nothing_else_is(bayesian, inputs):
     found = draw(*bayesian, *inputs, num_draws=4)
     missing_a, missing_c = np.arange(ROWS) == 2, np.arange(ROWS) == 5
-    assert (np.isnan(found.log_likelihood["a"]) == missing_a).all()
-    assert (np.isnan(found.log_likelihood["c"]) == missing_c).all()
-    assert (np.isnan(found.pit["a"]) == missing_a).all()
-    assert all(np.isfinite(v).all() for field in (found.predictive, found.mean) for v in field.values())
+    assert (np.isnan(found.targets["a"].log_likelihood) == missing_a).all()
+    assert (np.isnan(found.targets["c"].log_likelihood) == missing_c).all()
+    assert (np.isnan(found.targets["a"].pit) == missing_a).all()
+    assert all(np.isfinite(found.targets[target].draws).all() for target in "ac")
+    assert np.isfinite(found.targets["a"].mean).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
@@ -185,18 +209,24 @@ def test_rows_at_a_time_change_the_noise_of_the_rows_only(bayesian, inputs, batc
     parts = draw(*bayesian, *inputs, num_draws=6, batch_size=batch_size)
     for name, values in whole.posterior.items():
         np.testing.assert_array_equal(values, parts.posterior[name])
-    for field in ("mean", "probability", "aleatoric", "epistemic", "log_likelihood", "pit"):
-        for name, values in getattr(whole, field).items():
-            np.testing.assert_allclose(values, getattr(parts, field)[name], atol=1e-5)
-    assert parts.predictive["a"].shape == whole.predictive["a"].shape
+    for target, one in whole.targets.items():
+        for field in FIELDS:
+            if present(whole, target, field):
+                np.testing.assert_allclose(getattr(one, field), getattr(parts.targets[target], field), atol=1e-5)
+    for name, values in whole.targets["a"].law.full().parameters.items():
+        np.testing.assert_allclose(values, parts.targets["a"].law.full().parameters[name], atol=1e-5)
+    assert parts.targets["a"].law.parameters["scale"].shape == (6, 1)
+    np.testing.assert_allclose(whole.log_p, parts.log_p, rtol=1e-5)
+    np.testing.assert_allclose(whole.log_q, parts.log_q, rtol=1e-5)
+    assert parts.targets["a"].draws.shape == whole.targets["a"].draws.shape
 
 
 def test_the_seed_decides_and_the_global_generator_stays(bayesian, inputs):
     before = torch.get_rng_state()
     one, same, other = (draw(*bayesian, inputs[0], num_draws=3, seed=seed) for seed in (4, 4, 5))
     assert torch.equal(before, torch.get_rng_state())
-    np.testing.assert_array_equal(one.predictive["a"], same.predictive["a"])
-    assert not (one.predictive["a"] == other.predictive["a"]).any()
+    np.testing.assert_array_equal(one.targets["a"].draws, same.targets["a"].draws)
+    assert not (one.targets["a"].draws == other.targets["a"].draws).any()
     with pytest.raises(ValueError, match="num_draws"):
         draw(*bayesian, inputs[0], num_draws=0)
 
@@ -232,7 +262,7 @@ def test_it_predicts_in_eval_mode_and_puts_every_part_back(inputs, training):
     model = Dropping().train(training)
     model.frozen.train(not training)
     found = draw(model, lambda x: None, inputs[0], num_draws=2)
-    np.testing.assert_allclose(found.mean["a"], inputs[0][:, 0], atol=1e-3)
+    np.testing.assert_allclose(found.targets["a"].mean, inputs[0][:, 0], atol=1e-3)
     assert [part.training for part in (model, model.dropout, model.frozen)] == [training, training, not training]
 
 
@@ -257,7 +287,7 @@ def test_latents_of_the_rows_follow_their_rows(inputs):
         for batch_size in (None, 5, 3, 1):
             found = draw(model, prior, x, num_draws=5, batch_size=batch_size)
             assert {name: v.shape for name, v in found.posterior.items()} == {"level": (5,), "scales": (5, 3)}
-            np.testing.assert_allclose(found.mean["a"], x[:, 0], atol=0.1)
+            np.testing.assert_allclose(found.targets["a"].mean, x[:, 0], atol=0.1)
 
 
 def test_a_plate_that_is_called_like_a_target_is_none(inputs):
@@ -265,7 +295,7 @@ def test_a_plate_that_is_called_like_a_target_is_none(inputs):
         with pyro.plate("y_rows", 100, subsample=x), bmtl.task("y"):
             bmtl.observe("y_y", dist.Normal(x[:, 0], 1.0), None)
 
-    assert draw(model, lambda x: None, inputs[0], num_draws=2).targets == ("y",)
+    assert draw(model, lambda x: None, inputs[0], num_draws=2).targets.keys() == {"y"}
 
 
 # ---- Point-mass programs ---------------------------------------------------------------------------------------------
@@ -273,23 +303,23 @@ def test_a_plate_that_is_called_like_a_target_is_none(inputs):
 
 def test_without_latents_one_pass_gives_the_densities_and_all_draws(inputs):
     x, y = inputs
-    model = Homoscedastic(mlp(3, (4,), generator=seeded()), 4, {"a": "regression", "c": 3}, 50, noise="fixed")
+    model = task_model(mlp(3, (4,), generator=seeded()), 4, {"a": 0, "c": 3}, 50, noise="fixed")
     model.set_noise({"a": 0.3})
     found = draw(model, model.guide(), x, y, num_draws=5000)
     assert found.posterior == {}
-    assert found.predictive["a"].shape == (5000, ROWS)
-    assert found.log_likelihood["a"].shape == (1, ROWS)
+    assert found.targets["a"].draws.shape == (5000, ROWS)
+    assert found.targets["a"].log_likelihood.shape == (1, ROWS)
     with torch.no_grad():
-        f = model.heads[0](model.trunk(x)).squeeze(-1).numpy()
-    np.testing.assert_allclose(found.mean["a"], f, atol=1e-6)
-    np.testing.assert_allclose(found.log_likelihood["a"][0], stats.norm(f, 0.3).logpdf(y["a"]), rtol=1e-4)
-    assert stats.kstest((found.predictive["a"][:, 3] - f[3]) / 0.3, stats.norm.cdf).pvalue > 1e-3
-    shares = (found.predictive["c"][..., None] == np.arange(3)).mean(0)
-    assert np.abs(shares - found.probability["c"]).max() < 4 * 0.5 / math.sqrt(5000)
+        f = model.heads("a", model.representation.trunk(x), None).squeeze(-1).numpy()
+    np.testing.assert_allclose(found.targets["a"].mean, f, atol=1e-6)
+    np.testing.assert_allclose(found.targets["a"].log_likelihood[0], stats.norm(f, 0.3).logpdf(y["a"]), rtol=1e-4)
+    assert stats.kstest((found.targets["a"].draws[:, 3] - f[3]) / 0.3, stats.norm.cdf).pvalue > 1e-3
+    shares = (found.targets["c"].draws[..., None] == np.arange(3)).mean(0)
+    assert np.abs(shares - found.targets["c"].probability).max() < 4 * 0.5 / math.sqrt(5000)
 
 
 def test_a_point_mass_guide_draws_one_value(inputs):
-    model = Homoscedastic(nn.Identity(), 3, {"a": "regression"}, 50, noise="latent", head="bayesian")
+    model = task_model(nn.Identity(), 3, {"a": 0}, 50, noise="latent", head="bayesian")
     found = draw(model, model.guide("point"), inputs[0], num_draws=3)
     assert (found.posterior["head_a"] == found.posterior["head_a"][0]).all()
 
@@ -313,9 +343,9 @@ def test_continuous_targets_of_other_families(inputs, family, oracle, parameters
     label = torch.rand(ROWS, generator=seeded()) + 0.1
     found = draw(*one_target(lambda x: family(*parameters)), inputs[0], {"a": label}, num_draws=3)
     reference = oracle(*parameters)
-    np.testing.assert_allclose(found.mean["a"], np.full(ROWS, reference.mean()), rtol=1e-5)
-    np.testing.assert_allclose(found.log_likelihood["a"][0], reference.logpdf(label), rtol=1e-4)
-    np.testing.assert_allclose(found.pit["a"], reference.cdf(label), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.targets["a"].mean, np.full(ROWS, reference.mean()), rtol=1e-5)
+    np.testing.assert_allclose(found.targets["a"].log_likelihood[0], reference.logpdf(label), rtol=1e-4)
+    np.testing.assert_allclose(found.targets["a"].pit, reference.cdf(label), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("family", "oracle", "parameters"), DISCRETE.values(), ids=DISCRETE)
@@ -324,12 +354,12 @@ def test_counts_have_their_mean_and_no_pit(inputs, family, oracle, parameters):
     label[3] = -1
     found = draw(*one_target(lambda x: family(*parameters)), inputs[0], {"a": label}, num_draws=3)
     reference = oracle(*parameters)
-    mean = found.probability["a"][:, 1] if family is dist.Bernoulli else found.mean["a"]  # two classes
+    mean = found.targets["a"].probability[:, 1] if family is dist.Bernoulli else found.targets["a"].mean  # two classes
     np.testing.assert_allclose(mean, np.full(ROWS, reference.mean()), rtol=1e-5)
     seen = np.arange(ROWS) != 3
-    np.testing.assert_allclose(found.log_likelihood["a"][0, seen], reference.logpmf(label[seen]), rtol=1e-4)
-    assert np.isnan(found.log_likelihood["a"][0, 3])
-    assert found.pit == {}
+    np.testing.assert_allclose(found.targets["a"].log_likelihood[0, seen], reference.logpmf(label[seen]), rtol=1e-4)
+    assert np.isnan(found.targets["a"].log_likelihood[0, 3])
+    assert found.targets["a"].pit is None
 
 
 def test_a_distribution_without_cdf_or_mean_has_those_of_its_draws(inputs):
@@ -339,11 +369,11 @@ def test_a_distribution_without_cdf_or_mean_has_those_of_its_draws(inputs):
         return dist.TransformedDistribution(dist.LogNormal(0.0, 0.2).expand([len(x)]), [cube])
 
     found = draw(*one_target(family), inputs[0], {"a": torch.ones(ROWS)}, num_draws=2000)
-    np.testing.assert_allclose(found.mean["a"], math.exp(0.6**2 / 2), rtol=0.1)
+    np.testing.assert_allclose(found.targets["a"].mean, math.exp(0.6**2 / 2), rtol=0.1)
     student = draw(
         *one_target(lambda x: dist.StudentT(4.0, 0.0, 1.0)), inputs[0], {"a": torch.ones(ROWS)}, num_draws=2000
     )
-    np.testing.assert_allclose(student.pit["a"], stats.t(4).cdf(1.0), atol=0.05)
+    np.testing.assert_allclose(student.targets["a"].pit, stats.t(4).cdf(1.0), atol=0.05)
 
 
 def test_what_is_as_large_as_the_draws_is_there_once_and_in_the_models_precision():
@@ -351,16 +381,17 @@ def test_what_is_as_large_as_the_draws_is_there_once_and_in_the_models_precision
     own numbers, about 15 of 8 bytes a row."""
     rows, draws = 20_000, 30
     x, label = torch.randn(rows, 3, generator=seeded()), torch.randn(rows, generator=seeded(1))
-    model = Homoscedastic(nn.Identity(), 3, {"a": "regression"}, rows, noise="latent", head="bayesian")
+    model = task_model(nn.Identity(), 3, {"a": 0}, rows, noise="latent", head="bayesian")
     for batch_size in (None, 3000):
         tracemalloc.start()
         found = draw(model, model.guide(), x, {"a": label}, num_draws=draws, batch_size=batch_size)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak / rows < draws * (16 if batch_size is None else 20) + 15 * 8 + 10
-        large = [found.predictive["a"], found.log_likelihood["a"], *found.distribution["a"].values()]
+        prediction = found.targets["a"]
+        large = [prediction.draws, prediction.log_likelihood, prediction.law.parameters["loc"]]
         assert {(array.dtype, array.shape) for array in large} == {(np.dtype(np.float32), (draws, rows))}
-        assert found.distribution["a"]["df"].strides == (0, 0)  # one number
+        assert {prediction.law.parameters[name].shape for name in ("scale", "df")} == {(draws, 1)}
 
 
 def test_components_are_not_the_models_own_memory(inputs):
@@ -368,14 +399,14 @@ def test_components_are_not_the_models_own_memory(inputs):
     scale = torch.full((ROWS,), 2.0)
     found = draw(*one_target(lambda x: dist.Normal(x[:, 0], scale)), inputs[0], num_draws=3)
     scale.fill_(5.0)
-    assert (found.distribution["a"]["scale"] == 2).all()
+    assert (found.targets["a"].law.parameters["scale"] == 2).all()
 
 
 def test_labels_of_double_precision_stay_so(inputs):
     label = torch.full((ROWS,), 1e-9, dtype=torch.float64)
     model, guide = one_target(lambda x: dist.Normal(0.0, 1.0))
     found = draw(model, guide, inputs[0], {"a": label})
-    assert found.log_likelihood["a"].dtype == np.float64
+    assert found.targets["a"].log_likelihood.dtype == np.float64
 
 
 # ---- Inputs of each task ---------------------------------------------------------------------------------------------
@@ -384,15 +415,15 @@ def test_labels_of_double_precision_stay_so(inputs):
 @pytest.mark.parametrize("batch_size", [None, 4, 1])
 def test_tasks_with_inputs_of_their_own(bayesian, batch_size):
     model, guide = bayesian
-    x = {"a": torch.randn(11, 3, generator=seeded()), "c": torch.randn(3, 3, generator=seeded(1))}
+    x = PerTask({"a": torch.randn(11, 3, generator=seeded()), "c": torch.randn(3, 3, generator=seeded(1))})
     y = {"a": torch.randn(11, generator=seeded(2)), "c": torch.tensor([0, 1, 2])}
     found = draw(model, guide, x, y, num_draws=4, batch_size=batch_size)
     for name, rows in (("a", 11), ("c", 3)):
         alone = draw(model, guide, x[name], num_draws=4)
-        assert found.predictive[name].shape == (4, rows)
-        assert found.log_likelihood[name].shape == (4, rows)
+        assert found.targets[name].draws.shape == (4, rows)
+        assert found.targets[name].log_likelihood.shape == (4, rows)
         field = "mean" if name == "a" else "probability"
-        np.testing.assert_allclose(getattr(found, field)[name], getattr(alone, field)[name], atol=1e-5)
+        np.testing.assert_allclose(getattr(found.targets[name], field), getattr(alone.targets[name], field), atol=1e-5)
 
 
 # ---- Users' own programs ---------------------------------------------------------------------------------------------
@@ -428,11 +459,11 @@ def test_a_users_own_model_under_an_autoguide(inputs, family, caplog):
     svi.step(x, labels)
     found = draw(model, guide, x, labels, num_draws=30)
     assert list(found.posterior) == ["noise_a", "noise_b"]  # and not the guide's own joint or unconstrained sites
-    assert list(found.predictive) == ["a", "b"]
+    assert list(found.targets) == ["a", "b"]
     with torch.no_grad():
         f = model.heads[1](model.trunk(x)).squeeze(-1).numpy()
     expected = stats.norm(f, found.posterior["noise_b"][:, None]).logpdf(labels["b"])
-    np.testing.assert_allclose(found.log_likelihood["b"], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.targets["b"].log_likelihood, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_plain_functions_with_pyro_param():
@@ -444,8 +475,8 @@ def test_plain_functions_with_pyro_param():
     pyro.clear_param_store()
     x = torch.arange(4.0)
     found = draw(model, lambda x: None, x, {"a": 2 * x}, num_draws=2)
-    np.testing.assert_allclose(found.mean["a"], 2 * x)
-    np.testing.assert_allclose(found.pit["a"], 0.5)
+    np.testing.assert_allclose(found.targets["a"].mean, 2 * x)
+    np.testing.assert_allclose(found.targets["a"].pit, 0.5)
     pyro.clear_param_store()
 
 
@@ -462,14 +493,24 @@ def test_a_target_that_the_model_does_not_predict_is_told(inputs):
 @pytest.mark.parametrize(
     ("family", "labels", "error", "message"),
     [
-        (dist.Normal(0.0, 1.0), torch.zeros(ROWS, 1), ValueError, r", 1\) where the model predicts"),
+        (
+            dist.Normal(0.0, 1.0),
+            torch.zeros(ROWS, 1),
+            ValueError,
+            r"Target 'a' \(site 'y_a'\): labels of shape .*, 1\) .* where the model predicts",
+        ),
         (dist.Normal(0.0, 1.0), torch.zeros(5), ValueError, "where the model predicts"),
         (dist.Normal(0.0, 1.0), torch.zeros(1), ValueError, "where the model predicts"),
-        (dist.Normal(0.0, 1.0), torch.zeros(15), ValueError, "15 labels were given for 'a', and it has 12 rows"),
+        (
+            dist.Normal(0.0, 1.0),
+            torch.zeros(15),
+            ValueError,
+            "15 labels were given for the target 'a', and the model predicts 12 rows",
+        ),
         (dist.Normal(0.0, 1.0), torch.zeros(ROWS).long(), TypeError, "continuous distribution"),
         (dist.Categorical(torch.ones(3)), torch.zeros(ROWS), TypeError, "categorical"),
-        (dist.Categorical(torch.ones(3)), torch.full((ROWS,), 3), ValueError, "At site 'y_a'"),
-        (dist.LogNormal(0.0, 1.0), -torch.ones(ROWS), ValueError, "At site 'y_a'"),
+        (dist.Categorical(torch.ones(3)), torch.full((ROWS,), 3), ValueError, r"Target 'a' \(site 'y_a'\): "),
+        (dist.LogNormal(0.0, 1.0), -torch.ones(ROWS), ValueError, r"Target 'a' \(site 'y_a'\): "),
     ],
 )
 @pytest.mark.parametrize("batch_size", [None, 5])
@@ -481,7 +522,7 @@ def test_labels_that_do_not_fit_are_told(inputs, family, labels, error, message,
 def test_a_program_that_predicts_nothing_is_told(inputs):
     model, guide = one_target(lambda x: dist.Normal(0.0, 1.0))
     with pytest.raises(
-        ValueError, match=r"predicts nothing. Called with inputs alone it must sample a site y_<target>"
+        ValueError, match=r"predicts nothing. Called with inputs alone, the model must sample a site y_<target>"
     ):
         draw(guide, model, inputs[0])  # the two swapped
 
@@ -496,14 +537,14 @@ def test_an_autoguide_that_has_seen_no_batch_is_told_and_left_as_it_was(inputs):
 
 
 def test_inputs_that_are_no_tensors_are_told(inputs):
-    with pytest.raises(TypeError, match="x is a tensor, or a mapping task -> tensor, and ndarray was given"):
+    with pytest.raises(TypeError, match="registered with bmtl.inputs.count, take and to; ndarray was given"):
         draw(*one_target(lambda x: dist.Normal(0.0, 1.0)), inputs[0].numpy())
 
 
 def test_inputs_without_rows_and_numbers_below_one_are_told(inputs):
     program = one_target(lambda x: dist.Normal(0.0, 1.0))
-    for empty in (inputs[0][:0], {}, {"a": inputs[0], "b": inputs[0][:0]}):
-        with pytest.raises(ValueError, match="x has no row to predict"):
+    for empty in (inputs[0][:0], {"drug": inputs[0][:0]}, PerTask({"a": inputs[0], "b": inputs[0][:0]})):
+        with pytest.raises(ValueError, match="The inputs have no row"):
             draw(*program, empty)
     for size in (0, -1):
         with pytest.raises(ValueError, match="batch_size is a number of rows, from 1"):
@@ -515,5 +556,7 @@ def test_a_program_that_predicts_one_number_for_all_rows_is_told(inputs):
         with bmtl.task("a"):
             pyro.sample("y_a", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match="one number for 'a', and one a row is expected"):
+    with pytest.raises(
+        ValueError, match=r"Target 'a' \(site 'y_a'\): the model predicts one number, and one a row .* subsample="
+    ):
         draw(model, lambda x: None, inputs[0])

@@ -1,7 +1,5 @@
-"""TaskELBO against Pyro's own estimators, in value and in every gradient, and what it says about each task."""
+"""TaskELBO against Pyro's own estimators, in value and in every gradient."""
 
-import logging
-import math
 from functools import partial
 
 import pyro
@@ -28,7 +26,8 @@ from tests.inference.programs import (
     SitesGuide,
     batch,
     double,
-    nothing,
+    gradients,
+    parameters_of,
 )
 
 PYRO = {"mc": Trace_ELBO, "analytic": TraceMeanField_ELBO}
@@ -40,16 +39,6 @@ def _float64():
     pyro.clear_param_store()
     with double():
         yield
-
-
-def parameters_of(model, guide):
-    modules = nn.ModuleList([m for m in (model, guide) if isinstance(m, nn.Module)])
-    return {name: p for name, p in modules.named_parameters() if p.requires_grad}
-
-
-def gradients(value, parameters):
-    found = torch.autograd.grad(value, list(parameters.values()), retain_graph=True, allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)}
 
 
 def same_as_pyro(model, guide, estimator, particles, args=None):
@@ -209,6 +198,52 @@ def auxiliary_guide(p, x, y):
         pyro.sample("idle", dist.Normal(p["loc_v"], p["rho"].exp()), infer={"is_auxiliary": True})
 
 
+def guide_of_the_observed(p, x, y):
+    """Draws what the model observes, in a task and (a datum of its own) in none."""
+    simple_guide(p, x, y)
+    with pyro.plate("a_rows", N_DATA, subsample=x):
+        pyro.sample("y_a", dist.Normal(p["loc_v"] * x[:, 1], p["rho"].exp()))
+    pyro.sample("total", dist.Normal(p["slope"], 1.0))
+
+
+def model_with_a_total(p, x, y):
+    simple_model(p, x, y)
+    pyro.sample("total", dist.Normal(p["w0"], 1.0), obs=torch.tensor(0.3))
+
+
+def coin_of_the_observed(p, x, y):
+    """Draws what the model observes, without reparameterisation."""
+    simple_guide(p, x, y)
+    pyro.sample("side", dist.Bernoulli(logits=p["slope"]))
+
+
+def model_with_a_coin(p, x, y):
+    simple_model(p, x, y)
+    with bmtl.task("b"):
+        pyro.sample("side", dist.Bernoulli(logits=p["w0"]), obs=torch.tensor(1.0))
+
+
+def guide_observes_too(p, x, y):
+    simple_guide(p, x, y)
+    pyro.sample("total", dist.Normal(p["slope"], 1.0), obs=torch.tensor(0.3))
+
+
+def plate_of_the_observed(p, x, y):
+    w = pyro.sample("w", dist.Normal(p["w0"], 1.0))
+    with bmtl.task_plate(TASKS, dim=-2):
+        v = pyro.sample("v", dist.Normal(w, p["tau"].exp()))
+        with pyro.plate("rows", N_DATA, subsample=x, dim=-1):
+            bmtl.observe("y", dist.Normal(x[:, 0] * v, p["sigma"].exp()), torch.stack([y[name] for name in TASKS]))
+
+
+def plate_of_the_observed_guide(p, x, y):
+    pyro.sample("w", dist.Normal(p["loc"], p["rho"].exp()))
+    with bmtl.task_plate(TASKS, dim=-2):
+        pyro.sample("v", dist.Normal(p["loc_v"], p["rho"].exp()))
+        with pyro.plate("rows", N_DATA, subsample=x, dim=-1):
+            pyro.sample("y", dist.Normal(p["slope"] * x[:, 1], p["rho"].exp()))
+
+
 def coins(p, x, y):
     """Latents without reparameterisation: shared, task a's, and one per datum of task b."""
     c = pyro.sample("c", dist.Bernoulli(p["w0"].sigmoid()))
@@ -320,6 +355,10 @@ FEATURES = {
     "coins": ((coins, coins_guide), "mc"),
     "coins in a task plate": ((plate_of_coins, plate_of_coins_guide), "mc"),
     "inner task plate": ((inner_task_plate, inner_task_plate_guide), "mc"),
+    "guide of the observed": ((model_with_a_total, guide_of_the_observed), "both"),
+    "guide of the observed in a task plate": ((plate_of_the_observed, plate_of_the_observed_guide), "both"),
+    "guide of an observed coin": ((model_with_a_coin, coin_of_the_observed), "mc"),
+    "guide that observes too": ((model_with_a_total, guide_observes_too), "both"),
     "loops": ((loops, simple_guide), "both"),
     "nested plates": ((nested_plates, simple_guide), "both"),
 }
@@ -340,10 +379,12 @@ def runs():
                 yield pytest.param(feature, estimator, particles, id=f"{feature}-{estimator}-{name}")
 
 
+@pytest.mark.filterwarnings("ignore:Found non-auxiliary vars in guide but not model")
 @pytest.mark.parametrize(("feature", "estimator", "particles"), list(runs()))
 def test_the_terms_add_up_with(feature, estimator, particles):
     losses = same_as_pyro(*programs(feature), estimator, particles)
     scored = {"guide factor, scored", "auxiliary coin", "coins", "coins in a task plate", "inner task plate"}
+    scored.add("guide of an observed coin")
     assert (losses.score is not None) == (feature in scored)
 
 
@@ -376,288 +417,6 @@ def test_the_terms_add_up_for_a_reparameterised_model(estimator, particles):
     assert losses.names == TASKS
     assert losses.labelled.tolist() == [6, 4, 2]  # the decentred latents are no data
     assert losses.scales.tolist() == [N_DATA / 6] * 3
-
-
-# ---- Whose is what ---------------------------------------------------------------------------------------------------
-
-
-def known_kls(p, x, y):
-    """q means 0, 1, 2 against N(0, 1): KLs 0, 1/2, 2; the shared latent's is 9/2."""
-    pyro.sample("w", dist.Normal(0.0, 1.0))
-    for name in TASKS:
-        with bmtl.task(name):
-            pyro.sample(f"v_{name}", dist.Normal(0.0, 1.0))
-
-
-def known_kls_guide(p, x, y):
-    for name, mean in zip(("w", "v_c", "v_a", "v_b"), (3.0, 2.0, 0.0, 1.0), strict=True):  # in an order of its own
-        pyro.sample(name, dist.Normal(p["zero"] + mean, 1.0))
-
-
-def known_kls_plate(p, x, y):
-    pyro.sample("w", dist.Normal(0.0, 1.0))
-    with bmtl.task_plate(TASKS):
-        pyro.sample("v", dist.Normal(0.0, 1.0))
-
-
-def known_kls_plate_guide(p, x, y):
-    pyro.sample("w", dist.Normal(p["zero"] + 3.0, 1.0))
-    with pyro.plate("task", 3):
-        pyro.sample("v", dist.Normal(p["zero"] + torch.arange(3.0), 1.0))
-
-
-@pytest.mark.parametrize("particles", PARTICLES.values(), ids=PARTICLES)
-@pytest.mark.parametrize("pair", [(known_kls, known_kls_guide), (known_kls_plate, known_kls_plate_guide)])
-@pytest.mark.filterwarnings("ignore:Failed to verify mean field")
-def test_each_known_kl_lands_in_its_own_task(pair, particles):
-    model, guide = (Program(program, zero=0.0) for program in pair)
-    losses = TaskELBO("analytic", **particles).task_losses(model, guide, *batch())
-    assert losses.names == TASKS
-    assert_close(losses.kl, torch.tensor([0.0, 0.5, 2.0]), rtol=0, atol=1e-12)
-    assert_close(losses.shared, torch.tensor(4.5), rtol=0, atol=1e-12)
-    assert (losses.nll == 0).all()
-
-
-@pytest.mark.parametrize("pair", [(known_kls, known_kls_guide), (known_kls_plate, known_kls_plate_guide)])
-def test_a_drawn_kl_is_log_q_minus_log_p_at_its_own_draw(pair):
-    model, guide = (Program(program, zero=0.0) for program in pair)
-    torch.manual_seed(3)
-    losses = TaskELBO("mc").task_losses(model, guide, *batch())
-    torch.manual_seed(3)
-    trace = poutine.trace(guide).get_trace(*batch())
-    draws = {n: s["value"] for n, s in trace.nodes.items() if s["type"] == "sample" and n not in ("task", "_INPUT")}
-    if "v" in draws:
-        draws |= {f"v_{name}": value for name, value in zip(TASKS, draws["v"], strict=True)}
-    expected = [
-        dist.Normal(mean, 1.0).log_prob(draws[name]) - dist.Normal(0.0, 1.0).log_prob(draws[name])
-        for name, mean in (("v_a", 0.0), ("v_b", 1.0), ("v_c", 2.0), ("w", 3.0))
-    ]
-    assert_close([*losses.kl, losses.shared], expected)
-
-
-def test_an_autoguides_entropy_lands_in_the_task_of_its_latent():
-    program = Sites()
-    guide = AutoNormal(program, init_scale=0.1)
-    elbo = TaskELBO()
-    elbo.loss(program, guide, *batch())
-    losses = elbo.task_losses(program, guide, *batch())
-    own = parameters_of(guide, None)
-    for k, name in enumerate(TASKS):
-        reached = {n for n, g in gradients(losses.kl_terms[k], own).items() if g.abs().sum() > 0}
-        assert reached == {f"0.{part}.{v}_{name}_unconstrained" for part in ("locs", "scales") for v in "vs"}
-    reached = {n for n, g in gradients(losses.shared, own).items() if g.abs().sum() > 0}
-    assert reached == {"0.locs.w_unconstrained", "0.scales.w_unconstrained"}
-
-
-def test_auxiliary_sites_belong_to_the_task_that_they_feed():
-    model, guide = programs("auxiliary")
-    torch.manual_seed(0)
-    losses = TaskELBO().task_losses(model, guide, *batch())
-    own = parameters_of(guide, None)
-    reach = {
-        name: {n.removeprefix("0.p.") for n, g in gradients(term, own).items() if g.abs().sum() > 0}
-        for name, term in [*zip(losses.names, losses.kl_terms, strict=True), ("shared", losses.shared)]
-    }
-    assert losses.names == ("a", "b")
-    assert reach == {"a": {"loc", "rho", "loc_v", "slope"}, "b": {"rho"}, "shared": {"loc", "rho", "slope"}}
-
-
-@pytest.mark.parametrize("estimator", PYRO)
-@pytest.mark.parametrize("particles", PARTICLES.values(), ids=PARTICLES)
-def test_no_tasks_loss_reaches_what_is_local_to_another(estimator, particles):
-    args = batch()
-    guide = SitesGuide()
-    losses = TaskELBO(estimator, **particles).task_losses(Sites(), guide, *args)
-    own = parameters_of(guide, None)
-    for k, name in enumerate(TASKS):
-        for term in (losses.nll_terms[k], losses.kl_terms[k]):
-            reached = {n for n, g in gradients(term, own).items() if g.abs().sum() > 0}
-            assert {n for n in reached if n[-1] in TASKS} == {n for n in own if n.endswith(f"_{name}")}
-
-    guide = PlateGuide()
-    losses = TaskELBO(estimator, **particles).task_losses(Plate(), guide, *args)
-    own = parameters_of(guide, None)
-    for k in range(len(TASKS)):
-        for term in (losses.nll_terms[k], losses.kl_terms[k]):
-            for name, gradient in gradients(term, own).items():
-                if not name.endswith("w"):
-                    rows = gradient.flatten(1).abs().sum(1) > 0
-                    assert rows.tolist() == [k == other for other in range(3)]
-
-
-def test_a_task_plate_and_tagged_sites_give_the_same_losses():
-    torch.manual_seed(0)
-    sites, plate = Sites(), Plate()
-    plate.trunk.load_state_dict(sites.trunk.state_dict())
-    trace = poutine.trace(sites).get_trace(*batch())
-    draws = {n: site["value"] for n, site in trace.nodes.items() if n[:2] in ("w", "v_", "s_")}
-    rows = {v: torch.stack([draws[f"{v}_{name}"] for name in TASKS])[:, None] for v in "vs"}
-    losses = [
-        TaskELBO("analytic").task_losses(poutine.condition(model, data=data), nothing, *batch())
-        for model, data in ((sites, draws), (plate, {"w": draws["w"], **rows}))
-    ]
-    assert_close(losses[0].nll, losses[1].nll)
-    assert_close(losses[0].labelled, losses[1].labelled)
-    assert_close(losses[0].scales, losses[1].scales)
-    assert losses[0].sizes == losses[1].sizes == (N_DATA,) * 3
-
-
-def test_a_joint_guide_warns_once_and_its_entropy_counts_as_shared(caplog):
-    program = Sites()
-    guide = AutoMultivariateNormal(program)
-    elbo = TaskELBO()
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            losses = elbo.task_losses(program, guide, *batch())
-    (record,) = [r for r in caplog.records if r.name == "bmtl.inference.elbo"]
-    assert "(a, b, c)" in record.getMessage()
-    assert gradients(losses.shared, parameters_of(guide, None))["0.scale_unconstrained"].abs().sum() > 0
-
-
-def test_a_joint_guide_of_one_tasks_latents_belongs_to_it(caplog):
-    program = Sites()
-    guide = pyro.infer.autoguide.AutoGuideList(program)
-    for name in TASKS:
-        guide.append(AutoMultivariateNormal(poutine.block(program, expose=[f"v_{name}", f"s_{name}"])))
-    guide.append(AutoNormal(poutine.block(program, expose=["w"])))
-    with caplog.at_level(logging.WARNING):
-        torch.manual_seed(0)
-        losses = TaskELBO().task_losses(program, guide, *batch())
-    assert not [r for r in caplog.records if r.name == "bmtl.inference.elbo"]
-    own = parameters_of(guide, None)
-    for k in range(3):
-        reached = {n for n, g in gradients(losses.kl_terms[k], own).items() if g.abs().sum() > 0}
-        assert {n.split(".")[1] for n in reached} == {str(k)}
-
-
-# ---- Counts ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("particles", PARTICLES.values(), ids=PARTICLES)
-@pytest.mark.parametrize("model", [Sites, Plate])
-def test_labels_are_counted_once_per_row_whatever_the_particles(model, particles):
-    program = model()
-    guide = {Sites: SitesGuide, Plate: PlateGuide}[model]()
-    losses = TaskELBO(**particles).task_losses(program, guide, *batch())
-    assert losses.labelled.tolist() == [6, 4, 2]
-    assert_close(losses.scales, torch.full((3,), N_DATA / 6))
-    assert_close(losses.counts, torch.tensor([6.0, 4.0, 2.0]) * N_DATA / 6)
-    assert losses.sizes == (N_DATA,) * 3
-
-
-def counted(model, *args):
-    losses = TaskELBO().task_losses(model, nothing, *(args or batch()))
-    return {
-        name: (losses.labelled[k].item(), round(losses.counts[k].item(), 9), losses.sizes[k])
-        for k, name in enumerate(losses.names)
-    }
-
-
-def test_what_counts_as_labelled():
-    def model(x, y):
-        with bmtl.task("plain"), pyro.plate("p1", len(x)):
-            pyro.sample("y1", dist.Normal(0.0, 1.0), obs=x[:, 0])
-        with bmtl.task("two sites, same rows"), pyro.plate("p2", 60, subsample=x):
-            pyro.sample("y2", dist.Normal(0.0, 1.0), obs=x[:, 0])
-            bmtl.observe("y2b", dist.Normal(0.0, 1.0), y["c"])
-        with bmtl.task("factor alone"), pyro.plate("p3", 60, subsample=x), poutine.mask(mask=~y["b"].isnan()):
-            pyro.factor("y3", -x[:, 0].square())
-        with bmtl.task("no label, penalty first"):
-            pyro.factor("penalty", torch.tensor(-1.0))
-            with pyro.plate("p4", 60, subsample=x):
-                bmtl.observe("y4", dist.Normal(0.0, 1.0), torch.full((6,), NAN))
-        with bmtl.task("no label, penalty last"):
-            with pyro.plate("p5", 60, subsample=x):
-                bmtl.observe("y5", dist.Normal(0.0, 1.0), torch.full((6,), NAN))
-            pyro.factor("penalty last", torch.tensor(-1.0))
-        with bmtl.task("masked away"), pyro.plate("p6", 60, subsample=x):
-            pyro.sample("y6", dist.Normal(0.0, 1.0).mask(False), obs=x[:, 0])
-        with bmtl.task("masked by a handler"), pyro.plate("p7", 60, subsample=x), poutine.mask(mask=False):
-            pyro.sample("y7", dist.Normal(0.0, 1.0), obs=x[:, 0])
-        with bmtl.task("weighted rows"), pyro.plate("p8", 60, subsample=x), poutine.scale(scale=torch.arange(1.0, 7.0)):
-            bmtl.observe("y8", dist.Normal(0.0, 1.0), y["b"])
-        with bmtl.task("events"), pyro.plate("p9", 60, subsample=x):
-            bmtl.observe("y9", dist.Normal(torch.zeros(3), 1.0).to_event(1), x)
-        with bmtl.task("deterministic"), pyro.plate("p10", 60, subsample=x):
-            pyro.deterministic("mean", x[:, 0])
-            bmtl.observe("y10", dist.Normal(0.0, 1.0), y["c"])
-        with bmtl.task("loop"):
-            for i in pyro.plate("p11", 60, subsample=torch.arange(5)):
-                pyro.sample(f"y11_{i}", dist.Normal(0.0, 1.0), obs=x[i, 0])
-        with bmtl.task("rows, then their mean"):
-            with pyro.plate("p12", 60, subsample=x):
-                pyro.sample("y12", dist.Normal(0.0, 1.0), obs=x[:, 0])
-            pyro.sample("y12_mean", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
-        with bmtl.task("single"):
-            pyro.sample("y13", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
-
-    assert counted(model) == {
-        "plain": (6, 6, 6),
-        "two sites, same rows": (6, 60, 60),
-        "factor alone": (4, 40, 60),
-        "no label, penalty first": (0, 0, 60),
-        "no label, penalty last": (0, 0, 60),
-        "masked away": (0, 0, 60),
-        "masked by a handler": (0, 0, 60),
-        "weighted rows": (4, 10 * (3 + 4 + 5 + 6), 60),
-        "events": (6, 60, 60),
-        "deterministic": (2, 20, 60),
-        "loop": (5, 60, 60),
-        "rows, then their mean": (6, 60, 60),
-        "single": (1, 1, 1),
-    }
-
-
-def test_factors_and_weights_in_a_task_plate():
-    def model(x, y):
-        with bmtl.task_plate(["a", "b"], dim=-2):
-            pyro.factor("penalty", torch.tensor([[-1.0], [-2.0]]))
-            with pyro.plate("rows", 60, subsample=x, dim=-1), poutine.scale(scale=torch.arange(1.0, 7.0)):
-                bmtl.observe("y", dist.Normal(0.0, 1.0), torch.stack([y["b"], torch.full((6,), NAN)]))
-
-    assert counted(model) == {"a": (4, 10 * (3 + 4 + 5 + 6), 60), "b": (0, 0, 60)}
-
-
-def test_a_task_without_an_observed_site_declares_no_number_of_data():
-    def model(x, y):
-        with bmtl.task("latent"):
-            pyro.sample("v", dist.Normal(0.0, 1.0))
-        with bmtl.task("seen"), pyro.plate("rows", 60, subsample=x):
-            bmtl.observe("y", dist.Normal(0.0, 1.0), y["a"])
-
-    def guide(x, y):
-        pyro.sample("v", dist.Normal(0.0, 2.0))
-
-    losses = TaskELBO("analytic").task_losses(model, guide, *batch())
-    assert losses.names == ("latent", "seen")
-    assert losses.sizes == (0, 60)
-    assert losses.counts.tolist() == [0, 60]
-    assert losses.nll[0] == 0
-    assert_close(losses.kl, torch.tensor([1.5 - math.log(2), 0.0]))
-
-
-def test_an_absent_task_has_no_loss_and_no_nan_reaches_a_gradient():
-    x, y = batch()
-    y["b"] = torch.full_like(y["b"], NAN)
-    model, guide = Sites(), SitesGuide()
-    losses = TaskELBO("analytic").task_losses(model, guide, x, y)
-    assert losses.nll[1] == 0
-    assert losses.labelled.tolist() == [6, 0, 2]
-    assert losses.kl[1] > 0  # its prior stays
-    found = gradients(losses.total, parameters_of(model, guide))
-    assert all(g.isfinite().all() for g in found.values())
-
-
-def test_the_marked_tensors_of_all_particles_are_kept():
-    model, guide = Sites(), SitesGuide()
-    assert len(TaskELBO().task_losses(model, guide, *batch()).marks.tensors) == 1
-    assert len(TaskELBO(num_particles=3).task_losses(model, guide, *batch()).marks.tensors) == 3
-    for _ in range(2):  # the first run, which finds the nesting of plates, leaves no mark
-        elbo = TaskELBO(num_particles=3, vectorize_particles=True)
-        (h,) = elbo.task_losses(model, guide, *batch()).marks.tensors
-        assert h.shape == (3, 6, 2)
-    autoguide = AutoNormal(model)  # nor does the run that sets an autoguide up
-    assert len(TaskELBO().task_losses(model, autoguide, *batch()).marks.tensors) == 1
 
 
 # ---- A Pyro ELBO -----------------------------------------------------------------------------------------------------
@@ -697,114 +456,3 @@ def test_pyros_svi_finds_a_known_posterior_with_it(estimator):
         svi.step()
     assert_close(pyro.param("loc"), y.sum() / 5, rtol=0, atol=0.05)
     assert_close(pyro.param("scale"), torch.tensor(5.0).rsqrt(), rtol=0, atol=0.05)
-
-
-# ---- What cannot be taken --------------------------------------------------------------------------------------------
-
-
-def untagged(x, y):
-    pyro.sample("w", dist.Normal(0.0, 1.0))
-
-
-def coin_in_a(x, y):
-    with bmtl.task("a"):
-        pyro.sample("v", dist.Bernoulli(0.3))
-    pyro.sample("w", dist.Normal(0.0, 1.0))
-
-
-def enumerated(x, y):
-    with bmtl.task("a"):
-        pyro.sample("v", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
-
-
-def twice_owned(x, y):
-    with bmtl.task_plate(["a", "b"]), bmtl.task("c"):
-        pyro.sample("v", dist.Normal(0.0, 1.0))
-
-
-def part_of_the_tasks(x, y):
-    with pyro.plate("task", 4, subsample_size=2, dim=-2), pyro.plate("rows", len(x), dim=-1):
-        pyro.sample("v", dist.Normal(x[:, 0], 1.0), obs=y["a"])
-
-
-def part_of_the_tasks_in_a_loop(x, y):
-    for i in pyro.plate("task", 4, subsample_size=2):
-        pyro.sample(f"v{i}", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
-
-
-def out_of_shape(x, y):
-    with bmtl.task("a"), pyro.plate("rows", len(x)):
-        pyro.sample("y_a", dist.Normal(x, 1.0), obs=x)
-
-
-def out_of_support(x, y):
-    with bmtl.task("a"), pyro.plate("rows", len(x)):
-        pyro.sample("y_a", dist.LogNormal(x[:, 0], 1.0), obs=x[:, 1])
-
-
-def guide_of_v_and_w(x, y):
-    pyro.sample("v", dist.Bernoulli(0.3))
-    pyro.sample("w", dist.Normal(0.0, 1.0))
-
-
-def guide_with_a_coin(x, y):
-    coin = pyro.sample("coin", dist.Bernoulli(0.3), infer={"is_auxiliary": True})
-    pyro.sample("w", dist.Normal(coin, 1.0))
-
-
-def tagged_w(x, y):
-    with bmtl.task("a"):
-        pyro.sample("w", dist.Normal(0.0, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("estimator", "model", "guide", "message"),
-    [
-        ("mc", untagged, untagged, "has no task"),
-        ("mc", coin_in_a, nothing, r"no site for the model's latents \['v', 'w'\]"),
-        ("mc", enumerated, enumerated, "asks for enumeration"),
-        ("analytic", coin_in_a, guide_of_v_and_w, "'v' is not reparameterised"),
-        ("analytic", tagged_w, guide_with_a_coin, "'coin' is not reparameterised"),
-        ("mc", twice_owned, twice_owned, "at once"),
-        ("mc", part_of_the_tasks, nothing, "cannot be subsampled"),
-        ("mc", part_of_the_tasks_in_a_loop, nothing, "cannot be subsampled"),
-        ("mc", out_of_shape, nothing, "y_a"),
-        ("mc", out_of_support, nothing, "'y_a'"),
-    ],
-)
-def test_what_cannot_be_taken_is_an_error_that_names_it(estimator, model, guide, message):
-    with pytest.raises(ValueError, match=message):
-        TaskELBO(estimator).task_losses(model, guide, *batch())
-
-
-def test_a_missing_guide_site_is_told_without_validation_too():
-    with (
-        pyro.settings.context(validate_infer=False),
-        pytest.raises(ValueError, match="no site for the model's latents"),
-    ):
-        TaskELBO().task_losses(coin_in_a, nothing, *batch())
-
-
-def test_two_task_plates_of_different_tasks_are_refused():
-    names = iter([["a", "b"], ["a", "c"]])
-
-    def model():  # Pyro refuses two plates of one name in one run
-        with bmtl.task_plate(next(names)):
-            pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.zeros(2))
-
-    with pytest.raises(ValueError, match="different tasks"):
-        TaskELBO(num_particles=2).task_losses(model, nothing)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"estimator": "exact"},
-        {"balanced": "kl"},
-        {"normalize": "rows"},
-        {"num_particles": 0},
-    ],
-)
-def test_unknown_options_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        TaskELBO(**options)

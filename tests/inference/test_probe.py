@@ -269,7 +269,7 @@ def test_two_probes_are_refused():
         ([], {}, "pairs of two task names"),
         ([("a", "a")], {}, "pairs of two task names"),
         ([("a", "b", "c")], {}, "pairs of two task names"),
-        ([("a", "b")], {"every": 0}, "every counts steps, from 1, and 0"),
+        ([("a", "b")], {"every": 0}, "every is a number of steps, from 1, and 0"),
         ([("a", "b")], {"shadow": ["a", "a"]}, "'a'"),
     ],
 )

@@ -1,5 +1,4 @@
 import functools
-import io
 import math
 
 import numpy as np
@@ -9,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bmtl
-from bmtl.inference.record import StepRecord, history_arrays, history_from_state, history_state
-from tests.inference.programs import NAN, Regressions, assert_same, batch, nothing
+from bmtl.inference.record import StepRecord, history_arrays
+from tests.inference.programs import NAN, Regressions, batch, nothing
 
 
 def a_record(gradients, alpha=None, step=0, **options):
@@ -131,30 +130,6 @@ def test_probed_cosines_stand_in_place_of_the_geometrys():
     assert np.isfinite(only["cosine"]).sum() == 2
 
 
-@pytest.mark.parametrize("spec", ["ew", "full(every=3) >> nash-mtl", "last-layer >> nash-mtl", "ew >> full(every=2)"])
-def test_a_history_is_saved_and_read_without_classes_bit_for_bit(spec):
-    svi = bmtl.BalancedSVI(Regressions(), nothing, functools.partial(torch.optim.SGD, lr=0.1), spec)
-    for seed in range(5):
-        svi.step(*batch(seed=seed))
-    svi.history[1].probed["a", "b"] = 0.1
-    file = io.BytesIO()
-    torch.save(history_state(svi.history), file)
-    file.seek(0)
-    again = history_from_state(torch.load(file, weights_only=True))
-    assert_same([vars(record) for record in again], [vars(record) for record in svi.history])
-    assert_same(history_state(again), history_state(svi.history))
-
-
-def test_steps_that_compared_nothing_take_no_room_for_their_pairs():
-    def size(k):
-        file = io.BytesIO()
-        torch.save(history_state([a_record(np.ones((k, 1)), gram=None, step=s) for s in range(50)]), file)
-        return file.tell()
-
-    assert size(40) - size(2) < 50 * 38 * 8 * 6  # K numbers a step of each of five fields, and not K x K
-
-
 def test_an_empty_history_has_no_arrays():
-    assert history_from_state(history_state([])) == []
     with pytest.raises(ValueError, match="no step"):
         history_arrays([])

@@ -14,7 +14,7 @@ from torch import nn
 import bmtl
 from bmtl.evaluation.simulation import in_words, rank_calibration
 from bmtl.inference.simulation import simulated_ranks
-from bmtl.models import Homoscedastic
+from tests.inference.programs import task_model
 
 X = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
 NOISE = 0.7
@@ -122,9 +122,7 @@ def _point(value):
 def test_a_trained_guide_of_a_built_in_model():
     """A few data sets: training runs with gradients, modules predict without dropout and are left as they were."""
     trunk = nn.Dropout(0.5)
-    simulator = Homoscedastic(
-        trunk, 2, {"a": "regression", "c": 3}, len(X), noise="latent", head="bayesian", prior_scale=1.0
-    )
+    simulator = task_model(trunk, 2, {"a": 0, "c": 3}, len(X), noise="latent", head="bayesian")
     seen = []
 
     def fit(seed, x, y):
@@ -158,5 +156,5 @@ def test_what_does_not_fit_is_told():
         simulated_ranks(model, closed_form, X, sites=[])
     with pytest.raises(ValueError, match=r"latent 'w' of shape \(2,\), and the guide draws {'b': \(\)}"):
         simulated_ranks(model, lambda *_: lambda x: _point(0.0), X)
-    with pytest.raises(ValueError, match=r"samples \['b'\] when .*; expected latents, and a site y_<target>"):
+    with pytest.raises(ValueError, match=r"samples latents \['b'\] and the targets \[\]. Called with inputs"):
         simulated_ranks(lambda x: _point(0.0), closed_form, X)

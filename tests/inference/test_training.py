@@ -28,7 +28,17 @@ from bmtl.datasets import Batches
 from bmtl.inference.errors import NonFinite
 from bmtl.inference.svi import BalancedSVI
 from bmtl.inference.training import BalancedTraining, fit, spread
-from tests.inference.programs import NAN, TASKS, Regressions, Sites, assert_same, batch, double, nothing
+from tests.inference.programs import (
+    NAN,
+    TASKS,
+    Regressions,
+    Sites,
+    assert_same,
+    batch,
+    double,
+    nothing,
+    without_seconds,
+)
 
 Adam = functools.partial(torch.optim.Adam, lr=0.03)
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -410,8 +420,7 @@ def test_losses_are_logged_for_each_epoch_and_two_checkpoints_kept(tmp_path):
 
 def whole(svi, result):
     """All that a run comes to."""
-    state = copy.deepcopy(svi.state_dict())
-    del state["history"]["seconds"]
+    state = without_seconds(copy.deepcopy(svi.state_dict()))
     return state, result.validation, result.best_epoch, result.restored
 
 
@@ -626,7 +635,8 @@ def test_float16_takes_about_the_steps_of_float32(balancer):
         trainer(max_epochs=3, plugins=plugins).fit(BalancedTraining(run, clip=1.0), data, data)
     assert not svi.skipped
     for name, value in parameters(svi).items():
-        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.01)
+        # Nash-MTL solves for its weights with a Gram matrix of half precision, which amplifies its rounding.
+        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.03)
 
 
 # ---- Under a trainer of one's own ------------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ def test_sites_come_in_the_models_order_at_the_starting_values(kind):
 @pytest.mark.parametrize("scale", [1e-8, 0.005, 1.0, 200.0])
 def test_a_normal_starts_at_the_given_scale(scale):
     guide = MeanField(START, scale=scale)
-    for rho in guide.rho:
-        torch.testing.assert_close(F.softplus(rho), torch.full_like(rho, scale))
+    for _, q in guide.items():
+        torch.testing.assert_close(F.softplus(q.rho), torch.full_like(q.rho, scale))
 
 
 def test_draws_of_the_mean_field_guide_fit_its_normals():

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import bmtl
-from bmtl.models import BakkerHeskes, MultilinearRelationship, VariationalBottleneck, mlp
+from bmtl.inputs import PerTask
+from bmtl.models import Bottleneck, CommonPriorHeads, TensorNormalHeads, mlp
+from tests.models.programs import seeded, task_model
 
 SIZES = {"amazon": 7, "dslr": 3, "web.cam": 12}
 CLASSES = 4
@@ -14,13 +16,9 @@ TARGETS = dict.fromkeys(SIZES, CLASSES)
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def rows():
     generator = seeded(1)
-    x = {name: torch.randn(size, 3, generator=generator) for name, size in SIZES.items()}
+    x = PerTask({name: torch.randn(size, 3, generator=generator) for name, size in SIZES.items()})
     return x, {name: torch.randint(0, CLASSES, (size,), generator=generator) for name, size in SIZES.items()}
 
 
@@ -32,31 +30,37 @@ def one_table(x, y):
     return torch.cat(list(x.values())), {name: torch.cat(parts) for name, parts in labels.items()}
 
 
-def bakker_heskes(n_data, guide):
+def program(n_data, **parts):
     generator = seeded()
-    model = BakkerHeskes(mlp(3, (6,), generator=generator), 6, TARGETS, n_data, generator=generator)
+    return task_model(mlp(3, (6,), generator=generator), 6, TARGETS, n_data, generator=generator, **parts)
+
+
+def common_prior(n_data, guide):
+    model = program(n_data, head=CommonPriorHeads)
     return model, model.guide(guide, scale=1e-6)
 
 
-def multilinear(n_data, guide):
-    generator = seeded()
-    model = MultilinearRelationship(mlp(3, (6,), generator=generator), 6, TARGETS, n_data, generator=generator)
+def tensor_normal(n_data, guide):
+    model = program(n_data, head=TensorNormalHeads)
     return model, model.guide(guide)
 
 
 def bottleneck(n_data, guide):
-    generator = seeded()
-    trunk = mlp(3, (6,), generator=generator)
-    model = VariationalBottleneck(trunk, 6, TARGETS, n_data, latent=4, generator=generator)
-    torch.nn.init.constant_(model.trunk.spread.bias, -30.0)  # of z: what is drawn is its mean
+    model = program(n_data, representation=functools.partial(Bottleneck, latent=4))
+    torch.nn.init.constant_(model.representation.trunk.spread.bias, -30.0)  # of z: what is drawn is nearly its mean
     return model, model.guide()
 
 
+@pytest.fixture(autouse=True)
+def no_floor(monkeypatch):
+    monkeypatch.setattr("bmtl.models.representations.bottleneck.LEAST_VARIANCE", 1e-30)
+
+
 PROGRAMS = [
-    (bakker_heskes, "correlated"),
-    (bakker_heskes, "normal"),
-    (bakker_heskes, "point"),
-    (multilinear, "point"),
+    (common_prior, "correlated"),
+    (common_prior, "normal"),
+    (common_prior, "point"),
+    (tensor_normal, "point"),
     (bottleneck, None),
 ]
 
@@ -77,7 +81,7 @@ def test_rows_of_their_own_are_a_table_with_labels_missing(make, guide):
 
 
 @pytest.mark.parametrize("balancer", ["ew", "last-layer >> nash-mtl", "full >> pcgrad"])
-@pytest.mark.parametrize(("make", "guide"), [*PROGRAMS[:2], (multilinear, "normal"), (bottleneck, None)])
+@pytest.mark.parametrize(("make", "guide"), [*PROGRAMS[:2], (tensor_normal, "normal"), (bottleneck, None)])
 def test_they_train_under_balancers_and_predict(make, guide, balancer):
     x, y = rows()
     model, posterior = make(SIZES, guide)
@@ -88,5 +92,5 @@ def test_they_train_under_balancers_and_predict(make, guide, balancer):
     assert (losses[-5:].mean(0) < losses[:5].mean(0)).all()
     drawn = bmtl.draw(model, posterior, x, y, num_draws=5)
     for name, size in SIZES.items():
-        assert drawn.probability[name].shape == (size, CLASSES)
-        assert drawn.log_likelihood[name].shape == (5, size)
+        assert drawn.targets[name].probability.shape == (size, CLASSES)
+        assert drawn.targets[name].log_likelihood.shape == (5, size)

@@ -12,9 +12,23 @@ from pyro import poutine
 from torch import nn
 
 import bmtl
+from bmtl.inputs import PerTask
+from bmtl.models import mlp
+from bmtl.models.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Evidential,
+    Gaussian,
+    NegativeBinomial,
+    Ordinal,
+    Poisson,
+    StudentT,
+)
+from bmtl.models.networks.gaussian import GaussianEncoder, above_floor
 from bmtl.models.vmtl import PRESETS, VMTL, KLWeights, PointEncoder, ReleasedKLWeights, vmtl_preset
-from bmtl.models.vmtl.encoders import GaussianEncoder, at_averages, encoder_of
+from bmtl.models.vmtl.encoders import at_averages, encoder_of
 from bmtl.models.vmtl.mixing import WEIGHTS
+from bmtl.models.vmtl.rows import Rows
 from bmtl.models.vmtl.support import Support
 
 TASKS = ("a", "b", "c")
@@ -36,14 +50,20 @@ def batch(sizes=(5, 9, 7), features=6, seed=0, regression=False, missing=0):
         y = {name: torch.arange(len(x[name])) % CLASSES for name in x}
     for name in y:
         y[name][:missing] = math.nan if regression else -1
-    return x, y
+    return PerTask(x), y
+
+
+def of_kind(kind, names=TASKS):
+    """A likelihood for each task: a number of classes, or a class of likelihoods."""
+    return {name: Categorical(kind, "fixed") if isinstance(kind, int) else kind() for name in names}
 
 
 def program(x, y, preset="VMTL", n_data=20, seed=0, **options):
-    kind = "regression" if next(iter(y.values())).is_floating_point() else CLASSES
+    kind = Gaussian if next(iter(y.values())).is_floating_point() else CLASSES
     features = (x if isinstance(x, torch.Tensor) else next(iter(x.values()))).shape[-1]
+    targets = options.pop("targets", None) or of_kind(kind, y)
     options = {"widths": (8,), "latent": 5, "dropout": 0.0, "support": (x, y), "generator": seeded(seed)} | options
-    return vmtl_preset(preset, features, dict.fromkeys(y, kind), n_data, **options)
+    return vmtl_preset(preset, features, targets, n_data, **options)
 
 
 def losses(model, x, y, estimator="analytic", seed=0, **options):
@@ -56,7 +76,7 @@ def means_of_one_weight(means, **options):
     names = TASKS[: len(means)]
     model = VMTL(
         1,
-        dict.fromkeys(names, "regression"),
+        of_kind(Gaussian, names),
         1,
         encoder=PointEncoder(nn.Identity()),
         latent=1,
@@ -65,7 +85,7 @@ def means_of_one_weight(means, **options):
     )
     model.classifiers.loc.data = torch.tensor(means)[:, None, None]
     model.classifiers.rho.data.fill_(math.log(math.e - 1))
-    return model, {name: torch.ones(2, 1) for name in names}, {name: torch.zeros(2) for name in names}
+    return model, PerTask({name: torch.ones(2, 1) for name in names}), {name: torch.zeros(2) for name in names}
 
 
 # ---- Whose each term is ----------------------------------------------------------------------------------------------
@@ -106,7 +126,7 @@ def test_padding_and_missing_labels_change_nothing(preset, regression):
     same = {} if preset in ("STL", "VSTL", "BMTL", "VBMTL") else {"weights": "mean"}
     model = program(x, y, preset, n_data=9, **same)
     long = losses(model, x, y)
-    short = losses(model, {**x, "a": x["a"][:4]}, {**y, "a": y["a"][:4]})
+    short = losses(model, PerTask({**x, "a": x["a"][:4]}), {**y, "a": y["a"][:4]})
     gone = {**y, "a": y["a"].clone()}
     gone["a"][4:] = math.nan if regression else -1
     masked = losses(model, x, gone)
@@ -124,8 +144,8 @@ def test_one_input_for_all_tasks_gives_what_equal_own_inputs_give():
     x, y = batch((8, 8, 8))
     y["b"][:3] = -1
     common = x["a"]
-    model = program(dict.fromkeys(TASKS, common), y, attention="all")
-    one, own = (losses(model, given, y) for given in (common, dict.fromkeys(TASKS, common)))
+    model = program(common, y, attention="all")
+    one, own = (losses(model, given, y) for given in (common, PerTask(dict.fromkeys(TASKS, common))))
     torch.testing.assert_close(one.kl, own.kl)
     torch.testing.assert_close(one.nll, own.nll)
     torch.testing.assert_close(one.counts, own.counts)
@@ -235,9 +255,9 @@ def test_both_samplings_have_one_expectation(kind):
 
 def test_noise_in_the_logits_makes_nothing_of_size_rows_by_classes_by_latents():
     rows, classes, latent, particles = 50, 6, 40, 10
-    x = {name: torch.randn(rows, 3) for name in TASKS}
+    x = PerTask({name: torch.randn(rows, 3) for name in TASKS})
     y = {name: torch.randint(classes, (rows,)) for name in TASKS}
-    model = VMTL(3, dict.fromkeys(TASKS, classes), rows, prior="normal", widths=(8,), latent=latent)
+    model = VMTL(3, of_kind(classes), rows, prior="normal", widths=(8,), latent=latent)
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -258,7 +278,7 @@ def test_permuting_tasks_permutes_the_results():
     x, y = batch()
     order = ("c", "a", "b")
     model = program(x, y, weights="learned")
-    permuted = program({n: x[n] for n in order}, {n: y[n] for n in order}, weights="learned")
+    permuted = program(PerTask({n: x[n] for n in order}), {n: y[n] for n in order}, weights="learned")
     where = [TASKS.index(name) for name in order]
     permuted.load_state_dict(model.state_dict())
     logits = {site: torch.randn(3, 3, generator=seeded(7)) for site in model.priors.mixings}
@@ -271,7 +291,7 @@ def test_permuting_tasks_permutes_the_results():
     model.classifiers.rho.data.fill_(-20.0)
     permuted.classifiers.rho.data.fill_(-20.0)
     one = losses(model, x, y)
-    other = losses(permuted, {n: x[n] for n in order}, {n: y[n] for n in order})
+    other = losses(permuted, PerTask({n: x[n] for n in order}), {n: y[n] for n in order})
     assert other.names == order
     torch.testing.assert_close(one.kl[where], other.kl)
     for site, shares in model.relatedness().items():
@@ -326,8 +346,8 @@ def test_encoders_see_the_average_whichever_way_it_is_computed(kind):
     x, y = batch((8, 9, 15))
     support = Support(x, y, TASKS)
     encoder = {
-        "mlp": lambda: encoder_of("mlp", 6, (8, 7), 5, 0.5, True, seeded()),
-        "linear": lambda: encoder_of("linear", 6, (8, 7), 5, 0.5, True, seeded()),
+        "mlp": lambda: encoder_of("mlp", 6, functools.partial(mlp, 6, (8, 7)), 5, 0.5, True, seeded())[0],
+        "linear": lambda: encoder_of("linear", 6, None, 5, 0.5, True, seeded())[0],
         "deep": lambda: GaussianEncoder(
             nn.Sequential(nn.Linear(6, 4), nn.Sequential(nn.Linear(4, 3), nn.Tanh())), 3, 5
         ),
@@ -383,12 +403,11 @@ def test_every_preset_trains_resumes_and_predicts(preset, regression):
     model = program(x, y, preset)
     elbo = bmtl.TaskELBO("analytic", num_particles=2, vectorize_particles=True, normalize="task_mean")
     svi = bmtl.BalancedSVI(model, model.guide(), ADAM, "full >> mgda" if preset == "VMTL" else "ew", elbo)
-    before = copy.deepcopy(svi.module.state_dict())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for _ in range(2):
         record = svi.step(x, y)
     assert record.losses.isfinite().all()
-    after = svi.module.state_dict()
-    assert not [n for n, v in before.items() if isinstance(v, torch.Tensor) and torch.equal(v, after[n])]
+    assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     again = program(x, y, preset, seed=5)
     other = bmtl.BalancedSVI(again, again.guide(), ADAM, "full >> mgda" if preset == "VMTL" else "ew", elbo)
     other.load_state_dict(copy.deepcopy(svi.state_dict()))
@@ -400,9 +419,9 @@ def test_every_preset_trains_resumes_and_predicts(preset, regression):
         assert torch.equal(one, two)
     drawn = bmtl.draw(model, model.guide(), x, y, num_draws=3)
     for name in TASKS:
-        assert drawn.predictive[name].shape[-1] == len(x[name])
+        assert drawn.targets[name].draws.shape[-1] == len(x[name])
         if not regression:
-            np.testing.assert_allclose(drawn.probability[name].sum(-1), 1.0, rtol=1e-5)
+            np.testing.assert_allclose(drawn.targets[name].probability.sum(-1), 1.0, rtol=1e-5)
     assert model.step == 3, "predictions are no steps"
 
 
@@ -419,7 +438,7 @@ def test_cheap_geometries_see_the_encoder_as_the_shared_part(preset, geometry):
 
 def test_without_variance_draws_are_the_mean_prediction():
     x, y = batch()
-    model = program(x, y, "VBMTL", encoder="linear")
+    model = program(x, y, "VBMTL", encoder="linear", scale_z=1e-6)  # of which the least variance is a share
     model.classifiers.rho.data.fill_(-40.0)
     model.encoders[0].rho.data.fill_(-40.0)
     model.encoders[0].rho_bias.data.fill_(-40.0)
@@ -428,8 +447,8 @@ def test_without_variance_draws_are_the_mean_prediction():
     mean = bmtl.draw(model, model.guide(), x, num_draws=1)
     for t, name in enumerate(TASKS):
         expected = (model.encoders[0].mean(x[name]) @ model.classifiers.loc[t].mT).softmax(-1).detach().numpy()
-        np.testing.assert_allclose(drawn.probability[name], expected, atol=1e-4)
-        np.testing.assert_allclose(mean.probability[name], expected, atol=1e-6)
+        np.testing.assert_allclose(drawn.targets[name].probability, expected, atol=1e-4)
+        np.testing.assert_allclose(mean.targets[name].probability, expected, atol=1e-6)
 
 
 def test_parts_of_a_prediction_share_their_global_draws():
@@ -516,21 +535,35 @@ def test_contradictions_are_named(options, message):
 
 
 def test_tasks_of_different_kinds_and_single_tasks_are_refused():
-    with pytest.raises(ValueError, match="all tasks are regressions or have equally many classes"):
-        VMTL(3, {"a": 3, "b": 4}, 10, prior="normal")
-    with pytest.raises(ValueError, match="a number of classes from 2"):
-        VMTL(3, {"a": 1}, 10, prior="normal")
+    for targets in (
+        {"a": Categorical(3), "b": Categorical(4)},
+        {"a": Gaussian(), "b": StudentT()},
+        {"a": Gaussian("fixed"), "b": Gaussian()},
+    ):
+        with pytest.raises(ValueError, match="all tasks have one likelihood and as many outputs"):
+            VMTL(3, targets, 10, prior="normal")
+    for likelihood in (lambda: Gaussian("latent"), Evidential):
+        with pytest.raises(
+            ValueError, match="VMTL takes likelihoods of one objective whose noise is fixed or a parameter"
+        ):
+            VMTL(3, of_kind(likelihood), 10, prior="normal")
     with pytest.raises(ValueError, match="needs another task"):
-        VMTL(3, {"a": 3}, 10, latent_z="point")
-    with pytest.raises(ValueError, match="attention='class' needs classes"):
-        VMTL(3, {"a": "regression"}, 10, attention="class")
+        VMTL(3, of_kind(3, "a"), 10, latent_z="point")
+    with pytest.raises(ValueError, match="attention='class' needs labels that are classes"):
+        VMTL(3, of_kind(Gaussian, "a"), 10, attention="class")
+    with pytest.raises(ValueError, match="an output for each class"):
+        VMTL(3, of_kind(lambda: Ordinal(3)), 10, classifier="amortised")
+    with pytest.raises(ValueError, match="latent, the number of latents, is needed"):
+        VMTL(3, of_kind(3), 10, prior="normal", encoder="linear")
 
 
 def test_bad_batches_are_named():
     x, y = batch()
     model = program(x, y)
-    with pytest.raises(ValueError, match=r"x has inputs for \['a'\], and the program also has the tasks \['b', 'c'\]"):
-        losses(model, {"a": x["a"]}, y)
+    with pytest.raises(ValueError, match=r"x has inputs for \['a'\], and the program also has 'b', 'c'"):
+        losses(model, PerTask({"a": x["a"]}), y)
+    with pytest.raises(ValueError, match=r"x is a dict of the targets \['a', 'b', 'c'\].*give bmtl.inputs.PerTask"):
+        losses(model, dict(x), y)
     with pytest.raises(ValueError, match=r"the program also has \['c'\]"):
         losses(model, x, {name: y[name] for name in "ab"})
     with pytest.raises(ValueError, match=r"'b' has 9 rows of inputs, and labels of shape \(8,\)"):
@@ -548,12 +581,16 @@ def test_weights_of_divergences_are_positive(weights):
 def test_labels_of_the_other_kind_and_other_widths_are_told():
     x, y = batch()
     model = program(x, y)
-    with pytest.raises(TypeError, match=r"whole numbers below 4, -1 where one is missing; got torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"class indices below 4, integers with -1 where one is missing; got torch.float32"
+    ):
         losses(model, x, {name: labels.float() for name, labels in y.items()})
     with pytest.raises(ValueError, match=r"(?s)At site 'y'.*within the support"):
         losses(model, x, {**y, "a": torch.full_like(y["a"], CLASSES)})
     x, y = batch(regression=True)
-    with pytest.raises(TypeError, match=r"floats, NaN where one is missing; got torch.int64"):
+    with pytest.raises(
+        TypeError, match="continuous distribution, and its targets are torch.int64. Give floats, with NaN"
+    ):
         losses(program(x, y), x, {name: labels.long() for name, labels in y.items()})
     model = program(x, y, "VBMTL", encoder=GaussianEncoder(nn.Linear(6, 4), 4, 3))
     with pytest.raises(ValueError, match=r"means of shape \(\d+, 3\); \(\d+, 5\) is expected, rows and latent=5"):
@@ -611,3 +648,110 @@ def test_bad_supports_and_components_are_named():
         Support(x, {**y, "b": y["b"][:8]}, TASKS)
     with pytest.raises(ValueError, match="The components' model has the tasks"):
         program(x, y, components=program(x, y, "BMTL"))
+
+
+# ---- Any likelihood --------------------------------------------------------------------------------------------------
+
+LIKELIHOODS = {
+    "student-t": (lambda: StudentT(), lambda n, g: torch.randn(n, generator=g)),
+    "gaussian, fixed": (lambda: Gaussian("fixed"), lambda n, g: torch.randn(n, generator=g)),
+    "poisson": (Poisson, lambda n, g: torch.poisson(torch.full((n,), 3.0), generator=g)),
+    "negative-binomial": (NegativeBinomial, lambda n, g: torch.poisson(torch.full((n,), 3.0), generator=g)),
+    "bernoulli": (Bernoulli, lambda n, g: torch.randint(2, (n,), generator=g)),
+    "ordinal": (lambda: Ordinal(CLASSES), lambda n, g: torch.arange(n) % CLASSES),
+}
+
+
+@pytest.mark.parametrize("kind", LIKELIHOODS)
+def test_every_likelihood_of_one_number_a_row_trains_and_predicts(kind):
+    """Labels of all tasks are one site; each task's terms are those of its likelihood alone."""
+    make, draw_labels = LIKELIHOODS[kind]
+    x, _ = batch()
+    y = {name: draw_labels(len(part), seeded(i)) for i, (name, part) in enumerate(x.items())}
+    for labels in y.values():
+        labels[0] = math.nan if labels.is_floating_point() else -1
+    targets = of_kind(make)
+    for name, labels in y.items():
+        targets[name].start(10 * labels if labels.is_floating_point() else labels)  # each task has a start of its own
+    model = program(x, y, "BMTL", targets=targets, n_data={name: len(part) for name, part in x.items()}, support=None)
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, "last-layer >> mgda", bmtl.TaskELBO("analytic"))
+    for _ in range(2):
+        assert svi.step(x, y).losses.isfinite().all()
+    found = losses(model, x, y)
+    for t, name in enumerate(TASKS):
+        f = model.encoders[0](x[name])[0] @ model.classifiers.loc[t].mT
+        likelihood, labels = model.likelihood[name], y[name][1:]
+        if likelihood.trains_on_deviance:
+            expected = likelihood.deviance(f[1:], labels)
+        else:
+            values = likelihood.sample(name)
+            expected = -likelihood.distribution(f[1:], values).log_prob(labels.to(f) if kind == "bernoulli" else labels)
+        assert found.nll[t].item() == pytest.approx(expected.sum().item(), rel=1e-5)
+    drawn = bmtl.draw(model, model.guide(), x, y, num_draws=3)
+    assert all(drawn.targets[name].draws.shape == (3, len(x[name])) for name in TASKS)
+
+
+def test_a_noise_that_was_fixed_is_fitted_to_other_rows():
+    x, y = batch(regression=True, missing=1)
+    model = program(x, y, "VBMTL", targets=of_kind(lambda: Gaussian("fixed")), dropout=0.5)
+    assert model.noise_from_validation
+    model.calibrate(model.guide(), x, y)
+    assert model.encoders[0].training
+    model.predict = "mean"
+    drawn = bmtl.draw(model, model.guide(), x, num_draws=1)
+    for name in TASKS:
+        residual = y[name].numpy() - drawn.targets[name].mean
+        np.testing.assert_allclose(drawn.targets[name].aleatoric, np.nanmean(residual**2), rtol=1e-4)
+    model.set_noise({"a": 2.0})
+    np.testing.assert_allclose(bmtl.draw(model, model.guide(), x).targets["a"].aleatoric, 4.0, rtol=1e-5)
+
+
+def deep_features(seed, features=1024, rows=57, classes=5):
+    """Rectified features with class means, as those of a pretrained network: many, positive, correlated."""
+    g = seeded(seed)
+    centres = torch.randn(classes, features, generator=g)
+    x, y = {}, {}
+    for name in ("a", "b", "c", "d"):
+        y[name] = torch.arange(rows) % classes
+        moved = centres[y[name]] + 0.5 * torch.randn(features, generator=g)
+        x[name] = torch.relu(moved + torch.randn(rows, features, generator=g))
+    return PerTask(x), y
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_priors_of_z_from_other_tasks_stay_finite_on_deep_features(seed):
+    """Variances fell to 1e-39 within 26 steps and the divergence was infinite, on every seed; means then ran away."""
+    x, y = deep_features(seed)
+    model = vmtl_preset(
+        "VMTL",
+        1024,
+        of_kind(5, y),
+        57,
+        widths=(32, 32),
+        dropout=0.0,
+        support=(x, y),
+        kl_weights=KLWeights(0.1, 1e-4),
+        generator=seeded(seed),
+    )
+    optim = functools.partial(torch.optim.Adam, lr=5e-3)
+    svi = bmtl.BalancedSVI(model, model.guide(), optim, elbo=bmtl.TaskELBO("analytic", normalize="task_mean"))
+    torch.manual_seed(seed)
+    for _ in range(60):
+        record = svi.step(x, y)
+    assert record.losses.max() < 1.0
+    means, variances = model.encode(Rows(x, model.names))
+    assert max(mean.abs().max() for mean in means) < 100
+    assert min(variance.min() for variance in variances) > 0.999e-3
+    drawn = bmtl.draw(model, model.guide(), x, num_draws=5)
+    right = [(drawn.targets[name].probability.argmax(-1) == y[name].numpy()).mean() for name in y]
+    assert np.mean(right) > 0.95
+
+
+def test_the_floor_leaves_variances_that_are_not_small_as_they_are():
+    v = torch.tensor([0.0, 1e-40, 1e-8, 1e-3, 0.01, 0.049, 3.0], dtype=torch.float64, requires_grad=True)
+    _, found = above_floor((v, v), 1e-3)
+    assert (found >= 1e-3).all()
+    assert torch.equal(found[-2:], v[-2:])
+    assert (found.diff() >= 0).all()
+    (slope,) = torch.autograd.grad(found.sum(), v)
+    torch.testing.assert_close(slope, 1 - torch.exp(-v.detach() / 1e-3))

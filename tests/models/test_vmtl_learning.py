@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import bmtl
+from bmtl.inputs import PerTask
+from bmtl.models.likelihoods import Categorical, Gaussian
 from bmtl.models.vmtl import VMTL, KLWeights, PointEncoder, vmtl_preset
 
 NOISE = 0.3
@@ -16,9 +18,9 @@ FEATURES, ROWS = 20, 12
 
 def regressions(options, x, latent=FEATURES, noise=NOISE):
     """Bayesian linear regressions of unit prior and known noise, one a task: z is x."""
-    model = VMTL(
+    return VMTL(
         latent,
-        dict.fromkeys(x, "regression"),
+        {name: Gaussian.known(noise) for name in x},
         {name: len(rows) for name, rows in x.items()},
         encoder=PointEncoder(nn.Identity()),
         latent=latent,
@@ -27,9 +29,6 @@ def regressions(options, x, latent=FEATURES, noise=NOISE):
         generator=torch.Generator().manual_seed(0),
         **options,
     )
-    model.scaled_log_variance.data.fill_(2 * torch.tensor(noise).log().item() / 10)
-    model.scaled_log_variance.requires_grad_(False)
-    return model
 
 
 def train(model, x, y, steps, lr=0.04, elbo=None):
@@ -57,7 +56,7 @@ def clusters():
         truth.append(centres[t % 2] + 0.05 * torch.randn(FEATURES, generator=g))
         x[f"t{t}"] = torch.randn(ROWS, FEATURES, generator=g)
         y[f"t{t}"] = x[f"t{t}"] @ truth[t] + NOISE * torch.randn(ROWS, generator=g)
-    return x, y, torch.stack(truth)
+    return PerTask(x), y, torch.stack(truth)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +102,7 @@ def test_gradients_vanish_at_the_conjugate_posterior_where_it_is_diagonal(sampli
     for t, scale in enumerate((0.5, 1.0, 2.0)):
         x[f"t{t}"] = scale * torch.linalg.qr(torch.randn(8, 3, generator=g))[0]
         y[f"t{t}"] = torch.randn(8, generator=g)
+    x = PerTask(x)
     model = regressions({"prior": "normal", "sampling": sampling}, x, latent=3, noise=0.5)
     q = model.classifiers
     for t, (rows, labels) in enumerate(zip(x.values(), y.values(), strict=True)):
@@ -138,13 +138,14 @@ def test_classes_learnt_by_one_task_help_the_others():
 
     data = {name: draw(rows) for name, rows in sizes.items()}
     x, y = ({name: part[i] for name, part in data.items()} for i in (0, 1))
+    x = PerTask(x)
     test = {name: draw(400) for name in sizes}
     accuracy = {}
     for preset in ("VSTL", "VMTL"):
         model = vmtl_preset(
             preset,
             10,
-            dict.fromkeys(sizes, 2),
+            {name: Categorical(2, "fixed") for name in sizes},
             sizes,
             encoder="linear",
             latent=8,
@@ -154,9 +155,10 @@ def test_classes_learnt_by_one_task_help_the_others():
             generator=torch.Generator().manual_seed(0),
         )
         train(model, x, y, 100, lr=0.05)
-        drawn = bmtl.draw(model, model.guide(), {name: rows for name, (rows, _) in test.items()}, num_draws=20)
+        drawn = bmtl.draw(model, model.guide(), PerTask({name: rows for name, (rows, _) in test.items()}), num_draws=20)
         accuracy[preset] = {
-            name: (drawn.probability[name].argmax(-1) == label.numpy()).mean() for name, (_, label) in test.items()
+            name: (drawn.targets[name].probability.argmax(-1) == label.numpy()).mean()
+            for name, (_, label) in test.items()
         }
     assert min(accuracy["VMTL"].values()) > 0.65, accuracy
     assert accuracy["VMTL"]["poorer"] > accuracy["VSTL"]["poorer"] + 0.1, accuracy

@@ -11,6 +11,7 @@ from scipy import integrate, special
 from torch import nn
 
 import bmtl
+from bmtl.models.likelihoods import Gaussian
 from bmtl.models.vmtl import VMTL, PointEncoder, Temperature
 from bmtl.models.vmtl.mixing import RELEASED, WEIGHTS, mixing
 
@@ -156,7 +157,7 @@ def test_dirichlet_weights_reach_the_posterior_that_is_known():
     """
     model = VMTL(
         1,
-        dict.fromkeys("abc", "regression"),
+        {name: Gaussian() for name in "abc"},
         1,
         encoder=PointEncoder(nn.Identity()),
         latent=1,

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 
 import arviz_stats
 import numpy as np
@@ -18,7 +17,9 @@ from torch import nn
 import bmtl
 from bmtl.evaluation.simulation import rank_calibration
 from bmtl.inference.simulation import simulated_ranks
-from bmtl.models import Homoscedastic
+from bmtl.inputs import PerTask
+from bmtl.models import BayesianHeads, TaskModel
+from bmtl.models.likelihoods import Categorical, Gaussian
 from bmtl.models.vmtl import VMTL, PointEncoder
 
 FEATURES, NOISE, COMMON, OWN = 3, 0.5, 1.0, 0.5
@@ -27,22 +28,24 @@ FEATURES, NOISE, COMMON, OWN = 3, 0.5, 1.0, 0.5
 def inputs(sizes, features=FEATURES, correlation=0.8):
     """Columns that are correlated: so are the weights' posteriors."""
     g = torch.Generator().manual_seed(0)
-    return {
-        task: correlation**0.5 * torch.randn(n, 1, generator=g)
-        + (1 - correlation) ** 0.5 * torch.randn(n, features, generator=g)
-        for task, n in sizes.items()
-    }
+    return PerTask(
+        {
+            task: correlation**0.5 * torch.randn(n, 1, generator=g)
+            + (1 - correlation) ** 0.5 * torch.randn(n, features, generator=g)
+            for task, n in sizes.items()
+        }
+    )
 
 
 X = inputs({"a": 12, "b": 8, "c": 6})
 
 
-def linear(x, kind="regression", noise=NOISE, **options):
+def linear(x, classes=0, noise=NOISE, **options):
     """VMTL without an encoder: each task is a linear model of its inputs, with weights of unit prior."""
     features = next(iter(x.values())).shape[1]
-    model = VMTL(
+    return VMTL(
         features,
-        dict.fromkeys(x, kind),
+        {task: Categorical(classes, "fixed") if classes else Gaussian.known(noise) for task in x},
         {task: len(rows) for task, rows in x.items()},
         encoder=PointEncoder(nn.Identity()),
         latent=features,
@@ -51,10 +54,6 @@ def linear(x, kind="regression", noise=NOISE, **options):
         generator=torch.Generator().manual_seed(0),
         **options,
     )
-    if kind == "regression":
-        model.scaled_log_variance.data.fill_(2 * math.log(noise) / 10)
-        model.scaled_log_variance.requires_grad_(False)
-    return model
 
 
 def vmtl(x=X):
@@ -62,14 +61,12 @@ def vmtl(x=X):
 
 
 def heads():
-    return Homoscedastic(
+    return TaskModel(
         nn.Identity(),
         FEATURES,
-        dict.fromkeys(X, "regression"),
+        {task: Gaussian("fixed") for task in X},
         {task: len(x) for task, x in X.items()},
-        noise="fixed",
-        head="bayesian",
-        prior_scale=1.0,
+        head=functools.partial(BayesianHeads, prior_scale=1.0),
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -101,7 +98,7 @@ def family_prior():
 # Program, its design on all latents in a row, their prior covariance, and the noise.
 CASES = {
     "VMTL": (vmtl, block_diagonal(designs()), np.eye(9), NOISE),
-    "Homoscedastic": (heads, block_diagonal(designs(True)), np.eye(12), 1.0),
+    "Bayesian heads": (heads, block_diagonal(designs(True)), np.eye(12), 1.0),
     "shared mean": (
         lambda: family,
         np.c_[np.zeros((26, FEATURES)), block_diagonal(designs())],
@@ -233,18 +230,18 @@ CLUSTER = np.repeat([0, 1], 3)
 SPLITS = [np.isin(np.arange(6), (0, *pair), invert=True) for pair in itertools.combinations(range(1, 6), 2)]
 
 
-def shares(kind, seed, rows=40, features=10):
+def shares(classes, seed, rows=40, features=10):
     """What each of six tasks takes from each other, ``(T, T)``: Dirichlet weights over posteriors fitted before.
 
     Labels are drawn from the program, given weights that are alike in the first three tasks and in the last three.
     """
     g = torch.Generator().manual_seed(seed)
-    x = {f"t{t}": torch.randn(rows, features, generator=g) for t in range(6)}
-    alone = linear(x, kind, prior="normal")
-    centres = torch.randn(2, 1, alone.classes or 1, features, generator=g)[CLUSTER]
+    x = PerTask({f"t{t}": torch.randn(rows, features, generator=g) for t in range(6)})
+    alone = linear(x, classes, prior="normal")
+    centres = torch.randn(2, 1, alone.likelihood.outputs, features, generator=g)[CLUSTER]
     w = centres + 0.1 * torch.randn(centres.shape, generator=g)
     y = simulated(alone, x, seed, {"w": w})
-    related = linear(x, kind, weights="dirichlet", components=alone)
+    related = linear(x, classes, weights="dirichlet", components=alone)
     for model, rate in ((alone, 0.05), (related, 0.1)):
         torch.manual_seed(seed)
         svi = bmtl.BalancedSVI(
@@ -259,10 +256,10 @@ def shares(kind, seed, rows=40, features=10):
 
 
 @pytest.mark.parametrize("seed", [101, 102])
-@pytest.mark.parametrize("kind", ["regression", 3])
-def test_each_task_takes_its_prior_from_its_own_cluster(kind, seed):
+@pytest.mark.parametrize("classes", [0, 3])
+def test_each_task_takes_its_prior_from_its_own_cluster(classes, seed):
     """Chance gives 2/5, and each task takes half as much again. The true clusters are one of ten ways to split the six."""
-    found = shares(kind, seed)
+    found = shares(classes, seed)
     own = (found * (CLUSTER[:, None] == CLUSTER)).sum(1)
     assert (own > 0.6).all(), own
     totals = [(found * (split[:, None] == split)).sum() for split in SPLITS]

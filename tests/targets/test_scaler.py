@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bmtl.datasets import Scaler
+from bmtl.targets import Scaler
 
 values = st.floats(-1e9, 1e9, allow_subnormal=False)
 tables = arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=6), elements=values)

@@ -1,194 +1,61 @@
-"""Scores of the whole predictive and of its central intervals: CRPS, interval scores, coverage, sharpness."""
+"""Scores of the central intervals of predictives, per target of a results tree."""
 
 from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.calibration import coverage_of_pit
-from bmtl.evaluation.metrics.labelled import group_of, per_target, targets_of, task_coords
-from bmtl.evaluation.metrics.point import pair
-from bmtl.evaluation.predictive import (
-    EmpiricalPredictive,
-    StudentTMixture,
-    predictive_of,
-    regressions,
-    sample_crps,
-)
-
-WIS_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+from bmtl.evaluation.metrics.by_target import per_target
+from bmtl.targets.laws import Predictive
+from bmtl.targets.metrics.intervals import WIS_LEVELS, interval_score, weighted_interval_score
+from bmtl.targets.score import Scored
 
 
-def crps_of_draws(y: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> float:
-    """Mean over rows of the continuous ranked probability score of draws, in the unit of `y`.
-
-    Args:
-        y: Labels ``(N,)``.
-        draws: Predictive draws ``(S, N)``.
-        fair: Estimate the score of what the draws were drawn from, without bias, as between methods that draw
-            differently often; it can be negative. Otherwise the score of the draws as a distribution, which is larger.
-
-    Returns:
-        The score; NaN where an entry is NaN.
-
-    Raises:
-        ValueError: If the shapes are others, or the fair score is asked of one draw.
-
-    Source:
-        Gneiting & Raftery (2007), section 4.2; Ferro (2014), Quarterly Journal of the Royal Meteorological Society 140,
-        for the fair score.
-    """
-    labels, drawn = np.asarray(y, dtype=float), np.asarray(draws, dtype=float)
-    if labels.ndim != 1 or not labels.size or drawn.ndim != 2 or not len(drawn) or drawn.shape[1] != labels.size:
-        raise ValueError(
-            f"y has shape {labels.shape} and draws {drawn.shape}; expected (N,) and (S, N), a row and a draw at least."
-        )
-    return float(sample_crps(labels, drawn, fair=fair).mean())
-
-
-def interval_score(y: ArrayLike, lower: ArrayLike, upper: ArrayLike, level: float) -> float:
-    """Mean over rows of the width of an interval plus ``2 / (1 - level)`` times the distance of a label outside it.
-
-    The quantiles at ``(1 - level) / 2`` and ``(1 + level) / 2`` minimise it in expectation.
-
-    Args:
-        y: Labels ``(N,)``.
-        lower: Lower ends ``(N,)``.
-        upper: Upper ends ``(N,)``.
-        level: Nominal level of the interval, in (0, 1).
-
-    Returns:
-        The score in the unit of `y`; NaN where an entry is NaN.
-
-    Raises:
-        ValueError: If the shapes differ or there is no row, an upper end is below its lower end, or the level is outside
-            (0, 1).
-
-    Source:
-        Gneiting & Raftery (2007), equation 43.
-    """
-    labels, low, high = _interval(y, lower, upper)
-    if not 0 < level < 1:
-        raise ValueError(f"The interval's level is {level}; expected one in (0, 1).")
-    missed = np.maximum(low - labels, 0) + np.maximum(labels - high, 0)
-    return float((high - low + 2 / (1 - level) * missed).mean())
-
-
-def weighted_interval_score(
-    y: ArrayLike, median: ArrayLike, lower: ArrayLike, upper: ArrayLike, levels: ArrayLike
-) -> float:
-    """The absolute error of the median and L interval scores, weighted so that with many levels it tends to the CRPS.
-
-    ``(|y - median| / 2 + sum_l (1 - level_l) / 2 * score_l) / (L + 1/2)``, a mean over rows.
-
-    Args:
-        y: Labels ``(N,)``.
-        median: Predictive medians ``(N,)``.
-        lower: Lower ends ``(L, N)``.
-        upper: Upper ends ``(L, N)``.
-        levels: Nominal levels ``(L,)``, in (0, 1).
-
-    Returns:
-        The score in the unit of `y`; NaN where an entry is NaN.
-
-    Raises:
-        ValueError: If the shapes do not fit, or as `interval_score`.
-
-    Source:
-        Bracher, Ray, Gneiting & Reich (2021), PLOS Computational Biology 17, equation 1.
-    """
-    nominal, low, high = (np.asarray(values, dtype=float) for values in (levels, lower, upper))
-    if nominal.ndim != 1 or low.ndim != 2 or low.shape != high.shape or len(low) != nominal.size:
-        raise ValueError(
-            f"levels have shape {nominal.shape}, lower {low.shape} and upper {high.shape}; expected (L,), (L, N), (L, N)."
-        )
-    labels, middle = pair(y, median)
-    total = np.abs(labels - middle).mean() / 2
-    for level, bottom, top in zip(nominal, low, high, strict=True):
-        total += (1 - level) / 2 * interval_score(labels, bottom, top, level)
-    return float(total / (nominal.size + 0.5))
-
-
-def coverage_of_intervals(y: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> float:
-    """Share of labels ``(N,)`` inside ``[lower, upper]``, ends included; NaN where an entry is NaN.
-
-    Raises:
-        ValueError: If the shapes differ, there is no row, or an upper end is below its lower end.
-    """
-    labels, low, high = _interval(y, lower, upper)
-    if np.isnan(labels + (low - high)).any():
-        return float("nan")
-    return float(((labels >= low) & (labels <= high)).mean())
-
-
-def crps(tree: xr.DataTree) -> xr.Dataset:
-    """Continuous ranked probability score per target, ``crps (task)``, in each target's unit.
-
-    Exact where the tree has ``predictive_distribution``; otherwise the fair score of the predictive draws.
-    """
-    return of_predictives(tree, lambda y, predictive: float(predictive.crps(y).mean())).to_dataset(name="crps")
-
-
-def interval_scores(tree: xr.DataTree, *, level: float = 0.9) -> xr.Dataset:
+def interval_scores(tree: xr.DataTree, *, level: float = 0.9, part: str | None = None) -> xr.Dataset:
     """Scores of central intervals per target, in each target's unit.
 
     Args:
-        tree: A results tree.
+        tree: A run's results tree, or a part of it.
         level: That of ``interval_score``; ``weighted_interval_score`` takes `WIS_LEVELS`.
+        part: Which rows; "test" by default.
 
     Returns:
         ``interval_score (task)`` and ``weighted_interval_score (task)``.
     """
 
-    def weighted(y: np.ndarray, predictive: StudentTMixture | EmpiricalPredictive) -> float:
+    def weighted(y: np.ndarray, predictive: Predictive) -> float:
         tails = (1 - np.asarray(WIS_LEVELS)[:, None]) / 2
         middle, low, high = predictive.quantile(0.5), predictive.quantile(tails), predictive.quantile(1 - tails)
         return weighted_interval_score(y, middle, low, high, WIS_LEVELS)
 
-    one = of_predictives(tree, lambda y, predictive: interval_score(y, *predictive.interval(level), level))
-    return xr.Dataset({"interval_score": one, "weighted_interval_score": of_predictives(tree, weighted)})
+    one = of_predictives(tree, lambda y, predictive: interval_score(y, *predictive.interval(level), level), part)
+    return xr.Dataset({"interval_score": one, "weighted_interval_score": of_predictives(tree, weighted, part)})
 
 
-def coverage(tree: xr.DataTree, *, level: float = 0.9) -> xr.Dataset:
-    """Share of labels inside the central interval of a level per target, ``coverage (task)``; see `reliability`."""
-    if not 0 < level < 1:
-        raise ValueError(f"The interval's level is {level}; expected one in (0, 1).")
-    return per_target(tree, ("pit",), lambda pit: coverage_of_pit(pit, [level]).item()).to_dataset(name="coverage")
-
-
-def sharpness(tree: xr.DataTree, *, level: float = 0.9) -> xr.Dataset:
+def sharpness(tree: xr.DataTree, *, level: float = 0.9, part: str | None = None) -> xr.Dataset:
     """How narrow the predictives are per target, in each target's unit, whatever the labels are.
 
     Returns:
         ``width (task)``, the mean width of the central interval of that level, and ``sd (task)``, the mean predictive
-        standard deviation (infinite where a df is 2 or less).
+        standard deviation (infinite where a variance is).
     """
 
-    def width(_: np.ndarray, predictive: StudentTMixture | EmpiricalPredictive) -> float:
+    def width(_: np.ndarray, predictive: Predictive) -> float:
         lower, upper = predictive.interval(level)
         return float((upper - lower).mean())
 
-    sd = of_predictives(tree, lambda _, predictive: float(np.sqrt(predictive.variance()).mean()))
-    return xr.Dataset({"width": of_predictives(tree, width), "sd": sd})
+    sd = of_predictives(tree, lambda _, predictive: float(np.sqrt(predictive.variance()).mean()), part)
+    return xr.Dataset({"width": of_predictives(tree, width, part), "sd": sd})
 
 
 def of_predictives(
-    tree: xr.DataTree, core: Callable[[np.ndarray, StudentTMixture | EmpiricalPredictive], float]
+    tree: xr.DataTree, core: Callable[[np.ndarray, Predictive], float | None], part: str | None = None
 ) -> xr.DataArray:
-    """`core` of each regression's labels and predictive, ``(task,)``; NaN for classifications and without a scored row."""
-    observed, known = group_of(tree, "observed_data").variables, set(regressions(tree))
-    scores = []
-    for name in targets_of(tree):
-        y = observed[f"y_{name}"].values
-        scored = name in known and y.size
-        scores.append(core(y.astype(float), predictive_of(tree, name)) if scored else np.nan)
-    return xr.DataArray(np.asarray(scores, dtype=float), dims="task", coords=task_coords(tree))
+    """`core` of the labels ``(N,)`` and predictive of each target of single numbers that has the score ``crps``."""
 
+    def of(rows: Scored) -> float | None:
+        if rows.family.score("crps") is None or not rows.prediction.has("predictive"):
+            return None
+        return core(rows.labels, rows.predictive())
 
-def _interval(y: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    labels, low = pair(y, lower)
-    _, high = pair(y, upper)
-    if (high < low).any():
-        raise ValueError(f"{int((high < low).sum())} upper ends are below their lower ends; give lower before upper.")
-    return labels, low, high
+    return per_target(tree, of, part)

@@ -1,210 +1,97 @@
-"""Selective prediction: how the risk falls when the most uncertain rows are left to someone else."""
+"""Selective prediction, per target of a results tree."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bmtl.evaluation.metrics.calibration import LEVELS
-from bmtl.evaluation.metrics.labelled import group_of, targets_of, task_coords
-from bmtl.evaluation.metrics.probabilities import checked, predicted_class
+from bmtl.evaluation.metrics.by_target import columns_per_target, curves_per_target, per_target
+from bmtl.targets.metrics.pit import LEVELS
+from bmtl.targets.metrics.selective import aurc_excess_of_rows, aurc_of_rows, ause_of_rows, risk_at
+from bmtl.targets.score import Scored
 
-Part = Literal["total", "aleatoric", "epistemic"]
-
-
-class RiskCoverage(NamedTuple):
-    """Share of rows kept, ``1/N ... 1``, and the mean loss of those kept, each ``(N,)``."""
-
-    coverage: np.ndarray
-    risk: np.ndarray
+Uncertainty = Literal["total", "aleatoric", "epistemic"]
+Pair = tuple[np.ndarray, np.ndarray]
 
 
-def risk_coverage_of_rows(loss: ArrayLike, uncertainty: ArrayLike) -> RiskCoverage:
-    """Mean loss of the k least uncertain rows, for every k.
-
-    Rows of equal uncertainty count by their mean loss, which is the expectation over their order: the order in which
-    rows are given never counts, and a constant uncertainty has a level curve.
-
-    Args:
-        loss: ``(N,)``, not negative: 0 or 1 for a classification, an absolute error, or any other.
-        uncertainty: ``(N,)``, in any unit; only its order counts.
-
-    Returns:
-        Risks are NaN where an entry is NaN.
-
-    Raises:
-        ValueError: If there is no row, the shapes differ, or a loss is negative.
-
-    Source:
-        El-Yaniv & Wiener (2010); Geifman & El-Yaniv (2017).
-    """
-    losses, order_by = _checked(loss, uncertainty)
-    coverage = np.arange(1, losses.size + 1) / losses.size
-    if np.isnan(losses).any() or np.isnan(order_by).any():
-        return RiskCoverage(coverage, np.full(losses.size, np.nan))
-    order = np.argsort(order_by)
-    ordered, ranked = losses[order], order_by[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
-    sizes = np.diff(starts, append=losses.size)
-    expected = np.repeat(np.add.reduceat(ordered, starts) / sizes, sizes)
-    return RiskCoverage(coverage, np.cumsum(expected) / np.arange(1, losses.size + 1))
-
-
-def aurc_of_rows(loss: ArrayLike, uncertainty: ArrayLike) -> float:
-    """Area under the risk-coverage curve, its mean over the coverages ``1/N ... 1``, in units of the loss.
-
-    Arguments, NaN and errors as `risk_coverage_of_rows`.
-
-    Source:
-        Geifman, Uziel & El-Yaniv (2019).
-    """
-    return float(risk_coverage_of_rows(loss, uncertainty).risk.mean())
-
-
-def aurc_excess_of_rows(loss: ArrayLike, uncertainty: ArrayLike) -> float:
-    """What the area under the risk-coverage curve exceeds that of the ideal order by, the order of the losses.
-
-    Not negative, and zero for an uncertainty that ranks as the loss does. NaN where an entry is NaN or a loss infinite.
-
-    Arguments and errors as `risk_coverage_of_rows`.
-
-    Source:
-        Geifman, Uziel & El-Yaniv (2019), with the ideal area by summation and not by its limit.
-    """
-    return aurc_of_rows(loss, uncertainty) - aurc_of_rows(loss, loss)
-
-
-def ause_of_rows(error: ArrayLike, uncertainty: ArrayLike) -> float:
-    """Area under the sparsification error: how far dropping by uncertainty is from dropping by the error itself.
-
-    The rows left after dropping a share f by falling uncertainty have an RMSE, here over that of all rows; the same by
-    falling ``|error|`` is the ideal. Their difference is integrated over f, as the mean over ``f = 0, 1/N ... 1 - 1/N``.
-    Rows of equal uncertainty count by their mean squared error.
-
-    Args:
-        error: ``(N,)``, signed or not, in any unit.
-        uncertainty: ``(N,)``, in any unit; only its order counts.
-
-    Returns:
-        In [0, 1), without a unit; 0 is ideal. NaN where every error is zero, one is infinite, or an entry is NaN.
-
-    Raises:
-        ValueError: If there is no row or the shapes differ.
-
-    Source:
-        Ilg et al. (2018).
-    """
-    sizes = np.abs(np.asarray(error, dtype=float))
-    largest = sizes.max(initial=0)
-    if sizes.size and not 0 < largest < np.inf:  # false for NaN
-        _checked(sizes, uncertainty)
-        return float("nan")
-    squares = np.square(sizes / largest)  # ratios neither overflow nor vanish
-    by_uncertainty = np.sqrt(risk_coverage_of_rows(squares, uncertainty).risk)
-    by_error = np.sqrt(risk_coverage_of_rows(squares, sizes).risk)
-    return float((by_uncertainty - by_error).mean() / by_error[-1])
-
-
-def risk_coverage(tree: xr.DataTree, *, part: Part = "total", coverages: ArrayLike = LEVELS) -> xr.Dataset:
+def risk_coverage(
+    tree: xr.DataTree,
+    *,
+    uncertainty: Uncertainty = "total",
+    coverages: ArrayLike = LEVELS,
+    part: str | None = None,
+) -> xr.Dataset:
     """Risk of the rows kept against their share, per target.
 
-    Risk is the error rate of a classification, and the mean absolute error of a regression in reported units.
+    Risk is the mean loss that a target's family defines: the error rate of classes, the mean absolute error of real numbers
+    and counts in reported units, that of the rank of grades.
 
     Args:
-        tree: A results tree with ``uncertainty``, and ``probability`` or ``predictive_mean``.
-        part: Of the uncertainty that rows are kept by.
+        tree: A run's results tree, or a part of it, with ``uncertainty``.
+        uncertainty: By which kind of it rows are kept.
         coverages: Shares in (0, 1]; between ``k/N`` and ``(k + 1)/N`` a fraction of a row is kept.
+        part: Which rows; "test" by default.
 
     Returns:
         ``risk (task, coverage)`` and ``risk_ideal (task, coverage)``, the least that any order of the rows would have; NaN
-        for a target without a scored row.
+        for a target without a labelled row, a loss or an uncertainty.
 
     Raises:
-        ValueError: If a group is missing, or a coverage is not in (0, 1].
+        ValueError: If a coverage is not in (0, 1].
     """
     shares = np.asarray(coverages, dtype=float)
     if shares.ndim != 1 or not ((shares > 0) & (shares <= 1)).all():
         raise ValueError(f"coverages are {shares.tolist()}; expected a list of shares in (0, 1].")
-    pairs = _losses(tree, part)
-    curves = {
-        "risk": [_at(shares, loss, uncertainty) for loss, uncertainty in pairs],
-        "risk_ideal": [_at(shares, loss, loss) for loss, _ in pairs],
-    }
-    return xr.Dataset(
-        {name: (("task", "coverage"), np.asarray(of).reshape(-1, shares.size)) for name, of in curves.items()},
-        coords={**task_coords(tree), "coverage": shares},
-    )
+    of = _pairs(uncertainty)
+
+    def curves(rows: Scored) -> Pair | None:
+        pair = of(rows)
+        return None if pair is None else (risk_at(shares, *pair), risk_at(shares, pair[0], pair[0]))
+
+    return curves_per_target(tree, curves, ["risk", "risk_ideal"], "coverage", shares, part)
 
 
-def aurc(tree: xr.DataTree, *, part: Part = "total") -> xr.Dataset:
+def aurc(tree: xr.DataTree, *, uncertainty: Uncertainty = "total", part: str | None = None) -> xr.Dataset:
     """Area under the risk-coverage curve per target: ``aurc (task)``, and what it exceeds the ideal by, ``aurc_excess``.
 
     Arguments, risks and errors as `risk_coverage`.
     """
-    pairs = [pair if pair[0].size else None for pair in _losses(tree, part)]
-    scores = {
-        name: ("task", np.asarray([np.nan if pair is None else core(*pair) for pair in pairs], dtype=float))
-        for name, core in (("aurc", aurc_of_rows), ("aurc_excess", aurc_excess_of_rows))
-    }
-    return xr.Dataset(scores, coords=task_coords(tree))
+    of = _pairs(uncertainty)
+
+    def areas(rows: Scored) -> tuple[float, float] | None:
+        pair = of(rows)
+        return None if pair is None else (aurc_of_rows(*pair), aurc_excess_of_rows(*pair))
+
+    return columns_per_target(tree, areas, ["aurc", "aurc_excess"], part)
 
 
-def ause(tree: xr.DataTree, *, part: Part = "total") -> xr.Dataset:
-    """Area under the sparsification error of a regression, per target, ``ause (task)``; NaN for a classification.
+def ause(tree: xr.DataTree, *, uncertainty: Uncertainty = "total", part: str | None = None) -> xr.Dataset:
+    """Area under the sparsification error per target, ``ause (task)``; NaN for targets without a predictive mean.
 
     Arguments and errors as `risk_coverage`.
     """
-    means = group_of(tree, "predictive_mean")
-    scores = [
-        ause_of_rows(loss, uncertainty) if f"y_{name}" in means and loss.size else np.nan
-        for name, (loss, uncertainty) in zip(targets_of(tree), _losses(tree, part), strict=True)
-    ]
-    return xr.Dataset({"ause": ("task", np.asarray(scores, dtype=float))}, coords=task_coords(tree))
+    of = _pairs(uncertainty)
+
+    def area(rows: Scored) -> float | None:
+        pair = of(rows)
+        return None if pair is None or not rows.prediction.has("mean") else ause_of_rows(*pair)
+
+    return per_target(tree, area, part).to_dataset(name="ause")
 
 
-def _at(shares: np.ndarray, loss: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
-    """Risk at each coverage; NaN without a row."""
-    if not loss.size:
-        return np.full(shares.shape, np.nan)
-    curve = risk_coverage_of_rows(loss, uncertainty)
-    kept = np.append(0, curve.risk * curve.coverage)  # the loss that is kept, as a mean over all rows
-    return np.interp(shares, np.append(0, curve.coverage), kept) / shares
+def _pairs(uncertainty: str) -> Callable[[Scored], Pair | None]:
+    """Loss and uncertainty of a target's rows, None where it has not both."""
+    if uncertainty not in ("total", "aleatoric", "epistemic"):
+        raise ValueError(f"uncertainty is {uncertainty!r}; expected 'total', 'aleatoric' or 'epistemic'.")
 
+    def of(rows: Scored) -> Pair | None:
+        known = {"aleatoric": rows.prediction.aleatoric, "epistemic": rows.prediction.epistemic}
+        losses = rows.losses()
+        if losses is None or known["aleatoric"] is None or known["epistemic"] is None:
+            return None
+        spread = known["aleatoric"] + known["epistemic"] if uncertainty == "total" else known[uncertainty]
+        return losses, np.asarray(spread)
 
-def _losses(tree: xr.DataTree, part: Part) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Loss and uncertainty of each target's rows: 0 or 1 for a classification, else the absolute error.
-
-    Both are empty for a target without a scored row, and for one whose uncertainty or prediction the tree does not hold.
-    """
-    if part not in ("total", "aleatoric", "epistemic"):
-        raise ValueError(f"part is {part!r}; expected 'total', 'aleatoric' or 'epistemic'.")
-    observed, uncertainty = group_of(tree, "observed_data"), group_of(tree, "uncertainty")
-    probability = group_of(tree, "probability") if "probability" in tree.children else xr.Dataset()
-    pairs = []
-    for name in targets_of(tree):
-        y, of_target = observed[f"y_{name}"].values, f"{part}_{name}"
-        loss = np.zeros(0)
-        if y.size and of_target in uncertainty:
-            if f"y_{name}" in probability:
-                loss = _wrong(y, probability[f"y_{name}"].values)
-            elif f"y_{name}" in (means := group_of(tree, "predictive_mean")):
-                loss = np.abs(y - means[f"y_{name}"].values)
-        pairs.append((loss, uncertainty[of_target].values if loss.size else loss))
-    return pairs
-
-
-def _wrong(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    labels, p = checked(y, probabilities)
-    return np.where(np.isnan(p).any(axis=1), np.nan, predicted_class(p) != labels)
-
-
-def _checked(loss: ArrayLike, uncertainty: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    losses, order_by = np.asarray(loss, dtype=float), np.asarray(uncertainty, dtype=float)
-    if losses.shape != order_by.shape or losses.ndim != 1 or not losses.size:
-        raise ValueError(
-            f"loss has shape {losses.shape} and uncertainty {order_by.shape}; expected the same (N,), N at least 1."
-        )
-    if (losses < 0).any():
-        raise ValueError(f"loss is {np.nanmin(losses):.4g} at the lowest; expected none below zero.")
-    return losses, order_by
+    return of

@@ -8,9 +8,11 @@ from bmtl.evaluation.plots.classes import entropy_histograms, pava_plot, reliabi
 from bmtl.evaluation.plots.comparisons import critical_difference_diagram, difference_forest, scores_by_task
 from bmtl.evaluation.plots.conflicts import conflict_matrix, cosine_curves, cosine_matrix
 from bmtl.evaluation.plots.curves import loss_curves, training_curves
+from bmtl.evaluation.plots.marginals import marginal_calibration, marginal_targets
 from bmtl.evaluation.plots.ood import ood_densities
 from bmtl.evaluation.plots.predictives import interval_widths, pit_deviations
 from bmtl.evaluation.plots.relatedness import relatedness_matrix
+from bmtl.evaluation.plots.roc import roc_curves
 from bmtl.evaluation.plots.selective import risk_coverage_curves
 from bmtl.evaluation.plots.simulation import rank_deviations
 from bmtl.evaluation.plots.updates import fidelity_curves, projection_curves
@@ -27,6 +29,8 @@ __all__ = [
     "fidelity_curves",
     "interval_widths",
     "loss_curves",
+    "marginal_calibration",
+    "marginal_targets",
     "ood_densities",
     "pava_plot",
     "pit_deviations",
@@ -37,6 +41,7 @@ __all__ = [
     "reliability_curves",
     "reliability_diagrams",
     "risk_coverage_curves",
+    "roc_curves",
     "save",
     "scores_by_task",
     "training_curves",

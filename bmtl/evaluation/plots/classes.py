@@ -1,4 +1,4 @@
-"""What class probabilities are worth: reliability diagrams, and entropies of right and of wrong predictions."""
+"""How good class probabilities are: reliability diagrams, and entropies of right and of wrong predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,11 @@ from matplotlib.patches import Patch
 from scipy.stats import beta
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics.probabilities import class_arrays, predicted_class
+from bmtl.evaluation.metrics import class_arrays
+from bmtl.evaluation.parts import group, part_of
 from bmtl.evaluation.style import MOST_PANELS, Trees, lines_of, method_legend, named, panels, styled, task_names
+from bmtl.targets.metrics.entropy import entropy_ratio_of_rows
+from bmtl.targets.metrics.probabilities import entropy_of_probabilities, predicted_class
 
 RIGHT, WRONG = "#0072B2", "#D55E00"
 
@@ -28,24 +31,24 @@ def reliability_diagrams(
 ) -> Figure:
     """Share of right predictions against confidence in bins of equal width, and how many rows have which confidence.
 
-    A panel a classification, a line a method; a point is a bin at its mean confidence. Below the diagonal predictions
+    A panel a target with classes, a line a method; a point is a bin at its mean confidence. Below the diagonal predictions
     are over-confident. Bars are 95 % intervals of each share by itself (Clopper and Pearson): one that misses the
     diagonal shows a miscalibrated bin.
 
     Args:
-        trees: A results tree with ``probability``, or method -> tree.
-        tasks: Which targets to draw; by default all classifications, or the first 36, and the figure says so.
+        trees: A results tree, or method -> tree.
+        tasks: Which targets to draw; by default all with classes, or the first 36, and the figure says so.
         bins: How many.
         of_class: Draw the probability of this class against how often it was the label.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
-        ValueError: If a tree has no ``probability``, or a named target is no classification of any.
+        ValueError: If no target has class probabilities, or a named one has none in any run.
     """
     runs = named(trees)
     curves = {name: metrics.class_reliability(tree, bins=bins, of_class=of_class) for name, tree in runs.items()}
     judged = {name: curve.isel(task=(curve["rows"].sum("bin") > 0).values) for name, curve in curves.items()}
-    shown, left_out = task_names({name: curve["rows"] for name, curve in judged.items()}, tasks)
+    shown, left_out = task_names({name: curve["rows"] for name, curve in judged.items()}, tasks, "class probabilities")
     with styled():
         across, down = min(columns, len(shown)), -(-len(shown) // columns)
         side = max(2.1, 3.6 / across)
@@ -67,17 +70,17 @@ def reliability_diagrams(
 def entropy_histograms(trees: Trees, *, tasks: Sequence[str] | None = None, bins: int = 25, columns: int = 4) -> Figure:
     """Predictive entropies of right and of wrong predictions, each as shares of their number; a panel a method and task.
 
-    Dashed lines are the two means, whose ratio is written beside the accuracy. Where entropy knows the errors, wrong
+    Dashed lines are the two means; the panel gives their ratio and the accuracy. Where entropy predicts the errors, wrong
     predictions are to the right of right ones.
 
     Args:
-        trees: A results tree with ``probability``, or method -> tree.
-        tasks: Which targets to draw; by default as many classifications as make 36 panels, and the figure says so.
+        trees: A results tree, or method -> tree.
+        tasks: Which targets to draw; by default as many as make 36 panels, and the figure says so.
         bins: From zero to the logarithm of the number of classes.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
-        ValueError: If a tree has no ``probability``, or a named target is no classification of any.
+        ValueError: If no target has class probabilities, or a named one has none in any run.
     """
     runs = named(trees)
     found = {
@@ -85,7 +88,7 @@ def entropy_histograms(trees: Trees, *, tasks: Sequence[str] | None = None, bins
         for name, tree in runs.items()
     }
     records = {name: xr.DataArray(list(of), dims="task", coords={"task": list(of)}) for name, of in found.items()}
-    shown, left_out = task_names(records, tasks)
+    shown, left_out = task_names(records, tasks, "class probabilities")
     fitting = max(1, MOST_PANELS // len(runs))
     if tasks is None and len(shown) > fitting:
         left_out = f"; the first {fitting} of {len(set().union(*found.values()))} tasks"
@@ -114,26 +117,29 @@ def entropy_histograms(trees: Trees, *, tasks: Sequence[str] | None = None, bins
 
 
 def pava_plot(tree: xr.DataTree, target: str) -> Figure:
-    """ArviZ's calibration plot of one classification by isotonic regression of its predictive draws.
+    """ArviZ's calibration plot of one target with classes, by isotonic regression of its predictive draws.
 
     Args:
-        tree: A results tree with ``posterior_predictive`` and ``probability``.
+        tree: A results tree with draws and class probabilities of the test rows, or a part of it.
         target: The target's name. With more than two classes, every class has a panel against the rest.
 
     Raises:
-        ValueError: If the tree has no draws of the target, or it is no classification with a scored row.
+        ValueError: If the tree has no draws of the target, or it has no classes or no scored row.
     """
     import arviz_plots  # slow to import, and the other pictures need none of it
     from matplotlib import pyplot as plt
 
-    arrays = class_arrays(tree).get(target)
-    if arrays is None or f"y_{target}" not in metrics.group_of(tree, "posterior_predictive"):
-        known = [name for name, of in class_arrays(tree).items() if of is not None]
-        raise ValueError(f"The tree has no draws of a classification {target!r}; its classifications are {known}.")
+    variable, known = f"y_{target}", class_arrays(tree)
+    arrays = known.get(target)
+    drawn = "posterior_predictive" in part_of(tree).children and variable in group(tree, "posterior_predictive")
+    if arrays is None or not drawn:
+        having = [name for name, of in known.items() if of is not None]
+        raise ValueError(f"The tree has no draws of a target {target!r} with classes; those with classes are {having}.")
     kind = "binary" if arrays[1].shape[1] == 2 else "categorical"
-    alone = {name: tree[name].to_dataset()[[f"y_{target}"]] for name in ("observed_data", "posterior_predictive")}
-    plot = arviz_plots.plot_ppc_pava(  # of one target: another without rows would stop it
-        xr.DataTree.from_dict(alone), var_names=[f"y_{target}"], data_type=kind, backend="matplotlib"
+    # Of one target: another without rows would stop it.
+    alone = {name: group(tree, name)[[variable]] for name in ("observed_data", "posterior_predictive")}
+    plot = arviz_plots.plot_ppc_pava(
+        xr.DataTree.from_dict(alone), var_names=[variable], data_type=kind, backend="matplotlib"
     )
     figure: Figure = plot.viz["figure"].item()
     for axes in figure.axes:
@@ -174,7 +180,7 @@ def _draw(diagram: Axes, histogram: Axes, curve: xr.Dataset, line: dict[str, Any
 
 def _draw_entropies(panel: Axes, labels: np.ndarray, probabilities: np.ndarray, bins: int) -> None:
     right = predicted_class(probabilities) == labels
-    entropy = metrics.entropy_of_probabilities(probabilities)
+    entropy = entropy_of_probabilities(probabilities)
     edges = np.linspace(0, np.log(probabilities.shape[1]), bins + 1)
     highest = 0.0
     for chosen, colour in ((right, RIGHT), (~right, WRONG)):
@@ -185,7 +191,7 @@ def _draw_entropies(panel: Axes, labels: np.ndarray, probabilities: np.ndarray, 
             panel.stairs(share, edges, color=colour, linewidth=0.8)
             panel.vlines(entropy[chosen].mean(), 0, share.max(), color=colour, linestyle="--", linewidth=1.2)
             highest = max(highest, share.max())
-    found = metrics.entropy_ratio_of_rows(right, entropy, resamples=1)
+    found = entropy_ratio_of_rows(right, entropy, resamples=1)
     ratio = "no ratio" if np.isnan(found.ratio) else f"ratio {found.ratio:.2f}"
     note = f"{ratio}\naccuracy {found.accuracy:.2f}"
     panel.text(0.98, 0.97, note, transform=panel.transAxes, ha="right", va="top", fontsize=7.5)

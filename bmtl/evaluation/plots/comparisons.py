@@ -1,4 +1,4 @@
-"""Methods compared: mean ranks with groups that no test tells apart, paired differences, and scores by task."""
+"""Methods compared: mean ranks with groups that do not differ significantly, paired differences, and scores by task."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -9,18 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.scores import symbol
+from bmtl.evaluation.compared import families_of
+from bmtl.evaluation.repeats import Repeats
+from bmtl.evaluation.scores import known_score
 from bmtl.evaluation.statistics import mean_and_error
 from bmtl.evaluation.style import COLOURS, panels, styled, task_names
 
 GREY = "#8C8C8C"
 
 
-def critical_difference_diagram(found: xr.Dataset) -> Figure:
-    """Mean ranks on a line, the best to the left; a bar joins methods that the test does not tell apart.
+def critical_difference_diagram(found: xr.Dataset, *, over: str | None = None) -> Figure:
+    """Mean ranks on a line, the best to the left; a bar joins methods that do not differ significantly.
 
     Args:
-        found: From `ranks.critical_difference`. For Nemenyi's test, the critical difference stands above the line.
+        found: From `ranks.critical_difference`. For Nemenyi's test, the critical difference is written below.
+        over: What methods are ranked within, such as "seeds"; by default the name of that dimension.
 
     Raises:
         ValueError: If there is no mean rank to draw.
@@ -31,12 +34,12 @@ def critical_difference_diagram(found: xr.Dataset) -> Figure:
     rank = found["mean_rank"].values
     if not np.isfinite(rank).all():
         raise ValueError("There are no mean ranks: no block counts for all methods.")
-    names = [str(name) for name in found["method"].values]
+    names = [str(name) for name in found["learner"].values]
     k, level = len(names), found.attrs["level"]
     across = 4.6 / (k - 1)  # inches a rank
-    over = 0.06 / across  # by which a bar sticks out on either side
-    ends = [(rank[group].min() - over, rank[group].max() + over) for group in found["group"].values]
-    bars = _stacked(ends, 2 * over)
+    overhang = 0.06 / across  # of a bar on either side
+    ends = [(rank[group].min() - overhang, rank[group].max() + overhang) for group in found["group"].values]
+    bars = _stacked(ends, 2 * overhang)
     left = (k + 1) // 2  # methods written to the left, best first; the others to the right, best last
     below = 0.45 + 0.32 * (1 + max(bars, default=-1))
     with styled():
@@ -67,15 +70,20 @@ def critical_difference_diagram(found: xr.Dataset) -> Figure:
         if np.isfinite(critical):
             test += f", critical difference {critical:.2f}"
         p = float(found["friedman_p"])
-        blocks = f"{int(found['blocks'])} {found.attrs['block']}s"
+        blocks = f"{int(found['blocks'])} {over or found.attrs['block'] + 's'}"
         said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
         axes.set_title(f"Mean rank over {blocks} (Friedman {said})", fontweight="bold", loc="center")
-        figure.supxlabel(f"Joined: not told apart at {level:g} ({test})", fontsize=8, color="#444444")
+        figure.supxlabel(f"Joined: no significant difference at {level:g} ({test})", fontsize=8, color="#444444")
     return figure
 
 
 def difference_forest(
-    differences: xr.Dataset, *, name: str = "score", tasks: Sequence[str] | None = None, columns: int = 4
+    differences: xr.Dataset,
+    *,
+    name: str = "score",
+    over: str = "split",
+    tasks: Sequence[str] | None = None,
+    columns: int = 4,
 ) -> Figure:
     """Paired differences to a baseline with their intervals, a row a method, a panel a task.
 
@@ -85,14 +93,15 @@ def difference_forest(
     Args:
         differences: From `statistics.paired_differences`, with or without the dimension ``task``.
         name: What was compared, for the axis.
+        over: What the repeated runs are, "split" or "seed", for the axis.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If a named task is not there.
     """
     by_task, left_out = _by_task(differences, tasks)
-    methods = [str(method) for method in differences["method"].values]
+    methods = [str(method) for method in differences["learner"].values]
     baseline, level = differences.attrs["baseline"], differences.attrs["level"]
     higher = bool(differences.attrs["higher_is_better"])
     with styled():
@@ -101,7 +110,7 @@ def difference_forest(
             panel.axvline(0, color="#444444", linewidth=0.8)
             one = by_task[task]
             for row, method in enumerate(methods):
-                cell = one.sel({"method": method})
+                cell = one.sel(learner=method)
                 middle, low, high = (float(cell[end]) for end in ("difference", "lower", "upper"))
                 colour = GREY
                 if low > 0 or high < 0:
@@ -112,7 +121,7 @@ def difference_forest(
         splits = int(differences["splits"].max())
         better = "right" if higher else "left"
         figure.supxlabel(
-            f"{name} less {baseline}'s, {100 * level:g} % interval over {splits} split{'s' * (splits != 1)}; "
+            f"{name} less {baseline}'s, {100 * level:g} % interval over {splits} {over}{'s' * (splits != 1)}; "
             f"better to the {better}{left_out}",
             fontsize=9,
         )
@@ -120,39 +129,41 @@ def difference_forest(
 
 
 def scores_by_task(
-    comparison: xr.Dataset, metric: str = "mae", *, tasks: Sequence[str] | None = None, columns: int = 4
+    comparison: xr.Dataset, metric: str | None = None, *, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
     """One score of every method, a panel a task: a dot a split, the mean with its standard error, the baseline's mean.
 
     Args:
         comparison: From `compare`.
-        metric: Which score; targets of a kind that does not have it are left out.
+        metric: Which score, by default the one that the first target is judged by; targets without it are left out.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If the comparison has no such score, or a named task is not there.
     """
+    metric = str(comparison["primary"].values[0]) if metric is None else metric
     if metric not in comparison["metric"].values:
         raise ValueError(f"The comparison has no score {metric!r}; it has {comparison['metric'].values.tolist()}.")
     scores = comparison["score"].sel(metric=metric)
     higher = bool(scores["higher_is_better"])
     counted = comparison["present"] & (comparison["rows"] > 0)
     data = mean_and_error(scores, counted=counted).assign(score=scores.where(counted))
-    held = scores.notnull().any(["method", "split"]).values
+    found = [family.score(metric) for family in families_of(comparison).values()]
+    in_units = [score is not None and score.in_units for score in found]
+    data = data.assign_coords(unit=("task", np.where(in_units, comparison["unit"].values, "1")))
+    held = scores.notnull().any(["learner", "split"]).values
     by_task, left_out = _by_task(data.isel(task=held), tasks)
-    methods = [str(method) for method in comparison["method"].values]
-    baseline = decode_attributes(comparison).get("baseline")
+    methods = [str(method) for method in comparison["learner"].values]
+    baseline, repeats = decode_attributes(comparison).get("baseline"), Repeats.of(comparison)
     with styled():
         figure, axes = _rows_of_methods(by_task, methods, columns)
         for task, panel in axes.items():
             one = by_task[task]
             if baseline is not None:
-                panel.axvline(
-                    float(one["mean"].sel({"method": baseline})), color="#444444", linewidth=0.8, dashes=(4, 2)
-                )
+                panel.axvline(float(one["mean"].sel(learner=baseline)), color="#444444", linewidth=0.8, dashes=(4, 2))
             for row, method in enumerate(methods):
-                cell = one.sel({"method": method})
+                cell = one.sel(learner=method)
                 panel.plot(cell["score"], np.full(cell.sizes["split"], row), "o", color=GREY, markersize=2.5, alpha=0.6)
                 mean, error = float(cell["mean"]), float(cell["error"])
                 panel.plot([mean - error, mean + error], [row, row], color=COLOURS[0], linewidth=1.6)
@@ -161,7 +172,8 @@ def scores_by_task(
         best = "right" if higher else "left"
         dashed = f"; dashed: {baseline}" if baseline is not None else ""
         figure.supxlabel(
-            f"{symbol(metric)}: mean ± standard error, grey dots are splits{dashed}; better to the {best}{left_out}",
+            f"{known_score(metric).symbol}: mean ± standard error, grey dots are {repeats.nouns}{dashed}; "
+            f"better to the {best}{left_out}",
             fontsize=9,
         )
     return figure
@@ -185,7 +197,7 @@ def _by_task(data: xr.Dataset, tasks: Sequence[str] | None) -> tuple[dict[str, x
 def _rows_of_methods(
     titles: Mapping[str, Any], methods: Sequence[Hashable], columns: int
 ) -> tuple[Figure, dict[str, Axes]]:
-    """Panels whose rows are methods, the first at the top; names stand at the left panels only."""
+    """Panels whose rows are methods, the first at the top; with names at the left panels only."""
     across = min(columns, len(titles))
     down = -(-len(titles) // across)
     names = 0.075 * max(len(str(method)) for method in methods) + 0.2
@@ -203,7 +215,7 @@ def _rows_of_methods(
 
 
 def _stacked(ends: Sequence[tuple[float, float]], apart: float) -> list[int]:
-    """Line of each bar, such that bars on one line are so far apart that nobody takes them for one."""
+    """Line of each bar, with a gap between the bars of one line."""
     lines: list[int] = []
     for i, (low, high) in enumerate(ends):
         taken = {lines[j] for j in range(i) if ends[j][0] - apart < high and low < ends[j][1] + apart}

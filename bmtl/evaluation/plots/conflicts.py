@@ -1,4 +1,4 @@
-"""How the gradients of pairs of tasks lay to each other: heat maps of all pairs, and chosen pairs over the steps."""
+"""Cosines between the gradients of pairs of tasks: heat maps of all pairs, and chosen pairs over the steps."""
 
 from collections.abc import Sequence
 
@@ -30,9 +30,9 @@ def cosine_matrix(tree: xr.DataTree, *, steps: slice = slice(None)) -> Figure:
 
 
 def conflict_matrix(tree: xr.DataTree, *, steps: slice = slice(None)) -> Figure:
-    """Share of steps at which the gradients of each pair of tasks pointed against each other, as a heat map.
+    """Share of steps at which the gradients of each pair of tasks had a negative cosine, as a heat map.
 
-    Half of the steps is what gradients without any relation show.
+    For unrelated gradients it is one half.
 
     Args:
         tree: As for `cosine_matrix`.
@@ -62,7 +62,7 @@ def cosine_curves(
         pairs: Which pairs of tasks to draw; by default all of them, or the twelve with the lowest mean cosine over the
             methods, and the figure says so.
         window: Measured steps of the centred moving average; a 25th of each run's by default.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If no run recorded cosines, or none has a named pair.
@@ -128,7 +128,7 @@ def _heat_map(
 ) -> Figure:
     """Numbers by pair of tasks, written into their cells where they fit; grey where there is none.
 
-    Blue is conflict, red the opposite: the two keep apart in all colour blindness.
+    Blue is conflict, red the opposite: a pair of colours that any colour blindness distinguishes.
     """
     names = [str(name) for name in square["task"].values]
     values = square.values

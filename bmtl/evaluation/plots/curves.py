@@ -22,14 +22,14 @@ def loss_curves(
     """Loss of every task over the steps, a line a method: whose losses fall faster, as in figure 3 of the IGB paper.
 
     Losses are on a log axis where all of a panel's are positive. A method whose loss reaches zero (a log density with
-    a learnt scale does) has a linear axis of its own at the right, beside methods whose losses are positive: the two
+    a learnt scale does) has a linear axis of its own at the right where others' losses are positive: the two
     are different quantities, and one axis would flatten both.
 
     Args:
         trees: A results tree, or method -> tree. Tasks and numbers of steps may differ.
         window: Steps of the centred moving average; a 25th of each run's by default.
         tasks: Which tasks to draw; by default all of them, or the first 36, and the figure says so.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If no run recorded losses, or a named task is in none of them.
@@ -49,7 +49,7 @@ def training_curves(
         trees: As for `loss_curves`.
         window: As for `loss_curves`.
         tasks: As for `loss_curves`.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If no run recorded losses, or a named task is in none of them.
@@ -105,7 +105,7 @@ def _draw_right(axes: Mapping[str, Axes], records: Records, window: int | None, 
     for task, twin in twins.items():
         twin.grid(False)
         twin.spines["right"].set_visible(True)
-        twin.set_visible(bool(np.isfinite(_extent({task: twin})).all()))  # no numbers beside nothing
+        twin.set_visible(bool(np.isfinite(_extent({task: twin})).all()))  # no axis without a line
 
 
 def _draw(axes: Mapping[str, Axes], records: Records, window: int | None, methods: Sequence[str]) -> None:
@@ -167,4 +167,4 @@ def _log(panel: Axes, low: float, high: float) -> None:
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
     panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_locator(NullLocator())  # half of the drawing time, for ticks nobody reads
+    panel.yaxis.set_minor_locator(NullLocator())  # they take half of the drawing time

@@ -15,15 +15,15 @@ INSIDE, OUTSIDE = "#D55E00", "#0072B2"
 def ood_densities(trees: Trees, target: str, *, score: Score = "epistemic", columns: int = 4) -> Figure:
     """Densities of log uncertainty in and out of distribution, a panel a method, with the AUROC and its 95 % interval.
 
-    The further apart the two, the better the uncertainty tells inputs from elsewhere. Densities are Gaussian kernel
+    The further apart the two, the better the uncertainty detects inputs from elsewhere. Densities are Gaussian kernel
     estimates (Scott's bandwidth); rows whose uncertainty is zero have no logarithm: they count in the AUROC, and the panel
     says how many are not drawn. A side that is constant is a line.
 
     Args:
-        trees: A results tree with ``uncertainty`` and ``predictions_uncertainty``, or method -> tree.
+        trees: A results tree with uncertainties of test rows and of rows from elsewhere, or method -> tree.
         target: The target's name.
         score: Which uncertainty.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If a tree lacks a group or the target, or has no row of it on a side.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.predictive import predictive_of, regressions
+from bmtl.evaluation.parts import scored
 from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
 
 WIDTH_LEVELS = np.arange(1, 20) / 20  # .05, .10, ..., .95
@@ -19,21 +19,21 @@ def pit_deviations(trees: Trees, *, tasks: Sequence[str] | None = None, columns:
     """ECDF of the PIT values less that of a uniform, a panel a target.
 
     A calibrated predictive stays inside the band everywhere in 95 % of cases (of the run with the fewest rows). A wave up
-    and then down says that predictives are too narrow, down and then up too wide; above zero throughout, too large.
+    and then down: predictives are too narrow; down and then up: too wide; above zero throughout: too large.
 
     Args:
-        trees: A results tree with ``pit``, or method -> tree; a tree and its recalibrated ones are compared so too.
+        trees: A results tree, or method -> tree; a tree and its recalibrated ones can be compared so too.
         tasks: Which targets to draw; by default all with PIT values, or the first 36, and the figure says so.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
-        ValueError: If a tree has no ``pit``, a named target is in none, or none has PIT values.
+        ValueError: If no target has a predictive cdf, or a named one is in no run.
     """
     runs = named(trees)
     found = {name: metrics.pit_bands(tree) for name, tree in runs.items()}
     curves = {name: _drawn(bands["ecdf"] - bands["point"]) for name, bands in found.items()}
     counts = {name: metrics.rows(tree)["rows"] for name, tree in runs.items()}
-    shown, left_out = task_names(curves, tasks)
+    shown, left_out = task_names(curves, tasks, "a predictive cdf")
     with styled():
         figure, axes = _figure(shown, columns)
         for task, panel in axes.items():
@@ -56,15 +56,16 @@ def pit_deviations(trees: Trees, *, tasks: Sequence[str] | None = None, columns:
 def interval_widths(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
     """Sharpness: mean width of central predictive intervals against their nominal level, a panel a target, in its unit.
 
-    Narrower is better among calibrated predictives only: read it beside `reliability_curves`.
+    Narrower is better among calibrated predictives only: see `reliability_curves`.
 
     Args:
-        trees: A results tree with ``predictive_distribution`` or ``posterior_predictive``, or method -> tree.
-        tasks: Which regressions to draw; by default all with scored rows, or the first 36, and the figure says so.
-        columns: Panels beside each other.
+        trees: A results tree, or method -> tree.
+        tasks: Which targets to draw; by default all with a number a row and a predictive, or the first 36, and the figure
+            says so.
+        columns: Panels in a row.
 
     Raises:
-        ValueError: If a tree has neither group, or a named target is in none.
+        ValueError: If no target has a predictive, or a named one is in no run.
     """
     runs = named(trees)
     curves = {name: _drawn(_widths(tree)) for name, tree in runs.items()}
@@ -73,7 +74,7 @@ def interval_widths(trees: Trees, *, tasks: Sequence[str] | None = None, columns
         rows = metrics.rows(tree)
         if "unit" in rows.coords:
             units |= {str(name): str(unit) for name, unit in zip(rows["task"].values, rows["unit"].values, strict=True)}
-    shown, left_out = task_names(curves, tasks)
+    shown, left_out = task_names(curves, tasks, "a predictive")
     with styled():
         figure, axes = _figure(shown, columns)
         for task, panel in axes.items():
@@ -81,7 +82,7 @@ def interval_widths(trees: Trees, *, tasks: Sequence[str] | None = None, columns
             panel.set(xlim=(0, 1), xticks=[0, 0.5, 1])
             panel.set_ylim(bottom=0)
             panel.xaxis.set_major_formatter("{x:g}")
-            if units.get(task):
+            if units.get(task, "1") != "1":
                 panel.set_title(f"{task} ({units[task]})", fontweight="bold")
         figure.supxlabel(f"Nominal level of the central interval{left_out}", fontsize=9)
         figure.supylabel("Mean width", fontsize=9)
@@ -90,19 +91,19 @@ def interval_widths(trees: Trees, *, tasks: Sequence[str] | None = None, columns
 
 
 def _widths(tree: xr.DataTree) -> xr.DataArray:
-    observed = metrics.group_of(tree, "observed_data")
-    names = [name for name in regressions(tree) if observed[f"y_{name}"].size]
     tails = (1 - WIDTH_LEVELS[:, None]) / 2
-    widths = []
-    for name in names:
-        predictive = predictive_of(tree, name)
-        widths.append((predictive.quantile(1 - tails) - predictive.quantile(tails)).mean(axis=1))
-    values = np.asarray(widths).reshape(-1, WIDTH_LEVELS.size)
-    return xr.DataArray(values, dims=("task", "level"), coords={"task": names, "level": WIDTH_LEVELS})
+    widths = {}
+    for name, rows in scored(tree).items():
+        number = not rows.family.class_names and not rows.family.axes()
+        if number and len(rows.labels) and rows.prediction.has("predictive"):
+            predictive = rows.predictive()
+            widths[name] = (predictive.quantile(1 - tails) - predictive.quantile(tails)).mean(axis=1)
+    values = np.asarray(list(widths.values())).reshape(-1, WIDTH_LEVELS.size)
+    return xr.DataArray(values, dims=("task", "level"), coords={"task": list(widths), "level": WIDTH_LEVELS})
 
 
 def _drawn(curves: xr.DataArray) -> xr.DataArray:
-    """Without targets that have no curve: classifications, and those without a scored row."""
+    """Without targets that have no curve: those with classes, and those without a scored row."""
     return curves.dropna("task", how="all")
 
 

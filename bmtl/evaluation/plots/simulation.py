@@ -20,7 +20,7 @@ def rank_deviations(found: xr.Dataset, *, latents: Sequence[str] | None = None, 
     Args:
         found: From `bmtl.evaluation.simulation.rank_calibration`.
         latents: Which to draw; by default all, or the first 36, and the figure says so.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If a named latent is not there.

@@ -10,7 +10,7 @@ from bmtl.evaluation.history import recorded
 from bmtl.evaluation.plots.curves import averaged, scale_alike, smoothed
 from bmtl.evaluation.style import COLOURS, Trees, lines_of, method_legend, named, panels, styled, task_names
 
-MOST_LINES = 2 * len(COLOURS)  # that a reader tells apart
+MOST_LINES = 2 * len(COLOURS)  # that a reader can distinguish
 EXTREMES = 3  # of many tasks, as many at either end are named
 GREY = {"color": "#BBBBBB", "linewidth": 0.6, "zorder": 1}
 
@@ -27,7 +27,7 @@ def weights_over_time(
         trees: A results tree, or method -> tree. Those that recorded no weights are left out.
         window: Steps of the centred moving average; a 25th of each run's by default.
         tasks: Which tasks to draw; by default all of them.
-        columns: Panels beside each other.
+        columns: Panels in a row.
 
     Raises:
         ValueError: If no run recorded weights, or a named task is in none of them.

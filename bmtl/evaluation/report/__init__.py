@@ -1,4 +1,4 @@
-"""One page that tells what a comparison or a run came to: words, tables and pictures, from the NetCDF files alone.
+"""The results of a comparison or a run on one page: words, tables and pictures, from the NetCDF files alone.
 
 The page is one file that fetches nothing; ``bmtl report`` writes it. How it comes about: `runs` reads the folder, `summary`
 and the tables turn datasets into `markup`, `pictures` says what can be drawn, and `page` puts sections under one another.

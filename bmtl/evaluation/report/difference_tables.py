@@ -8,46 +8,51 @@ import xarray as xr
 
 from bmtl.evaluation import plots
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.compared import Alike, alike
 from bmtl.evaluation.ranks import critical_difference
+from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.figures import Picture
 from bmtl.evaluation.report.markup import Cell, Markup, details, number, table
 from bmtl.evaluation.report.ranking import by_target
 from bmtl.evaluation.report.score_tables import count
 from bmtl.evaluation.report.shown import first_ones
-from bmtl.evaluation.scores import primary, primary_scores, symbol
+from bmtl.evaluation.scores import primary_scores
 from bmtl.evaluation.statistics import mean_and_error, paired_differences
 
 
 def paired(comparison: xr.Dataset) -> Iterator[Markup]:
-    """Differences to the baseline in the primary score of each kind of target: a table and a forest plot."""
+    """Differences to the baseline in each primary score: a table and a forest plot."""
     baseline = decode_attributes(comparison).get("baseline")
-    if baseline is None or comparison.sizes["method"] < 2:
+    if baseline is None or comparison.sizes["learner"] < 2:
         return
-    for kind in dict.fromkeys(comparison["kind"].values.tolist()):
-        score = primary(kind)
-        chosen = comparison.isel(task=(comparison["kind"] == kind).values)
-        values = chosen["score"].sel(metric=score.name, drop=True)
+    repeats = Repeats.of(comparison)
+    groups = alike(comparison)
+    for group in groups:
+        score, chosen = group.primary, group.of(comparison)
+        values = chosen["score"].sel(metric=score.name).drop_vars(["metric", "higher_is_better"])
+        values = values if score.in_units else values.drop_vars("unit")
         differences = paired_differences(
             values,
             baseline,
             higher_is_better=score.higher_is_better,
             counted=chosen["present"] & (chosen["rows"] > 0),
         )
-        if chosen.sizes["split"] < 2:  # no interval: a picture would say what the scores' own does
-            yield details(f"Differences to {baseline} in {score.symbol}", _table(differences, score.symbol))
+        title = f"Differences to {baseline} in {_named(group, groups)}"
+        if repeats.runs < 2:  # no interval: a picture would show what that of the scores does
+            yield details(title, _table(differences, score.symbol, repeats))
             continue
-        yield _table(differences, score.symbol)
+        yield _table(differences, score.symbol, repeats)
         tasks, note = first_ones([str(task) for task in chosen["task"].values])
         yield Picture(
-            f"Differences to {baseline}: {score.symbol}",
-            f"Mean paired difference to {baseline} and its interval, a panel a target. Blue: the interval says better; "
-            f"orange: worse; grey: it does not tell.{note}",
-            partial(plots.difference_forest, differences, name=score.symbol, tasks=tasks),
+            title,
+            f"Mean paired difference to {baseline} and its interval, a panel a target. Blue: better by the interval; "
+            f"orange: worse; grey: the interval contains 0. {repeats.interval()}{note}",
+            partial(plots.difference_forest, differences, name=score.symbol, over=repeats.noun, tasks=tasks),
         ).markup()
 
 
 def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
-    """Mean ranks over the targets, or of a single target over the splits, with the critical difference."""
+    """Mean ranks over the targets, or of a single target over the runs, with the critical difference."""
     scores, higher = primary_scores(comparison)
     counted = comparison["present"] & (comparison["rows"] > 0)
     over = "targets"
@@ -55,10 +60,10 @@ def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
         means = mean_and_error(scores, counted=counted)
         values, there = means["mean"], means["splits"] > 0
     else:
-        over = "splits"
+        over = Repeats.of(comparison).nouns
         values, there = scores.isel(task=0, drop=True), counted.isel(task=0, drop=True)
         higher = higher.isel(task=0, drop=True)
-    if comparison.sizes["method"] < 2 or values.sizes[next(d for d in values.dims if d != "method")] < 2:
+    if comparison.sizes["learner"] < 2 or values.sizes[next(d for d in values.dims if d != "learner")] < 2:
         return
     found = critical_difference(values, test="nemenyi", higher_is_better=higher, counted=there)
     if int(found["blocks"]) < 2:
@@ -67,42 +72,54 @@ def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
     if np.isfinite(found["mean_rank"]).all():
         yield Picture(
             "Critical-difference diagram",
-            f"Mean rank of each method over the {over}, the best to the left. A bar joins methods whose ranks differ "
-            "by less than the critical difference of Nemenyi's test: these are not told apart.",
-            lambda: plots.critical_difference_diagram(found),
+            f"Mean rank of each method over the {over}, the best to the left. A bar joins methods whose ranks differ by "
+            "less than the critical difference of Nemenyi's test.",
+            lambda: plots.critical_difference_diagram(found, over=over),
         ).markup()
 
 
 def scores(comparison: xr.Dataset) -> Iterator[Markup]:
     """Every method's primary score by target, as a picture."""
-    for kind in dict.fromkeys(comparison["kind"].values.tolist()):
-        name = primary(kind).name
-        own = comparison.isel(task=(comparison["kind"] == kind).values)
-        held = own["score"].sel(metric=name).notnull().any(["method", "split"]).values
+    groups = alike(comparison)
+    repeats = Repeats.of(comparison)
+    for group in groups:
+        own = group.of(comparison)
+        held = own["score"].sel(metric=group.primary.name).notnull().any(["learner", "split"]).values
         tasks, note = first_ones([str(task) for task in own["task"].values[held]])
         if tasks:
+            dots = (
+                f" Grey dots are {repeats.nouns}, the bar is the standard error of their mean."
+                if repeats.runs > 1
+                else ""
+            )
             yield Picture(
-                f"{symbol(name)} by target",
-                "A row a method, a panel a target, each with an axis of its own; the dashed line is the baseline. Grey "
-                f"dots are splits, the bar is the standard error of their mean.{note}",
-                partial(plots.scores_by_task, comparison, name, tasks=tasks),
+                f"{_named(group, groups)} by target",
+                "A row a method, a panel a target, each with an axis of its own; the dashed line is the baseline."
+                f"{dots}{note}",
+                partial(plots.scores_by_task, own, group.primary.name, tasks=tasks),
             ).markup()
 
 
-def _table(differences: xr.Dataset, name: str) -> Markup:
+def _named(group: Alike, groups: list[Alike]) -> str:
+    """A group's score, with its family where other groups have a score of that name."""
+    same = [of for of in groups if of.primary.symbol == group.primary.symbol]
+    return f"{group.primary.symbol} ({group.family.name})" if len(same) > 1 else group.primary.symbol
+
+
+def _table(differences: xr.Dataset, name: str, repeats: Repeats) -> Markup:
     baseline, higher = differences.attrs["baseline"], bool(differences.attrs["higher_is_better"])
     several = int(differences["splits"].max()) > 1
     header = ["method", "target", f"{name} less {baseline}'s"]
     if several:
-        header += ["95 % interval", "Holm p", "better on splits"]
+        header += ["95 % interval", "Holm p", f"better on {repeats.nouns}"]
     rows = []
-    stacked = differences.transpose("method", "task")
-    for i, method in enumerate(stacked["method"].values.tolist()):
+    stacked = differences.transpose("learner", "task")
+    for i, method in enumerate(stacked["learner"].values.tolist()):
         for k, task in enumerate(stacked["task"].values.tolist()):
             value = {
                 name: float(stacked[name].values[i, k]) for name in ("difference", "error", "lower", "upper", "p_holm")
             }
-            clear = value["lower"] > 0 if higher else value["upper"] < 0
+            clear = (value["lower"] > 0 if higher else value["upper"] < 0) and repeats.decisive
             row: list[Cell | str] = [method, task, number(value["difference"], value["error"], marked=clear)]
             if several:
                 splits, wins = int(stacked["splits"].values[i, k]), int(stacked["wins"].values[i, k])
@@ -112,21 +129,24 @@ def _table(differences: xr.Dataset, name: str) -> Markup:
                     Cell(f"{wins} of {splits}", wins),
                 ]
             rows.append(row)
-    words = f"Paired differences to {baseline}, split by split; {'positive' if higher else 'negative'} is better."
-    if several:
-        words += (
-            " ±: standard error; the interval is a bootstrap over splits, shaded where it says better. Holm p: "
-            "sign-flip test, corrected for all rows of this table; with fewer than six splits none reaches 0.05."
-        )
+    side = "positive" if higher else "negative"
+    words = f"Paired differences to {baseline}, {repeats.noun} by {repeats.noun}; {side} is better."
+    if not several:
+        words += " One run: no interval and no test."
     else:
-        words += " One split: no interval and no test."
+        shaded = ", shaded where it excludes 0 on the better side" if repeats.decisive else "; two runs decide nothing"
+        words += (
+            f" ±: standard error; the interval is a bootstrap over {repeats.nouns}{shaded}. Holm p: sign-flip test, "
+            f"corrected for all rows of this table; with fewer than six {repeats.nouns} none reaches 0.05. "
+            f"{repeats.interval()}"
+        )
     return table(header, rows, words)
 
 
 def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
     _, marks = by_target(comparison)
     several = bool(marks.any())
-    names = [str(name) for name in found["method"].values]
+    names = [str(name) for name in found["learner"].values]
     rows = []
     for i, name in enumerate(names):
         joined = {
@@ -142,13 +162,13 @@ def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
             ", ".join(other for other in names if other in joined) or "–",
         ]
         if several:
-            row.append(count(int(marks.sel({"method": name}).sum())))
+            row.append(count(int(marks.sel(learner=name).sum())))
         rows.append(row)
     header = [
         "method",
         "mean rank ↓",
         "joined with",
-        *(["best, or not told apart from it, on targets"] if several else []),
+        *(["targets on which it is marked best"] if several else []),
     ]
     p = float(found["friedman_p"])
     words = (
@@ -157,7 +177,7 @@ def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
         f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     )
     if over == "targets":
-        words += " Targets that share inputs are not independent, so the tests are guides and no proof."
+        words += " Targets that share inputs are not independent, so the tests are approximate."
     return table(header, rows, words)
 
 

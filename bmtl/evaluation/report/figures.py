@@ -22,7 +22,7 @@ class Picture:
         title: Above it.
         caption: What one sees and how to read it.
         draw: What makes it.
-        also: What makes those beside it.
+        also: What makes further ones in the same place.
     """
 
     title: str

@@ -89,7 +89,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str)
 
     Args:
         header: Names of the columns.
-        rows: Their entries, a row's name first: cells, or text. A `Cell` with a key stands to the right, as numbers do.
+        rows: Their entries, a row's name first: cells, or text. A `Cell` with a key is aligned to the right, as numbers are.
         caption: What it holds and how to read it.
 
     Raises:
@@ -100,7 +100,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str)
         if len(row) != len(header):
             raise ValueError(f"A row of the table has {len(row)} entries and its header {len(header)}: {row}.")
         body.append(element("tr", *(_cell(entry, i) for i, entry in enumerate(row))))
-    # Numbers' names stand above them.
+    # Headings are aligned as their columns.
     right = [any(_is_number(row[i]) for row in rows) for i in range(len(header))]
     names = [
         element("th", name, scope="col", class_="number" if to_right else None)

@@ -1,20 +1,31 @@
-"""How well uncertainty tells rows from elsewhere, as a table."""
+"""How well uncertainty detects rows from elsewhere, as a table."""
 
 from bmtl.evaluation.ood import detection
 from bmtl.evaluation.report.markup import Markup, number, table
 from bmtl.evaluation.report.score_tables import count
-from bmtl.evaluation.report.shown import Trees, with_group
+from bmtl.evaluation.report.shown import Trees, groups_in, with_group
 
 RESAMPLES = 200  # for an interval to be read, not published
+
+
+def with_both_sides(trees: Trees) -> Trees:
+    """The runs that have uncertainties of test rows and of rows from elsewhere."""
+    return {
+        name: tree
+        for name, tree in with_group(trees, "observed_data", "uncertainty").items()
+        if "predictions_uncertainty" in tree.children or "uncertainty" in groups_in(tree, "ood")
+    }
 
 
 def detected(trees: Trees) -> Markup:
     """AUROC and false alarms of the epistemic uncertainty, by method and target; nothing without rows from elsewhere."""
     rows = []
-    for method, tree in with_group(trees, "observed_data", "uncertainty", "predictions_uncertainty").items():
+    for method, tree in with_both_sides(trees).items():
         found = detection(tree, scores=["epistemic"], resamples=RESAMPLES).isel(score=0)
         for task in found["task"].values.tolist():
             one = found.sel(task=task)
+            if not int(one["rows_in"]) or not int(one["rows_out"]):
+                continue
             low, high = number(float(one["auroc_low"])), number(float(one["auroc_high"]))
             rows.append(
                 [
@@ -42,7 +53,7 @@ def detected(trees: Trees) -> Markup:
             "FPR95 ↓",
         ],
         rows,
-        "How well the epistemic uncertainty tells rows out of distribution from test rows. FPR95: share of test rows "
-        "that are taken for outsiders where 95 % of the outsiders are caught. Interval: bootstrap over rows, "
+        "Detection of rows out of distribution among test rows by the epistemic uncertainty. FPR95: share of test rows that "
+        "are taken for out-of-distribution ones at the threshold that catches 95 % of those. Interval: bootstrap over rows, "
         f"{RESAMPLES} resamples.",
     )

@@ -17,7 +17,7 @@ class Section:
     Attributes:
         name: Its place in the page's address, letters and dashes.
         title: Above it.
-        body: What stands in it; a section without anything is left out.
+        body: Its content; a section without any is left out.
     """
 
     name: str

@@ -1,20 +1,23 @@
-"""Which pictures the trees allow, each with words that say how to read it."""
+"""Which pictures the trees allow, each with a caption that says how to read it."""
 
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import xarray as xr
 
 from bmtl.evaluation import plots
 from bmtl.evaluation.history import has, recorded
-from bmtl.evaluation.metrics.labelled import targets_of
+from bmtl.evaluation.ood import uncertainties
+from bmtl.evaluation.parts import part_targets, scored
 from bmtl.evaluation.relatedness import relating
 from bmtl.evaluation.report.figures import Picture
-from bmtl.evaluation.report.shown import Trees, first_ones, with_group, with_values
-from bmtl.evaluation.scores import kinds_of
+from bmtl.evaluation.report.ood import with_both_sides
+from bmtl.evaluation.report.shown import Trees, first_ones, groups_in, with_group, with_values
+from bmtl.targets.score import Scored
 
 MOST_MATRICES = 3  # runs whose gradients are shown pair by pair
-MOST_RELATED = 24  # tasks of a heat map whose cells can be told apart
+MOST_RELATED = 24  # tasks of a heat map whose cells can be read
 MOST_ALONE = 4  # targets with a picture of their own
 
 
@@ -40,7 +43,7 @@ def of_training(trees: Trees) -> Iterator[Picture]:
 
 
 def of_conflicts(trees: Trees) -> Iterator[Picture]:
-    """How the tasks' gradients lay to each other, for runs that measured it."""
+    """Directions of the tasks' gradients relative to each other, for runs that measured them."""
     measured = {
         name: tree for name, tree in trees.items() if has(tree, "cosine") and len(_tasks({name: tree}, "cosine")) > 1
     }
@@ -50,8 +53,8 @@ def of_conflicts(trees: Trees) -> Iterator[Picture]:
         yield Picture(
             f"Conflicts of tasks: {name}",
             "Mean cosine between the gradients of each pair of tasks, where red pairs pull in one direction and blue "
-            "ones against each other; and the share of the measured steps at which they pointed against each other, of "
-            f"which gradients without any relation show one half.{note}",
+            "ones against each other; and the share of the measured steps at which they pointed against each other; "
+            f"for unrelated gradients this is one half.{note}",
             partial(plots.cosine_matrix, tree),
             [partial(plots.conflict_matrix, tree)],
         )
@@ -73,8 +76,8 @@ def of_conflicts(trees: Trees) -> Iterator[Picture]:
         (
             "fidelity",
             "Fidelity of cheap gradients",
-            "Cosine of the update with the one that full gradients would give; 1 says that the cheaper geometry costs "
-            "nothing.",
+            "Cosine of the update with the one that full gradients would give; at 1 the cheaper geometry has "
+            "the same direction.",
             plots.fidelity_curves,
         ),
     ):
@@ -94,47 +97,68 @@ def of_relatedness(trees: Trees) -> Iterator[Picture]:
         yield Picture(
             f"Which tasks are related: {name}",
             "Share of each source in each task's prior, of the classifiers w or the representations z: mean over the draws, "
-            "and the interval that holds 95 % of them. Rows sum to one; the anchor is the part that knows of no task. A "
-            f"large share says that a source's posterior is near, which is no correlation.{note}",
+            "and the interval that holds 95 % of them. Rows sum to one; the anchor is the part that depends on no task. A "
+            f"large share means that a source's posterior is near; it is no correlation.{note}",
             drawing[0],
             drawing[1:],
         )
 
 
-def of_regressions(trees: Trees) -> Iterator[Picture]:
-    """Whether the intervals of regressions hold what they promise."""
-    having = with_group(trees, "pit", "observed_data")
-    targets, note = first_ones(with_values(having, "pit"))
+def of_margins(trees: Trees) -> Iterator[Picture]:
+    """Whether the mean predictive has the labels' distribution, for each family of targets in its own way."""
+    targets, note = first_ones(plots.marginal_targets(trees))
+    if targets:
+        yield Picture(
+            "Distributions of labels and predictions",
+            "Distribution of the labels, black or grey, and the mean predictive of each method: cdfs of numbers, shares of "
+            "counts and classes, survival curves of times (Kaplan-Meier, with its 95 % band). A calibrated method follows "
+            f"the labels; one that does so may still be wrong row by row.{note}",
+            lambda: plots.marginal_calibration(trees, tasks=targets),
+        )
+
+
+def of_intervals(trees: Trees) -> Iterator[Picture]:
+    """Whether central predictive intervals hold as many labels as they should."""
+    judged = {
+        name: [task for task, rows in scored(tree).items() if len(rows.labels) and rows.pit() is not None]
+        for name, tree in trees.items()
+    }
+    having = {name: trees[name] for name, tasks in judged.items() if tasks}
+    targets, note = first_ones(list(dict.fromkeys(task for tasks in judged.values() for task in tasks)))
     if targets:
         yield Picture(
             "Coverage of predictive intervals",
-            "Share of test labels inside the central predictive interval of each nominal level. On the diagonal "
-            "intervals hold what they promise, above it they are too wide, below it too narrow; the band is what a "
-            f"calibrated predictive shows by chance.{note}",
+            "Share of test labels inside the central predictive interval of each nominal level. On the diagonal intervals "
+            "are calibrated, above it too wide, below it too narrow; the band is what a calibrated predictive shows by "
+            f"chance. Counts and censored labels have randomised PIT values.{note}",
             lambda: plots.reliability_curves(having, tasks=targets),
         )
 
 
 def of_predictive_ranks(name: str, tree: xr.DataTree) -> Iterator[Picture]:
-    """PIT plots of a run's first targets."""
-    if "posterior_predictive" not in tree.children:
+    """PIT plots of a run's first targets with a continuous predictive."""
+    groups = groups_in(tree)
+    if "posterior_predictive" not in groups or "pit" not in groups:
         return
-    kinds = kinds_of(tree)
-    regressions = [t for t in with_values({name: tree}, "posterior_predictive") if kinds[t] == "regression"]
-    targets, note = first_ones(regressions, most=MOST_ALONE)
+    continuous = [
+        target
+        for target in with_values({name: tree}, "pit")
+        if f"y_{target}" in groups["posterior_predictive"] and groups["observed_data"][f"y_{target}"].ndim == 1
+    ]
+    targets, note = first_ones(continuous, most=MOST_ALONE)
     if targets:
         drawing = [partial(plots.pit_plot, tree, target) for target in targets]
         yield Picture(
             f"Ranks of the labels: {name}",
-            "Where the labels lie among the predictive draws, as the difference between their ranks' distribution and "
-            f"the uniform one. A calibrated predictive stays inside the band.{note}",
+            "Ranks of the labels among the predictive draws, as the difference between their distribution and the uniform "
+            f"one. A calibrated predictive stays inside the band.{note}",
             drawing[0],
             drawing[1:],
         )
 
 
 def of_classes(trees: Trees) -> Iterator[Picture]:
-    """What class probabilities are worth."""
+    """How good class probabilities are."""
     having = with_group(trees, "probability", "observed_data")
     everything = with_values(having, "probability")
     targets, note = first_ones(everything)
@@ -142,59 +166,74 @@ def of_classes(trees: Trees) -> Iterator[Picture]:
         return
     yield Picture(
         "Reliability diagrams",
-        "Share of right predictions against confidence, in ten bins. On the diagonal confidence is what it says, below "
-        "it predictions are over-confident; bars are 95 % intervals of a bin, the lower panels say how many rows it "
-        f"has.{note}",
+        "Share of right predictions against confidence, in ten bins. On the diagonal confidence is calibrated, below it "
+        "predictions are overconfident; bars are 95 % intervals of a bin, the lower panels give its share of the rows."
+        f"{note}",
         lambda: plots.reliability_diagrams(having, tasks=targets),
     )
-    few, told = first_ones(everything, most=max(1, 24 // len(having)))
+    few, said = first_ones(everything, most=max(1, 24 // len(having)))
     yield Picture(
         "Entropies of right and wrong predictions",
         "Predictive entropy of right and of wrong predictions, each as shares of their number; dashed lines are the "
-        f"means. Where the entropy knows the errors, wrong predictions are to the right.{told}",
+        f"means. Where the entropy predicts the errors, wrong predictions are to the right.{said}",
         lambda: plots.entropy_histograms(having, tasks=few),
     )
+    two = {task for tree in having.values() for task, rows in scored(tree).items() if _two_classes(rows)}
+    targets_of_two, said = first_ones([task for task in everything if task in two])
+    if targets_of_two:
+        yield Picture(
+            "ROC and precision-recall curves",
+            "Of the second class, with the area under each curve. Dashed: probabilities without information. Where the "
+            f"event is rare, the second picture says more than the first.{said}",
+            lambda: plots.roc_curves(having, tasks=targets_of_two),
+            [lambda: plots.roc_curves(having, curve="precision-recall", tasks=targets_of_two)],
+        )
 
 
 def of_uncertainty(trees: Trees) -> Iterator[Picture]:
-    """Whether a run's uncertainty knows its errors."""
-    having = {
-        name: tree
-        for name, tree in with_group(trees, "uncertainty", "observed_data").items()
-        if "predictive_mean" in tree.children or "probability" in tree.children
+    """Whether a run's uncertainty predicts its errors."""
+    having = with_group(trees, "uncertainty", "observed_data")
+    losing = {
+        task
+        for tree in having.values()
+        for task, rows in scored(tree).items()
+        if len(rows.labels) and rows.losses() is not None
     }
-    targets, note = first_ones(with_values(having, "uncertainty", "total"))
+    targets, note = first_ones([task for task in with_values(having, "uncertainty", "total") if task in losing])
     if targets:
         yield Picture(
             "Risk of the rows kept",
-            "Error of the rows that remain when the most uncertain ones are left out: error rate of a classification, "
-            "mean absolute error of a regression. A curve that falls to the left says that the uncertainty knows the "
-            f"errors; the faint line is the least that any order of the rows would have.{note}",
+            "Mean loss of the rows that remain when the most uncertain ones are left out: error rate of classes, mean "
+            "absolute error of numbers and ranks. Where the uncertainty predicts the errors, a curve falls to the left; the "
+            f"faint line is the least that any order of the rows would have.{note}",
             lambda: plots.risk_coverage_curves(having, tasks=targets),
         )
 
 
 def of_outsiders(trees: Trees) -> Iterator[Picture]:
     """Uncertainty of rows in distribution against rows out of it."""
-    having = with_group(trees, "uncertainty", "predictions_uncertainty")
-    known = with_values(having, "predictions_uncertainty", "total")
-    both = [target for target in known if all(_both_sides(tree, target) for tree in having.values())]
+    having = with_both_sides(trees)
+    known = with_values(having, "uncertainty", "epistemic")
+    both = [target for target in known if all(all(map(len, _both(tree, target))) for tree in having.values())]
     targets, note = first_ones(both, most=MOST_ALONE)
     if targets:
         drawing = [partial(plots.ood_densities, having, target) for target in targets]
         yield Picture(
             "Uncertainty in and out of distribution",
-            "Densities of the log epistemic uncertainty of test rows and of rows from elsewhere. The further apart the "
-            f"two, the better the uncertainty tells them; an AUROC of 0.5 tells nothing.{note}",
+            "Densities of the log epistemic uncertainty of test rows and of rows from elsewhere. The further apart the two, "
+            f"the better the uncertainty detects those from elsewhere; an AUROC of 0.5 is chance.{note}",
             drawing[0],
             drawing[1:],
         )
 
 
-def _both_sides(tree: xr.DataTree, target: str) -> bool:
-    groups = [tree[name].data_vars for name in ("uncertainty", "predictions_uncertainty")]
-    name = f"epistemic_{target}"
-    return target in targets_of(tree) and all(name in group and group[name].size for group in groups)
+def _both(tree: xr.DataTree, target: str) -> tuple[np.ndarray, np.ndarray]:
+    return uncertainties(tree, target) if target in part_targets(tree) else (np.zeros(0), np.zeros(0))
+
+
+def _two_classes(rows: Scored) -> bool:
+    p = rows.prediction.probability
+    return p is not None and p.shape[1:] == (2,) and len(np.unique(rows.labels)) == 2
 
 
 def _tasks(trees: Trees, array: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which method is best: the one number that a comparison is summed up by, and who cannot be told from its best mean."""
+"""Which method is best: the one number that a comparison is summed up by, and what does not differ from its best mean."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,11 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.marking import marked
 from bmtl.evaluation.ranks import ranks
+from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.scores import primary_scores
-from bmtl.evaluation.statistics import mean_and_error, not_worse_than_best
+from bmtl.evaluation.statistics import mean_and_error, paired_differences
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,12 @@ class Headline:
     Attributes:
         name: What it is, in words.
         unit: " %" or nothing.
-        mean: By method.
-        error: Standard error by method; NaN for one split.
-        best: The methods that are not told apart from the best mean, if some other method is; else nothing.
-        splits: How many splits count.
+        mean: By method; the baseline, whose change against itself is 0 by definition, is left out.
+        error: Standard error by method; NaN for one run.
+        best: The methods that are marked best, `bmtl.evaluation.marking.marked`.
+        repeats: What the runs are.
+        baseline: That the change is taken against; None for mean ranks.
+        interval: 95 % interval of the leader's change; None for mean ranks, or where there is none.
     """
 
     name: str
@@ -29,7 +33,9 @@ class Headline:
     mean: dict[str, float]
     error: dict[str, float]
     best: list[str]
-    splits: int
+    repeats: Repeats
+    baseline: str | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def leader(self) -> str | None:
@@ -44,46 +50,50 @@ def headline(comparison: xr.Dataset) -> Headline:
     if baseline is None:
         return mean_ranks(comparison)
     present = comparison["present"]
-    shared = present & present.sel({"method": baseline}, drop=True)
-    if not comparison["delta_m"].where(shared).notnull().any():
+    others = present["learner"] != baseline
+    shared = (present & present.sel(learner=baseline, drop=True)).isel(learner=others.values)
+    change = comparison["delta_m"].isel(learner=others.values)
+    if not change.where(shared).notnull().any():
         return mean_ranks(comparison)
-    return _headline(comparison["delta_m"], shared, f"mean relative change against {baseline}", " %")
+    found = _headline(change, shared, f"mean relative change against {baseline}", " %", Repeats.of(comparison))
+    interval = None
+    if found.leader is not None:
+        pair = comparison["delta_m"].sel(learner=[found.leader, baseline])
+        counted = (present & present.sel(learner=baseline, drop=True)).sel(learner=[found.leader, baseline])
+        ends = paired_differences(pair, baseline, counted=counted).isel(learner=0)
+        interval = (float(ends["lower"]), float(ends["upper"]))
+    known = interval is not None and np.isfinite(interval).all() and found.repeats.decisive
+    return Headline(**{**vars(found), "baseline": baseline, "interval": interval if known else None})
 
 
 def mean_ranks(comparison: xr.Dataset) -> Headline:
-    """The mean rank over the targets, of the splits that all methods have."""
+    """The mean rank over the targets, of the runs that all methods have."""
     scores, higher = primary_scores(comparison)
     counted = comparison["present"] & (comparison["rows"] > 0)
-    values = ranks(scores, higher_is_better=higher, counted=counted).mean("task").transpose("method", "split")
-    complete = comparison["present"].all("method") & xr.ones_like(comparison["present"])
-    return _headline(values, complete.transpose("method", "split"), "mean rank over the targets", "")
+    values = ranks(scores, higher_is_better=higher, counted=counted).mean("task").transpose("learner", "split")
+    complete = comparison["present"].all("learner") & xr.ones_like(comparison["present"])
+    complete = complete.transpose("learner", "split")
+    return _headline(values, complete, "mean rank over the targets", "", Repeats.of(comparison))
 
 
-def _headline(values: xr.DataArray, present: xr.DataArray, name: str, unit: str) -> Headline:
+def _headline(values: xr.DataArray, present: xr.DataArray, name: str, unit: str, repeats: Repeats) -> Headline:
     summary = mean_and_error(values, counted=present)
-    marks = not_worse_than_best(values, counted=present)
-    told_apart = np.isfinite(summary["mean"]) & ~marks
-    methods = [str(method) for method in values["method"].values]
-    best = [method for method, marked in zip(methods, marks.values, strict=True) if marked and told_apart.any()]
+    methods = [str(method) for method in values["learner"].values]
+    marks = marked(values, counted=present).values
     return Headline(
         name,
         unit,
         dict(zip(methods, summary["mean"].values.tolist(), strict=True)),
         dict(zip(methods, summary["error"].values.tolist(), strict=True)),
-        best,
-        int(summary["splits"].max()),
+        [method for method, mark in zip(methods, marks, strict=True) if mark],
+        repeats,
     )
 
 
 def by_target(comparison: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
-    """Mean and error of the primary scores ``(method, task)``, and which are not told apart from the target's best.
-
-    A target for which no method is told apart has no mark.
-    """
+    """Mean and error of the primary scores ``(learner, task)``, and which are marked best of their target."""
     scores, higher = primary_scores(comparison)
     counted = comparison["present"] & (comparison["rows"] > 0)
     signed = xr.where(higher, -scores, scores).transpose(*scores.dims)
     summary = mean_and_error(scores, counted=counted)
-    marks = not_worse_than_best(signed, counted=counted)
-    told_apart = (summary["mean"].notnull() & ~marks).any("method")
-    return summary, (marks & told_apart).transpose("method", "task")
+    return summary, marked(signed, counted=counted).transpose("learner", "task")

@@ -4,64 +4,75 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.metrics.labelled import targets_of
+from bmtl.evaluation.metrics import score
+from bmtl.evaluation.parts import parts_of, reported_targets
 from bmtl.evaluation.recalibration import recalibrate
 from bmtl.evaluation.report.markup import Cell, Markup, details, fragment, number, paragraph, table
-from bmtl.evaluation.report.shown import Trees, first_ones, with_group
-from bmtl.evaluation.scores import computable, symbol
+from bmtl.evaluation.report.shown import Trees, first_ones
+from bmtl.targets.score import Score
 
-COMPARED = ("nll", "ece")
 MOST_FITTED = 24  # targets of a run: fitting takes a third of a second each
-# What these scores need; draws of the predictive would be drawn anew, for nothing.
-NEEDED = ("observed_data", "constant_data", "predictive_distribution", "probability", "pit", "log_likelihood")
 
 
 def recalibrated(trees: Trees) -> Markup:
     """Scores before and after, by method and folded away by target; nothing where no tree has validation rows."""
-    having = {
-        name: tree
-        for name, tree in with_group(trees, "observed_data", "validation").items()
-        if not {"predictive_distribution", "probability"}.isdisjoint(tree.children)
-    }
+    having = {name: tree for name, tree in trees.items() if {"test", "validation"} <= set(parts_of(tree))}
     if not having:
         return Markup()
-    before, after, factors, reasons = {}, {}, {}, []
     targets, note = first_ones(
-        list(dict.fromkeys(t for tree in having.values() for t in targets_of(tree))), most=MOST_FITTED, done="Fitted"
+        list(dict.fromkeys(t for tree in having.values() for t in reported_targets(tree))),
+        most=MOST_FITTED,
+        done="Fitted",
     )
+    scores = _averaged(having)
+    before, after, factors = {}, {}, {}
+    reasons: list[Markup] = []
     for name, tree in having.items():
-        lean = _lean(tree, targets)
         try:
-            renewed = recalibrate(lean)
+            renewed = recalibrate(tree, targets=targets)
         except ValueError as error:
             reasons.append(paragraph(f"{name} was not recalibrated. {error}", class_="warning"))
             continue
-        before[name], after[name] = _scores(lean), _scores(renewed)
-        factors[name] = decode_attributes(renewed)["recalibration_factors"]
-    if not before:
+        about = decode_attributes(renewed)
+        factors[name] = about["recalibration_factors"]
+        left_out = about["recalibration_left_out"]
+        before[name], after[name] = (_values(of, scores, list(factors[name])) for of in (tree, renewed))
+        if left_out:
+            why = details(
+                f"{name}: {len(left_out)} target{'s' * (len(left_out) > 1)} not recalibrated",
+                table(
+                    ["target", "reason"], [[task, str(reason)] for task, reason in left_out.items()], "As they were."
+                ),
+            )
+            reasons.append(why)
+    if not any(factors.values()):
         return fragment(*reasons)
-    names = [score for score in COMPARED if any(score in of for of in before.values())]
-    header = [f"{symbol(score)} {when}" for score in names for when in ("before", "after")]
+    header = [f"{of.symbol} {when}" for of in scores for when in ("before", "after")]
     means = [
         [
             method,
             number(float(np.exp(np.mean(np.log(list(factors[method].values()))))) if factors[method] else np.nan),
-            *(number(_mean(of[method].get(score))) for score in names for of in (before, after)),
+            *(number(_mean(of[method][score.name])) for score in scores for of in (before, after)),
         ]
         for method in before
     ]
-    rows: list[list[Cell | str]] = []
-    for method, found in before.items():
-        for k, task in enumerate(next(iter(found.values()))["task"].values.tolist()):
-            cells = [_one(of[method].get(score), k) for score in names for of in (before, after)]
-            rows.append([method, task, number(factors[method].get(task, np.nan)), *cells])
+    rows: list[list[Cell | str]] = [
+        [
+            method,
+            task,
+            number(factor),
+            *(number(of[method][s.name].get(task, np.nan)) for s in scores for of in (before, after)),
+        ]
+        for method in before
+        for task, factor in factors[method].items()
+    ]
     return fragment(
         table(
             ["method", "factor", *header],
             means,
-            "Means over the targets before and after recalibration, lower is better. The factor (geometric mean) "
-            "multiplies a regression's scales, or is a classification's temperature: above 1 says that the predictive "
-            f"was too sure of itself. It is fitted on the validation rows, and scored on the test rows.{note}",
+            "Means over the recalibrated targets before and after, lower is better. The factor (geometric mean) multiplies "
+            "scales, or is the temperature of class probabilities: above 1, the predictive was overconfident. It is fitted "
+            f"on the validation rows, and scored on the test rows.{note}",
         ),
         details(
             "Recalibration by target",
@@ -71,37 +82,28 @@ def recalibrated(trees: Trees) -> Markup:
     )
 
 
-def _lean(tree: xr.DataTree, targets: list[str]) -> xr.DataTree:
-    """What is needed of some targets."""
-    groups = {}
-    for prefix, part in (("", tree), ("validation/", tree.children["validation"])):
-        for name in NEEDED:
-            if name not in part.children:
-                continue
-            group = part.children[name].to_dataset(inherit=False)
-            if name == "constant_data":
-                group = group.sel(target=[target for target in targets if target in group["target"].values])
-            else:
-                group = group[[v for v in group.data_vars if str(v).partition("_")[2] in targets]]
-            groups[f"{prefix}{name}"] = group
-    lean = xr.DataTree.from_dict(groups)
-    lean.attrs = dict(tree.attrs)
-    return lean
+def _averaged(trees: Trees) -> list[Score]:
+    """The scores that are shown as means over targets, one of each name."""
+    found: dict[str, Score] = {}
+    for tree in trees.values():
+        for known in reported_targets(tree).values():
+            found |= {of.name: of for of in known.family.scores if of.averaged and of.name not in found}
+    return list(found.values())
 
 
-def _scores(tree: xr.DataTree) -> dict[str, xr.DataArray]:
-    """Score -> values by task; each task's is that of its kind."""
-    found: dict[str, xr.DataArray] = {}
-    for score in computable(tree):
-        if score.name in COMPARED:
-            values = score.compute(tree)
-            found[score.name] = found[score.name].fillna(values) if score.name in found else values
+def _values(tree: xr.DataTree, scores: list[Score], targets: list[str]) -> dict[str, dict[str, float]]:
+    """Score -> target -> value; none for a score that cannot be computed of any target."""
+    found: dict[str, dict[str, float]] = {}
+    for of in scores:
+        try:
+            values = score(tree, of.name)
+        except ValueError:
+            values = xr.DataArray(np.zeros(0), dims="task", coords={"task": np.zeros(0, dtype=str)})
+        by_task = dict(zip(values["task"].values.tolist(), values.values.tolist(), strict=True))
+        found[of.name] = {task: by_task.get(task, float("nan")) for task in targets}
     return found
 
 
-def _mean(values: xr.DataArray | None) -> float:
-    return float("nan") if values is None else float(values.mean(skipna=True))
-
-
-def _one(values: xr.DataArray | None, place: int) -> Cell:
-    return number(float("nan") if values is None else float(values.values[place]))
+def _mean(values: dict[str, float]) -> float:
+    known = [value for value in values.values() if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

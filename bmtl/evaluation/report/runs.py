@@ -1,4 +1,4 @@
-"""What lies in a folder: the comparison, its runs, and what came to nothing."""
+"""What a folder holds: the comparison, its runs, and those that failed."""
 
 import os
 import re
@@ -13,6 +13,7 @@ import xarray as xr
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.comparison import compare
 from bmtl.evaluation.history import recorded
+from bmtl.evaluation.parts import parts_of
 from bmtl.evaluation.storage import read
 
 RESULTS, PARTIAL, ERROR, COMPARISON = "results.nc", "partial.nc", "error.txt", "comparison.nc"
@@ -93,8 +94,8 @@ def _single(file: Path) -> Reading:
     tree = read(file)
     about = decode_attributes(tree)
     method = str(about.get("method", "run"))
-    if "observed_data" not in tree.children:
-        raise ValueError(f"{file} has no scored rows (no group 'observed_data'): there is nothing to report on.")
+    if "test" not in parts_of(tree):
+        raise ValueError(f"{file} has no scored rows (no part 'test'): there is nothing to report on.")
     scores = compare({(method, 0): tree}, baseline=None, reference=None)
     run = _run(tree, method, 0, file.parent.name)
     partial = [file.parent.name] if file.name == PARTIAL or about.get("interrupted") else []
@@ -113,7 +114,7 @@ def _comparison(folder: Path) -> Reading:
         )
     stored = _stored(folder / COMPARISON)
     trees = {file: read(file) for file in files}
-    known = None if stored is None else set(stored["method"].values.tolist())
+    known = None if stored is None else set(stored["learner"].values.tolist())
     methods = {file: _method(tree, file) for file, tree in trees.items()}
     _check_once(folder, methods)
     held = [file for file in files if known is None or methods[file] in known]
@@ -126,7 +127,7 @@ def _comparison(folder: Path) -> Reading:
             grid, baseline="stl" if "stl" in names else None, reference="ew" if "ew" in names else names[0]
         )
     numbers = _numbers(places, scores)
-    order = {name: i for i, name in enumerate(scores["method"].values.tolist())}
+    order = {name: i for i, name in enumerate(scores["learner"].values.tolist())}
     runs = [
         _run(trees[file], methods[file], numbers[file.parent.name], file.parent.name)
         for file in held
@@ -156,7 +157,7 @@ def _check_once(folder: Path, methods: dict[Path, str]) -> None:
         other = seen.setdefault((method, file.parent.name), file)
         if other != file:
             raise ValueError(
-                f"{_place(folder, file)} and {_place(folder, other)} both hold {method!r}, by their own word. Move one away."
+                f"{_place(folder, file)} and {_place(folder, other)} both hold results of {method!r}. Move one away."
             )
 
 
@@ -166,8 +167,8 @@ def _stored(file: Path) -> xr.Dataset | None:
     scores = read(file).to_dataset()
     if lacking := {"score", "present", "rows", "delta_m"} - set(scores.data_vars):
         raise ValueError(
-            f"{file} holds no comparison of this version: it has no {', '.join(sorted(lacking))}. Run the same command "
-            "again, or move the file away: the runs are then compared anew."
+            f"{file} holds no comparison: it has no {', '.join(sorted(lacking))}. Run the same command again, or move the "
+            "file away: the runs are then compared anew."
         )
     return scores
 
@@ -190,7 +191,7 @@ def _method(tree: xr.DataTree, file: Path) -> str:
 
 
 def _order(place: str) -> tuple[list[int], str]:
-    """Folders of splits and seeds by their numbers: seed-2 stands before seed-10."""
+    """Folders of splits and seeds by their numbers: seed-2 before seed-10."""
     return [int(digits) for digits in re.findall(r"\d+", place)], place
 
 

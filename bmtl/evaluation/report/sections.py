@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report import difference_tables, origin, pictures, score_tables, summary
 from bmtl.evaluation.report.figures import Picture
 from bmtl.evaluation.report.markup import Markup, paragraph
@@ -17,7 +18,7 @@ from bmtl.evaluation.storage import atomic
 
 
 def report(source: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
-    """Write the report of a comparison or of a run as one HTML file that needs nothing beside it.
+    """Write the report of a comparison or of a run as one self-contained HTML file.
 
     Args:
         source: A folder with ``<method>/<split>/results.nc``, a run's folder, or a ``results.nc``.
@@ -64,7 +65,8 @@ def sections(reading: Reading) -> list[Section]:
         ]
     chosen = _one(reading)
     calibration = [
-        *_drawn(pictures.of_regressions(trees)),
+        *_drawn(pictures.of_margins(trees)),
+        *_drawn(pictures.of_intervals(trees)),
         *_drawn(pictures.of_predictive_ranks(chosen, trees[chosen])),
         *_drawn(pictures.of_classes(trees)),
         *_drawn(pictures.of_uncertainty(trees)),
@@ -77,8 +79,8 @@ def sections(reading: Reading) -> list[Section]:
         Section("relatedness", "Relatedness", _introduced(reading, _drawn(pictures.of_relatedness(trees)))),
         Section("calibration", "Calibration", _introduced(reading, calibration)),
         Section("recalibration", "Recalibration", _introduced(reading, [recalibrated(trees)])),
-        Section("trust", "Trust", [trusted(trees)]),
-        Section("outsiders", "Out of distribution", [detected(trees), *_drawn(pictures.of_outsiders(trees))]),
+        Section("trust", "Posteriors", _introduced(reading, [trusted(trees)])),
+        Section("ood", "Out of distribution", [detected(trees), *_drawn(pictures.of_outsiders(trees))]),
         Section(
             "runs",
             "Runs",
@@ -89,7 +91,7 @@ def sections(reading: Reading) -> list[Section]:
 
 
 def _one(reading: Reading) -> str:
-    """The method whose pictures stand alone: the best, or the first that the split has."""
+    """The method that has pictures of its own: the best, or the first that the split has."""
     leader = None if reading.single else headline(reading.scores).leader
     return leader if leader in reading.trees else next(iter(reading.trees))
 
@@ -99,7 +101,8 @@ def _drawn(chosen: Iterable[Picture]) -> list[Markup]:
 
 
 def _introduced(reading: Reading, body: list[Markup]) -> list[Markup]:
-    """With a sentence before it that says whose runs these are, where there are several splits."""
+    """With a sentence before it that says which runs these are, where there are several of each method."""
     if reading.single or reading.scores.sizes["split"] < 2 or not any(body):
         return body
-    return [paragraph(f"Of the runs {reading.first}; the tables above are over all splits.", class_="note"), *body]
+    over = Repeats.of(reading.scores).nouns
+    return [paragraph(f"Of the runs {reading.first}; the tables above are over all {over}.", class_="note"), *body]

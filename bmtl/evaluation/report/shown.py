@@ -4,20 +4,29 @@ from collections.abc import Sequence
 
 import xarray as xr
 
+from bmtl.evaluation.parts import part_of, parts_of
+
 MOST_TARGETS = 12  # panels of one picture; tables hold all
 Trees = dict[str, xr.DataTree]
 
 
+def groups_in(tree: xr.DataTree, part: str = "test") -> dict[str, xr.Dataset]:
+    """The groups of a part by name; none where the run has no rows of it."""
+    if part not in parts_of(tree.root):
+        return {}
+    return {str(name): node.to_dataset(inherit=False) for name, node in part_of(tree, part).children.items()}
+
+
 def with_group(trees: Trees, *groups: str) -> Trees:
-    """The runs whose trees have these groups."""
-    return {name: tree for name, tree in trees.items() if set(groups) <= set(tree.children)}
+    """The runs whose test rows have these groups."""
+    return {name: tree for name, tree in trees.items() if set(groups) <= set(groups_in(tree))}
 
 
 def with_values(trees: Trees, group: str, prefix: str = "y") -> list[str]:
-    """Targets that some run's group holds with a row at least, in order of appearance."""
+    """Targets that some run's group of the test rows holds with a row at least, in order of appearance."""
     found: dict[str, None] = {}
-    for tree in with_group(trees, group).values():
-        for name, variable in tree[group].data_vars.items():
+    for tree in trees.values():
+        for name, variable in groups_in(tree).get(group, xr.Dataset()).variables.items():
             if str(name).startswith(f"{prefix}_") and variable.size:
                 found[str(name).removeprefix(f"{prefix}_")] = None
     return list(found)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from bmtl.evaluation.metrics import noise_floor
+from bmtl.evaluation.columns import held
+from bmtl.evaluation.compared import by_family
+from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.markup import Markup, bullets, element, facts, fragment, paragraph
 from bmtl.evaluation.report.origin import about
 from bmtl.evaluation.report.ranking import Headline, headline, mean_ranks
@@ -24,8 +26,7 @@ def subtitle(reading: Reading) -> str:
     targets = _count(scores.sizes["task"], "target")
     if reading.single:
         return f"One run, {targets}, {_rows(reading)} test rows."
-    runs = _count(scores.sizes["split"], "run")
-    return f"{_count(scores.sizes['method'], 'method')}, {targets}, {runs} of each method."
+    return f"{_count(scores.sizes['learner'], 'method')}, {targets}, {Repeats.of(scores).counted} of each method."
 
 
 def summary(reading: Reading) -> Markup:
@@ -37,39 +38,57 @@ def summary(reading: Reading) -> Markup:
 
 def verdict(found: Headline) -> list[str]:
     """Which method is best by the interval rule."""
-    leader = found.leader
+    leader, runs = found.leader, found.repeats
     if leader is None:
-        return ["No method has a mean over its splits that is a number: runs diverged, or there is nothing to rank by."]
+        return ["No method has a mean that is a number: runs diverged, or there is nothing to rank by."]
     value = f"{entry(found.mean[leader], found.error[leader])}{found.unit}"
-    sign = "; negative is better" if found.unit else ""
     others = [name for name in found.mean if name != leader]
-    if not others:
+    if not others and found.baseline is None:
         return [f"There is one method, {leader}; {found.name}: {value}."]
-    if found.splits < 2:
-        return [
-            f"{leader} has the lowest {found.name} ({value}{sign}), on one split: no interval tells methods apart, so "
-            "none is called best.",
-            "Run more splits or seeds to know which differences would come again.",
-        ]
-    if not found.best:
-        return [
-            f"{leader} has the lowest {found.name} ({value}{sign}), but the 95 % intervals over {found.splits} splits "
-            "tell no other method apart from it: none is called best.",
-        ]
-    alike = [name for name in found.best if name != leader]
-    worse = [name for name in others if name not in found.best]
-    diverged = [name for name in worse if not np.isfinite(found.mean[name])]
-    worse = [name for name in worse if name not in diverged]
-    said = [f"{leader} has the lowest {found.name}: {value} over {found.splits} splits{sign}."]
-    if alike:
-        said.append(f"The 95 % interval of paired differences does not tell {_list(alike)} apart from it.")
-    if worse:
-        said.append(f"{_list(worse)} {'is' if len(worse) == 1 else 'are'} worse by that interval.")
+    said = [_first(found, leader, value)]
+    if not runs.decisive:
+        few = "one run decides nothing" if runs.runs == 1 else "two runs decide nothing"
+        return [f"{said[0]} But {few}: none is called best.", "Run more seeds or splits."]
+    if found.interval is not None:
+        low, high = (entry(end, np.nan) for end in found.interval)
+        excludes = found.interval[0] > 0 or found.interval[1] < 0
+        said.append(
+            f"Its 95 % interval, {low} to {high}, {'excludes' if excludes else 'contains'} 0, {found.baseline}'s."
+        )
+    diverged = [name for name in others if not np.isfinite(found.mean[name])]
+    compared = [name for name in others if name not in diverged]
+    alike = [name for name in compared if name in found.best]
+    worse = [name for name in compared if name not in found.best]
     if diverged:
-        said.append(f"{_list(diverged)} diverged on a split at least.")
-    if found.splits < 6:
-        said.append(f"With {found.splits} splits intervals are rough: read them as a first impression.")
+        said.append(f"{_list(diverged)} diverged in at least one run.")
+    if not compared:
+        return said
+    if not found.best:
+        said.append("No other method is significantly worse (95 % paired intervals), so none is called best.")
+        return said
+    if alike:
+        said.append(
+            f"{_list(alike)} {'is' if len(alike) == 1 else 'are'} not significantly worse (95 % paired interval)."
+        )
+    if worse:
+        said.append(f"{_list(worse)} {'is' if len(worse) == 1 else 'are'} significantly worse.")
+    said.append(runs.interval())
+    if runs.runs < 6:
+        said.append(f"With {runs.runs} {runs.nouns} intervals are rough.")
     return said
+
+
+def _first(found: Headline, leader: str, value: str) -> str:
+    """The sentence on the leader: against a baseline, whether it improves on it at all."""
+    over = f" over {found.repeats.counted}" if found.repeats.runs > 1 else ""
+    if found.baseline is None:
+        return f"{leader} has the lowest {found.name}: {value}{over}."
+    if found.mean[leader] < 0:
+        if len(found.mean) == 1:
+            return f"{leader} improves on {found.baseline}: {found.name} {value}{over}; negative is better."
+        return f"{leader} has the lowest {found.name}: {value}{over}; negative is better."
+    closest = f"{leader} comes closest, with a {found.name} of {value}{over}"
+    return f"No method improves on {found.baseline} in the mean; {closest}. Positive is worse."
 
 
 def _of_one(reading: Reading) -> list[str]:
@@ -79,20 +98,24 @@ def _of_one(reading: Reading) -> list[str]:
     made += [f"seed {run.about['seed']}"] if run.about.get("seed") is not None else []
     where = f" ({', '.join(made)})" if made else ""
     said = [f"{run.method}{where} predicts {_targets(reading)}."]
-    if "ece" in scores["metric"].values:
-        regressions = scores.isel(task=(scores["kind"] == "regression").values)
-        ece = regressions["score"].sel(metric="ece")
-        if ece.notnull().any():
-            floor = np.mean([noise_floor(int(rows)).mean for rows in regressions["rows"].values.ravel() if rows])
-            said.append(
-                f"The mean calibration error (ECE) of its intervals is {entry(float(ece.mean()), np.nan)}, where a perfect "
-                f"predictive would show {floor:.3f} on so many rows."
-            )
+    families = by_family(scores)
+    for name, (family, places) in families.items():
+        chosen = scores.isel(task=places)
+        rows = [int(count) for count in chosen["rows"].values.ravel() if count]
+        for score in held(scores, family.scores):
+            values = chosen["score"].sel(metric=score.name)
+            if score.floor is not None and rows and values.notnull().any():
+                floor = np.mean([score.floor(count) for count in rows])
+                of = f" of the {name} targets" if len(families) > 1 else ""
+                said.append(
+                    f"The mean {score.symbol}{of} is {entry(float(values.mean()), np.nan)}; a perfect predictive would show "
+                    f"{floor:.3f} on so many rows."
+                )
     return said
 
 
 def _other_view(reading: Reading) -> list[str]:
-    """Who has the best mean rank, where that is another than the one with the best mean change."""
+    """The method with the best mean rank, where that is another than the one with the best mean change."""
     means, ranks = headline(reading.scores), mean_ranks(reading.scores)
     if means.name == ranks.name or ranks.leader in (None, means.leader):
         return []
@@ -106,19 +129,19 @@ def _facts(reading: Reading) -> Markup:
     scores, shared = reading.scores, about(reading)
     pairs = [("Data", str(shared.get("data_name", "not recorded")))]
     if not reading.single:
-        pairs.append(("Methods", _list([str(name) for name in scores["method"].values])))
+        pairs.append(("Methods", _list([str(name) for name in scores["learner"].values])))
     pairs.append(("Targets", _targets(reading)))
     pairs.append(("Test rows", f"{_rows(reading)} labelled rows a target"))
     if not reading.single:
-        seeds = sorted({int(run.about["seed"]) for run in reading.runs if run.about.get("seed") is not None})
-        said = f"{scores.sizes['split']} ({_list(list(dict.fromkeys(run.place for run in reading.runs)))})"
-        pairs.append(("Splits and seeds", said + (f"; seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "")))
+        places = list(dict.fromkeys(run.place for run in reading.runs))
+        pairs.append(("Runs of each method", f"{Repeats.of(scores).counted}: {_list(places)}"))
     if shared.get("baseline"):
-        pairs.append(("Baseline", f"{shared['baseline']}; differences are taken split by split"))
+        noun = Repeats.of(scores).noun
+        pairs.append(("Baseline", f"{shared['baseline']}; differences are taken {noun} by {noun}"))
     selections = {str((run.about.get("configuration") or {}).get("selection", "not recorded")) for run in reading.runs}
     pairs.append(("Parameters kept", "; ".join(sorted(selections))))
     budgets = {
-        f"{budget['epochs']} epochs, batches of {budget['batch_size']} rows"
+        f"{_count(int(budget['epochs']), 'epoch')}, batches of {budget['batch_size']} rows"
         for budget in ((run.about.get("configuration") or {}).get("budget") for run in reading.runs)
         if isinstance(budget, dict) and {"epochs", "batch_size"} <= budget.keys()
     }
@@ -133,7 +156,7 @@ def _facts(reading: Reading) -> Markup:
 
 
 def _missing(reading: Reading) -> Markup:
-    """Failed, interrupted and absent runs, and what lies there without being compared."""
+    """Failed, interrupted and absent runs, and results that are not compared."""
     scores = reading.scores
     parts = []
     if reading.single and reading.partial:
@@ -141,18 +164,20 @@ def _missing(reading: Reading) -> Markup:
     if reading.errors:
         items = [fragment(element("strong", place), ": ", reason) for place, reason in reading.errors.items()]
         parts.append(
-            paragraph(f"{_count(len(items), 'run')} failed (error.txt has the whole story):", class_="warning")
+            paragraph(f"{_count(len(items), 'run')} failed (error.txt has the full traceback):", class_="warning")
         )
         parts.append(bullets(items))
     if reading.partial and not reading.single:
-        said = f"Interrupted, and not compared: {_list(list(reading.partial))}. The same command goes on with them."
+        said = f"Interrupted, and not compared: {_list(list(reading.partial))}. The same command resumes them."
         parts.append(paragraph(said, class_="warning"))
-    present = scores["present"].transpose("method", "split").values
+    present = scores["present"].transpose("learner", "split").values
+    noun = Repeats.of(scores).noun
     absent = [
-        f"{scores['method'].values[i]} on split {scores['split'].values[k]}" for i, k in np.argwhere(~present).tolist()
+        f"{scores['learner'].values[i]} on {noun} {scores['split'].values[k]}"
+        for i, k in np.argwhere(~present).tolist()
     ]
     if absent:
-        said = f"Without a result: {_list(absent)}. Means of these methods are over fewer splits."
+        said = f"Without a result: {_list(absent)}. Means of these methods are over fewer {noun}s."
         parts.append(paragraph(said, class_="warning"))
     if reading.foreign:
         said = f"Results that the comparison does not hold: {_list(list(reading.foreign))}."
@@ -161,10 +186,11 @@ def _missing(reading: Reading) -> Markup:
 
 
 def _targets(reading: Reading) -> str:
-    kinds = reading.scores["kind"].values.tolist()
-    names = [str(name) for name in reading.scores["task"].values]
-    said = " and ".join(_count(kinds.count(kind), kind) for kind in dict.fromkeys(kinds))
-    return f"{said}: {_list(names)}"
+    """How many targets there are, and their names by family."""
+    names = reading.scores["task"].values
+    families = by_family(reading.scores)
+    listed = [f"{_list([str(name) for name in names[places]])} ({family})" for family, (_, places) in families.items()]
+    return f"{_count(len(names), 'target')}: {'; '.join(listed)}"
 
 
 def _rows(reading: Reading) -> str:

@@ -22,6 +22,7 @@ from bmtl.inference.balancing.transforms.base import Transform
 from bmtl.inference.balancing.transforms.ew import EW
 from bmtl.inference.balancing.weightings.base import Weighting
 from bmtl.inference.errors import NonFinite
+from bmtl.inference.tasks_seen_together import TasksSeenTogether
 from bmtl.tasks import check_names
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Balancer(nn.Module):
         self.heads = heads
         self.names: tuple[str, ...] = ()
         self._warned: set[str] = set()
+        self._together = TasksSeenTogether()
 
     @classmethod
     def of(cls, *slots: Slot, heads: Literal["transform", "alpha"] = "transform") -> Balancer:
@@ -143,6 +145,8 @@ class Balancer(nn.Module):
         cut = objective.marks.cut
         if len(self.names) == 1 and self.weighting is not None:
             self._warn_once("single", f"{self.weighting.name!r} has nothing to weigh with a single task.")
+        if self.weighting is not None:
+            self._together.step(self.names, ctx.active, self.weighting.name)
         if not self.compares or (len(objective.names) < 2 and not cut):
             backward(objective.weighted(loss_derivatives), objective.unweighted(loss_derivatives))
         elif not objective.names:  # no task has a label: only the terms of weight 1 are left

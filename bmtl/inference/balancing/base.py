@@ -55,7 +55,8 @@ class Objective:
     Attributes:
         names: The K tasks.
         losses: Loss values ``(K,)``, float64 on the host.
-        rows: K scalars in the graph, ``losses[k] * scale == per_datum_scale[k] * rows[k]``, in the mean over processes.
+        rows: K scalars in the graph. The loss whose gradient is taken is ``per_datum_scale[k] * rows[k]``, in the mean over
+            several processes: ``losses[k] * scale``, or an unbiased estimate of it under ``normalize="task_mean"``.
         per_datum_scale: Float64 on the host ``(K,)``: one over the number of data, times `scale`.
         unweighted_terms: Terms of weight 1 (KL divergences), ``()``, or None.
         scores: Score-function terms of the rows ``(K,)``, 0 in value, or None.

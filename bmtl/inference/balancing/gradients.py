@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Objective
-from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
+from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached, trained
 
 _BLOCK = 1 << 20
 
@@ -71,6 +71,7 @@ def read_structure(objective: Objective) -> Structure:
     of the processes that train together is shared in all.
     """
     own, common = parameters_by_tensor(objective.rows)
+    own, common = [trained(each, objective.parameters) for each in own], trained(common, objective.parameters)
     shared = common
     if objective.marks.tensors:
         reached = {*common, *(key for parameters in own for key in parameters)}
@@ -82,18 +83,19 @@ def read_structure(objective: Objective) -> Structure:
     )
 
 
-def add_gradient(parameter: Tensor, gradient: Tensor) -> None:
-    """Adds to ``parameter.grad`` as backward would.
+def add_gradients(pairs: Sequence[tuple[Tensor, Tensor]], rest: Tensor | None) -> None:
+    """Adds to every parameter's ``.grad``, once, by autograd's own engine: hooks run as after an ordinary backward.
 
     Args:
-        parameter: Any leaf.
-        gradient: A tensor that nothing else refers to. What `torch.autograd.grad` returns may be one tensor for two
-            parameters, or an expanded one, and an optimizer or a clip would then change both.
+        pairs: Parameters, possibly more than once, and gradients.
+        rest: A scalar whose gradient is added too, or None.
     """
-    if parameter.grad is None:
-        parameter.grad = gradient.detach()
-    else:
-        parameter.grad.add_(gradient)
+    roots, gradients = [p for p, _ in pairs], [gradient for _, gradient in pairs]
+    if rest is not None and rest.requires_grad:
+        roots.append(rest)
+        gradients.append(torch.ones_like(rest))
+    if roots:
+        torch.autograd.backward(roots, gradients)
 
 
 def backward(*totals: Tensor | None) -> None:

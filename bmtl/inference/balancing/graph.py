@@ -1,7 +1,7 @@
 """Reads the autograd graph: which parameters does a loss reach, and which layer comes last before a tensor?"""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +26,17 @@ def parameters_reached(*tensors: Tensor) -> dict[int, Tensor]:
                 found[id(variable)] = variable
             queue.append(node)
     return found
+
+
+def trained(found: dict[int, Tensor], parameters: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Those of the leaves found that are parameters of a run, all where its parameters are not given.
+
+    Left out are inputs by which a program takes derivatives itself: they are leaves too.
+    """
+    if not parameters:
+        return found
+    keys = {id(p) for p in parameters}
+    return {key: p for key, p in found.items() if key in keys}
 
 
 def parameters_by_tensor(tensors: Iterable[Tensor]) -> tuple[list[dict[int, Tensor]], dict[int, Tensor]]:

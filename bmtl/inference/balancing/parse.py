@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, Literal
@@ -71,7 +72,12 @@ def _slot(part: str, spec: str, resolve: Resolve | None) -> Slot:
     try:
         slot = cls(**options)
     except TypeError as error:
-        raise ValueError(f"{name!r} does not take these options: {error}") from error
+        parameters = [*inspect.signature(cls.__init__).parameters.values()][1:]
+        known = ", ".join(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.KEYWORD_ONLY)
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            f"{name!r} does not take these options: {reason}. Its options are: {known or 'none'}."
+        ) from error
     slot.called = name
     return slot
 

@@ -1,6 +1,6 @@
-"""Trunks and heads."""
+"""Trunks: networks from inputs to a representation, with an int attribute ``width``."""
 
-from bmtl.models.networks.dropout import Dropout, DropoutGuide, dropout_mlp
-from bmtl.models.networks.mlp import mlp
+from bmtl.models.networks.dropout import Dropout, DropoutGuide
+from bmtl.models.networks.mlp import MLP, mlp, mlp_trunk
 
-__all__ = ["Dropout", "DropoutGuide", "dropout_mlp", "mlp"]
+__all__ = ["MLP", "Dropout", "DropoutGuide", "mlp", "mlp_trunk"]

@@ -1,17 +1,16 @@
 """MC dropout: dropout that stays active in predictions, as a latent of the program.
 
-    trunk = dropout_mlp(8, (50,), rate=0.05)
-    model = Homoscedastic(trunk, 50, {"y": "regression"}, n_data, noise="fixed")
-    guide = DropoutGuide(trunk, model.guide())
+    model = TaskModel(mlp(8, (50,), mc_dropout=0.05), 50, {"y": Gaussian("fixed")}, n_data, representation=MCDropout)
+    guide = model.guide()
     ...train with BalancedSVI; weight decay is the prior...
     model.set_noise({"y": tau**-0.5})
     draws = bmtl.draw(model, guide, x, num_draws=100)        # 100 thinned networks
 
 Source: Gal & Ghahramani (2016), "Dropout as a Bayesian Approximation". Their L2 penalty, for losses that are halved squared
-errors as `Homoscedastic`'s are, is a weight decay of ``l^2 (1 - rate) / (2 N tau)``.
+errors as those of a fixed Gaussian noise are, is a weight decay of ``l^2 (1 - rate) / (2 N tau)``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -19,8 +18,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from bmtl.models.networks.mlp import linear
 
 
 class Dropout(nn.Module):
@@ -70,8 +67,25 @@ class Dropout(nn.Module):
         return f"{self.width}, rate={self.rate}, site={self.site!r}"
 
 
+def dropout_layers(network: nn.Module) -> list[Dropout]:
+    """The `Dropout` layers of a network, in order.
+
+    Raises:
+        ValueError: If there is none, or two have one site.
+    """
+    layers = [part for part in network.modules() if isinstance(part, Dropout)]
+    sites = [layer.site for layer in layers]
+    if not layers:
+        raise ValueError(f"{type(network).__name__} has no Dropout layer (of bmtl.models.networks, not of torch.nn).")
+    if len(set(sites)) < len(sites):
+        raise ValueError(f"Each Dropout layer has a site of its own, and these were given: {sites}.")
+    return layers
+
+
 class DropoutGuide(nn.Module):
     """The guide of a program with `Dropout` layers: their noise, then what another guide draws.
+
+    For programs of one's own; `TaskModel` with ``representation=MCDropout`` makes its guide itself.
 
     Args:
         network: What holds the layers: a trunk, or the whole program.
@@ -83,15 +97,7 @@ class DropoutGuide(nn.Module):
 
     def __init__(self, network: nn.Module, guide: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        layers = [part for part in network.modules() if isinstance(part, Dropout)]
-        sites = [layer.site for layer in layers]
-        if not layers:
-            raise ValueError(
-                f"{type(network).__name__} has no Dropout layer (of bmtl.models.networks, not of torch.nn)."
-            )
-        if len(set(sites)) < len(sites):
-            raise ValueError(f"Each Dropout layer has a site of its own, and these were given: {sites}.")
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(dropout_layers(network))
         self.guide = guide
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
@@ -100,34 +106,3 @@ class DropoutGuide(nn.Module):
             layer.noise()
         if self.guide is not None:
             self.guide(*args, **kwargs)
-
-
-def dropout_mlp(
-    inputs: int,
-    widths: Sequence[int],
-    *,
-    rate: float,
-    input_rate: float | None = None,
-    activation: type[nn.Module] = nn.ReLU,
-    generator: torch.Generator | None = None,
-) -> nn.Sequential:
-    """A trunk as `mlp` makes it with `Dropout` before every layer, the input and a head on top included.
-
-    Args:
-        inputs: Number of features.
-        widths: Width of each layer; the last is the width of the representation.
-        rate: Probability of dropping a unit.
-        input_rate: That of dropping a feature; `rate` by default, 0 for none.
-        activation: Class of the activation.
-        generator: Draws the initial weights, as for `mlp`.
-
-    Raises:
-        ValueError: If there is no layer, a width is below 1, or a rate is not in [0, 1).
-    """
-    if not widths or min(*widths, inputs) < 1:
-        raise ValueError(f"A trunk has one or more layers of width 1 or more; inputs={inputs}, widths={tuple(widths)}.")
-    first = rate if input_rate is None else input_rate
-    layers: list[nn.Module] = [Dropout(inputs, first, "dropout_0")] if first else []
-    for i, (wide, narrow) in enumerate(zip((inputs, *widths), widths, strict=False)):
-        layers += [linear(wide, narrow, generator), activation(), Dropout(narrow, rate, f"dropout_{i + 1}")]
-    return nn.Sequential(*layers)

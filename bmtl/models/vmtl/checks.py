@@ -1,9 +1,7 @@
 """Options of VMTL, and what contradicts what."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from bmtl.models.homoscedastic import Kind
 from bmtl.models.vmtl.mixing import WEIGHTS
 from bmtl.models.vmtl.priors import Level, Rule
 
@@ -25,11 +23,12 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def check(*, classes: int, own_encoder: bool, **given: Any) -> None:
+def check(*, classes: int, outputs: int, own_encoder: bool, **given: Any) -> None:
     """Checks the options by name.
 
     Args:
-        classes: Number of classes, 0 for regressions.
+        classes: Number of classes of the labels, 0 where they are none.
+        outputs: Number of outputs C of a classifier.
         own_encoder: Whether the encoder is a module of the user's.
         **given: The options.
 
@@ -49,41 +48,10 @@ def check(*, classes: int, own_encoder: bool, **given: Any) -> None:
         raise ValueError("An encoder of your own is one module, for all tasks: encoder_sharing='shared'.")
     if given["encoder_sharing"] == "task" and given["prior"] == "tasks" and "latent_z" in gaussian:
         raise ValueError("z's prior comes from the one encoder that tasks share; encoder_sharing='task' has none.")
-    if given["classifier"] == "amortised" and not (classes and "latent_w" in gaussian):
-        raise ValueError("Amortised classifiers are Gaussian, and of classes: latent_w='gaussian', and no regressions.")
-    if given["attention"] == "class" and not classes:
-        raise ValueError("attention='class' needs classes, and the targets are regressions.")
-
-
-def classes_of(targets: Mapping[str, Kind]) -> int:
-    """The number of classes of all targets, 0 for regressions.
-
-    Raises:
-        ValueError: If they differ, or one is neither "regression" nor 2 or more.
-    """
-    kinds = set(targets.values())
-    if len(kinds) > 1:
+    if given["classifier"] == "amortised" and not (classes and classes == outputs and "latent_w" in gaussian):
         raise ValueError(
-            "Classifiers are each other's priors, so that all tasks are regressions or have equally many classes; "
-            f"{dict(targets)} was given."
+            "Amortised classifiers are Gaussian, with an output for each class of the labels: latent_w='gaussian', and a "
+            "categorical likelihood."
         )
-    (kind,) = kinds
-    if kind == "regression":
-        return 0
-    if not (isinstance(kind, int) and kind >= 2):
-        raise ValueError(f"A target is 'regression' or a number of classes from 2, and {kind!r} was given.")
-    return kind
-
-
-def numbers_of_data(n_data: int | Mapping[str, int], names: tuple[str, ...]) -> tuple[int, ...]:
-    """The number of data of each task.
-
-    Raises:
-        ValueError: If a task's is missing or below 1.
-    """
-    if isinstance(n_data, Mapping) and set(names) - set(n_data):
-        raise ValueError(f"n_data lacks the targets {sorted(set(names) - set(n_data))}.")
-    numbers = tuple(n_data[name] if isinstance(n_data, Mapping) else n_data for name in names)
-    if min(numbers) < 1:
-        raise ValueError(f"n_data is a number of data, from 1, and {n_data} was given.")
-    return numbers
+    if given["attention"] == "class" and not classes:
+        raise ValueError("attention='class' needs labels that are classes, and these targets have none.")

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmtl.models.vmtl.encoders import Moments
-
-_RHO = -3.0
+from bmtl.models.networks.gaussian import RHO, Moments
 
 
 def _start(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
@@ -30,7 +28,7 @@ class FreeClassifiers(nn.Module):
     ) -> None:
         super().__init__()
         self.loc = nn.Parameter(_start(shape, generator))
-        self.rho = nn.Parameter(torch.full(shape, _RHO)) if gaussian else None
+        self.rho = nn.Parameter(torch.full(shape, RHO)) if gaussian else None
 
     def forward(self) -> Moments:
         return self.loc, None if self.rho is None else F.softplus(self.rho).square()

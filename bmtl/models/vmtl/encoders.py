@@ -4,19 +4,15 @@
 averages of few rows for less has a method `at_averages`.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmtl.models.networks.mlp import linear, mlp
+from bmtl.models.networks.gaussian import GaussianEncoder, Moments
+from bmtl.models.networks.layers import linear
 from bmtl.models.vmtl.support import AttentionWeights
-
-_RHO = -3.0  # starting value where a softplus makes a scale or variance: 0.049
-
-Moments = tuple[Tensor, Tensor | None]
 
 
 class PointEncoder(nn.Module):
@@ -32,36 +28,6 @@ class PointEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Moments:
         return self.net(x), None
-
-
-class GaussianEncoder(nn.Module):
-    """``z ~ Normal(mu(h), s2(h))`` with ``h = trunk(x)``, mu linear and s2 a softplus of a linear layer.
-
-    Args:
-        trunk: Maps ``(B, ...)`` to ``(B, width)``.
-        width: Width of h.
-        latent: Number of latents H.
-        generator: Draws the initial weights; None uses torch's global generator.
-    """
-
-    def __init__(self, trunk: nn.Module, width: int, latent: int, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.mean = linear(width, latent, generator)
-        self.spread = linear(width, latent, generator)
-        nn.init.constant_(self.spread.bias, _RHO)
-
-    def forward(self, x: Tensor) -> Moments:
-        h = self.trunk(x)
-        return self.mean(h), F.softplus(self.spread(h))
-
-    def location(self, x: Tensor) -> Tensor:
-        return self.mean(self.trunk(x))
-
-    def at_averages(self, x: Tensor, average: Callable[[Tensor], Tensor]) -> Moments:
-        affine, rest = _affine_first(self.trunk)
-        h = rest(average(affine(x)))
-        return self.mean(h), F.softplus(self.spread(h))
 
 
 class GaussianLayer(nn.Module):
@@ -122,44 +88,43 @@ def at_averages(encoder: nn.Module, x: Tensor, answers: AttentionWeights) -> Mom
     return encoder(answers.average(x))
 
 
-def _affine_first(trunk: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
-    """The layers before the first that is not affine in evaluation mode, and the others."""
-    layers = list(_layers(trunk))
-    affine = list(itertools.takewhile(lambda layer: type(layer) in (nn.Linear, nn.Dropout, nn.Identity), layers))
-    return nn.Sequential(*affine), nn.Sequential(*layers[len(affine) :])
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    if type(module) is nn.Sequential:  # a subclass may do more than one after the other
-        for part in module:
-            yield from _layers(part)
-    else:
-        yield module
-
-
 def encoder_of(
     kind: str | nn.Module,
     inputs: int,
-    widths: tuple[int, ...],
-    latent: int,
+    trunk: Callable[[], nn.Module],
+    latent: int | None,
     dropout: float,
     gaussian: bool,
     generator: torch.Generator | None,
-) -> nn.Module:
-    """The encoder of that name, "mlp" or "linear"; a module is taken as it is.
+) -> tuple[nn.Module, int]:
+    """The encoder of that name, "mlp" or "linear", and its number of latents; a module is taken as it is.
+
+    Args:
+        kind: Name, or the encoder itself.
+        inputs: Number of features, for "linear".
+        trunk: Makes the hidden layers of "mlp", with an attribute ``width``.
+        latent: Number of latents H; of "mlp" by default the trunk's width.
+        dropout: On the inputs.
+        gaussian: Whether z is Gaussian.
+        generator: Draws initial weights; None uses torch's global generator.
 
     Raises:
-        ValueError: If the name is another.
+        ValueError: If the name is another, or there is no number of latents.
     """
-    if isinstance(kind, nn.Module):
-        return kind
-    if kind == "linear":
+    if kind == "mlp":
+        hidden = trunk()
+        width: int = hidden.width  # type: ignore[assignment]
+        latent = width if latent is None else latent
+        net = nn.Sequential(nn.Dropout(dropout), hidden)
         if gaussian:
-            return GaussianLayer(inputs, latent, dropout, generator)
-        return PointEncoder(nn.Sequential(nn.Dropout(dropout), linear(inputs, latent, generator)))
-    if kind != "mlp":
+            return GaussianEncoder(net, width, latent, generator), latent
+        return PointEncoder(nn.Sequential(net, linear(width, latent, generator))), latent
+    if latent is None:
+        raise ValueError("latent, the number of latents, is needed where the encoder is not 'mlp'.")
+    if isinstance(kind, nn.Module):
+        return kind, latent
+    if kind != "linear":
         raise ValueError(f"encoder is 'mlp', 'linear' or a module, and {kind!r} was given.")
-    trunk = nn.Sequential(nn.Dropout(dropout), mlp(inputs, widths, activation=nn.ELU, generator=generator))
     if gaussian:
-        return GaussianEncoder(trunk, widths[-1], latent, generator)
-    return PointEncoder(nn.Sequential(trunk, linear(widths[-1], latent, generator)))
+        return GaussianLayer(inputs, latent, dropout, generator), latent
+    return PointEncoder(nn.Sequential(nn.Dropout(dropout), linear(inputs, latent, generator))), latent

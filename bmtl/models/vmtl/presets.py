@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bmtl.models.homoscedastic import Kind
+from bmtl.models.likelihoods import Likelihood
 from bmtl.models.vmtl.kl_weights import ReleasedKLWeights
 from bmtl.models.vmtl.mixing import RELEASED, Temperature
 from bmtl.models.vmtl.program import VMTL
@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def vmtl_preset(
     name: str,
     inputs: int,
-    targets: Mapping[str, Kind],
+    targets: Mapping[str, Likelihood],
     n_data: int | Mapping[str, int],
     *,
     as_released: bool = False,

@@ -1,8 +1,9 @@
 """Variational multi-task learning: each task's prior is made of the other tasks' posteriors."""
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import pyro
@@ -12,31 +13,35 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from bmtl.models.homoscedastic import Kind
+from bmtl.models.likelihoods import Likelihood
+from bmtl.models.networks.gaussian import marked
 from bmtl.models.networks.mlp import mlp
-from bmtl.models.vmtl.checks import Prior, check, classes_of, numbers_of_data
-from bmtl.models.vmtl.classifiers import AmortisedClassifiers, FreeClassifiers
-from bmtl.models.vmtl.encoders import GaussianEncoder, Moments, at_averages, encoder_of, location
+from bmtl.models.rows import data_by_target
+from bmtl.models.tree_variable import TreeVariable
+from bmtl.models.vmtl.checks import Prior, check
 from bmtl.models.vmtl.kl_weights import KLWeights, ReleasedKLWeights
+from bmtl.models.vmtl.likelihood import StackedLikelihood
 from bmtl.models.vmtl.logits import noisy, product
 from bmtl.models.vmtl.mixing import Temperature, Weights
+from bmtl.models.vmtl.posteriors import Posteriors, QuickNormal, predicting
 from bmtl.models.vmtl.priors import Level, Rule
-from bmtl.models.vmtl.rows import Inputs, Rows
+from bmtl.models.vmtl.rows import Rows
 from bmtl.models.vmtl.support import Support
 from bmtl.models.vmtl.task_priors import TaskPriors
-from bmtl.tasks import check_names, observe, shared, task, task_plate
+from bmtl.tasks import check_names, task, task_plate
 
-_NOISE_LR_MULTIPLIER = 10.0  # log-variances travel over ten units where weights travel over a tenth
+ANCHOR = "anchor"
+"""The source of a prior that is no task."""
 
 
-class VMTL(nn.Module):
+class VMTL(Posteriors):
     """Latent representations z and classifiers w, whose priors are the other tasks' current posteriors.
 
-    For T tasks of one kind and row n of task t:
+    For T tasks of one likelihood and row n of task t:
 
-        w_t ~ p(w_t | others)            w_t ``(C, H)``; C classes, or 1 for a regression
+        w_t ~ p(w_t | others)            w_t ``(C, H)``; C outputs, those of the likelihood
         z_tn ~ p(z_tn | x_tn, others)    z_tn ``(H,)``
-        y_tn ~ Categorical(logits = w_t z_tn), or Normal(w_t z_tn, sigma_t)
+        y_tn ~ likelihood(w_t z_tn)
 
     and in the guide ``w_t ~ Normal(M_t, S_t)``, ``z_tn ~ Normal(mu(x_tn), s2(x_tn))``, all diagonal. Program and guide
     share their parameters: ``BalancedSVI(model, model.guide(), ...)``. All tasks are one task plate. Use
@@ -47,16 +52,17 @@ class VMTL(nn.Module):
     own posterior and its own weights of the others, and no other task's. So under ``prior="tasks"`` there is no joint model:
     NUTS, simulation-based calibration, Pareto k and an evidence mean nothing there.
 
-    A batch is ``(x, y)``: x one tensor for all tasks or a mapping task -> ``(B_t, D)``, of any lengths; y a mapping task ->
-    ``(B_t,)``, with NaN (regression) or -1 (classes) where a label is missing. A row without a label has no divergence.
+    A batch is ``(x, y)``: x one tensor for all tasks, or `PerTask` of ``(B_t, D)`` each, of any lengths; y a mapping task ->
+    ``(B_t,)``, with NaN (floats) or -1 (integers) where a label is missing. A row without a label has no divergence.
     Each call of the guide with labels, in training and with gradients, counts as a step of the schedules.
 
     Args:
         inputs: Number of features D.
-        targets: For each task "regression" or its number of classes, which is the same for all.
+        targets: Likelihood of each task: of one kind, one objective, with fixed or learnt noise.
         n_data: Number of data, for all tasks or by task.
         widths: Widths of the encoder's hidden layers (ELU), for "mlp".
-        latent: Width H of z.
+        trunk: Makes hidden layers in their place, with an attribute ``width``; called once for each network.
+        latent: Width H of z; by default that of the last hidden layer.
         dropout: On the encoder's inputs.
         encoder: "mlp" (hidden layers, then mu and s2), "linear" (one layer with Gaussian weights), or for all tasks a module
             of your own that gives ``(mean, variance)`` of shape ``(B, H)`` each, None for the variance of a point.
@@ -88,7 +94,7 @@ class VMTL(nn.Module):
         generator: Draws initial weights; None uses torch's global generator.
 
     Raises:
-        TypeError: When called, if labels are of the other kind.
+        TypeError: When called, if labels are not those of the likelihood.
         ValueError: For unknown options and contradictions among them; when called, if an encoder gives another width.
 
     Source:
@@ -99,11 +105,12 @@ class VMTL(nn.Module):
     def __init__(
         self,
         inputs: int,
-        targets: Mapping[str, Kind],
+        targets: Mapping[str, Likelihood],
         n_data: int | Mapping[str, int],
         *,
         widths: tuple[int, ...] = (512, 512),
-        latent: int = 512,
+        trunk: Callable[[], nn.Module] | None = None,
+        latent: int | None = None,
         dropout: float = 0.7,
         encoder: Literal["mlp", "linear"] | nn.Module = "mlp",
         encoder_sharing: Literal["shared", "task"] = "shared",
@@ -122,23 +129,20 @@ class VMTL(nn.Module):
         temperature: float | Temperature = 1.0,
         components: "Literal['current', 'attached'] | VMTL" = "current",
         attention: Literal["class", "all"] | None = None,
-        support: tuple[Inputs, Mapping[str, Tensor]] | None = None,
+        support: tuple[Any, Mapping[str, Tensor]] | None = None,
         sampling: Literal["logits", "weights"] = "logits",
         kl_weights: KLWeights | ReleasedKLWeights | None = None,
         predict: Literal["draws", "mean"] = "draws",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.names = check_names(tuple(targets))
-        self.classes = classes_of(targets)
-        self.n_data = numbers_of_data(n_data, self.names)
-        self.latent = latent
-        self.scales = {"w": latent**-0.5 if scale_w is None else scale_w, "z": scale_z}
-        for name, scale in self.scales.items():
-            if not 0 < scale < math.inf:
-                raise ValueError(f"scale_{name} is a standard deviation, above 0, and {scale} was given.")
+        names = check_names(tuple(targets))
+        likelihood = StackedLikelihood(targets)
+        for name, scale in (("scale_w", scale_w), ("scale_z", scale_z)):
+            if scale is not None and not 0 < scale < math.inf:
+                raise ValueError(f"{name} is a standard deviation, above 0, and {scale} was given.")
         check(
-            classes=self.classes,
+            classes=likelihood.classes,
+            outputs=likelihood.outputs,
             encoder_sharing=encoder_sharing,
             latent_z=latent_z,
             latent_w=latent_w,
@@ -153,25 +157,26 @@ class VMTL(nn.Module):
             predict=predict,
             own_encoder=isinstance(encoder, nn.Module),
         )
-        self.gaussian = {"w": latent_w == "gaussian", "z": latent_z == "gaussian"}
+        super().__init__(
+            names,
+            inputs,
+            (likelihood.outputs, latent),
+            {"w": latent_w == "gaussian", "z": latent_z == "gaussian"},
+            scale_w=scale_w,
+            scale_z=scale_z,
+            encoder=encoder,
+            sharing=encoder_sharing,
+            trunk=trunk or functools.partial(mlp, inputs, widths, activation=nn.ELU, generator=generator),
+            dropout=dropout,
+            amortised=classifier == "amortised",
+            support=None if support is None else Support(*support, names),
+            generator=generator,
+        )
+        self.n_data = tuple(data_by_target(names, n_data).values())
+        self.likelihood = likelihood
         self.sampling, self.predict = sampling, predict
         self.kl_weights = kl_weights or KLWeights()
         self.step = 0
-        each = self.names if encoder_sharing == "task" else ("shared",)
-        self.encoders = nn.ModuleList(
-            [encoder_of(encoder, inputs, widths, latent, dropout, self.gaussian["z"], generator) for _ in each]
-        )
-        self.support = None if support is None else Support(*support, self.names)
-        shape = (len(self.names), self.classes or 1, latent)
-        if classifier == "free":
-            self.classifiers: nn.Module = FreeClassifiers(shape, self.gaussian["w"], generator)
-        else:
-            trunk = mlp(inputs, widths, activation=nn.ELU, generator=generator)
-            means = self._support().class_means(self.classes)
-            network = GaussianEncoder(trunk, widths[-1], latent, generator)
-            self.classifiers = AmortisedClassifiers(network, *means, self.scales["w"])
-        if not self.classes:
-            self.scaled_log_variance = nn.Parameter(torch.zeros(len(self.names), 1))
         self.priors: TaskPriors | None = None
         if prior == "tasks":
             self.priors = TaskPriors(
@@ -186,9 +191,9 @@ class VMTL(nn.Module):
                 temperature=temperature,
             )
             self._take_components(components)
-            self.by_class = self.classes > 0 and attention != "all"
+            self.by_class = likelihood.classes > 0 and attention != "all"
             if self.gaussian["z"]:
-                lacking = self._support().without(self.classes) if self.by_class else {}
+                lacking = self._support().without(likelihood.classes) if self.by_class else {}
                 if lacking:
                     raise ValueError(
                         f"Tasks lack rows of some classes, and cannot answer for them: {lacking}. Use attention='all', or "
@@ -198,8 +203,8 @@ class VMTL(nn.Module):
     def _take_components(self, components: "str | VMTL") -> None:
         self.attached = components == "attached"
         # In a tuple, which hides its parameters: they are another model's.
-        self._source = (components,) if isinstance(components, VMTL) else ()
-        if isinstance(components, VMTL):
+        self._source = () if isinstance(components, str) else (components,)
+        if not isinstance(components, str):
             if components.names != self.names or any(
                 self.gaussian[name] and not components.gaussian[name] for name in self.gaussian
             ):
@@ -209,13 +214,6 @@ class VMTL(nn.Module):
                 )
         elif components not in ("current", "attached"):
             raise ValueError(f"components is 'current', 'attached' or a VMTL, and {components!r} was given.")
-
-    def _support(self) -> Support:
-        if self.support is None:
-            raise ValueError(
-                "support=(x, y), the training rows, is needed for amortised classifiers and for z's prior from other tasks."
-            )
-        return self.support
 
     def get_extra_state(self) -> dict[str, Any]:
         """The count of steps, for checkpoints."""
@@ -227,62 +225,92 @@ class VMTL(nn.Module):
 
     # ---- Posteriors and priors -----------------------------------------------------------------------------------
 
-    def encode(self, rows: Rows, mean_only: bool = False) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-        """Mean and variance of z by task, ``(B_t, H)`` each; None for the variance of points, and where it is not asked."""
-
-        def moments(encoder: nn.Module, x: Tensor) -> Moments:
-            mean, variance = (location(encoder, x), None) if mean_only else encoder(x)
-            if mean.shape != (len(x), self.latent):
-                raise ValueError(
-                    f"The encoder gives means of shape {tuple(mean.shape)}; ({len(x)}, {self.latent}) is expected, rows and "
-                    f"latent={self.latent}."
-                )
-            return mean, variance
-
-        if len(self.encoders) > 1:
-            each = [moments(encoder, x) for encoder, x in zip(self.encoders, rows.inputs.values(), strict=True)]
-            variances = tuple(v for _, v in each if v is not None)
-            return tuple(m for m, _ in each), variances or None
-        loc, variance = _marked(moments(self.encoders[0], rows.packed))
-        return rows.split(loc), None if variance is None else rows.split(variance)
-
-    def classifier(self) -> Moments:
-        """Mean and variance of w, ``(T, C, H)``; None for the variance of points."""
-        moments = self.classifiers()
-        return _marked(moments) if isinstance(self.classifiers, AmortisedClassifiers) else moments
-
     def relatedness(self, draws: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """See `TaskPriors.relatedness`; empty where priors do not come from other tasks."""
         return {} if self.priors is None else self.priors.relatedness(draws)
 
+    @property
+    def joint_density(self) -> bool:
+        """Whether program and guide are of one joint model: not where tasks are each other's priors."""
+        return self.priors is None
+
+    @property
+    def noise_from_validation(self) -> bool:
+        """Whether noises were fixed in training, to be set on validation rows."""
+        return any(self.likelihood[name].needs_calibration for name in self.names)
+
+    def set_noise(self, sigma: Mapping[str, float]) -> None:
+        """Sets fixed noises by hand, as `TaskModel.set_noise`."""
+        for name, value in sigma.items():
+            self.likelihood[name].set_noise(value)
+
+    @torch.no_grad()
+    def calibrate(self, guide: Any, x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0) -> None:
+        """Fits noises that were fixed in training to rows that were not trained on, around the posterior means' outputs.
+
+        Args:
+            guide: Not used: the posterior means are the program's.
+            x: Inputs, as for the program.
+            y: Labels by task.
+            num_draws: Not used.
+            seed: Not used.
+        """
+        rows, (loc, _) = Rows(x, self.names), self.classifier()
+        with predicting(self.encoders):
+            means, _ = self.encode(rows, mean_only=True)
+        for t, name in enumerate(self.names):
+            self.likelihood[name].calibrate(product(means[t], loc[t]), y[name])
+
+    def tree_extras(self, draws: Mapping[str, Any]) -> dict[str, TreeVariable]:
+        """The share that each source has in each task's prior, for the posterior of a results tree.
+
+        ``relatedness_w`` and ``relatedness_z``, as far as there are such latents, ``(S, task, source)``: the diagonal is 0,
+        rows sum to 1, and the last source is the anchor. Where weights are not drawn, all draws are equal.
+
+        Args:
+            draws: Draws by site, ``(S, ...)``.
+        """
+        if self.priors is None:
+            return {}
+        count = max((len(values) for values in draws.values()), default=1)
+        drawn = {site: torch.as_tensor(draws[site]) for site, _ in self.priors.sites() if site in draws}
+        coords = {"task": self.names, "source": (*self.names, ANCHOR)}
+        return {
+            f"relatedness_{latent}": TreeVariable(
+                share.numpy() if drawn else share.expand(count, *share.shape).numpy(), ("task", "source"), coords
+            )
+            for latent, share in self.relatedness(drawn or None).items()
+        }
+
     def _prior_w(self, weights: dict[str, Tensor], like: Tensor) -> TorchDistribution:
         if self.priors is None:
             return self._normal("w", like, (len(self.names), 1, *like.shape[1:]), 2)
-        if self.attached:
-            loc, variance = self.classifier()
-        else:
-            loc, variance = (part.detach() for part in (self._source[0] if self._source else self).classifiers())
-        return self.priors.w(weights[self.priors.site["w"]], (loc, variance))
+        posteriors = self.classifier() if self.attached else self._components.classifier_constants()
+        return self.priors.w(weights[self.priors.site["w"]], posteriors)
 
     def _prior_z(self, weights: dict[str, Tensor], rows: Rows, labels: Tensor, like: Tensor) -> TorchDistribution:
         if self.priors is None:
             return self._normal("z", like, (*labels.shape, like.shape[-1]), 1)
-        encoder = (self._source[0] if self._source else self).encoders[0]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.attached):
-            support = self._support()
-            answers = self.priors.answers(rows, labels, support, self.by_class)
-            with _predicting(encoder):
-                moments = at_averages(encoder, support.packed, answers)
-            moments = _marked(moments) if self.attached else moments
+            answers = self.priors.answers(rows, labels, self._support(), self.by_class)
+            moments = self._components.encode_averages(answers, self._support())
+            moments = marked(moments) if self.attached else moments
         loc, variance = (part.unflatten(0, answers.rows.shape[:2]) for part in moments if part is not None)
         return self.priors.z(weights[self.priors.site["z"]], (loc, variance), rows)
 
     def _labels(self, rows: Rows, y: Mapping[str, Tensor]) -> Tensor:
         labels = rows.labels(y)
-        if labels.is_floating_point() == bool(self.classes):
-            expected = f"whole numbers below {self.classes}, -1" if self.classes else "floats, NaN"
-            raise TypeError(f"Labels are {expected} where one is missing; got {labels.dtype} for {list(self.names)}.")
+        if labels.is_floating_point() and self.likelihood.classes:
+            raise TypeError(
+                f"Labels are class indices below {self.likelihood.classes}, integers with -1 where one is missing; got "
+                f"{labels.dtype} for {list(self.names)}."
+            )
         return labels
+
+    @property
+    def _components(self) -> Posteriors:
+        """Whose posteriors the priors are made of."""
+        return self._source[0] if self._source else self
 
     def _normal(self, name: str, like: Tensor, shape: tuple[int, ...], event_dim: int) -> TorchDistribution:
         return dist.Normal(like.new_zeros(()), like.new_tensor(self.scales[name])).expand(shape).to_event(event_dim)
@@ -290,7 +318,7 @@ class VMTL(nn.Module):
     def _posterior(self, loc: Tensor, variance: Tensor | None, event_dim: int) -> TorchDistribution:
         if variance is None:
             return dist.Delta(loc, event_dim=event_dim)
-        return _Normal(loc, variance.clamp_min(1e-12).sqrt()).to_event(event_dim)
+        return QuickNormal(loc, variance.sqrt()).to_event(event_dim)
 
     # ---- Guide and program ---------------------------------------------------------------------------------------
 
@@ -298,7 +326,7 @@ class VMTL(nn.Module):
         """The guide, which has this program's parameters."""
         return self._guide
 
-    def _guide(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
+    def _guide(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         at_means = y is None and self.predict == "mean"
         if y is not None and self.training and torch.is_grad_enabled():
             self.step += 1
@@ -314,19 +342,19 @@ class VMTL(nn.Module):
                     pyro.sample("w", self._posterior(loc.unsqueeze(1), None if at_means else variance.unsqueeze(1), 2))
             means, variances = self.encode(rows, at_means) if self.gaussian["z"] else ((), None)
             if y is not None and variances is not None:
-                with self._rows(rows, self._labels(rows, y)), poutine.scale(scale=self.kl_weights.z):
+                with rows.plate(self._labels(rows, y), self.n_data), poutine.scale(scale=self.kl_weights.z):
                     pyro.sample("z", self._posterior(rows.pad(means), rows.pad(variances, 1.0), 1))
         if y is None:
             for name, mean, variance in zip(self.names, means, variances or [None] * len(means), strict=False):
                 with pyro.plate(f"{name}_rows", len(mean)):
                     pyro.sample(f"z_{name}", self._posterior(mean, variance, 1))
 
-    def forward(self, x: Inputs, y: Mapping[str, Tensor] | None = None) -> None:
+    def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         """The program.
 
         Args:
-            x: Inputs, ``(B, D)`` for all tasks, or each task's own.
-            y: Labels ``(B_t,)`` by task, NaN (regression) or -1 (classes) where missing; None predicts ``y_<task>``.
+            x: Any, ``(B, D)`` for all tasks, or each task's own.
+            y: Labels ``(B_t,)`` by task, NaN (floats) or -1 (integers) where missing; None predicts ``y_<task>``.
         """
         rows = Rows(x, self.names)
         moments = self.classifier()
@@ -340,14 +368,14 @@ class VMTL(nn.Module):
                     w = pyro.sample("w", self._prior_w(weights, w)).squeeze(-3)
             if y is not None:
                 labels = self._labels(rows, y)
-                with self._rows(rows, labels):
+                with rows.plate(labels, self.n_data):
                     if self.gaussian["z"]:
                         with poutine.scale(scale=self.kl_weights.z):
                             z = pyro.sample("z", self._prior_z(weights, rows, labels, w))
                     else:
                         z = rows.pad(self.encode(rows)[0])
                     f = noisy(z, *moments, w.shape[:-2]) if self.sampling == "logits" else product(z, w)
-                    observe("y", self._likelihood(f, slice(None)), labels)
+                    self.likelihood.observe("y", f, labels)
         if y is None:
             self._predict(rows, w)
 
@@ -362,13 +390,7 @@ class VMTL(nn.Module):
                     z = points[t]
                 # One more dimension where particles have one, left of the rows.
                 own = w[..., t, :, :] if w.dim() == 3 else w[..., t : t + 1, :, :]
-                observe(f"y_{name}", self._likelihood(product(z, own), t), None)
-
-    def _likelihood(self, f: Tensor, which: int | slice) -> TorchDistribution:
-        """Of rows ``(..., B)`` with f ``(..., B, C)``."""
-        if self.classes:
-            return dist.Categorical(logits=f)
-        return dist.Normal(f.squeeze(-1), torch.exp(0.5 * _NOISE_LR_MULTIPLIER * self.scaled_log_variance[which]))
+                self.likelihood.observe(f"y_{name}", product(z, own), None, t)
 
     def _tasks(self, predicting: bool) -> AbstractContextManager[Any]:
         """The plate of the tasks; none where it would be empty, which would hide its dimension."""
@@ -377,16 +399,6 @@ class VMTL(nn.Module):
             return nullcontext()
         return task_plate(self.names, dim=-2, n_data=self.n_data)
 
-    @contextmanager
-    def _rows(self, rows: Rows, labels: Tensor) -> Iterator[None]:
-        """The plate of the rows, scaled up to each task's number of data; rows whose label is missing are masked."""
-        up = torch.tensor(
-            [n / max(size, 1) for n, size in zip(self.n_data, rows.sizes, strict=True)], device=labels.device
-        )
-        seen = ~labels.isnan() if labels.is_floating_point() else labels != -1
-        with pyro.plate("rows", max(rows.sizes), dim=-1), poutine.scale(scale=up[:, None]), poutine.mask(mask=seen):  # type: ignore[call-overload]
-            yield
-
     def _kl_weight_w(self, like: Tensor) -> float | Tensor:
         weight = self.kl_weights.w_at(self._steps_before, self.n_data)
         return weight.to(like) if isinstance(weight, Tensor) else weight
@@ -394,29 +406,3 @@ class VMTL(nn.Module):
     @property
     def _steps_before(self) -> int:
         return max(self.step - 1, 0)
-
-
-@contextmanager
-def _predicting(encoder: nn.Module) -> Iterator[None]:
-    """Evaluation mode: the others' posteriors are those that they predict with, without dropout."""
-    modes = [(part, part.training) for part in encoder.modules()]  # part by part: some may be frozen
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-class _Normal(dist.Normal):
-    """Draws in one pass over them: the samples of z are the largest tensor there is."""
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, noise, self.scale)
-
-
-def _marked(moments: Moments) -> Moments:
-    mean, variance = moments
-    return shared(mean), None if variance is None else shared(variance)

@@ -1,38 +1,38 @@
 """Rows of T tasks, with inputs in common or of their own, side by side in one tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import pyro
+import pyro.poutine as poutine
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-Inputs = Tensor | Mapping[str, Tensor]
+from bmtl import inputs
+from bmtl.inputs import PerTask
+from bmtl.models.rows import check_inputs
 
 
 class Rows:
-    """One batch: how many rows each task has, and where they stand once padded to the longest.
+    """One batch: how many rows each task has, and their places once padded to the longest.
 
     Args:
-        x: Inputs ``(B, ...)`` for all tasks, or each task's own.
+        x: Inputs of B rows for all tasks, or `PerTask` of tensors.
         names: The tasks.
 
     Raises:
-        ValueError: If a task has no inputs.
+        ValueError: If a task has no inputs, or `x` is a plain dict of the tasks.
     """
 
-    def __init__(self, x: Inputs, names: tuple[str, ...]) -> None:
+    def __init__(self, x: Any, names: tuple[str, ...]) -> None:
+        check_inputs(x, names)
         self.names = names
-        self.common = isinstance(x, Tensor)
-        if isinstance(x, Tensor):
-            self.inputs = dict.fromkeys(names, x)
-            self.packed = x
-        else:
-            missing = [name for name in names if name not in x]
-            if missing:
-                raise ValueError(f"x has inputs for {sorted(x)}, and the program also has the tasks {missing}.")
-            self.inputs = {name: x[name] for name in names}
-            self.packed = torch.cat(list(self.inputs.values()))
-        self.sizes = [len(part) for part in self.inputs.values()]
+        self.common = not isinstance(x, PerTask)
+        self.inputs: dict[str, Any] = dict.fromkeys(names, x) if self.common else {name: x[name] for name in names}
+        self.packed = x if self.common else torch.cat(list(self.inputs.values()))
+        self.sizes = [inputs.count(part) for part in self.inputs.values()]
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """What was computed from `packed`, by task."""
@@ -65,3 +65,17 @@ class Rows:
         if len({part.is_floating_point() for part in parts}) > 1:
             raise TypeError("Some labels are floats and others integers; give all tasks' labels as one kind.")
         return self.pad(parts, torch.nan if parts[0].is_floating_point() else -1)
+
+    @contextmanager
+    def plate(self, labels: Tensor, n_data: Sequence[int]) -> Iterator[None]:
+        """The plate of the rows, scaled up to each task's number of data; rows whose label is missing are masked.
+
+        Args:
+            labels: ``(T, B)``.
+            n_data: Of each task.
+        """
+        up = torch.tensor([n / max(size, 1) for n, size in zip(n_data, self.sizes, strict=True)], device=labels.device)
+        seen = ~labels.isnan() if labels.is_floating_point() else labels != -1
+        scaled, masked = poutine.scale(scale=up[:, None]), poutine.mask(mask=seen)  # type: ignore[call-overload]
+        with pyro.plate("rows", max(self.sizes), dim=-1), scaled, masked:
+            yield

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from bmtl.inputs import PerTask
+
 _NO_ROW = -2
 
 
@@ -15,7 +17,7 @@ class Support(nn.Module):
     """Inputs and labels of T tasks, padded to one length.
 
     Args:
-        x: Inputs by task ``(N_t, D)``, or one tensor for all.
+        x: Any by task ``(N_t, D)``, or one tensor for all.
         y: Labels by task ``(N_t,)``.
         names: The tasks.
 
@@ -30,19 +32,23 @@ class Support(nn.Module):
 
     def __init__(
         self,
-        x: Tensor | Mapping[str, Tensor],
+        x: Tensor | PerTask,
         y: Mapping[str, Tensor],
         names: tuple[str, ...],
     ) -> None:
         super().__init__()
-        inputs = dict.fromkeys(names, x) if isinstance(x, Tensor) else dict(x)
+        inputs = dict(x) if isinstance(x, PerTask) else dict.fromkeys(names, x)
         missing = [name for name in names if name not in inputs or name not in y]
         if missing:
             raise ValueError(f"The support has no inputs or no labels for the tasks {missing}.")
         for name in names:
-            if inputs[name].dim() != 2 or y[name].shape != inputs[name].shape[:1]:
+            if (
+                not isinstance(inputs[name], Tensor)
+                or inputs[name].dim() != 2
+                or y[name].shape != inputs[name].shape[:1]
+            ):
                 raise ValueError(
-                    f"The support of {name!r} has inputs {tuple(inputs[name].shape)} and labels {tuple(y[name].shape)}; "
+                    f"The support of {name!r} has inputs {_shape(inputs[name])} and labels {tuple(y[name].shape)}; "
                     "(N, D) and (N,) are expected, since attention compares inputs as vectors."
                 )
         kept = {name: y[name] != -1 if not y[name].is_floating_point() else ~y[name].isnan() for name in names}
@@ -98,9 +104,9 @@ class Support(nn.Module):
             group, members = torch.zeros_like(sources[:, 0]), torch.arange(self.x.shape[1], device=x.device)
             members, there = members.expand(1, len(tasks), -1), (self.label != _NO_ROW).unsqueeze(0)
         else:
-            group = label.clamp(0, len(self.members) - 1)  # the likelihood tells of a label beyond the classes
+            group = label.clamp(0, len(self.members) - 1)  # the likelihood refuses a label beyond the classes
             members, there = self.members, self.is_member
-        # Inputs to which the same rows answer stand together, so that each class has its own products only.
+        # Inputs to which the same rows answer are grouped, so that each class has its own products only.
         order, counts = group.argsort(), group.bincount(minlength=len(members))
         place = torch.empty_like(order)
         place[order] = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts)[group[order]]
@@ -143,3 +149,7 @@ class AttentionWeights:
         """The averages ``(R S, D)`` of the support's values ``(T N, D)``."""
         rows, weights = self.rows.flatten(0, 1), self.weights.flatten(0, 1).to(values.dtype)
         return F.embedding_bag(rows, values, per_sample_weights=weights, mode="sum")
+
+
+def _shape(x: object) -> str:
+    return str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__

@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from bmtl.models.vmtl.encoders import Moments
+from bmtl.models.networks.gaussian import Moments
 from bmtl.models.vmtl.mixing import Mixing, Temperature, Weights, mixing
 from bmtl.models.vmtl.priors import Components, Level, Rule, combine
 from bmtl.models.vmtl.rows import Rows

@@ -1,112 +1,12 @@
-import time
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from scipy import stats
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics import LEVELS, coverage_of_pit, ece_from_pit, noise_floor
-
-pits = arrays(float, st.integers(1, 40), elements=st.floats(0, 1))
-
-
-def ece_by_counting(y, distribution):
-    """The definition: build every central interval and count the labels inside."""
-    errors = []
-    for level in range(1, 101):
-        low, high = distribution.interval(level / 100)
-        errors.append(abs(np.mean((y >= low) & (y <= high)) - level / 100))
-    return np.mean(errors)
-
-
-@pytest.mark.parametrize(
-    "distribution",
-    [stats.norm(0.3, 2.0), stats.t(2.2, 1.0, 0.5), stats.expon(-1, 3), stats.uniform(-2, 4)],
-    ids=["normal", "t", "skewed", "bounded"],
-)
-def test_equal_counting_intervals(distribution):
-    y = np.random.default_rng(0).triangular(-1, 0.2, 2, size=300)  # inside every support
-    assert ece_from_pit(distribution.cdf(y)) == pytest.approx(ece_by_counting(y, distribution), abs=1e-12)
-
-
-@given(pits)
-def test_coverage_equals_counting_one_level_at_a_time(pit):
-    folded = np.abs(2 * pit - 1)
-    expected = [np.mean(folded <= level) for level in LEVELS]
-    np.testing.assert_array_equal(coverage_of_pit(pit), expected)
-
-
-@given(pits, st.integers(0, 2**32 - 1))
-def test_order_and_side_do_not_matter(pit, seed):
-    shuffled = np.random.default_rng(seed).permutation(pit)
-    np.testing.assert_array_equal(coverage_of_pit(shuffled), coverage_of_pit(pit))
-    # 1 - u is rounded, so a label exactly on an interval's edge may change sides
-    assert ece_from_pit(1 - pit) == pytest.approx(ece_from_pit(pit), abs=0.01 + 1e-12)
-
-
-@given(pits)
-def test_bounds(pit):
-    coverage = coverage_of_pit(pit)
-    assert (np.diff(coverage) >= 0).all()
-    assert coverage[-1] == 1
-    assert 0 <= ece_from_pit(pit) <= 0.5
-
-
-def test_extremes():
-    assert ece_from_pit(np.full(10, 0.5)) == pytest.approx(0.495)  # every label on the median: intervals too wide
-    assert ece_from_pit(np.zeros(10)) == pytest.approx(0.495)  # every label beyond them
-    assert ece_from_pit((np.arange(1000) + 0.5) / 1000) < 1e-3
-    assert coverage_of_pit([0.0, 1.0], [0.5, 1.0]).tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("rows", [25, 100, 1000])
-def test_the_noise_floor_is_that_of_calibrated_draws(rows):
-    """2,000 perfect predictives: their mean ECE, and how many are below the 95 % point."""
-    u = np.random.default_rng(rows).uniform(size=(2000, rows))
-    scores = np.array([ece_from_pit(pit) for pit in u])
-    floor = noise_floor(rows)
-    assert scores.mean() == pytest.approx(floor.mean, rel=0.05)
-    assert np.mean(scores < floor.upper95) == pytest.approx(0.95, abs=0.02)
-
-
-def test_miscalibration_is_above_the_noise_floor():
-    y = np.random.default_rng(0).normal(size=200)
-    assert ece_from_pit(stats.norm.cdf(y)) < noise_floor(200).upper95
-    assert ece_from_pit(stats.norm.cdf(y, scale=0.5)) > noise_floor(200).upper95
-    assert ece_from_pit(stats.norm.cdf(y, scale=2.0)) > noise_floor(200).upper95
-
-
-def test_nan_is_not_counted_as_outside():
-    assert np.isnan(ece_from_pit([0.5, np.nan]))
-    assert np.isnan(coverage_of_pit([0.5, np.nan])).all()
-
-
-def test_rounding_of_float32_is_forgiven():
-    assert ece_from_pit(np.float32([1.0000001, 0.0])) == ece_from_pit([1.0, 0.0])
-
-
-@pytest.mark.parametrize("pit", [[1.1], [-0.1, 0.5]])
-def test_what_is_no_cdf_is_refused(pit):
-    with pytest.raises(ValueError, match=r"a cdf is in \[0, 1\]"):
-        ece_from_pit(pit)
-
-
-@pytest.mark.parametrize("pit", [[], [[0.5]]])
-def test_no_rows_are_refused(pit):
-    with pytest.raises(ValueError, match="a row at least"):
-        ece_from_pit(pit)
-    with pytest.raises(ValueError, match="expected one at least"):
-        noise_floor(0)
-
-
-def test_a_million_rows():
-    pit = np.random.default_rng(0).uniform(size=1_000_000)
-    started = time.perf_counter()
-    assert ece_from_pit(pit) < noise_floor(1_000_000).upper95
-    assert time.perf_counter() - started < 30  # a guard against a quadratic count, not a measurement
+from bmtl.targets import Count, Real, TimeToEvent
+from bmtl.targets.laws import PoissonMixture
+from bmtl.targets.metrics.pit import noise_floor
+from tests.evaluation import trees
+from tests.evaluation.classifications import class_tree
 
 
 def test_a_calibrated_tree_and_a_narrow_one(make_tree):
@@ -126,11 +26,76 @@ def test_the_curve_is_where_the_ece_comes_from(make_tree):
     assert metrics.reliability(tree, levels=[0.5, 0.9])["coverage"].shape == (3, 2)
 
 
-def test_a_target_without_rows_has_no_score(make_tree, run_arrays):
-    y = run_arrays()["observed"]
-    y["cv"] = np.full(60, np.nan)
-    tree = make_tree(observed=y)
-    for score in (metrics.ece(tree)["ece"], metrics.mae(tree)["mae"], metrics.nll(tree)["nll"]):
-        assert np.isnan(score.sel(task="cv"))
-        assert np.isfinite(score.sel(task="mu"))
-    assert np.isnan(metrics.reliability(tree)["coverage"].sel(task="cv")).all()
+def test_bands_and_groups_of_the_tree(make_tree, run_arrays):
+    observed = run_arrays()["observed"]
+    observed["cv"] = np.full(60, np.nan)
+    tree = make_tree(observed=observed, width=0.4)
+    bands, groups = metrics.pit_bands(tree), metrics.worst_groups(tree, sizes=[0.5, 1.0])
+    assert bands["ecdf"].dims == ("task", "point")
+    assert groups["worst_ece"].dims == ("task", "size")
+    for array in (*bands.values(), *groups.values()):
+        np.testing.assert_array_equal(np.isnan(array).all(array.dims[1]), [False, False, True])
+    np.testing.assert_allclose(groups["worst_ece"].sel(size=1.0), metrics.ece(tree)["ece"])
+    assert (groups["worst_ece"] > groups["worst_ece_floor"]).sel(task=["mu", "homo"]).all()
+
+
+def test_counts_and_intervals_have_a_cdf_too_and_classes_have_none():
+    """All predictives are the labels' own laws: coverage is nominal within four standard errors of 2,000 rows."""
+    random = np.random.default_rng(0)
+    rows = 2000
+    rate = random.uniform(0.2, 6, size=rows)
+    counts = PoissonMixture(rate).sample(1, random)[0]
+    loc = random.normal(size=rows)
+    y = loc + random.normal(size=rows)
+    limit = random.normal(size=rows) + 0.5
+    right = np.stack([np.minimum(y, limit), np.where(y > limit, np.inf, y)], axis=1)
+    scale = np.exp(loc)
+    times, ends = scale * random.exponential(size=rows), scale * random.exponential(size=rows)
+    events = np.stack([np.minimum(times, ends), np.where(times > ends, np.inf, times)], axis=1)
+    law = {"loc": loc[None], "scale": np.ones((1, rows)), "df": np.full((1, rows), np.inf)}
+    tree = trees.tree(
+        observed={"n": counts, "cut": right, "days": events},
+        distribution={
+            "n": {"law": "poisson", "rate": rate[None]},
+            "cut": law,
+            "days": {"law": "weibull", "scale": scale[None], "concentration": np.ones((1, rows))},
+        },
+        families={"n": Count(), "cut": Real(censored=True), "days": TimeToEvent()},
+    )
+    curve = metrics.reliability(tree)["coverage"]
+    assert curve["task"].values.tolist() == ["n", "cut", "days"]
+    assert float(np.abs(curve - curve["level"]).max()) < 4 * 0.5 / np.sqrt(rows)
+    assert (metrics.ece(tree)["ece"] < metrics.ece(tree)["ece_floor_upper95"]).all()
+    assert {name: pit.size for name, pit in metrics.pits(class_tree()).items()} == dict.fromkeys(
+        ("price", "ill", "digit", "none"), 0
+    )
+
+
+def test_errors_by_predicted_uncertainty():
+    random = np.random.default_rng(1)
+    rows = 5000
+    sd = np.exp(random.normal(size=rows))
+    y = 1.5 * sd * random.normal(size=rows)
+    law = {"loc": np.zeros((1, rows)), "scale": sd[None], "df": np.full((1, rows), np.inf)}
+    tree = trees.tree(
+        observed={"a": y, "k": random.integers(2, size=rows)},
+        distribution={"a": law},
+        probability={"k": np.full((rows, 2), 0.5)},
+    )
+    found = metrics.uncertainty_calibration(tree, bins=5)
+    assert found["predicted"].dims == ("task", "bin")
+    assert found["rows"].sel(task="a").values.tolist() == [1000] * 5
+    ratio = (found["observed"] / found["predicted"]).sel(task="a")
+    # A root mean square of 1,000 normal values errs by 1 / sqrt(2000) of itself; four of that.
+    np.testing.assert_allclose(ratio, 1.5, rtol=4 / np.sqrt(2000))
+    assert float(metrics.ence(tree)["ence"].sel(task="a")) == pytest.approx(0.5, abs=0.06)
+    assert np.isnan(found["predicted"].sel(task="k")).all()
+
+
+def test_coverage_of_a_level(make_tree):
+    tree = make_tree(rows=500)
+    held = metrics.coverage(tree, level=0.8)["coverage"]
+    np.testing.assert_allclose(held, metrics.reliability(tree, levels=[0.8])["coverage"].isel(level=0))
+    with pytest.raises(ValueError, match="expected one in"):
+        metrics.coverage(tree, level=1.0)
+    np.testing.assert_allclose(held, 0.8, atol=4 * 0.4 / np.sqrt(500))

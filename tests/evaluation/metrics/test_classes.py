@@ -1,164 +1,38 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from scipy import stats
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.metrics import (
+from bmtl.targets.metrics.binning import binned_reliability
+from bmtl.targets.metrics.classes import (
     accuracy_of_probabilities,
     average_precision_of_probabilities,
     balanced_accuracy_of_probabilities,
-    brier_decomposition,
-    brier_of_probabilities,
-    classwise_ece_of_probabilities,
-    ece_of_probabilities,
-    error_auroc_of_probabilities,
-    mce_of_probabilities,
-    nll_of_probabilities,
     roc_auc_of_probabilities,
 )
-from tests.evaluation.classifications import calibrated, class_tree, problems, rounded, steady
-
-oracle = pytest.importorskip("sklearn.metrics")
-
-CORES = [
-    accuracy_of_probabilities,
-    average_precision_of_probabilities,
-    balanced_accuracy_of_probabilities,
-    brier_of_probabilities,
+from bmtl.targets.metrics.entropy import error_auroc_of_probabilities
+from bmtl.targets.metrics.probability_calibration import (
     classwise_ece_of_probabilities,
     ece_of_probabilities,
-    error_auroc_of_probabilities,
     mce_of_probabilities,
-    nll_of_probabilities,
-    roc_auc_of_probabilities,
-    lambda y, p: brier_decomposition(y, p).reliability,
-]
+)
+from bmtl.targets.metrics.proper_scores import brier_decomposition, brier_of_probabilities, nll_of_probabilities
+from tests.evaluation import trees
+from tests.evaluation.classifications import calibrated, class_tree
+
 LAYERS = {
     "accuracy": (metrics.accuracy, accuracy_of_probabilities),
     "balanced_accuracy": (metrics.balanced_accuracy, balanced_accuracy_of_probabilities),
-    "roc_auc": (metrics.roc_auc, roc_auc_of_probabilities),
+    "auroc": (metrics.auroc, roc_auc_of_probabilities),
     "average_precision": (metrics.average_precision, average_precision_of_probabilities),
-    "class_nll": (metrics.class_nll, nll_of_probabilities),
+    "nll": (metrics.nll, nll_of_probabilities),
     "brier": (metrics.brier, brier_of_probabilities),
+    "ece": (metrics.ece, ece_of_probabilities),
     "class_ece": (metrics.class_calibration, ece_of_probabilities),
     "class_mce": (metrics.class_calibration, mce_of_probabilities),
     "classwise_ece": (metrics.class_calibration, classwise_ece_of_probabilities),
     "error_auroc": (metrics.error_auroc, error_auroc_of_probabilities),
 }
-
-
-@steady
-@given(problems)
-def test_accuracies_equal_scikit_learn(problem):
-    y, p = rounded(problem)
-    assert accuracy_of_probabilities(y, p) == pytest.approx(oracle.accuracy_score(y, p.argmax(1)))
-    recalls = oracle.recall_score(y, p.argmax(1), labels=np.unique(y), average="macro", zero_division=0)
-    assert balanced_accuracy_of_probabilities(y, p) == pytest.approx(recalls)
-
-
-@steady
-@given(problems)
-def test_areas_equal_scikit_learn_class_by_class(problem):
-    y, p = rounded(problem)
-    classes = [1] if p.shape[1] == 2 else range(p.shape[1])
-    of_both = [oracle.roc_auc_score(y == c, p[:, c]) for c in classes if 0 < (y == c).sum() < len(y)]
-    with_positives = [oracle.average_precision_score(y == c, p[:, c]) for c in classes if (y == c).any()]
-    for found, expected in (
-        (roc_auc_of_probabilities(y, p), of_both),
-        (average_precision_of_probabilities(y, p), with_positives),
-    ):
-        assert found == pytest.approx(np.mean(expected) if expected else np.nan, nan_ok=True)
-
-
-@pytest.mark.parametrize("classes", [2, 7])
-def test_areas_equal_scikit_learn_and_torchmetrics_as_a_whole(classes):
-    import torch
-    from torchmetrics.functional import classification
-
-    y, p = calibrated(2000, classes)
-    expected = oracle.roc_auc_score(y, p[:, 1]) if classes == 2 else oracle.roc_auc_score(y, p, multi_class="ovr")
-    assert roc_auc_of_probabilities(y, p) == pytest.approx(expected, abs=1e-12)
-    if classes > 2:
-        given_ = torch.as_tensor(p), torch.as_tensor(y)
-        expected = classification.multiclass_average_precision(*given_, num_classes=classes).item()
-        assert average_precision_of_probabilities(y, p) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("core", CORES)
-@steady
-@given(problem=problems)
-def test_the_order_of_rows_does_not_count(core, problem):
-    y, p = rounded(problem)
-    order = np.random.default_rng(problem[2]).permutation(len(y))
-    assert core(y[order], p[order]) == pytest.approx(core(y, p), abs=1e-12, nan_ok=True)
-
-
-def test_one_class_only():
-    y, p = np.ones(5, dtype=int), np.tile([0.4, 0.6], (5, 1))
-    assert np.isnan(roc_auc_of_probabilities(y, p))
-    assert average_precision_of_probabilities(y, p) == 1
-    assert np.isnan(average_precision_of_probabilities(1 - y, p))
-    assert balanced_accuracy_of_probabilities(y, p) == accuracy_of_probabilities(y, p) == 1
-    p = np.tile([0.2, 0.5, 0.3], (5, 1))
-    assert np.isnan(roc_auc_of_probabilities(y, p))
-    assert average_precision_of_probabilities(y, p) == 1
-
-
-def test_a_constant_prediction_ranks_nothing_and_names_the_first_class():
-    y, p = np.array([0, 0, 0, 1]), np.full((4, 2), 0.5)
-    assert roc_auc_of_probabilities(y, p) == 0.5
-    assert average_precision_of_probabilities(y, p) == 0.25  # the share of positives
-    assert accuracy_of_probabilities(y, p) == 0.75
-    assert balanced_accuracy_of_probabilities(y, p) == 0.5
-
-
-def test_perfect_and_worst():
-    y = np.array([0, 1, 2, 1])
-    p = np.eye(3)[y]
-    assert [core(y, p) for core in CORES[:3]] == [1, 1, 1]
-    assert roc_auc_of_probabilities(y, p) == 1
-    assert nll_of_probabilities(y, p) == 0
-    worst = np.eye(3)[(y + 1) % 3]
-    assert accuracy_of_probabilities(y, worst) == 0
-    assert nll_of_probabilities(y, worst) == np.inf
-    assert brier_of_probabilities(y, worst) == 2
-    assert ece_of_probabilities(y, worst) == mce_of_probabilities(y, worst) == 1
-
-
-@pytest.mark.parametrize("core", CORES)
-def test_nan_makes_the_score_nan(core):
-    y, p = calibrated(20, 3)
-    p[4, 1] = np.nan
-    assert np.isnan(core(y, p))
-    assert np.isnan(core(y, np.full((20, 3), np.nan)))
-
-
-@pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize(
-    ("y", "p", "message"),
-    [
-        ([], np.zeros((0, 2)), "a row and two classes"),
-        ([0, 1], [0.3, 0.6], "give the probabilities of both"),
-        ([0, 0], [[1.0], [1.0]], "two classes"),
-        ([[0]], [[0.5, 0.5]], "expected"),
-        ([0], [[0.5, 0.5], [0.5, 0.5]], "expected"),
-        ([-1, 0], [[0.5, 0.5], [0.5, 0.5]], "labels range from -1 to 0"),
-        ([0, 2], [[0.5, 0.5], [0.5, 0.5]], "labels range from 0 to 2"),
-        ([0.0, 1.0], [[0.5, 0.5], [0.5, 0.5]], "of type float64; expected integers"),
-        ([0, 1], [[0.5, 0.4], [0.5, 0.5]], "1 of 2 rows of probabilities do not sum to one, the first to 0.9"),
-        ([0, 1], [[1.5, -0.5], [0.5, 0.5]], "range from -0.5 to 1.5"),
-        ([0, 1], [[np.inf, 0.0], [0.5, 0.5]], "range from"),
-    ],
-)
-def test_what_cannot_be_scored_is_refused(core, y, p, message):
-    with pytest.raises(ValueError, match=message):
-        core(np.array(y, dtype=int) if not len(y) else y, p)
-
-
-@pytest.mark.parametrize("core", CORES)
-def test_single_precision_is_enough(core):
-    y, p = calibrated(500, 6)
-    assert core(y.astype(np.uint8), p.astype(np.float32)) == pytest.approx(core(y, p), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -168,7 +42,7 @@ def test_layers_score_the_labelled_rows_of_each_classification(name):
     scores = layer(tree)[name]
     assert scores.dims == ("task",)
     assert scores["task"].values.tolist() == ["price", "ill", "digit", "none"]
-    assert scores["unit"].values.tolist() == ["EUR", "", "", ""]
+    assert scores["unit"].values.tolist() == ["EUR", "1", "1", "1"]
     assert np.isnan(scores.sel(task=["price", "none"])).all()
     y, p = calibrated(200, 4)
     kept = np.arange(200) % 3 > 0
@@ -176,7 +50,89 @@ def test_layers_score_the_labelled_rows_of_each_classification(name):
     assert float(scores.sel(task="ill")) == pytest.approx(core(*calibrated(200, 2)), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_tree_of_regressions_says_what_is_missing(name, make_tree):
-    with pytest.raises(ValueError, match="no group 'probability'"):
-        LAYERS[name][0](make_tree())
+def test_the_layer_holds_the_parts_of_the_brier_score():
+    scores = metrics.brier(class_tree(), bins=7, binning="mass").sel(task="ill")
+    expected = brier_decomposition(*calibrated(200, 2), bins=7, binning="mass")
+    np.testing.assert_allclose([scores[name] for name in scores.data_vars], expected, rtol=1e-12)
+    assert list(scores.data_vars) == [
+        "brier",
+        "brier_reliability",
+        "brier_resolution",
+        "brier_uncertainty",
+        "brier_residual",
+    ]
+
+
+def test_isotonic_regression_finds_the_calibration_map():
+    tree = class_tree(rows=50_000, power=2.0)
+    curve = metrics.class_reliability_isotonic(tree, levels=[0.1, 0.5, 0.9], of_class=1)["observed"].sel(task="ill")
+    # a probability q squared and normalised was sqrt(q) / (sqrt(q) + sqrt(1 - q)) before
+    root = np.sqrt([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(curve, root / (root + root[::-1]), atol=0.05)
+
+
+def test_the_curve_is_where_the_error_comes_from():
+    tree = class_tree(power=2.0)
+    curve = metrics.class_reliability(tree, bins=10)
+    errors = metrics.class_calibration(tree, bins=10)
+    assert curve["predicted"].dims == ("task", "bin")
+    share = curve["rows"] / curve["rows"].sum("bin").clip(min=1)
+    found = (share * np.abs(curve["predicted"] - curve["observed"])).sum("bin")
+    np.testing.assert_allclose(found.sel(task=["ill", "digit"]), errors["class_ece"].sel(task=["ill", "digit"]))
+    assert curve["rows"].sum("bin").values.tolist() == [0, 200, 133, 0]
+    assert np.isnan(curve["observed"].sel(task=["price", "none"])).all()
+    equal = metrics.class_reliability(tree, bins=10, binning="mass")["rows"].sel(task="ill")
+    assert equal.values.tolist() == [20] * 10
+
+
+def test_the_curve_of_a_class():
+    tree = class_tree()
+    y, p = calibrated(200, 2)
+    curve = metrics.class_reliability(tree, of_class=1).sel(task="ill")
+    np.testing.assert_allclose(curve["observed"], binned_reliability(p[:, 1], y).observed)
+    of_third = metrics.class_reliability(tree, of_class=2)["rows"].sum("bin")
+    assert of_third.values.tolist() == [0, 0, 133, 0]  # two classes have no third
+    with pytest.raises(ValueError, match="of_class is -1"):
+        metrics.class_reliability(tree, of_class=-1)
+    steps = metrics.class_reliability_isotonic(tree)["observed"]
+    assert steps.dims == ("task", "level")
+    assert np.isnan(steps.sel(task="ill").sel(level=0.3, method="nearest"))  # no confidence of two classes is below 0.5
+    assert np.isnan(steps.sel(task="price")).all()
+
+
+def test_an_accuracy_outside_its_range_is_refused():
+    for accuracy in (0.0, 1.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="inside"):
+            metrics.entropy_ratio(class_tree(), accuracy=accuracy)
+
+
+def test_entropy_ratios():
+    found = metrics.entropy_ratio(class_tree(), resamples=200)
+    assert list(found.data_vars) == [
+        "entropy_ratio",
+        "entropy_ratio_low",
+        "entropy_ratio_high",
+        "entropy_ratio_dropped",
+        "accuracy",
+        "reason",
+    ]
+    y, p = calibrated(200, 2)
+    h, right = stats.entropy(p, axis=1), p.argmax(1) == y
+    of_task = found.sel(task="ill")
+    assert float(of_task["entropy_ratio"]) == pytest.approx(h[~right].mean() / h[right].mean())
+    assert of_task["entropy_ratio_low"] < of_task["entropy_ratio"] < of_task["entropy_ratio_high"]
+    assert float(of_task["accuracy"]) == right.mean()
+    nothing = "no class probabilities of a scored row"
+    assert found["reason"].values.tolist() == [nothing, "", "", nothing]
+    alone = metrics.entropy_ratio(class_tree(), resamples=200, accuracy=0.5)
+    np.testing.assert_allclose(alone["accuracy"].sel(task=["ill", "digit"]), 0.5, atol=0.01)
+
+
+def test_a_diverged_and_a_perfect_target_of_a_tree():
+    y = np.array([0, 1, 1])
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    tree = trees.tree(observed={"good": y, "gone": y}, probability={"good": p, "gone": np.full((3, 2), np.nan)})
+    found = metrics.entropy_ratio(tree, accuracy=0.5)
+    assert found["reason"].values.tolist() == ["no wrong prediction among 3 rows", "a probability is NaN"]
+    assert np.isnan(found["entropy_ratio"]).all()
+    assert found["accuracy"].values.tolist() == pytest.approx([1, np.nan], nan_ok=True)

@@ -1,20 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
-from bmtl.evaluation import metrics, results
-from bmtl.evaluation.metrics import (
-    WIS_LEVELS,
-    coverage_of_intervals,
-    crps_of_draws,
-    interval_score,
-    released_ece,
-    weighted_interval_score,
-)
-
-seeds = st.integers(0, 2**32 - 1)
+from bmtl.evaluation import metrics
+from bmtl.targets import Count
+from bmtl.targets.metrics.intervals import WIS_LEVELS
+from tests.evaluation import trees
 
 
 @pytest.fixture
@@ -27,7 +18,7 @@ def mixed_tree():
     draws = loc + scale * stats.t.rvs(4, size=(50, 200), random_state=random)
     empty = np.full(200, np.nan)
     parameters = {"loc": loc[None], "scale": scale[None], "df": np.full((1, 200), 4.0)}
-    return results.to_datatree(
+    return trees.tree(
         observed={"t": y, "drawn": y, "class": random.integers(3, size=200), "empty": empty},
         predictive={"t": draws, "drawn": draws, "class": random.integers(3, size=(50, 200)), "empty": draws},
         distribution={"t": parameters, "empty": parameters},
@@ -38,135 +29,29 @@ def mixed_tree():
     )
 
 
-def intervals(seed, rows=30, levels=4):
-    random = np.random.default_rng(seed)
-    ends = np.sort(random.normal(size=(2, levels, rows)), axis=0)
-    return random.normal(scale=2, size=rows), *ends, np.sort(random.uniform(0.01, 0.99, levels))
-
-
-@given(seeds)
-def test_interval_scores_equal_scoringrules(seed):
-    oracle = pytest.importorskip("scoringrules")
-    y, lower, upper, levels = intervals(seed)
-    expected = oracle.interval_score(y, lower[0], upper[0], 1 - levels[0]).mean()
-    assert interval_score(y, lower[0], upper[0], levels[0]) == pytest.approx(expected, rel=1e-10)
-    middle = np.random.default_rng(seed).normal(size=y.size)
-    # Version 0.10 weighs the median where its absolute error belongs, so it is given that.
-    expected = oracle.weighted_interval_score(y, np.abs(y - middle), lower.T, upper.T, 1 - levels).mean()
-    assert weighted_interval_score(y, middle, lower, upper, levels) == pytest.approx(expected, rel=1e-10)
-
-
-@given(seeds)
-def test_interval_scores_equal_pinball_losses(seed):
-    """A score is 2 / (1 - level) times the pinball losses of the two quantiles, by scikit-learn."""
-    oracle = pytest.importorskip("sklearn.metrics")
-    y, lower, upper, levels = intervals(seed)
-    tail = (1 - levels[0]) / 2
-    losses = oracle.mean_pinball_loss(y, lower[0], alpha=tail) + oracle.mean_pinball_loss(y, upper[0], alpha=1 - tail)
-    assert interval_score(y, lower[0], upper[0], levels[0]) == pytest.approx(losses / tail, rel=1e-9)
-
-
-def test_the_weighted_score_of_many_levels_is_the_crps():
-    law, y = stats.norm(0.2, 1.5), np.array([-1.0, 0.0, 4.0])
-    levels = np.arange(1, 1000) / 1000
-    ends = [np.repeat(law.ppf((1 + side * levels) / 2)[:, None], 3, axis=1) for side in (-1, 1)]
-    z = (y - 0.2) / 1.5
-    crps = 1.5 * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
-    assert weighted_interval_score(y, np.full(3, 0.2), *ends, levels) == pytest.approx(crps.mean(), rel=2e-3)
-
-
-def test_the_true_quantiles_score_best():
-    y = np.random.default_rng(0).normal(size=50_000)
-    scores = {
-        half: interval_score(y, np.full(y.size, -half), np.full(y.size, half), 0.8) for half in (1.0, 1.2816, 1.6)
-    }
-    assert min(scores, key=scores.get) == 1.2816
-
-
-def test_coverage_counts_the_ends_in():
-    assert coverage_of_intervals([0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]) == pytest.approx(2 / 3)
-    assert coverage_of_intervals([5.0], [-np.inf], [np.inf]) == 1
-    assert np.isnan(coverage_of_intervals([0.0, np.nan], [0.0, 0.0], [1.0, 1.0]))
-    assert interval_score([5.0], [5.0], [5.0], 0.5) == 0
-    assert np.isnan(interval_score([0.0, np.nan], [0.0, 0.0], [1.0, 1.0], 0.9))
-
-
-def test_bad_intervals_are_refused():
-    with pytest.raises(ValueError, match="1 upper ends are below"):
-        interval_score([0.0, 0.0], [1.0, 0.0], [0.0, 1.0], 0.9)
-    with pytest.raises(ValueError, match="expected the same"):
-        interval_score([0.0], [[0.0]], [1.0], 0.9)
-    with pytest.raises(ValueError, match="expected the same"):
-        coverage_of_intervals([0.0], [0.0], [1.0, 1.0])
-    for level in (0.0, 1.0, np.nan):
-        with pytest.raises(ValueError, match="expected one in"):
-            interval_score([0.0], [0.0], [1.0], level)
-    with pytest.raises(ValueError, match=r"expected \(L,\), \(L, N\)"):
-        weighted_interval_score([0.0], [0.0], [0.0], [1.0], [0.9])
-
-
-def test_crps_of_draws_equals_torchmetrics():
-    torchmetrics = pytest.importorskip("torchmetrics.regression")
-    torch = pytest.importorskip("torch")
-    random = np.random.default_rng(0)
-    y, draws = random.normal(size=40), random.normal(size=(15, 40))
-    oracle = torchmetrics.ContinuousRankedProbabilityScore()(torch.tensor(draws.T), torch.tensor(y))
-    assert crps_of_draws(y, draws, fair=False) == pytest.approx(float(oracle), rel=1e-6)
-    assert crps_of_draws(y, draws) < crps_of_draws(y, draws, fair=False)
-
-
-def test_crps_of_adversarial_draws():
-    assert crps_of_draws([1.0], [[1.0], [1.0]]) == 0
-    assert crps_of_draws([1.0], [[4.0]], fair=False) == 3
-    assert np.isnan(crps_of_draws([1.0, 1.0], [[np.nan, 1.0], [1.0, 1.0]]))
-    with pytest.raises(ValueError, match="two at least"):
-        crps_of_draws([1.0], [[4.0]])
-    for y, draws in (((3,), (3,)), ((3,), (2, 4)), ((0,), (2, 0)), ((3,), (0, 3)), ((1, 3), (2, 3))):
-        with pytest.raises(ValueError, match="a row and a draw at least"):
-            crps_of_draws(np.zeros(y), np.zeros(draws))
-
-
 def test_labels_of_the_tree(mixed_tree):
     crps = metrics.crps(mixed_tree)["crps"]
     assert crps["task"].values.tolist() == ["t", "drawn", "class", "empty"]
-    assert crps["unit"].values.tolist() == ["meV", "", "", ""]
+    assert crps["unit"].values.tolist() == ["meV", "1", "1", "1"]
     assert float(crps.sel(task="drawn")) == pytest.approx(float(crps.sel(task="t")), rel=0.05)
     scores = metrics.interval_scores(mixed_tree, level=0.8)
     sharp = metrics.sharpness(mixed_tree)
     held = metrics.coverage(mixed_tree, level=0.8)["coverage"]
     for array in (crps, *scores.values(), *sharp.values(), held, metrics.r2(mixed_tree)["r2"]):
         np.testing.assert_array_equal(np.isnan(array), [False, False, True, True])
-    distribution = mixed_tree["predictive_distribution"].to_dataset()
-    scale = distribution["scale_t"].values[0]
+    scale = mixed_tree["test/predictive_distribution/scale_t"].values[0]
     assert float(sharp["width"].sel(task="t")) == pytest.approx(2 * stats.t.ppf(0.95, 4) * scale.mean())
     assert float(sharp["sd"].sel(task="t")) == pytest.approx(np.sqrt(2) * scale.mean())
     assert float(held.sel(task="t")) == pytest.approx(0.8, abs=0.12)  # four standard errors of 200 rows
     # Weighted scores approach the CRPS; with the 11 levels they are not far from it.
     assert float(scores["weighted_interval_score"].sel(task="t")) == pytest.approx(float(crps.sel(task="t")), rel=0.15)
     assert len(WIS_LEVELS) == 11
-    with pytest.raises(ValueError, match="expected one in"):
-        metrics.coverage(mixed_tree, level=1.0)
 
 
-@pytest.mark.parametrize(("alpha", "excess"), [(1.05, 0.054), (1.5, 0.023), (2.0, 0.012), (5.0, 0.002)])
-def test_the_released_code_scores_a_perfect_predictive(alpha, excess):
-    """What it finds on labels of the predictive itself, where the ECE as defined is below 0.002."""
-    y = stats.t.rvs(2 * alpha, size=300_000, random_state=np.random.default_rng(0))
-    assert released_ece(y, np.zeros(y.size), 1.0, 2 * alpha) == pytest.approx(excess, abs=0.0015)
-
-
-def test_the_released_code_counts_intervals_at_its_own_levels():
-    random = np.random.default_rng(1)
-    y, loc, scale, df = *random.normal(size=(2, 60)), random.uniform(0.5, 2, 60), random.uniform(2.1, 9, 60)
-    errors = []
-    for level in np.linspace(0, 1, 100):
-        low, high = stats.t.interval(level, df - 1, loc, scale)
-        errors.append(abs(np.mean((y >= low) & (y <= high)) - level))
-    assert released_ece(y, loc, scale, df) == pytest.approx(np.mean(errors), abs=1e-12)
-
-
-def test_the_released_score_of_a_tree(mixed_tree):
-    scores = metrics.ece_released(mixed_tree)["ece_released"]
-    np.testing.assert_array_equal(np.isnan(scores), [False, True, True, True])
-    with pytest.raises(ValueError, match="expected above 1"):
-        released_ece([0.0], 0.0, 1.0, 1.0)
+def test_intervals_of_counts_are_those_of_their_law():
+    y, rate = np.array([0.0, 3.0, 7.0]), np.array([[1.0, 2.0, 9.0]])
+    tree = trees.tree(observed={"n": y}, distribution={"n": {"law": "poisson", "rate": rate}}, families={"n": Count()})
+    lower, upper = stats.poisson.ppf(0.05, rate[0]), stats.poisson.ppf(0.95, rate[0])
+    assert metrics.sharpness(tree)["width"].item() == pytest.approx((upper - lower).mean())
+    expected = upper - lower + 20 * (np.maximum(lower - y, 0) + np.maximum(y - upper, 0))
+    assert metrics.interval_scores(tree)["interval_score"].item() == pytest.approx(expected.mean())

@@ -4,6 +4,9 @@ from matplotlib import pyplot as plt
 
 from bmtl.evaluation import metrics
 from bmtl.evaluation.plots import cosine_matrix, pit_plot, reliability_curves, save, training_curves, weights_over_time
+from bmtl.targets import Real, TimeToEvent
+from bmtl.targets.metrics.pit import LEVELS
+from tests.evaluation import trees
 
 
 def titled(figure):
@@ -29,18 +32,35 @@ def test_a_calibrated_curve_is_inside_its_band(make_tree):
     for name, panel in titled(reliability_curves(tree)).items():
         band = panel.collections[0].get_paths()[0]
         curve = metrics.reliability(tree)["coverage"].sel(task=name)
-        inside = band.contains_points(np.stack([metrics.LEVELS, curve.values], axis=1)[1:-1])
+        inside = band.contains_points(np.stack([LEVELS, curve.values], axis=1)[1:-1])
         assert inside.all()
 
 
 def test_reliability_of_one_run_and_of_some_tasks(make_tree, run_arrays):
     y = run_arrays()["observed"]
     y["cv"] = np.full(60, np.nan)
-    figure = reliability_curves(make_tree(observed=y), tasks=["cv", "mu"])
-    assert list(titled(figure)) == ["cv", "mu"]
+    figure = reliability_curves(make_tree(observed=y), tasks=["homo", "mu"])
+    assert list(titled(figure)) == ["homo", "mu"]
     figure.draw_without_rendering()
-    with pytest.raises(ValueError, match="There is no task 'gap'"):
-        reliability_curves(make_tree(), tasks=["gap"])
+    for name in ("gap", "cv"):  # of the latter no row has a label
+        with pytest.raises(ValueError, match=f"There is no task '{name}'"):
+            reliability_curves(make_tree(observed=y), tasks=[name])
+
+
+def test_every_family_with_a_cdf_is_judged_by_it(every_family_grid):
+    runs = {name: tree for (name, seed), tree in every_family_grid.items() if not seed}
+    panels = titled(reliability_curves(runs))
+    assert list(panels) == ["price", "pic50", "visits", "days"]
+    for task, panel in panels.items():
+        curve = metrics.reliability(runs["ew"])["coverage"].sel(task=task)
+        np.testing.assert_array_equal(panel.lines[2].get_ydata(), curve)
+
+
+def test_without_a_cdf_there_is_nothing_to_draw():
+    _, p = np.zeros(3), np.full((3, 2), 0.5)
+    alone = trees.tree(observed={"a": np.array([0, 1, 0])}, probability={"a": p})
+    with pytest.raises(ValueError, match="has a predictive cdf of any task"):
+        reliability_curves(alone)
 
 
 @pytest.mark.parametrize("coverage", [False, True])
@@ -55,13 +75,23 @@ def test_arviz_draws_it_from_single_precision_and_from_a_file(make_tree, tmp_pat
     from bmtl.evaluation import results
 
     tree = results.read(results.write(make_tree(), tmp_path / "results.nc"))
-    assert tree["posterior_predictive/y_mu"].dtype == np.float32
+    assert tree["test/posterior_predictive/y_mu"].dtype == np.float32
     save(pit_plot(tree, "mu"), tmp_path / "pit.png")
 
 
 def test_a_target_that_was_not_drawn_is_named(make_tree):
-    with pytest.raises(ValueError, match="no draws of 'gap'; it has"):
+    with pytest.raises(ValueError, match="no draws of 'gap'; its targets are"):
         pit_plot(make_tree(), "gap")
+    with pytest.raises(ValueError, match="no draws of 'mu'"):
+        pit_plot(make_tree(predictive=None), "mu")
+
+
+@pytest.mark.parametrize("family", [Real(censored=True), TimeToEvent()])
+def test_labels_that_are_intervals_have_no_rank(family):
+    ends = np.stack([np.arange(1.0, 6), np.arange(1.0, 6) + 1], axis=1)
+    tree = trees.tree(observed={"t": ends}, predictive={"t": np.ones((4, 5))}, families={"t": family})
+    with pytest.raises(ValueError, match="A PIT plot takes a number a row"):
+        pit_plot(tree, "t")
 
 
 def test_every_picture_can_be_saved(make_tree, tmp_path):

@@ -3,8 +3,9 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from bmtl.evaluation import metrics, results
+from bmtl.evaluation import metrics
 from bmtl.evaluation.plots import entropy_histograms, pava_plot, reliability_diagrams, save
+from tests.evaluation import trees
 from tests.evaluation.classifications import calibrated, class_tree
 
 
@@ -67,7 +68,7 @@ def test_histograms_are_shares_of_right_and_of_wrong_predictions():
     assert panels["digit"].get_xlim()[1] > np.log(4)  # the widest of all, since panels share it
 
 
-def test_methods_stand_beside_each_other_and_too_many_are_left_out_aloud():
+def test_methods_are_in_one_row_and_too_many_are_left_out_with_a_note():
     runs = {"ew": class_tree(power=2.0), "vmtl": class_tree()}
     figure = entropy_histograms(runs)
     assert list(titled(figure)) == ["ill: ew", "ill: vmtl", "digit: ew", "digit: vmtl"]
@@ -79,7 +80,7 @@ def test_methods_stand_beside_each_other_and_too_many_are_left_out_aloud():
 
 def test_without_errors_there_is_no_ratio():
     _, p = calibrated(30, 3)
-    tree = results.to_datatree(observed={"a": p.argmax(1)}, probability={"a": p})
+    tree = trees.tree(observed={"a": p.argmax(1)}, probability={"a": p})
     panel = titled(entropy_histograms(tree))["a"]
     assert panel.texts[0].get_text() == "no ratio\naccuracy 1.00"
     reliability_diagrams(tree).draw_without_rendering()
@@ -87,11 +88,11 @@ def test_without_errors_there_is_no_ratio():
 
 @pytest.mark.parametrize("plot", [reliability_diagrams, entropy_histograms])
 def test_what_cannot_be_drawn_is_named(plot, make_tree):
-    with pytest.raises(ValueError, match="no group 'probability'"):
+    with pytest.raises(ValueError, match="has class probabilities of any task"):
         plot(make_tree())
     with pytest.raises(ValueError, match="There is no task 'price'; the runs have"):
         plot(class_tree(), tasks=["price"])
-    gone = results.to_datatree(observed={"a": np.array([0, 1])}, probability={"a": np.full((2, 2), np.nan)})
+    gone = trees.tree(observed={"a": np.array([0, 1])}, probability={"a": np.full((2, 2), np.nan)})
     with pytest.raises(ValueError, match="cannot be drawn"):
         plot(gone)
     plot({"diverged": gone, "vmtl": class_tree()}).draw_without_rendering()
@@ -109,7 +110,7 @@ def test_arviz_draws_the_isotonic_calibration_of_a_task(target, titles):
 
 @pytest.mark.parametrize("target", ["price", "none", "gap"])
 def test_what_arviz_cannot_draw_is_named(target):
-    with pytest.raises(ValueError, match=f"no draws of a classification '{target}'; its classifications are"):
+    with pytest.raises(ValueError, match=f"no draws of a target '{target}' with classes; those with classes are"):
         pava_plot(class_tree(rows=60), target)
 
 

@@ -11,7 +11,7 @@ from bmtl.evaluation.statistics import mean_and_error, paired_differences
 
 def scores(methods=5, blocks=11, seed=0):
     values = np.random.default_rng(seed).normal(size=(methods, blocks)) + 0.6 * np.arange(methods)[:, None]
-    return xr.DataArray(values, dims=("method", "task"), coords={"method": [f"m{i}" for i in range(methods)]})
+    return xr.DataArray(values, dims=("learner", "task"), coords={"learner": [f"m{i}" for i in range(methods)]})
 
 
 @pytest.mark.parametrize("test", ["signed-rank", "nemenyi"])
@@ -21,7 +21,7 @@ def test_the_diagram_has_every_method_at_its_rank_and_a_bar_a_group(methods, tes
     figure = critical_difference_diagram(found)
     axes = figure.axes[0]
     texts = {text.get_text() for text in axes.texts}
-    for name, rank in zip(found["method"].values, found["mean_rank"].values, strict=True):
+    for name, rank in zip(found["learner"].values, found["mean_rank"].values, strict=True):
         assert {f"{name}  {rank:.2f}", f"{rank:.2f}  {name}"} & texts
     bars = [line for line in axes.lines if line.get_linewidth() > 3]
     assert len(bars) == found.sizes["group"]
@@ -32,6 +32,12 @@ def test_the_diagram_has_every_method_at_its_rank_and_a_bar_a_group(methods, tes
     assert (f"critical difference {float(found['difference']):.2f}" in figure.get_supxlabel()) == (test == "nemenyi")
     figure.draw_without_rendering()
     assert plt.get_fignums() == []
+
+
+def test_the_title_says_what_methods_are_ranked_within():
+    found = critical_difference(scores())
+    assert "over 11 tasks" in critical_difference_diagram(found).axes[0].get_title(loc="center")
+    assert "over 11 seeds" in critical_difference_diagram(found, over="seeds").axes[0].get_title(loc="center")
 
 
 def test_bars_on_one_line_do_not_look_like_one():
@@ -70,21 +76,21 @@ def titled(figure):
 
 def test_the_forest_has_a_bar_a_method_and_task_coloured_by_its_interval(comparison):
     differences = paired_differences(comparison["score"].sel(metric="mae"), "stl")
-    figure = difference_forest(differences, name="MAE")
+    figure = difference_forest(differences, name="MAE", over="seed")
     assert list(titled(figure)) == ["mu [D]", "homo [meV]", "cv [cal/(mol K)]"]
     for task, panel in zip(("mu", "homo", "cv"), titled(figure).values(), strict=True):
         bars = panel.lines[1::2]
-        for bar, dot, method in zip(bars, panel.lines[2::2], differences["method"].values, strict=True):
-            cell = differences.sel({"method": method, "task": task})
+        for bar, dot, method in zip(bars, panel.lines[2::2], differences["learner"].values, strict=True):
+            cell = differences.sel({"learner": method, "task": task})
             np.testing.assert_array_equal(bar.get_xdata(), [cell["lower"], cell["upper"]])
             assert dot.get_xdata()[0] == cell["difference"]
             excludes = bool((cell["lower"] > 0) | (cell["upper"] < 0))
             assert (bar.get_color() != "#8C8C8C") == excludes
-    colours = {method: line.get_color() for method, line in zip(differences["method"].values, bars, strict=True)}
+    colours = {method: line.get_color() for method, line in zip(differences["learner"].values, bars, strict=True)}
     assert colours["ew"] == "#D55E00"  # worse
     assert colours["nash-mtl"] == "#0072B2"  # better
     label = figure.get_supxlabel()
-    assert "MAE less stl's, 95 % interval over 5 splits; better to the left" in label
+    assert "MAE less stl's, 95 % interval over 5 seeds; better to the left" in label
     figure.draw_without_rendering()
     assert plt.get_fignums() == []
 
@@ -109,13 +115,14 @@ def test_scores_by_task_are_those_of_the_comparison(comparison):
     rmse = comparison["score"].sel(metric="rmse", task="mu")
     summary = mean_and_error(rmse)
     baseline, *lines = panel.lines
-    assert baseline.get_xdata()[0] == summary["mean"].sel({"method": "stl"})
-    for row, method in enumerate(comparison["method"].values):
+    assert baseline.get_xdata()[0] == summary["mean"].sel(learner="stl")
+    for row, method in enumerate(comparison["learner"].values):
         splits, bar, dot = lines[3 * row : 3 * row + 3]
-        np.testing.assert_array_equal(splits.get_xdata(), rmse.sel({"method": method}))
-        assert dot.get_xdata()[0] == summary["mean"].sel({"method": method})
-        assert np.ptp(bar.get_xdata()) == pytest.approx(2 * float(summary["error"].sel({"method": method})))
+        np.testing.assert_array_equal(splits.get_xdata(), rmse.sel(learner=method))
+        assert dot.get_xdata()[0] == summary["mean"].sel(learner=method)
+        assert np.ptp(bar.get_xdata()) == pytest.approx(2 * float(summary["error"].sel(learner=method)))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["stl", "ew", "uw", "nash-mtl"]
+    assert "grey dots are seeds" in figure.get_supxlabel()
     assert "better to the left" in figure.get_supxlabel()
     with pytest.raises(ValueError, match="no score 'accuracy'"):
         scores_by_task(comparison, "accuracy")
@@ -123,9 +130,15 @@ def test_scores_by_task_are_those_of_the_comparison(comparison):
         scores_by_task(comparison, tasks=["gap"])
 
 
+def test_only_scores_in_a_targets_unit_have_it(every_family_grid):
+    data = compare(every_family_grid, reference=None)
+    assert list(titled(scores_by_task(data, "mae"))) == ["price [EUR]", "pic50", "grade", "visits [visits]", "force"]
+    assert list(titled(scores_by_task(data, "nll", tasks=["price", "days"]))) == ["price", "days"]
+
+
 def test_holes_and_diverged_runs_can_be_drawn(comparison):
-    comparison["score"][{"method": 1, "split": 0}] = np.nan
-    comparison["present"][{"method": 2, "split": slice(0, 5)}] = False
+    comparison["score"][{"learner": 1, "split": 0}] = np.nan
+    comparison["present"][{"learner": 2, "split": slice(0, 5)}] = False
     scores_by_task(comparison).draw_without_rendering()
     difference_forest(
         paired_differences(comparison["score"].sel(metric="mae"), "stl", counted=comparison["present"])

@@ -111,6 +111,6 @@ def test_few_and_many_tasks_can_be_drawn(run_arrays, names):
     from bmtl.evaluation import results
 
     training = run_arrays(targets=names)["training"]
-    tree = results.to_datatree(training=training, tasks=names)
+    tree = results.to_datatree({}, {}, training=training, tasks=names)
     for draw in (cosine_matrix, conflict_matrix, cosine_curves):
         draw(tree).draw_without_rendering()

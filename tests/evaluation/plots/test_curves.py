@@ -87,7 +87,7 @@ def test_tasks_can_be_chosen(make_tree):
 
 
 def test_without_losses_there_is_nothing_to_draw(make_tree):
-    with pytest.raises(ValueError, match="recorded this"):
+    with pytest.raises(ValueError, match="has this of any task"):
         training_curves(make_tree(training=None))
 
 

@@ -2,19 +2,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmtl.evaluation import metrics, results
+from bmtl.evaluation import metrics
 from bmtl.evaluation.plots import interval_widths, pit_deviations
+from tests.evaluation import trees
 
 
 def tree_of(width=1.0, rows=80, targets=("mu", "homo")):
     random = np.random.default_rng(0)
     loc, noise = random.normal(size=(2, rows))
     parameters = {"loc": loc[None], "scale": np.full((1, rows), width), "df": np.full((1, rows), np.inf)}
-    return results.to_datatree(
+    return trees.tree(
         observed={**dict.fromkeys(targets, loc + noise), "class": np.zeros(rows, dtype=int)},
         distribution=dict.fromkeys(targets, parameters),
         pit=dict.fromkeys(targets, stats.norm.cdf(noise / width)),
-        probability={"class": np.ones((rows, 1))},
+        probability={"class": np.full((rows, 2), 0.5)},
         units={"mu": "D"} if "mu" in targets else None,
         method="ew",
     )
@@ -67,14 +68,21 @@ def test_methods_may_have_other_targets():
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(ValueError, match="no group 'pit'"):
-        pit_deviations(results.to_datatree(observed={"a": np.zeros(3)}))
-    with pytest.raises(ValueError, match="neither predictive_distribution nor"):
-        interval_widths(results.to_datatree(observed={"a": np.zeros(3)}))
-    with pytest.raises(ValueError, match="cannot be drawn"):
-        interval_widths(
-            results.to_datatree(observed={"class": np.zeros(3, dtype=int)}, probability={"class": np.ones((3, 1))})
-        )
+    bare = trees.tree(observed={"a": np.zeros(3)})
+    classes = trees.tree(observed={"class": np.zeros(3, dtype=int)}, probability={"class": np.full((3, 2), 0.5)})
+    for tree in (bare, classes):
+        with pytest.raises(ValueError, match="has a predictive cdf of any task; it cannot be drawn"):
+            pit_deviations(tree)
+        with pytest.raises(ValueError, match="has a predictive of any task; it cannot be drawn"):
+            interval_widths(tree)
+
+
+def test_every_family_with_a_number_a_row_has_widths(every_family_grid):
+    figure = interval_widths({name: tree for (name, seed), tree in every_family_grid.items() if not seed})
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["price (EUR)", "pic50", "visits (visits)", "days (days)"]
+    deviations = pit_deviations(every_family_grid["ew", 0])
+    assert [axes.get_title(loc="left") for axes in deviations.axes] == ["price", "pic50", "visits", "days"]
 
 
 def test_figures_are_drawn(tmp_path):

@@ -13,7 +13,7 @@ def titled(figure):
 def tree_of(weights, names=None):
     weights = np.asarray(weights, dtype=float)
     names = names or [f"t{k}" for k in range(weights.shape[1])]
-    return results.to_datatree(training={"losses": np.ones_like(weights), "weights": weights}, tasks=names)
+    return results.to_datatree({}, {}, training={"losses": np.ones_like(weights), "weights": weights}, tasks=names)
 
 
 def test_a_panel_a_method_and_a_line_a_task(make_tree, eleven):
@@ -70,5 +70,5 @@ def test_tasks_can_be_chosen_and_runs_without_weights_are_left_out(make_tree, ru
     assert len(titled(figure)["ew"].lines) == 1
     with pytest.raises(ValueError, match="There is no task 'gap'"):
         weights_over_time(make_tree(), tasks=["gap"])
-    with pytest.raises(ValueError, match="recorded this"):
+    with pytest.raises(ValueError, match="has this of any task"):
         weights_over_time(make_tree(training=training))

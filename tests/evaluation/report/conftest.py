@@ -3,14 +3,11 @@ import pytest
 
 from bmtl.evaluation import results
 from bmtl.evaluation.comparison import compare
+from bmtl.evaluation.results import PredictedRows
+from bmtl.targets import Prediction
+from tests.evaluation import trees
 
 METHODS = {"stl": 0.3, "ew": 0.5, "nash-mtl": 0.1}
-
-
-def with_validation(tree, validation):
-    validation.attrs = {}
-    tree["validation"] = validation
-    return tree
 
 
 def mixture(run):
@@ -24,29 +21,34 @@ def mixture(run):
 
 @pytest.fixture
 def full_tree(run_arrays):
-    """A regression run with every group that a page has a section for."""
+    """A run on real targets with everything that a page has a section for."""
 
     def make(**options):
         run, other = run_arrays(**options), run_arrays(**{**options, "seed": 77})
         names, rows = run["observed"], np.random.default_rng(5)
         spread = {name: rows.uniform(0.5, 1, size=len(y)) for name, y in names.items()}
-        tree = results.to_datatree(
+        elsewhere = {
+            name: PredictedRows(Prediction(np.zeros((2, len(value))), aleatoric=value + 1, epistemic=value + 0.2))
+            for name, value in spread.items()
+        }
+        validation = trees.predicted(
+            other["observed"],
+            predictive=other["predictive"],
+            mean=other["predictive_mean"],
+            distribution=mixture(other),
+            log_likelihood=other["log_likelihood"],
+            pit=other["pit"],
+        )
+        return trees.tree(
             **{
                 **run,
                 "distribution": mixture(run),
                 "aleatoric": spread,
                 "epistemic": {name: value / 3 for name, value in spread.items()},
-                "predictions_aleatoric": {name: value + 1 for name, value in spread.items()},
-                "predictions_epistemic": {name: value + 0.2 for name, value in spread.items()},
+                "below": {"validation": validation},
+                "predictions": elsewhere,
             }
         )
-        below = results.to_datatree(
-            **{name: other[name] for name in ("observed", "log_likelihood", "predictive_mean", "pit", "target_scale")},
-            target_location=other["target_location"],
-            distribution=mixture(other),
-            units=other["units"],
-        )
-        return with_validation(tree, below)
 
     return make
 
@@ -62,12 +64,15 @@ def lean_tree(make_tree):
 def folder(tmp_path, full_tree, lean_tree):
     """Writes a grid of runs as a comparison does: three methods, some splits; in full, or quickly."""
 
-    def make(methods=METHODS, splits=3, *, stored=True, full=False, attributes=None, **options):
+    def make(methods=METHODS, splits=3, *, stored=True, full=False, attributes=None, seeds=False, **options):
         make_tree = full_tree if full else lean_tree
         trees = {}
         for variant, (method, error) in enumerate(methods.items()):
             for split in range(splits):
-                tree = make_tree(method=method, seed=split, variant=variant, error=error, **options)
+                about = (
+                    {} if "data_fingerprint" in options else {"data_fingerprint": "one" if seeds else f"split {split}"}
+                )
+                tree = make_tree(method=method, seed=split, variant=variant, error=error, **about, **options)
                 tree.attrs.update(attributes or {})
                 trees[method, split] = tree
                 results.write(tree, tmp_path / "runs" / method / f"split-{split}-seed-0" / "results.nc")

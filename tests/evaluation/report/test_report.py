@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from bmtl.evaluation import metrics, results, tables
 from bmtl.evaluation.comparison import compare
@@ -11,9 +12,11 @@ from bmtl.evaluation.recalibration import recalibrate
 from bmtl.evaluation.report import report
 from bmtl.evaluation.report.ranking import by_target, headline
 from bmtl.evaluation.report.runs import read_source
-from bmtl.evaluation.scores import primary
+from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.evaluation.statistics import paired_differences
 from bmtl.evaluation.text_tables import entry
+from bmtl.targets import Prediction, Real
+from tests.evaluation import trees
 from tests.evaluation.report.conftest import METHODS
 from tests.evaluation.report.pages import check
 
@@ -42,25 +45,27 @@ def test_a_comparison_has_every_section_and_every_picture(folder):
     )
     assert page.ids == [
         *("summary", "scores", "targets", "differences", "ranks", "training", "conflicts", "calibration"),
-        *("recalibration", "trust", "outsiders", "runs", "data"),
+        *("recalibration", "trust", "ood", "runs", "data"),
     ]
-    # By target, differences, ranks; losses, weights; two matrices a method, cosines; coverage, three ranks, risk; three
-    # densities.
-    assert page.tags.count("img") == 3 + 2 + 2 * 3 + 1 + 1 + 3 + 1 + 3
+    # By target, differences, ranks; losses, weights; two matrices a method, cosines; margins, coverage, three ranks, risk;
+    # three densities.
+    assert page.tags.count("img") == 3 + 2 + 2 * 3 + 1 + 2 + 3 + 1 + 3
     assert "Not drawn" not in page.text
-    for words in ("3 methods, 3 targets, 2 runs of each method", "bmtl compare x", "Someone (2020), Somewhere."):
+    for words in ("3 methods, 3 targets, 2 splits of each method", "bmtl compare x", "Someone (2020), Somewhere."):
         assert words in page.text
 
 
 def test_the_relatedness_of_tasks_is_shown_where_a_run_has_it(folder):
     source = folder({"stl": 0.3, "vmtl": 0.2}, splits=1)
     file = source / "vmtl/split-0-seed-0/results.nc"
-    for tasks, drawn in ((3, True), (40, False)):  # of 40, cells could not be told apart
+    for tasks, drawn in ((3, True), (40, False)):  # of 40, cells could not be read
         names = [f"t{i}" for i in range(tasks)]
         share = np.full((5, tasks, tasks + 1), 0.5 / (tasks - 1))
         share[:, range(tasks), range(tasks)], share[..., -1] = 0.0, 0.5
         tree = results.read(file)
         tree["posterior"] = results.to_datatree(
+            {},
+            {},
             posterior={"relatedness_w": share, "relatedness_z": share},
             dims=dict.fromkeys(("relatedness_w", "relatedness_z"), ("task", "source")),
             coords={"task": names, "source": [*names, "anchor"]},
@@ -102,9 +107,9 @@ class TestTables:
             assert row["unit"][0] == str(scores["unit"].sel(task=task).item())
             assert row["test rows"][0] == "60"
             for method in METHODS:
-                mean = float(scores["score"].sel({"method": method, "task": task, "metric": "mae"}).mean())
+                mean = float(scores["score"].sel(learner=method, task=task, metric="mae").mean())
                 assert float(row[method][1]) == pytest.approx(mean, rel=1e-12)
-                assert ("best" in row[method][2]) == bool(marks.sel({"method": method, "task": task}))
+                assert ("best" in row[method][2]) == bool(marks.sel(learner=method, task=task))
 
     def test_paired_differences(self, folder):
         source = folder(splits=6)
@@ -115,7 +120,7 @@ class TestTables:
         )
         assert len(shown) == 1 + found["difference"].size
         for (method, *_), (task, *_), (_, difference, classes), (_, lower, _), (_, p, _), (wins, *_) in shown[1:]:
-            one = found.sel({"method": method, "task": task})
+            one = found.sel(learner=method, task=task)
             assert float(difference) == float(one["difference"])
             assert float(lower) == float(one["lower"])
             assert float(p) == float(one["p_holm"])
@@ -162,11 +167,11 @@ class TestTables:
             results.write(tree, tmp_path / method / f"seed-{split}" / "results.nc")
         page = page_of(tmp_path)
         scores = compare(mixed_grid, baseline="stl", reference="stl")
-        for kind, symbol, task in (("regression", "MAE", "mu"), ("classification", "accuracy", "kind")):
+        for metric, symbol, task in (("mae", "MAE", "mu"), ("accuracy", "accuracy", "kind")):
             (caption,) = (words for words in page.captions if words.startswith(f"{symbol} on the test rows"))
-            assert ("higher" in caption) == (kind == "classification")
-            values = scores["score"].sel(metric=primary(kind).name, task=task)
-            means = values.mean("split").sel({"method": ["nash-mtl", "stl"]}).values.tolist()
+            assert ("higher" in caption) == (metric == "accuracy")
+            values = scores["score"].sel(metric=metric, task=task)
+            means = values.mean("split").sel(learner=["nash-mtl", "stl"]).values.tolist()
             tables_of_task = [table for table in page.tables if [row[0][0] for row in table[1:]] == [task]]
             found = [[float(key or "nan") for _, key, _ in table[1][-2:]] for table in tables_of_task]
             assert any(pair == pytest.approx(means, rel=1e-12) for pair in found)
@@ -177,40 +182,65 @@ class TestTables:
 
 @pytest.mark.usefixtures("without_pictures")
 class TestWords:
-    def test_the_best_is_told_by_the_interval(self, folder):
+    def test_the_best_is_named_with_its_interval(self, folder):
         source = folder(splits=6)
         found = headline(results.read(source / "comparison.nc").to_dataset())
         assert (found.leader, found.best) == ("nash-mtl", ["nash-mtl"])
         value = entry(found.mean["nash-mtl"], found.error["nash-mtl"])
         text = page_of(source).text
-        assert f"nash-mtl has the lowest mean relative change against stl: {value} %" in text
-        assert "stl and ew are worse by that interval." in text
+        assert f"nash-mtl has the lowest mean relative change against stl: {value} % over 6 splits" in text
+        assert f"{entry(found.interval[0], np.nan)} to {entry(found.interval[1], np.nan)}, excludes 0, stl's." in text
+        assert "ew is significantly worse." in text
+        assert "Intervals are over splits, which share rows" in text
+
+    def test_the_baseline_is_not_ranked_by_its_change_against_itself(self, folder):
+        source = folder({"stl": 0.1, "ew": 0.5, "uw": 0.3}, splits=4)
+        found = headline(results.read(source / "comparison.nc").to_dataset())
+        assert "stl" not in found.mean
+        text = page_of(source).text
+        assert (
+            "No method improves on stl in the mean; uw comes closest, with a mean relative change against stl of"
+            in text
+        )
+        assert "stl has the lowest" not in text
+
+    def test_one_method_and_its_baseline(self, folder):
+        assert "ew improves on stl: mean relative change" in page_of(folder({"stl": 0.5, "ew": 0.1}, splits=3)).text
 
     def test_alike_methods_are_not_called_best(self, folder):
-        text = page_of(folder({"stl": 0.3, "ew": 0.3}, splits=3)).text
+        text = page_of(folder({"stl": 0.3, "ew": 0.3, "uw": 0.3}, splits=3)).text
         assert "none is called best" in text
 
-    def test_one_split_has_no_interval(self, folder):
-        assert (
-            "on one split: no interval tells methods apart, so none is called best." in page_of(folder(splits=1)).text
-        )
+    @pytest.mark.parametrize(("splits", "words"), [(1, "one run decides nothing"), (2, "two runs decide nothing")])
+    def test_few_runs_decide_nothing(self, folder, splits, words):
+        page = page_of(folder(splits=splits))
+        assert f"But {words}: none is called best." in page.text
+        assert not any("best" in classes for table in page.tables for row in table for _, _, classes in row)
+        assert "haded" not in page.text
 
-    def test_without_a_baseline_ranks_tell(self, folder):
+    def test_seeds_are_called_seeds(self, folder):
+        text = page_of(folder(splits=3, seeds=True)).text
+        assert "3 methods, 3 targets, 3 seeds of one split of each method" in text
+        assert "Intervals are over seeds and hold no variance of the data." in text
+        assert "differences are taken seed by seed" in text
+        assert "over splits" not in text
+
+    def test_without_a_baseline_ranks_decide(self, folder):
         assert "lowest mean rank over the targets: 1" in page_of(folder({"ew": 0.5, "uw": 0.1}, splits=6)).text
 
     def test_a_diverged_method_is_named(self, folder, lean_tree):
         source = folder(splits=3, stored=False)
         tree = lean_tree(method="ew", seed=1, variant=1)
-        tree["predictive_mean"]["y_mu"][:] = np.nan
+        tree["test/predictive_mean"]["y_mu"][:] = np.nan
         results.write(tree, source / "ew" / "split-1-seed-0" / "results.nc")
-        assert "ew diverged on a split at least." in page_of(source).text
+        assert "ew diverged in at least one run." in page_of(source).text
 
     def test_what_failed_or_was_interrupted_or_is_missing_is_named(self, folder):
         source = folder(splits=3)
         place = source / "ew" / "split-1-seed-0"
         (place / "results.nc").rename(place / "partial.nc")
         scores = results.read(source / "comparison.nc").to_dataset()
-        scores["present"].loc[{"method": "ew", "split": 1}] = False
+        scores["present"].loc[{"learner": "ew", "split": 1}] = False
         results.write(scores, source / "comparison.nc")
         (source / "uw" / "seed-0").mkdir(parents=True)
         (source / "uw" / "seed-0" / "error.txt").write_text("Traceback\n  File x\nNonFinite: loss of <mu> at step 3\n")
@@ -225,6 +255,105 @@ class TestWords:
         page = page_of(source)
         assert "Results that the comparison does not hold: old/split-0-seed-0." in page.text
         assert list(page.table("method", "delta_m [%] ↓")) == list(METHODS)
+
+
+# ---- Families --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def every_family_folder(every_family_grid, tmp_path):
+    for (method, seed), tree in every_family_grid.items():
+        results.write(tree, tmp_path / method / f"seed-{seed}" / "results.nc")
+    return tmp_path
+
+
+def test_a_comparison_of_every_family(every_family_folder):
+    page = page_of(every_family_folder)
+    assert "Not drawn" not in page.text
+    for words in (
+        "8 targets: price and pic50 (real); kind (classes); ill (binary); grade (ordinal); visits (count); days",
+        "Distributions of labels and predictions",
+        "Coverage of predictive intervals",
+        "Reliability diagrams",
+        "ROC and precision-recall curves",
+        "Risk of the rows kept",
+    ):
+        assert words in page.text
+    for score in ("MAE (real)", "MAE (ordinal)", "MAE (count)", "accuracy", "AUROC", "C", "energy score"):
+        assert f"{score} by target" in page.text
+    assert list(page.table("target", "unit", "test rows", "ew", "stl")) == ["price", "pic50"]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_of_every_family(every_family_grid, tmp_path):
+    results.write(every_family_grid["ew", 0], tmp_path / "results.nc")
+    page = page_of(tmp_path)
+    headers = [[cell[0] for cell in table[0]] for table in page.tables]
+    assert any("integrated Brier ↓" in header for header in headers)
+    assert any("quadratic kappa ↑" in header for header in headers)
+    assert any("deviance ↓" in header for header in headers)
+
+
+# ---- Posteriors ------------------------------------------------------------------------------------------------------
+
+
+def bayesian(seed, method, *, train=True, chains=1, off=0.0):
+    """A run whose guide is the posterior, or off by some standard deviations, with its training rows if asked."""
+    random = np.random.default_rng([seed, len(method)])
+    y, draws = np.random.default_rng(seed).normal(size=20), random.normal(size=400)
+    spread = 1 / np.sqrt(21)
+    w = y.sum() / 21 + spread * draws  # the posterior of a mean under a standard normal prior
+    density = -0.5 * (y - w[:, None]) ** 2 - 0.5 * np.log(2 * np.pi)
+    lp, log_q = density.sum(axis=1) - 0.5 * w**2, -0.5 * draws**2 - off * draws**3
+    rows = PredictedRows(Prediction(np.repeat(w[:, None], 20, 1), y * 0 + w.mean(), log_likelihood=density), y)
+    parts = {"test": {"mu": rows}, **({"train": {"mu": rows}} if train else {})}
+    stats = {"lp": lp, "log_q": log_q} if chains == 1 else {"diverging": np.arange(400) > 396}
+    return results.to_datatree(
+        parts,
+        {"mu": ReportedTarget(Real())},
+        posterior={"w": w},
+        sample_stats=stats,
+        chains=chains,
+        attributes={"method": method, "seed": seed},
+    )
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_guides_of_a_comparison_are_judged_where_training_rows_were_drawn(tmp_path):
+    for seed in (0, 1):
+        for method, options in {
+            "good": {},
+            "wrong": {"off": 1.0},
+            "unknown": {"train": False},
+            "nuts": {"chains": 4},
+        }.items():
+            results.write(bayesian(seed, method, **options), tmp_path / method / f"seed-{seed}" / "results.nc")
+    page = page_of(tmp_path)
+    judged = page.table("method", "Pareto k ↓")
+    assert list(judged) == ["good", "wrong"]
+    assert float(judged["good"]["Pareto k ↓"][1]) < 0.5 < 0.7 < float(judged["wrong"]["Pareto k ↓"][1])
+    assert "good: All 400 draws have the same weight: the guide covers the posterior." in page.text
+    assert "wrong: Pareto k is" in page.text
+    assert "the guide does not cover the posterior" in page.text
+    assert "unknown has a posterior, and its tree holds no draws for the training rows" in page.text
+    assert "bmtl compare --trust" in page.text
+    chains = page.table("method", "chains", "draws of each")
+    assert chains["nuts"]["chains"][0] == "4"
+    assert float(chains["nuts"]["largest R-hat ↓"][1]) < 1.05
+    assert chains["nuts"]["divergences ↓"][0] == "3"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_targets_that_cannot_be_recalibrated_are_named(full_tree, tmp_path):
+    tree = full_tree(rows=20)
+    validation = {name: node.to_dataset().isel(obs_cv=[]) for name, node in tree["validation"].children.items()}
+    tree["validation"] = xr.DataTree.from_dict({"/": xr.Dataset(attrs=tree["validation"].attrs), **validation})
+    results.write(tree, tmp_path / "results.nc")
+    page = page_of(tmp_path)
+    assert "1 target not recalibrated" in page.text
+    assert list(page.table("target", "reason")) == ["cv"]
+    (by_target,) = (t for t in page.tables if [cell[0] for cell in t[0]][:3] == ["method", "target", "factor"])
+    assert [row[1][0] for row in by_target[1:]] == ["mu", "homo"]
 
 
 # ---- Hostile names ---------------------------------------------------------------------------------------------------
@@ -262,8 +391,9 @@ def test_a_run_by_itself(full_tree, tmp_path):
     results.write(tree, tmp_path / "results.nc")
     page = page_of(tmp_path)
     assert (tmp_path / "report.html").is_file()
-    assert "ew (balancer ew, seed 0) predicts 3 regressions: mu, homo and cv." in page.text
-    scores = compare({("ew", 0): tree}, baseline=None, reference=None)["score"].isel(method=0, split=0)
+    assert "ew (balancer ew, seed 0) predicts 3 targets: mu, homo and cv (real)." in page.text
+    assert "The mean ECE is" in page.text
+    scores = compare({("ew", 0): tree}, baseline=None, reference=None)["score"].isel(learner=0, split=0)
     for task, row in page.table("target", "unit", "test rows").items():
         for name, metric in (("MAE ↓", "mae"), ("R² ↑", "r2"), ("ECE ↓", "ece"), ("CRPS ↓", "crps")):
             assert float(row[name][1]) == float(scores.sel(task=task, metric=metric))
@@ -276,19 +406,29 @@ def test_an_interrupted_run_says_so(lean_tree, tmp_path):
     assert "This run was interrupted" in page_of(tmp_path).text
 
 
-OPTIONAL = ("training", "pit", "posterior", "uncertainty", "predictions_uncertainty", "log_likelihood", "validation")
+OPTIONAL = (
+    *("training", "posterior", "validation", "predictions_uncertainty", "predictions"),
+    *(
+        f"test/{name}"
+        for name in ("pit", "uncertainty", "log_likelihood", "posterior_predictive", "predictive_distribution")
+    ),
+)
 
 
-@pytest.mark.parametrize("group", [*OPTIONAL, "posterior_predictive", "predictive_distribution"])
+@pytest.mark.parametrize("group", OPTIONAL)
 @pytest.mark.usefixtures("without_pictures")
 def test_a_group_may_be_missing(full_tree, tmp_path, group):
-    results.write(full_tree(rows=20, targets=("mu",)).drop_nodes([group]), tmp_path / "results.nc")
+    tree = full_tree(rows=20, targets=("mu",))
+    part, _, name = group.rpartition("/")
+    parent = tree[part] if part else tree
+    parent.children = {own: node for own, node in parent.children.items() if own != name}
+    results.write(tree, tmp_path / "results.nc")
     page_of(tmp_path / "results.nc")
 
 
 def test_the_least_that_a_run_can_hold(run_arrays, tmp_path):
     run = run_arrays()
-    tree = results.to_datatree(observed=run["observed"], predictive_mean=run["predictive_mean"])
+    tree = trees.tree(observed=run["observed"], predictive_mean=run["predictive_mean"])
     results.write(tree, tmp_path / "results.nc")
     page = page_of(tmp_path)
     assert page.ids == ["summary", "scores", "runs", "data"]
@@ -312,7 +452,8 @@ def test_only_failures(tmp_path):
 
 def test_a_run_without_scored_rows(tmp_path, run_arrays):
     run = run_arrays()
-    results.write(results.to_datatree(training=run["training"], tasks=list(run["observed"])), tmp_path / "results.nc")
+    tree = results.to_datatree({}, {}, training=run["training"], tasks=list(run["observed"]))
+    results.write(tree, tmp_path / "results.nc")
     with pytest.raises(ValueError, match="no scored rows"):
         report(tmp_path)
 
@@ -320,7 +461,7 @@ def test_a_run_without_scored_rows(tmp_path, run_arrays):
 def test_two_folders_of_one_method(lean_tree, tmp_path):
     for name in ("a", "b"):
         results.write(lean_tree(method="ew"), tmp_path / name / "seed-0" / "results.nc")
-    with pytest.raises(ValueError, match="b/seed-0 and a/seed-0 both hold 'ew'"):
+    with pytest.raises(ValueError, match="b/seed-0 and a/seed-0 both hold results of 'ew'"):
         report(tmp_path)
 
 
@@ -348,6 +489,7 @@ def test_splits_are_in_the_order_of_their_numbers(lean_tree, tmp_path):
 
 
 def test_the_command_runs_without_torch(folder, tmp_path):
+    pytest.importorskip("typer")
     source = folder({"stl": 0.3}, splits=1)
     # Not None in sys.modules: scipy looks there for a torch that others have imported.
     code = (

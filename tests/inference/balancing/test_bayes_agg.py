@@ -13,8 +13,9 @@ from torch.testing import assert_close
 import bmtl
 from bmtl.inference.balancing import SLOTS, BayesAgg, Context, Measured, balancer
 from bmtl.inference.balancing.geometry.head_draws import HeadDraws
-from bmtl.models import Homoscedastic, mlp
-from tests.inference.programs import Regressions, assert_same, batch, nothing
+from bmtl.inputs import PerTask
+from bmtl.models import mlp
+from tests.inference.programs import Regressions, assert_same, batch, nothing, task_model
 
 TASKS = ("a", "b", "c")
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -287,13 +288,13 @@ def test_a_run_is_taken_up_bit_for_bit():
 @pytest.mark.parametrize("own_inputs", [False, True])
 @pytest.mark.parametrize("spec", ["bayes-agg(draws=3)", "si >> bayes-agg(draws=3)"])
 def test_it_trains_bayesian_heads(spec, own_inputs):
-    targets = {"a": "regression", "b": 3, "c": "regression"}
-    model = Homoscedastic(mlp(3, (6,)), 6, targets, 40, head="bayesian", noise="fixed")
+    classes = {"a": 0, "b": 3, "c": 0}
+    model = task_model(mlp(3, (6,)), 6, classes, 40, head="bayesian", noise="fixed")
     guide = model.guide(scale=0.1)
     x = torch.randn(40, 3)
     y = {"a": x[:, 0] + 1.0, "b": (x[:, 1] > 0).long(), "c": x[:, 2].clone()}
     y["a"][:5] = math.nan
-    inputs = {name: x + 0.1 * i for i, name in enumerate(targets)} if own_inputs else x
+    inputs = PerTask({name: x + 0.1 * i for i, name in enumerate(classes)}) if own_inputs else x
     svi = svi_of(model, guide, spec, functools.partial(torch.optim.Adam, lr=1e-2))
     start = svi.evaluate(inputs, y).losses.sum()
     for _ in range(40):

@@ -9,7 +9,7 @@ from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Change, Geometry
 from bmtl.inference.balancing.gradients import common_dtype, gram_matrix, like, number_of_entries, real_entries
-from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached
+from bmtl.inference.balancing.graph import parameters_by_tensor, parameters_reached, trained
 from bmtl.inference.balancing.options import Count, Natural
 
 
@@ -40,7 +40,8 @@ class AtSharedRepresentation(Geometry):
 
     def full_gram(self, objective: Objective) -> Tensor:
         tensors = [h for h in objective.marks.tensors if h.requires_grad]
-        trunk = list(distributed.union(parameters_reached(*tensors), objective.parameters).values())
+        reached = trained(parameters_reached(*tensors), objective.parameters)
+        trunk = list(distributed.union(reached, objective.parameters).values())
         sizes = [number_of_entries(p) for p in trunk]
         device = tensors[0].device if tensors else None
         jacobian = torch.zeros(len(self.deltas), sum(sizes), dtype=common_dtype(trunk), device=device)
@@ -156,7 +157,7 @@ def check_marks(objective: Objective) -> list[list[Tensor]] | None:
             "marks. Mark the representation once, where the tasks part; or use the geometry 'full'."
         )
     own, common = parameters_by_tensor(objective.rows)
-    around = trunk.keys() & {*common, *(key for parameters in own for key in parameters)}
+    around = trained(trunk, objective.parameters).keys() & {*common, *(key for parameters in own for key in parameters)}
     if around:
         names = sorted(objective.parameter_names.get(key, "?") for key in around)
         raise ValueError(
@@ -164,6 +165,8 @@ def check_marks(objective: Objective) -> list[list[Tensor]] | None:
             "path with bmtl.shared, or use the geometry 'full'."
         )
     leaves = {id(leaf) for leaf in marks.leaves}
-    if common.keys() - leaves:
+    if trained(common, objective.parameters).keys() - leaves:
         return None
-    return [[p for key, p in parameters.items() if key not in leaves] for parameters in own]
+    return [
+        [p for key, p in trained(parameters, objective.parameters).items() if key not in leaves] for parameters in own
+    ]

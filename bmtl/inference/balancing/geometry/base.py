@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Measured, Objective
-from bmtl.inference.balancing.gradients import add_gradient, backward, read_structure
+from bmtl.inference.balancing.gradients import add_gradients, backward, read_structure
 from bmtl.inference.balancing.options import Count, Natural, Range
 from bmtl.inference.balancing.slots import Slot
 
@@ -119,14 +119,13 @@ class Geometry(Slot):
             return
         structure = read_structure(objective)
         own = list({id(p): p for parameters in structure.private for p in parameters}.values())
+        pairs: list[tuple[Tensor, Tensor]] = []
         for parameters, weights, last in ((own, head_alpha, False), (structure.shared, alpha, rest is None)):
             total = objective.weighted(weights * loss_derivatives)
             if parameters and total is not None and total.requires_grad:
                 found = torch.autograd.grad(total, parameters, retain_graph=not last, allow_unused=True)
-                for parameter, gradient in zip(parameters, found, strict=True):
-                    if gradient is not None:
-                        add_gradient(parameter, gradient.clone())
-        backward(rest)
+                pairs += [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
+        add_gradients(pairs, rest)
 
     def keep(self, active: Tensor, alpha: Tensor, factors: Tensor, cosine: Tensor) -> None:
         """Remembers what a comparison found, for the tasks that were present."""

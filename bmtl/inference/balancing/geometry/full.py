@@ -10,8 +10,7 @@ from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Change, Geometry
 from bmtl.inference.balancing.gradients import (
     Structure,
-    add_gradient,
-    backward,
+    add_gradients,
     common_dtype,
     gram_matrix,
     like,
@@ -129,11 +128,12 @@ class Full(Geometry):
         if not objective.rows:  # what a step that failed has left
             structure, private = Structure([], []), []
         self._structure, self._private, self._jacobian = Structure([], []), [], torch.empty(0, 0)
-        for parameter, gradient, k in private:
-            add_gradient(parameter, gradient * head_alpha[k].item())
+        weights = head_alpha.tolist()
+        pairs = [(p, gradient if weights[k] == 1 else gradient * weights[k]) for p, gradient, k in private]
         if structure.shared:
-            scale = objective.scale
-            update = (alpha * scale).to(jacobian) @ jacobian if direction is None else direction * scale
-            for parameter, part in zip(structure.shared, update.split(structure.sizes), strict=True):
-                add_gradient(parameter, like(part, parameter))
-        backward(objective.unweighted(alpha * loss_derivatives))
+            update = (
+                (alpha * objective.scale).to(jacobian) @ jacobian if direction is None else direction * objective.scale
+            )
+            parts = zip(structure.shared, update.split(structure.sizes), strict=True)
+            pairs += [(p, like(part, p)) for p, part in parts]
+        add_gradients(pairs, objective.unweighted(alpha * loss_derivatives))

@@ -10,7 +10,7 @@ class UW(LearntLogs):
     """Weights from one learnt log-variance a task: ``sum_k L_k exp(-s_k) / 2 + s_k / 2``.
 
     At a fixed loss, ``s_k`` tends to ``log L_k`` and the weight to ``1 / (2 L_k)``; at a loss of 0, ``s_k`` falls without
-    end. A program with a Gaussian likelihood can hold the same noise, learnt or latent, itself; use one of the two.
+    end. The same noise inside the program is a likelihood with a learnt or latent noise; use one of the two.
 
     Source: Kendall, Gal & Cipolla (2018), in the parametrisation of Liu et al. (2019). Differs from LibMTL, which starts
     at -0.5 and trains ``s`` at the model's learning rate and weight decay; here ``s`` has a group of its own (learning

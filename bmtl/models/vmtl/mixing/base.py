@@ -29,7 +29,7 @@ class Mixing(nn.Module):
         raise NotImplementedError
 
     def from_site(self, value: Tensor) -> Tensor:
-        """The weights that a value of the site stands for."""
+        """The weights of a value of the site."""
         return value
 
     def expected(self) -> Tensor:

@@ -12,7 +12,7 @@ from bmtl.models.vmtl.mixing.temperature import Temperature
 class Gumbel(Mixing):
     """``softmax((log softmax(l) + g) / tau)`` with g from the Gumbel law, one draw for each task and step.
 
-    The same site stands in guide and program, masked: it is drawn, and adds nothing to any term.
+    The same site is in guide and program, masked: it is drawn, and adds nothing to any term.
 
     Args:
         tasks: Number of tasks.

@@ -1,0 +1,124 @@
+"""What the inputs of a data set are: one class a kind of input, which is all that anything else must know of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+GROUP = "bmtl.datasets"
+"""Entry points of installed packages that define readers, and with them kinds of input."""
+
+
+class Inputs(ABC):
+    """The inputs of N rows. One subclass a kind of input, in a file of its own; `register_kind` adds it.
+
+    What `tensors` and `prepare` return is anything that `bmtl.inputs` counts, indexes and moves: a tensor, a structure
+    of them, or a type that registers itself there. Nothing else in bmtl asks what it is.
+
+    An object without rows, as `from_state` returns it, serves new inputs alone.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of rows N."""
+
+    @abstractmethod
+    def tensors(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Any:
+        """Some rows as a model sees them.
+
+        Args:
+            rows: Indices ``(B,)``.
+            dtype: Of what is floating-point.
+        """
+
+    @abstractmethod
+    def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
+        """Names and arrays that are all of the rows, for the fingerprint."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a model must know of the inputs, as plain values: ``kind``, and what a trunk needs, such as ``width``.
+
+        ``trunk`` may name a default trunk by its import path.
+        """
+
+    @abstractmethod
+    def prepare(self, raw: Any, dtype: torch.dtype = torch.float32) -> Any:
+        """New raw inputs, as `read` returns them or as they are at hand, as a model sees them.
+
+        Raises:
+            ValueError: If they are not inputs of this kind; says what is expected.
+        """
+
+    @abstractmethod
+    def read(self, path: str | Path) -> Any:
+        """A file of new inputs, as `prepare` takes them.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that `prepare` and `describe` need, as plain values and tensors."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The inverse of `state`, without rows."""
+
+    def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
+        """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
+        return None
+
+    def lines(self) -> list[str]:
+        """What the inputs are, in lines to be printed."""
+        return [f"{self.kind}: {len(self):,} rows"]
+
+
+KINDS: dict[str, type[Inputs]] = {}
+"""Class by kind."""
+
+
+def register_kind(cls: type[Inputs]) -> type[Inputs]:
+    """Adds a kind of input to `KINDS`; a class decorator."""
+    KINDS[cls.kind] = cls
+    return cls
+
+
+def inputs_state(inputs: Inputs) -> dict[str, Any]:
+    """The state of inputs with their kind; `inputs_from_state` is the inverse."""
+    return {"kind": inputs.kind, "module": type(inputs).__module__, "state": inputs.state()}
+
+
+def inputs_from_state(state: Mapping[str, Any]) -> Inputs:
+    """Inputs without rows, for predictions.
+
+    Their kind is one that an imported module has registered, or the module of a reader that an installed package
+    announces (`GROUP`). No other code is run.
+
+    Raises:
+        ValueError: If the kind is not known, or the state is not of that kind.
+    """
+    kind = state["kind"]
+    if kind not in KINDS:
+        for point in entry_points(group=GROUP):
+            point.load()
+    if kind not in KINDS:
+        raise ValueError(
+            f"The model takes inputs of the kind {kind!r}, which no imported module defines; it was defined in "
+            f"{state['module']}. Import that module first. The kinds are: {', '.join(KINDS)}."
+        )
+    try:
+        return KINDS[kind].from_state(state["state"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"This is not the state of inputs of the kind {kind!r} ({type(error).__name__}: {error})."
+        ) from error

@@ -1,0 +1,376 @@
+"""What a reader returns: inputs, several targets, and a split."""
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from bmtl.datasets import checks
+from bmtl.datasets.describing import label_text, target_line
+from bmtl.datasets.input_kind import Inputs
+from bmtl.datasets.table import Table
+from bmtl.datasets.tables.column import tokens_of
+from bmtl.datasets.tables.date_fields import DateOrder
+from bmtl.datasets.tables.frames import raw_table
+from bmtl.datasets.tables.kinds import KindLike, labels_of_numbers
+from bmtl.datasets.tables.number_fields import Decimal
+from bmtl.datasets.tables.roles import find_roles
+from bmtl.datasets.tables.wide import TableOptions, decimals_of, labels_of, pieces_of_table
+from bmtl.datasets.target_fitting import Scaling, check_scaling, checked_targets, fitted_rows, fitted_target, units_of
+from bmtl.inputs import PerTask
+from bmtl.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class MultiTaskData:
+    """Inputs and labels in reported units, the split, and scalers fitted on the training rows.
+
+    Models see scaled values (`tensors`); reports are in units, as ``data.targets[name].scaler`` has them. `from_arrays`
+    builds one from your own arrays, `from_frame` from a pandas data frame.
+
+    Args:
+        name: What reports call the data set.
+        inputs: Of N rows, such as a `Table`.
+        targets: Name -> labels of the N rows, their family, unit and scaler.
+        rows: Part (``"train"``, and usually ``"val"`` and ``"test"``) -> zero-based rows; no row is in two parts.
+        citation: Where the data come from.
+        licence: Under which terms.
+        scaling: Rows that the scalers were fitted on.
+        num_splits: Number of fixed splits that the set comes with, of which `rows` is one; None if `rows` was drawn or
+            is the only one.
+        notes: What a reader left out or assumed, a sentence each.
+
+    Raises:
+        ValueError: If the pieces do not fit together; the message says which.
+    """
+
+    name: str
+    inputs: Inputs = field(repr=False)
+    targets: Mapping[str, Target] = field(repr=False)
+    rows: Mapping[str, np.ndarray] = field(repr=False)
+    citation: str = field(default="", repr=False)
+    licence: str = field(default="", repr=False)
+    scaling: Scaling = "train"
+    num_splits: int | None = None
+    notes: Sequence[str] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        check_scaling(self.scaling)
+        labels = {name: (target.values, target.family) for name, target in self.targets.items()}
+        checked = checked_targets(labels, len(self.inputs))
+        targets = {
+            name: replace(target, values=values)
+            for (name, (values, _)), target in zip(checked.items(), self.targets.values(), strict=True)
+        }
+        object.__setattr__(self, "targets", targets)
+        object.__setattr__(self, "rows", checks.partition(self.rows, len(self.inputs)))
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        name: str,
+        x: ArrayLike | Inputs,
+        y: Mapping[str, ArrayLike],
+        rows: Mapping[str, ArrayLike],
+        *,
+        families: Mapping[str, KindLike] | None = None,
+        units: str | Mapping[str, str] = "",
+        clip: float | None = None,
+        citation: str = "",
+        licence: str = "",
+        features: Sequence[str] = (),
+        reading: Mapping[str, Any] | None = None,
+        scaling: Scaling = "train",
+        num_splits: int | None = None,
+    ) -> Self:
+        """Fit the scalers, on the training rows if nothing else is asked for, and put the pieces together.
+
+        Args:
+            name: What reports call the data set.
+            x: Inputs of N rows: numbers ``(N, ...)``, which become a `Table`, or inputs of any kind.
+            y: Target -> labels, rows first; NaN where missing, and -1 in integers of classes.
+            rows: Part -> zero-based rows.
+            families: Target -> a family, its name such as ``"count"``, or a number of classes; real by default.
+            units: Target -> unit, or one unit for all targets without classes; ``"1"`` by default.
+            clip: Bound of the scaled inputs, in standard deviations. Targets are never clipped.
+            citation: Where the data come from.
+            licence: Under which terms.
+            features: Names of the columns of `x`.
+            reading: How files of new rows are read; see `Table`.
+            scaling: Rows to fit the scalers on.
+            num_splits: Number of fixed splits, of which `rows` is one.
+
+        Raises:
+            ValueError: If the pieces do not fit together, or a target has no label in the training rows.
+        """
+        numbers = x if isinstance(x, Inputs) else checks.inputs(x)
+        parts = checks.partition(rows, len(numbers))
+        checks.names_of_targets("families", families or {}, y)
+        kinds = {**dict.fromkeys(y, "real"), **(families or {})}
+        labels = {target: labels_of_numbers(target, np.asarray(y[target]), kinds[target]) for target in y}
+        checked = checked_targets(labels, len(numbers))
+        unit = units_of(units, {target: family for target, (_, family) in checked.items()})
+        targets = {
+            target: fitted_target(target, values, family, unit.get(target) or "1", parts, scaling)
+            for target, (values, family) in checked.items()
+        }
+        if isinstance(numbers, Inputs):
+            if clip is not None or features or reading:
+                raise ValueError("clip, features and reading describe numbers (N, D); the inputs given have their own.")
+            inputs = numbers
+        else:
+            on = fitted_rows(parts, scaling)
+            inputs = Table.fit(numbers, on, clip=clip, features=features, reading=reading)
+        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        targets: str | Sequence[str] = (),
+        name: str = "frame",
+        ignore: str | Sequence[str] = (),
+        split: str | None = None,
+        groups: str | None = None,
+        kinds: KindLike | Mapping[str, KindLike] | None = None,
+        units: str | Mapping[str, str] = "",
+        events: Mapping[str, str] | None = None,
+        vectors: Mapping[str, str | Sequence[str]] | None = None,
+        missing: str | float | Sequence[str | float] = (),
+        decimal: Decimal | None = None,
+        dates: DateOrder | None = None,
+        proportion: float | None = None,
+        validation: float = 0.2,
+        validation_from: Literal["train", "test"] = "train",
+        seed: int = 0,
+        scale: Scaling = "train",
+        clip: float | None = 5.0,
+    ) -> Self:
+        """A pandas data frame, read as the reader ``csv:FILE`` reads a file; its options are described there.
+
+        Kinds of features and targets follow from their columns: `describe_targets` and `describe_inputs` list them.
+        Medians, categories and scales are fitted on the training rows.
+
+        Args:
+            frame: A row per datum. Its index names rows in messages and is no column.
+            targets: Columns of labels.
+            name: What reports call the data set.
+            ignore: Columns to leave out.
+            split: Column of a fixed split.
+            groups: Column of what must not be parted.
+            kinds: A kind of all targets, or column -> kind.
+            units: Target -> unit, or one for all targets without classes.
+            events: Target of times -> column that says whether its event was observed.
+            vectors: Name -> columns that are one target.
+            missing: Further fields that are a missing value.
+            decimal: What separates decimals in columns of text.
+            dates: Order of day and month in columns of text.
+            proportion: Of the training rows, validation included, where a split is drawn.
+            validation: Proportion that becomes the part ``"val"``.
+            validation_from: Part that it comes from.
+            seed: For what is drawn.
+            scale: Rows to fit the scalers on.
+            clip: Bound of the scaled features, in standard deviations.
+
+        Raises:
+            ValueError: If a field cannot be read or an option is wrong; names row, column and value, and what to do.
+        """
+        tokens = tokens_of(missing)
+        table = raw_table(frame, missing=tokens)
+        roles = find_roles(
+            table,
+            targets=targets or tuple(events or ()),
+            ignore=ignore,
+            split=split,
+            groups=groups,
+            kinds=kinds,
+            events=events,
+            vectors=vectors,
+        )
+        options = TableOptions(
+            units, decimal, dates, proportion, validation, validation_from, seed, scale, clip, {"missing": tokens}
+        )
+        decimals = decimals_of(table, roles, options)
+        return cls(name=name, **pieces_of_table(table, labels_of(table, roles, decimals), roles, decimals, options))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The targets' names, in order."""
+        return tuple(self.targets)
+
+    @cached_property
+    def one_label_a_row(self) -> bool:
+        """Whether there are several targets and no row has a label for two, as where targets are domains or schools."""
+        labels = np.zeros(len(self.inputs), dtype=np.int64)
+        for target in self.targets.values():
+            labels += target.labelled
+        return len(self.targets) > 1 and int(labels.max()) == 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over inputs, labels, split and kind of scaling, equal on every platform."""
+        digest = hashlib.sha256()
+        pieces = list(self.inputs.pieces())
+        pieces += [(f"y/{name}", target.values) for name, target in self.targets.items()]
+        pieces += [(f"rows/{part}", rows) for part, rows in self.rows.items()]
+        for label, array in pieces:
+            plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            # Names and shapes too, so that no two tables run together to the same bytes.
+            digest.update(f"{label}:{plain.dtype.str}:{plain.shape};".encode())
+            digest.update(plain.tobytes())
+        for name, target in self.targets.items():
+            digest.update(f"family/{name}:{target.family.name};".encode())
+        if self.scaling != "train":  # models then see other numbers
+            digest.update(f"scaling:{self.scaling};".encode())
+        return digest.hexdigest()
+
+    def tensors(self, part: str, dtype: torch.dtype = torch.float32) -> tuple[Any, dict[str, Tensor]]:
+        """Inputs and labels of one part, as a model sees them.
+
+        Args:
+            part: ``"train"``, ``"val"``, ``"test"``, or what the data set calls its parts.
+            dtype: Of what is floating-point.
+
+        Returns:
+            Inputs of B rows, and target -> labels, rows first: scaled floats with NaN where missing (``(B, 2)`` for
+            intervals), or int64 with -1 where missing for classes.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        rows = self._rows(part)
+        return self.inputs.tensors(rows, dtype), {name: self._labels(name, rows, dtype) for name in self.targets}
+
+    def tensors_by_task(self, part: str, dtype: torch.dtype = torch.float32) -> tuple[PerTask, dict[str, Tensor]]:
+        """Inputs and labels of one part, each task with its own rows: those that have a label for it.
+
+        For models that take inputs per task, and for sets whose tasks have few rows in common, where `tensors` would
+        be missing labels for the most part. A task without a label in this part is in neither.
+
+        Args:
+            part: ``"train"``, ``"val"``, ``"test"``, or what the data set calls its parts.
+            dtype: Of what is floating-point.
+
+        Returns:
+            Inputs by task and task -> labels, rows first, in the order of `rows_by_task`; nothing is missing.
+
+        Raises:
+            ValueError: If there is no such part, or no task has a label in it.
+        """
+        by_task = self.rows_by_task(part)
+        if not by_task:
+            raise ValueError(f"No target of {self.name!r} has a label in the part {part!r}.")
+        x = PerTask({name: self.inputs.tensors(rows, dtype) for name, rows in by_task.items()})
+        return x, {name: self._labels(name, rows, dtype) for name, rows in by_task.items()}
+
+    def rows_by_task(self, part: str) -> dict[str, np.ndarray]:
+        """Task -> the rows of one part that have a label for it, if there are any.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        rows = self._rows(part)
+        by_task = {name: rows[self.has_label(name, part)] for name in self.targets}
+        return {name: found for name, found in by_task.items() if len(found)}
+
+    def has_label(self, task: str, part: str) -> np.ndarray:
+        """Which rows of a part have a label for the task, bool, in the order of the part.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        target = self.targets[task]
+        return ~target.family.missing(target.values[self._rows(part)])
+
+    def features(self, part: str) -> np.ndarray:
+        """Numbers ``(B, D)`` as float64 for methods that take tables, such as those of scikit-learn.
+
+        Scaled as models see them. Labels in reported units of the same rows: ``data.labels(part)``.
+
+        Raises:
+            ValueError: If there is no such part, or the kind of input has no numbers for such methods.
+        """
+        found = self.inputs.summary_features(self._rows(part))
+        if found is None:
+            raise ValueError(
+                f"Inputs of the kind {self.inputs.kind!r} have no numbers (N, D) for methods that take tables."
+            )
+        return found
+
+    def labels(self, part: str) -> dict[str, np.ndarray]:
+        """Target -> labels of one part in reported units, as its family has them.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        rows = self._rows(part)
+        return {name: target.values[rows] for name, target in self.targets.items()}
+
+    def data_warnings(self) -> list[str]:
+        """What is odd about the training rows, a sentence each: targets of which there is nothing to learn."""
+        found = []
+        for name, rows in self.rows_by_task("train").items():
+            target = self.targets[name]
+            values = target.values[rows]
+            if len(values) > 1 and (values == values[0]).all():
+                label = label_text(target.family, values[0])
+                found.append(f"The target {name!r} is {label} in all of its {len(values):,} training rows.")
+        return found
+
+    def describe_targets(self) -> list[str]:
+        """One line a target: family, unit, number of labels, classes or range, and a hint where the kind is a guess."""
+        return [target_line(name, target, self.rows) for name, target in self.targets.items()]
+
+    def describe_inputs(self) -> list[str]:
+        """What the inputs are and how they were read, in lines."""
+        return [*self.inputs.lines(), *self.notes]
+
+    def subset(self, tasks: Sequence[str]) -> Self:
+        """The same rows with these targets only, in the order given.
+
+        Raises:
+            ValueError: If a name is unknown or repeated, or none is given.
+        """
+        if isinstance(tasks, str):
+            raise ValueError(f"tasks is a sequence of names; got the string {tasks!r}. Write [{tasks!r}].")
+        checks.names_among(tasks, self.tasks)
+        return self._with(targets={name: self.targets[name] for name in tasks})
+
+    def labelled(self) -> Self:
+        """The same data without rows that have no label for any target, as ``data.subset([task])`` may leave many.
+
+        Scalers stay as they are. A part without a label vanishes.
+        """
+        found = np.zeros(len(self.inputs), dtype=bool)
+        for target in self.targets.values():
+            found |= target.labelled
+        rows = {part: kept for part, rows in self.rows.items() if len(kept := rows[found[rows]])}
+        return self._with(rows=rows)
+
+    def _with(self, **pieces: Any) -> Self:
+        """The same with pieces of what was checked already: a thousand tasks are not checked a thousand times."""
+        new = copy.copy(self)
+        for cached in ("fingerprint", "one_label_a_row"):
+            new.__dict__.pop(cached, None)
+        for name, piece in pieces.items():
+            object.__setattr__(new, name, piece)
+        return new
+
+    def _rows(self, part: str) -> np.ndarray:
+        if part not in self.rows:
+            raise ValueError(f"The data set {self.name!r} has no part {part!r}; its parts are: {', '.join(self.rows)}.")
+        return self.rows[part]
+
+    def _labels(self, name: str, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
+        values = self.targets[name].scaled(rows)
+        return torch.as_tensor(values, dtype=dtype if values.dtype.kind == "f" else None)

@@ -1,0 +1,195 @@
+"""Tables of numbers as inputs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from bmtl.datasets import checks
+from bmtl.datasets.files import Archive
+from bmtl.datasets.input_kind import Inputs, register_kind
+from bmtl.datasets.tables.column import RawTable
+from bmtl.datasets.tables.features import Encoding
+from bmtl.datasets.tables.frames import raw_table
+from bmtl.datasets.tables.number_fields import NumberStyle, parse_all
+from bmtl.datasets.tables.reading import read_table
+from bmtl.targets.scaler import Scaler
+
+
+@register_kind
+@dataclass(frozen=True, eq=False)
+class Table(Inputs):
+    """Numbers ``(N, D)``, or ``(N, ...)``, and the scaler between them and what a model sees.
+
+    Args:
+        x: Raw numbers, finite; a read-only copy is kept.
+        scaler: Fitted on the training rows.
+        features: Names of the D columns, where they have any: by them new rows are put in order.
+        encoding: How the columns of a file or data frame become `x`, where they are not the same.
+        reading: Options with which files of new rows are read: of `read_table`, and for an ``.npz`` file its ``array``
+            (``"X"``) and whether it is to ``unpack`` bits.
+
+    Raises:
+        ValueError: If `x` is no table of finite numbers, or scaler or names do not fit its columns.
+    """
+
+    kind: ClassVar[str] = "table"
+    x: np.ndarray = field(repr=False)
+    scaler: Scaler = field(repr=False)
+    features: tuple[str, ...] = field(default=(), repr=False)
+    encoding: Encoding | None = field(default=None, repr=False)
+    reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        x = checks.inputs(self.x) if len(self.x) else np.asarray(self.x)
+        checks.scaler_shape(self.scaler, x)
+        checks.feature_names(self.features, x)
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "features", tuple(self.features))
+
+    @classmethod
+    def fit(
+        cls,
+        x: ArrayLike,
+        rows: np.ndarray | None,
+        *,
+        clip: float | None = None,
+        features: Sequence[str] = (),
+        encoding: Encoding | None = None,
+        reading: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A table with a scaler fitted on some rows.
+
+        Args:
+            x: Raw numbers ``(N, ...)``.
+            rows: Those that the scaler is fitted on; None leaves numbers as they are.
+            clip: Bound of the scaled numbers, in standard deviations.
+            features: See the class.
+            encoding: See the class.
+            reading: See the class.
+
+        Raises:
+            ValueError: See the class.
+        """
+        numbers = checks.inputs(x)
+        if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0):
+            raise ValueError(f"clip is a positive number of standard deviations, inf for no bound; got {clip!r}.")
+        scaler = Scaler(np.zeros(()), np.ones(()), clip) if rows is None else Scaler.fit(numbers[rows], clip=clip)
+        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def tensors(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Scaled numbers ``(B, ...)``."""
+        return torch.as_tensor(self.scaler.transform(self.x[rows]), dtype=dtype)
+
+    def summary_features(self, rows: np.ndarray) -> np.ndarray:
+        """Scaled numbers ``(B, D)`` as float64, flattened if a row has more than one dimension."""
+        return self.scaler.transform(self.x[rows]).reshape(len(rows), -1)
+
+    def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
+        yield "x", self.x
+
+    def describe(self) -> dict[str, Any]:
+        """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, and ``features``."""
+        shape = list(self.x.shape[1:])
+        return {"kind": self.kind, "width": int(np.prod(shape)), "shape": shape, "features": list(self.features)}
+
+    def lines(self) -> list[str]:
+        if self.encoding is not None:
+            return self.encoding.describe()
+        return [f"{' x '.join(map(str, self.x.shape[1:]))} numbers"]
+
+    def prepare(self, raw: ArrayLike | pd.DataFrame | RawTable, dtype: torch.dtype = torch.float32) -> Tensor:
+        """New rows as a model sees them.
+
+        Args:
+            raw: What `read` returned; a data frame with the columns of the training file or data frame, among others
+                and in any order; or numbers ``(M, D)`` as the data set had them before scaling.
+            dtype: Of the result.
+
+        Raises:
+            ValueError: If a column is not there, a field cannot be read, or numbers have another shape or are not
+                finite.
+        """
+        if isinstance(raw, pd.DataFrame):
+            raw = raw_table(raw, missing=self._options().get("missing", ()))
+        if self.encoding is not None and not isinstance(raw, RawTable):
+            names = [feature.name for feature in self.encoding.features]
+            raise ValueError(
+                f"The model was trained on the columns {', '.join(names)} of a table; give a file or a data frame that "
+                f"has them, and not {type(raw).__name__}."
+            )
+        if isinstance(raw, RawTable):
+            x = self._numbers(raw) if self.encoding is None else self.encoding.transform(raw)
+        else:
+            x = np.asarray(raw, dtype=np.float64)
+        width = self.x.shape[1:]
+        if x.shape[1:] != width or x.ndim != self.x.ndim:
+            wanted = ", ".join(map(str, ("rows", *width)))
+            raise ValueError(f"Inputs must have the shape ({wanted}), as the training data; got {x.shape}.")
+        if not np.isfinite(x).all():
+            place = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
+            raise ValueError(f"Inputs must be finite; the entry {place} is not. Impute it, or leave the row out.")
+        return torch.as_tensor(self.scaler.transform(x), dtype=dtype)
+
+    def _numbers(self, raw: RawTable) -> np.ndarray:
+        """The columns of a table ``(N, D)`` where the training data were an array: by name, else in order."""
+        names = list(self.features) or list(raw.columns)
+        lacking = [name for name in names if name not in raw.columns]
+        if lacking:
+            raise ValueError(
+                f"{raw.source} has no column {', '.join(map(repr, lacking))}; the model was trained on "
+                f"{', '.join(names)}."
+            )
+        way_out = "Inputs are numbers; impute what is missing, or leave the row out."
+        columns = []
+        for name in names:
+            numbers = parse_all(raw.columns[name], NumberStyle(), way_out)
+            if np.isnan(numbers).any():
+                row = int(np.argmax(np.isnan(numbers)))
+                raise ValueError(f"{raw.columns[name].at(row)}: missing. {way_out}")
+            columns.append(numbers)
+        return np.stack(columns, axis=1)
+
+    def read(self, path: str | Path) -> np.ndarray | RawTable:
+        """An ``.npz`` file's array, or the columns of a text or Parquet file."""
+        path = Path(path)
+        if path.suffix == ".npz":
+            if not path.is_file():
+                raise FileNotFoundError(f"There is no file {path}.")
+            array = Archive(path).array(self.reading.get("array", "X"))
+            return np.unpackbits(array, axis=1) if self.reading.get("unpack") else array
+        return read_table(path, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return dict(self.encoding.reading) if self.encoding is not None else {}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "mean": torch.tensor(np.array(self.scaler.mean)),
+            "std": torch.tensor(np.array(self.scaler.std)),
+            "clip": self.scaler.clip,
+            "shape": list(self.x.shape[1:]),
+            "features": list(self.features),
+            "encoding": None if self.encoding is None else self.encoding.state(),
+            "reading": dict(self.reading),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        kept = state["encoding"]
+        return cls(
+            np.zeros((0, *state["shape"])),
+            Scaler(state["mean"].numpy(), state["std"].numpy(), state["clip"]),
+            tuple(state["features"]),
+            None if kept is None else Encoding.from_state(kept),
+            dict(state["reading"]),
+        )

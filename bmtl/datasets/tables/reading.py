@@ -1,0 +1,34 @@
+"""One file as raw columns, by its name's ending."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bmtl.datasets.tables.column import RawTable
+from bmtl.datasets.tables.delimited import read_delimited
+from bmtl.datasets.tables.frames import read_parquet
+
+ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".parquet")
+
+
+def read_table(
+    path: str | Path, *, encoding: str | None = None, delimiter: str | None = None, missing: Sequence[str] = ()
+) -> RawTable:
+    """The columns of a file: ``.parquet`` with the extra ``frames``, anything else as delimited text.
+
+    Args:
+        path: Of the file.
+        encoding: Of a text file, where it is neither UTF-8 nor marked.
+        delimiter: Between fields of a text file; found by default.
+        missing: Further fields that are a missing value, such as ``-999``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the extra is not installed.
+        ValueError: If the file cannot be read; says where, and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return read_parquet(path, missing=missing)
+    return read_delimited(path, encoding=encoding, delimiter=delimiter, missing=missing)

@@ -1,0 +1,122 @@
+"""A cell of a comparison's grid: one run, where its files lie, and whether it is there already."""
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bmtl.datasets import MultiTaskData
+from bmtl.evaluation import results
+from bmtl.evaluation.attributes import decode_attributes
+from bmtl.experiments.budgets import Budget
+from bmtl.experiments.configuration import configuration
+from bmtl.experiments.methods import Method
+
+RUNNING = ".running"  # lies in a cell's folder while it is trained: after a kill it says which cells were at work
+_LONGEST = 120  # letters of a folder's name; file systems allow 255 bytes
+
+Splits = MultiTaskData | Sequence[MultiTaskData]
+"""One data set, or one for each split."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        method: What is trained.
+        seed: The run's seed.
+        split: Which of the data's splits; None where there is one.
+        lr: Learning rate, where it is not the budget's.
+    """
+
+    method: Method
+    seed: int
+    split: int | None = None
+    lr: float | None = None
+
+    def folder(self, out: Path) -> Path:
+        """Where its files are, always inside `out`."""
+        return out / folder_name(self.method.name) / self.place(self.split, self.seed)
+
+    @staticmethod
+    def place(split: int | None, seed: int) -> str:
+        """Folder of a split and seed below that of a method."""
+        return f"seed-{seed}" if split is None else f"split-{split}-seed-{seed}"
+
+    def __str__(self) -> str:
+        split = "" if self.split is None else f"split {self.split}, "
+        rate = "" if self.lr is None else f", lr {self.lr:g}"
+        return f"{self.method.name} ({split}seed {self.seed}{rate})"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that came to nothing, and why: one line. The whole story is in its folder as ``error.txt``."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A cell with its data and budget."""
+
+    data: MultiTaskData
+    cell: Cell
+    budget: Budget
+    out: Path
+    trust: bool = False
+
+    @classmethod
+    def of(cls, data: Splits, cell: Cell, budget: Budget, out: Path, trust: bool = False) -> "Job":
+        """The job of a cell of a grid."""
+        own = data if isinstance(data, MultiTaskData) else data[cell.split or 0]
+        return cls(own, cell, budget if cell.lr is None else replace(budget, lr=cell.lr), out, trust)
+
+    @property
+    def folder(self) -> Path:
+        return self.cell.folder(self.out)
+
+    def finished(self) -> bool:
+        """Whether its results can be read and are of the same data, method, seed and budget."""
+        asked = configuration(self.cell.method, self.budget)
+        return written_for(self.folder / "results.nc", asked, self.cell.seed, self.data, trust=self.trust)
+
+
+def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, trust: bool = False) -> bool:
+    """Whether a results file can be read and has this configuration, seed and data.
+
+    Args:
+        path: The file.
+        asked: The configuration.
+        seed: The run's.
+        data: The run's.
+        trust: Whether the run is to have been asked for draws for the training rows too.
+    """
+    if not path.is_file():
+        return False
+    try:
+        about = decode_attributes(results.read(path))
+    except results.ResultsFileError:
+        return False
+    found = about.get("configuration"), about.get("seed"), about.get("data_fingerprint")
+    if trust and not about.get("trust"):
+        return False
+    return found == (json.loads(json.dumps(asked)), seed, data.fingerprint)  # tuples become lists
+
+
+def folder_name(method: str) -> str:
+    """A method's name as a folder's: a balancer's string form holds characters that file systems do not.
+
+    Raises:
+        ValueError: If nothing is left of the name, or it is too long.
+    """
+    name = unicodedata.normalize("NFC", method).replace(" >> ", "+").replace(" ", "_")
+    safe = "".join(c if c.isalnum() or c in "-_.+()," else "_" for c in name).strip("._")
+    if not safe or len(safe) > _LONGEST:
+        raise ValueError(
+            f"A method's name is a folder's too: 1 to {_LONGEST} letters, digits and the like; {method!r} was given."
+        )
+    return safe

@@ -1,0 +1,80 @@
+"""The files of a comparison: its scores, tables and pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from bmtl.evaluation import comparison, plots, results
+from bmtl.evaluation.attributes import decode_attributes, encode_attributes
+from bmtl.evaluation.style import save
+from bmtl.evaluation.tables import to_csv
+from bmtl.evaluation.text_tables import to_latex, to_markdown
+from bmtl.experiments.cells import Cell
+from bmtl.experiments.methods import Method
+
+Trees = dict[tuple[str, int], xr.DataTree]
+"""Results by (learner, number of the split)."""
+
+
+def write_comparison(
+    cells: Sequence[Cell],
+    references: Trees,
+    seconds: Mapping[str, float] | None,
+    *,
+    order: Sequence[Method],
+    numbers: Mapping[tuple[int | None, int], int],
+    baseline: str | None,
+    primary: str | Mapping[str, str] | None,
+    out: Path,
+    command: str | None,
+) -> tuple[xr.Dataset, Trees]:
+    """Compares the finished runs and writes ``comparison.nc``, tables and pictures.
+
+    Args:
+        cells: The finished runs.
+        references: Trees of the reference rows.
+        seconds: Time of a step by method; None for what each run recorded.
+        order: The methods, as the table has them.
+        numbers: Number of each pair of split and seed.
+        baseline: What delta_m is taken against; left out where it is not among what is compared.
+        primary: As for `bmtl.evaluation.comparison.compare`.
+        out: Folder.
+        command: What made the comparison.
+    """
+    places = {method.name: i for i, method in enumerate(order)}
+    cells = sorted(cells, key=lambda cell: (places[cell.method.name], numbers[cell.split, cell.seed]))
+    trees = {
+        (cell.method.name, numbers[cell.split, cell.seed]): results.read(cell.folder(out) / "results.nc")
+        for cell in cells
+    } | references
+    names = list(dict.fromkeys(name for name, _ in trees))
+    scores = comparison.compare(
+        trees,
+        baseline=baseline if baseline in names else None,
+        reference="ew" if "ew" in names else names[0],
+        primary=primary,
+        step_seconds=seconds,
+    )
+    if command is not None:
+        scores.attrs = encode_attributes({**decode_attributes(scores), "command": command})
+    results.write(scores, out / "comparison.nc")
+    (out / "table.csv").write_text(to_csv(scores), encoding="utf-8")
+    (out / "table.md").write_text(to_markdown(scores), encoding="utf-8")
+    (out / "table.tex").write_text(to_latex(scores), encoding="utf-8")
+    first = min(number for _, number in trees)
+    shown = {name: tree for (name, number), tree in trees.items() if number == first}
+    trained = {name: tree for name, tree in shown.items() if name in places}
+    save(plots.training_curves(trained), out / "training.png")
+    if any("pit" in tree["test"].children for tree in shown.values() if "test" in tree.children):
+        save(plots.reliability_curves(shown), out / "reliability.png")
+    measured = next((tree for tree in trained.values() if _measured(tree)), None)
+    if measured is not None:
+        save(plots.cosine_matrix(measured), out / "conflicts.png")
+    return scores, trees
+
+
+def _measured(tree: xr.DataTree) -> bool:
+    """Whether a run measured the cosines of its task gradients."""
+    training = tree["training"].to_dataset()
+    return "cosine" in training and bool(training["cosine"].notnull().any())

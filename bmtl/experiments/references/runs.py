@@ -1,0 +1,109 @@
+"""Reference rows as results trees, on the split that the methods of a comparison are given."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+from bmtl.datasets import MultiTaskData
+from bmtl.evaluation import results
+from bmtl.evaluation.compared import REFERENCE
+from bmtl.evaluation.results import PredictedRows
+from bmtl.experiments.cells import written_for
+from bmtl.experiments.references.base import REFERENCES, Rows, fit
+from bmtl.experiments.trees import reported
+from bmtl.targets import Prediction
+from bmtl.targets.laws import distribution
+
+
+def names(data: MultiTaskData) -> dict[str, str]:
+    """Reference -> what the comparison calls it: the linear one by its model, where that is the same for all targets."""
+    linear = {"real": "ridge", "vector": "ridge", "count": "poisson", "time-to-event": "log-normal AFT"}
+    models = {linear.get(target.family.name, "logistic") for target in data.targets.values()}
+    return {name: models.pop() if name == "linear" and len(models) == 1 else name for name in REFERENCES}
+
+
+def run_references(
+    data: MultiTaskData, out: Path, place: str, seed: int, given: Sequence[str] = REFERENCES
+) -> dict[str, xr.DataTree]:
+    """The results tree of each reference, written to ``<out>/<name>/<place>/results.nc`` unless it is there already.
+
+    Args:
+        data: With parts "train" and "test"; scales are fitted on "val" where it is there.
+        out: Folder of the comparison.
+        place: Folder of the split and seed.
+        seed: Of what is drawn.
+        given: Which of `REFERENCES`.
+
+    Returns:
+        Name -> tree, without the references that some target's family, or the data's kind of input, does not have.
+    """
+    found = {}
+    called = names(data)
+    for name in given:
+        configuration = {"reference": name}
+        file = out / called[name] / place / "results.nc"
+        if written_for(file, configuration, seed, data):
+            found[called[name]] = results.read(file)
+            continue
+        with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
+            predictions = _predictions(data, name, seed)
+        if predictions is None:
+            continue
+        tree = results.to_datatree(
+            predictions,
+            {task: reported(data, task) for task in data.tasks},
+            attributes={
+                "method": called[name],
+                "role": REFERENCE,
+                "seed": seed,
+                "data_name": data.name,
+                "data_fingerprint": data.fingerprint,
+                "configuration": configuration,
+            },
+        )
+        results.check_writable(file.parent)
+        results.write(tree, file)
+        found[called[name]] = tree
+    return found
+
+
+def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[str, PredictedRows]] | None:
+    """Part -> target -> prediction for its labelled rows; None if the data have no such reference."""
+    features = {}
+    for part, numbers in data.rows.items():
+        x = data.inputs.summary_features(numbers)
+        if x is None and name != "constant":
+            return None
+        features[part] = np.zeros((len(numbers), 0)) if x is None else x
+    parts = [part for part in ("test", "val") if part in data.rows]
+    found: dict[str, dict[str, PredictedRows]] = {"validation" if part == "val" else part: {} for part in parts}
+    for task, target in data.targets.items():
+        rows = {}
+        for part in {"train", *parts}:
+            there = data.has_label(task, part)
+            rows[part] = Rows(features[part][there], target.values[data.rows[part]][there])
+        checked = rows["val"] if "val" in rows and len(rows["val"].y) else rows["train"]
+        predict = fit(target.family, name, rows["train"], checked, seed)
+        if predict is None:
+            return None
+        for part in parts:
+            if len(rows[part].y):
+                there = np.flatnonzero(data.has_label(task, part))
+                scored = with_labels(predict(rows[part].x), rows[part].y)
+                found["validation" if part == "val" else part][task] = PredictedRows(scored, rows[part].y, there)
+    return found
+
+
+def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:
+    """A prediction in reported units with the log density of its labels, and their cdf where the law is continuous."""
+    if prediction.probability is not None:
+        density = np.log(prediction.probability[np.arange(len(labels)), labels])
+        return replace(prediction, log_likelihood=density[None])
+    assert prediction.law is not None
+    law = distribution(prediction.law)
+    exact = labels[:, 0] if labels.ndim == 2 and prediction.draws.ndim == 2 else labels
+    return replace(prediction, log_likelihood=np.asarray(law.log_prob(exact))[None])

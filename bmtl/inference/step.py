@@ -1,0 +1,153 @@
+"""The parts of a balanced step that are no balancer's: what it must not do, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bmtl.inference.balancing import Update
+from bmtl.inference.errors import NonFinite
+from bmtl.inference.losses import TaskLosses
+from bmtl.inference.record import StepRecord
+
+
+class GradientsBefore:
+    """The gradients that are there before a step adds its own, to put them back where it cannot be taken.
+
+    In an ordinary step there are none; where gradients are accumulated over batches, their copies are kept.
+
+    Args:
+        tensors: Parameters of model, guide and balancer.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+        self._kept = {id(p): p.grad.clone() for p in tensors if p.grad is not None}
+
+    def put_back(self, factor: float = 1.0) -> None:
+        """Writes them again, multiplied by a factor."""
+        for p in self._tensors:
+            kept = self._kept.get(id(p))
+            p.grad = kept if kept is None or factor == 1.0 else kept.mul_(factor)
+
+
+def check_losses(names: Sequence[str], losses: TaskLosses, values: Tensor, rest: float) -> None:
+    """Checks that losses are finite.
+
+    Args:
+        names: The K tasks.
+        losses: The terms, to find the site at fault.
+        values: The losses ``(K,)``.
+        rest: The terms of weight 1.
+
+    Raises:
+        NonFinite: If one is not; names the task and the site.
+    """
+    if values.isfinite().all() and rest - rest == 0.0:
+        return
+    bad = [name for name, fine in zip(names, values.isfinite().tolist(), strict=True) if not fine]
+    where = f"of {', '.join(map(repr, bad))}" if bad else "of the shared latents"
+    sites = losses.nonfinite_sites()
+    raise NonFinite(f"the loss {where} is NaN or infinite" + (f" (sites: {', '.join(sites)})." if sites else "."))
+
+
+def check_gradients(parameters: Sequence[Tensor], names: Mapping[int, str], tasks: Sequence[str]) -> None:
+    """Checks that gradients are finite.
+
+    Args:
+        parameters: Those that have them.
+        names: Their names by `id`.
+        tasks: The tasks of the batch.
+
+    Raises:
+        NonFinite: If one is not; names the parameters.
+    """
+    gradients = [_entries(p.grad) for p in parameters if p.grad is not None]
+    if all(fine.item() for fine in _finite(gradients)):
+        return
+    bad = [names[id(p)] for p in parameters if p.grad is not None and not _entries(p.grad).isfinite().all()]
+    if bad:  # else a norm overflowed, and the gradients are finite
+        raise NonFinite(
+            f"the gradient of {', '.join(bad)} is NaN or infinite (tasks in this batch: {', '.join(tasks)})."
+        )
+
+
+def make_record(
+    names: tuple[str, ...],
+    values: Tensor,
+    rest: float,
+    active: Tensor,
+    update: Update | None,
+    events: Iterable[str],
+    *,
+    step: int,
+    epoch: int,
+    lr: float,
+) -> StepRecord:
+    """The record of a step.
+
+    Args:
+        names: The K tasks.
+        values: Their losses ``(K,)``.
+        rest: The terms of weight 1.
+        active: Which tasks were present ``(K,)``.
+        update: What the balancer did; None where the step was skipped.
+        events: What was out of the ordinary.
+        step: Number of the step.
+        epoch: Number of the epoch.
+        lr: Learning rate.
+    """
+    k, everybody = len(names), bool(active.all())
+
+    def scattered(found: Tensor | None) -> Tensor:
+        if found is not None and len(found) == k:
+            return found
+        full = torch.full((k,), torch.nan, dtype=torch.float64)
+        if found is not None:
+            full[active] = found
+        return full
+
+    gram = None
+    if update is not None and update.gram is not None:
+        gram = update.gram.clone()
+        if not everybody:
+            gram = torch.full((k, k), torch.nan, dtype=torch.float64)
+            index = active.nonzero().squeeze(-1)
+            gram[index[:, None], index] = update.gram
+    solution = None if update is None else update.solution
+    return StepRecord(
+        step=step,
+        epoch=epoch,
+        names=names,
+        losses=values.clone() if everybody else torch.where(active, values, torch.nan),
+        shared=float(rest),
+        active=active,
+        weights=scattered(None if update is None else update.weights),
+        weights_heads=scattered(None if update is None else update.weights_heads),
+        alpha=scattered(None if update is None else update.alpha),
+        gram=gram,
+        combination=solution is None or solution.direction is None,
+        lr=lr,
+        residual=float("nan") if solution is None else float(solution.residual),
+        iterations=0 if solution is None else int(solution.iterations),
+        status="skipped" if update is None else "ok" if solution is None else solution.status,
+        length="" if update is None else update.length,
+        fidelity=float("nan") if update is None else float(update.fidelity),
+        seconds={} if update is None else update.seconds,
+        events=tuple(events),
+    )
+
+
+def _entries(gradient: Tensor) -> Tensor:
+    """The entries that an embedding's sparse gradient holds, or any other's own."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
+def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
+    """Whether all gradients are finite, a tensor ``()`` for each device and dtype."""
+    kinds = {(g.device, g.dtype) for g in gradients}
+    for device, dtype in kinds:
+        same = gradients if len(kinds) == 1 else [g for g in gradients if g.device == device and g.dtype == dtype]
+        yield torch.stack(torch._foreach_norm(same)).isfinite().all()

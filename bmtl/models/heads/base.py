@@ -1,0 +1,90 @@
+"""What all heads have in common."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bmtl.models.guides import GuideKind, Latent
+from bmtl.models.likelihoods import Likelihood
+from bmtl.models.networks.layers import linear
+
+
+class Heads(nn.Module):
+    """The last layers of all targets.
+
+    Called in this order by `TaskModel`: `joint` once, outside every task; then, for each target inside its task, `forward`.
+
+    Attributes:
+        kinds: Kinds of guide that its latents may have; the first is the default.
+
+    Args:
+        width: Width of the representation.
+        likelihoods: By target, what the head's output is for.
+        generator: Draws the initial weights; None uses torch's global generator.
+    """
+
+    kinds: ClassVar[tuple[GuideKind, ...]] = ("normal", "point")
+
+    def __init__(
+        self, width: int, likelihoods: Mapping[str, Likelihood], *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.targets = tuple(likelihoods)
+
+    def joint_latents(self) -> dict[str, Latent]:
+        """Latents of all targets together, by site."""
+        return {}
+
+    def latents(self, target: str) -> dict[str, Latent]:
+        """Latents of one target, by site."""
+        return {}
+
+    def joint(self) -> Any:
+        """Samples the joint latents; what it returns is handed to `forward`."""
+        return None
+
+    def forward(self, target: str, h: Tensor, joint: Any) -> Any:
+        """F ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents.
+
+        A tuple of tensors, one a block of the likelihood, where blocks have weights of their own: joined, each would be
+        upstream of what is computed from another.
+        """
+        raise NotImplementedError
+
+
+def initial_layers(
+    width: int, likelihoods: Mapping[str, Likelihood], generator: torch.Generator | None
+) -> Iterator[tuple[str, nn.Linear]]:
+    """A linear layer for each block of each target's head: all targets' first blocks, then their second ones."""
+    blocks = {target: likelihood.blocks for target, likelihood in likelihoods.items()}
+    for i in range(max(map(len, blocks.values()))):
+        for target, widths in blocks.items():
+            if i < len(widths):
+                yield target, linear(width, widths[i], generator)
+
+
+def affine(h: Tensor, weight: Tensor) -> Tensor:
+    """``(..., B, C)`` from a representation ``(..., B, D)`` and a latent head ``(..., C, D + 1)``, its bias last.
+
+    Vectorised particles of the head are ``(S, 1, C, D + 1)``: their plate leaves room for that of the rows.
+    """
+    if weight.dim() > 2:
+        weight = weight.squeeze(-3)
+    return h @ weight[..., :-1].mT + weight[..., None, :, -1]
+
+
+def check_scale(prior_scale: float | None, width: int) -> float:
+    """The prior's standard deviation, ``1 / sqrt(width)`` by default.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if prior_scale is None:
+        return float(width**-0.5)
+    if not 0 < prior_scale < math.inf:
+        raise ValueError(f"prior_scale is a standard deviation, above 0, and {prior_scale} was given.")
+    return prior_scale

@@ -1,0 +1,297 @@
+"""What a label is believed to be, given what a head says of its row."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from bmtl.labels import Labels, read_labels
+from bmtl.models.guides import Latent
+from bmtl.models.likelihoods.unknown import Noise, Unknown, check_noise
+from bmtl.targets import Family
+from bmtl.tasks import observe
+
+Values = Mapping[str, Tensor]
+"""Unknowns by name: numbers and tensors, or ``(S, 1, ...)`` under S vectorised particles."""
+
+_STANDARDISED = 1e-3  # how far labels may be from mean 0 and standard deviation 1 to be left as they are
+
+
+class Likelihood(nn.Module):
+    """The distribution of one target's label, given a head's output f ``(..., B, outputs)`` and unknowns of its own.
+
+    One file a likelihood. A subclass sets the class attributes and `outputs`, hands its unknowns to ``__init__``, and
+    defines `distribution`; and `deviance` where it can be trained before its noise is known.
+
+    Attributes:
+        name: Its key in `LIKELIHOODS`.
+        families: Names of the families of targets that it serves.
+        outputs: Width that the head must give.
+        has_unknowns: Whether it has unknowns, and so takes a ``noise_prior``.
+        objectives: What it is trained on; each is a task of its own, the first one the likelihood proper.
+
+    Args:
+        outputs: See above.
+        noise: How its unknowns enter: "fixed" trains on half the unit deviance, which is 0 at best, and the unknowns are
+            set or calibrated afterwards; "parameter" learns them; "latent" gives them a prior inside the target's task.
+        unknowns: Its unknowns by name; a site is called ``<name>_<target>``.
+    """
+
+    name: ClassVar[str]
+    families: ClassVar[tuple[str, ...]]
+    has_unknowns: ClassVar[bool] = True
+    objectives: tuple[str, ...] = ("nll",)
+    outputs: int
+    location: Tensor
+    unit: Tensor
+
+    def __init__(self, outputs: int, noise: Noise = "parameter", unknowns: Mapping[str, Unknown] | None = None) -> None:
+        super().__init__()
+        check_noise(noise)
+        self.outputs, self.noise = outputs, noise
+        self.unknowns = nn.ModuleDict(unknowns or {})
+        self.location = nn.Buffer(torch.zeros(()))
+        self.unit = nn.Buffer(torch.ones(()))
+
+    @classmethod
+    def of(cls, family: Family, **options: Any) -> Self:
+        """The likelihood for targets of a family; `options` are those of the class."""
+        return cls(**options)
+
+    # ---- Before training -----------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the parts of a head whose weights are apart, so that a loss may reach one and not another."""
+        return (self.outputs,)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of its labels, 0 where they are none."""
+        return 0
+
+    def start(self, y: Tensor) -> None:
+        """Chooses where training starts, from training labels: what f = 0 means, and a step of 1 in f.
+
+        Without it f is on the scale of standardised labels. Nothing by default.
+
+        Args:
+            y: Training labels as the model sees them, ``(N, ...)``.
+        """
+
+    def latents(self, target: str) -> dict[str, Latent]:
+        """The latents of a target by site, as `TaskModel` needs them for its guide."""
+        found = {f"{name}_{target}": unknown.latent() for name, unknown in self._unknowns()}
+        return {site: latent for site, latent in found.items() if latent is not None}
+
+    def targets(self, name: str) -> tuple[str, ...]:
+        """The targets whose labels it takes; `name` is what the program calls it."""
+        return (name,)
+
+    def gather(self, name: str, y: Mapping[str, Tensor]) -> Tensor:
+        """Its labels from those of a batch."""
+        return y[name]
+
+    # ---- The program ---------------------------------------------------------------------------------------------
+
+    def sample(self, target: str) -> dict[str, Tensor]:
+        """The unknowns' values: the statement inside the target's task and outside of its plate."""
+        return {name: unknown(f"{name}_{target}") for name, unknown in self._unknowns()}
+
+    def distribution(self, f: Tensor, values: Values) -> TorchDistribution:
+        """The distribution of labels, batch shape ``(..., B)``.
+
+        Args:
+            f: ``(..., B, outputs)``.
+            values: Of the unknowns.
+        """
+        raise NotImplementedError
+
+    def deviance(self, f: Tensor, y: Tensor) -> Tensor:
+        """Half the unit deviance of labels, ``(..., B)``, at least 0.
+
+        The log density where a label meets its prediction, less that at f, with the unknowns at their start.
+
+        Args:
+            f: ``(..., B, outputs)``.
+            y: Labels without missing ones.
+        """
+        raise NotImplementedError
+
+    def observe(self, target: str, f: Tensor, values: Values, y: Tensor | None, objective: str) -> None:
+        """The statement inside the objective's task and the target's plate; the label's site is ``y_<target>``.
+
+        Args:
+            target: The target.
+            f: ``(..., B, outputs)``.
+            values: Of the unknowns.
+            y: Labels, or None for prediction, which observes nothing.
+            objective: One of `objectives`.
+
+        Raises:
+            TypeError: As `bmtl.observe`.
+            ValueError: As `bmtl.observe`.
+        """
+        self.observe_at(f"y_{target}", f, values, y)
+
+    def observe_at(self, site: str, f: Tensor, values: Values, y: Tensor | None) -> None:
+        """The statement of the labels alone, at a site of any name; see `observe`."""
+        p = self.distribution(f, values)
+        if y is None or not self.trains_on_deviance:
+            observe(site, p, y)
+            return
+        # Without the density's constant, which balancers that take logarithms or ratios of losses would see.
+        labels = read_labels(site, p, y)
+        factor(site, self.deviance(f, labels.value), labels)
+
+    @property
+    def integrates(self) -> bool:
+        """Whether `expected_log_density` and `integrated` have a closed form, for f that is normal and not a number."""
+        return False
+
+    def expected_log_density(self, mean: Tensor, variance: Tensor, values: Values, y: Tensor) -> Tensor:
+        """``E log p(y | f)`` over ``f ~ Normal(mean, variance)``, ``(..., B)``; of half the deviance, where that is trained.
+
+        Args:
+            mean: ``(..., B)``.
+            variance: ``(..., B)``.
+            values: Of the unknowns.
+            y: Labels without missing ones.
+        """
+        raise NotImplementedError
+
+    def integrated(self, mean: Tensor, variance: Tensor, values: Values) -> TorchDistribution:
+        """The distribution of labels with ``f ~ Normal(mean, variance)`` integrated out."""
+        raise NotImplementedError
+
+    @property
+    def trains_on_deviance(self) -> bool:
+        """Whether it is trained on half the unit deviance instead of its density."""
+        return self.noise == "fixed" and type(self).deviance is not Likelihood.deviance
+
+    def labelled(self, y: Tensor) -> Tensor:
+        """Which rows have a label, ``(B,)``."""
+        missing = y.isnan() if y.is_floating_point() else y == -1
+        return ~(missing.flatten(1).any(1) if y.dim() > 1 else missing)
+
+    # ---- After training ------------------------------------------------------------------------------------------
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether something that predictions need was fixed in training."""
+        return self.trains_on_deviance and len(self.unknowns) > 0
+
+    def calibrate(self, f: Tensor, y: Tensor) -> None:
+        """Fits what was fixed in training to rows that were not trained on.
+
+        To the maximum of the posterior under the unknowns' priors: without those, a few rows may lead a dispersion or a
+        number of degrees of freedom away without end.
+
+        Args:
+            f: ``(N, outputs)``.
+            y: Labels ``(N, ...)``; rows without one are left out.
+        """
+        if not self.needs_calibration:
+            return
+        with torch.no_grad():
+            labels = read_labels(f"y_{self.name}", self.distribution(f, self._current()), y)
+        if not labels.labelled.any():
+            return
+        wide = f.detach().double()
+        free = {name: unknown.value.double().clone().requires_grad_() for name, unknown in self._unknowns()}
+
+        def loss() -> Tensor:
+            p = read_labels(f"y_{self.name}", self.distribution(wide, free), _wide(y))
+            total = torch.where(p.labelled, p.fn.log_prob(p.value), 0.0).sum()
+            for name, unknown in self._unknowns():
+                total = total + unknown.log_prior(free[name])
+            return -total / p.labelled.sum()
+
+        minimise(loss, list(free.values()))
+        for name, unknown in self._unknowns():
+            unknown.set(free[name].detach())
+
+    def set_noise(self, sigma: float) -> None:
+        """Sets the standard deviation of a fixed noise, in the labels' unit.
+
+        Raises:
+            ValueError: If there is none that is set by hand.
+        """
+        raise ValueError(
+            f"The likelihood {self.name!r} has no noise that is set by hand; calibrate it on validation rows."
+        )
+
+    def _unknowns(self) -> list[tuple[str, Any]]:
+        return list(self.unknowns.items())
+
+    def _current(self) -> dict[str, Tensor]:
+        return {name: unknown.value for name, unknown in self._unknowns()}
+
+    def _starts(self) -> dict[str, Tensor]:
+        return {name: unknown.start for name, unknown in self._unknowns()}
+
+    @torch.no_grad()
+    def _start_linear(self, y: Tensor) -> None:
+        """Starts at the mean of the labels, in units of their standard deviation; unchanged where they are standardised."""
+        found = location_and_unit(y)
+        if found is not None:
+            self.location.fill_(found[0])
+            self.unit.fill_(found[1])
+
+    @torch.no_grad()
+    def _start_log(self, y: Tensor) -> None:
+        """Starts at the log of the mean label."""
+        seen = y[~y.isnan()].double()
+        if len(seen) and seen.mean() > 0:
+            self.location.fill_(math.log(seen.mean().item()))
+
+
+def factor(site: str, loss: Tensor, labels: Labels) -> None:
+    """A loss as a statement, 0 in rows without a label."""
+    with poutine.mask(mask=labels.labelled):  # type: ignore[call-overload]
+        pyro.factor(site, -loss)
+
+
+def minimise(loss: Callable[[], Tensor], values: list[Tensor], steps: int = 200) -> None:
+    """L-BFGS on a deterministic loss of a few numbers, in place."""
+    optimizer = torch.optim.LBFGS(
+        values, max_iter=steps, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            total = loss()
+            total.backward()
+        return total
+
+    optimizer.step(closure)
+
+
+def _wide(y: Tensor) -> Tensor:
+    return y.double() if y.is_floating_point() else y
+
+
+def location_and_unit(y: Tensor) -> tuple[float, float] | None:
+    """Mean and standard deviation of labels ``(N,)``, NaN where missing; 0 and 1 where they are nearly that.
+
+    None of fewer than two labels, or of labels that are all the same.
+    """
+    seen = y[~y.isnan()].double()
+    if len(seen) < 2 or seen.min() == seen.max():
+        return None
+    mean, sd = seen.mean().item(), seen.std(correction=0).item()
+    standardised = abs(mean) < _STANDARDISED and abs(sd - 1) < _STANDARDISED
+    return (0.0, 1.0) if standardised else (mean, sd)
+
+
+def finite_ends(y: Tensor) -> Tensor:
+    """One number a row of intervals ``(N, 2)``: the exact label, the midpoint, or the one finite end; NaN if missing."""
+    ends = torch.where(y.isinf(), torch.nan, y)
+    lower, upper = ends.unbind(-1)
+    return torch.where(lower.isnan(), upper, torch.where(upper.isnan(), lower, (lower + upper) / 2))

@@ -1,0 +1,1 @@
+"""Scores of plain arrays, one idea a file. Scores of results trees are in `bmtl.evaluation.metrics`."""

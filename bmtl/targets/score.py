@@ -1,0 +1,129 @@
+"""A score: what is computed of one target's labelled rows, and how it is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bmtl.targets.laws import EmpiricalPredictive, Predictive, distribution
+from bmtl.targets.prediction import Prediction
+from bmtl.targets.scaler import Scaler
+from bmtl.targets.units import Units
+
+
+class ScoredFamily(Units, Protocol):
+    """What is asked of a family where its rows are scored; `bmtl.targets.family.Family` answers."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none for targets that are no classes."""
+        ...
+
+    def axes(self) -> dict[str, tuple[str, ...] | None]:
+        """The axes of a value of y after its row."""
+        ...
+
+    def score(self, name: str) -> "Score | None":
+        """The score of that name, None where the family has none."""
+        ...
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        """Which rows of checked labels have no label ``(N,)``."""
+        ...
+
+    def losses(self, rows: "Scored") -> np.ndarray | None:
+        """The loss of each labelled row ``(N,)``, not negative; None where there is none."""
+        ...
+
+    def pit(self, rows: "Scored") -> np.ndarray | None:
+        """Predictive cdf at each label ``(N,)``, uniform where calibrated; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One target's labelled rows with what a model says of them, in reported units.
+
+    Attributes:
+        labels: Checked labels of the rows ``(N, ...)``, none of them missing.
+        prediction: Of the same rows.
+        family: Of the target.
+        scaler: Between reported units and what the model saw; scores that must not depend on units undo it.
+    """
+
+    labels: np.ndarray
+    prediction: Prediction
+    family: ScoredFamily
+    scaler: Scaler
+
+    def mean(self) -> np.ndarray:
+        """The predictive mean ``(N, ...)``.
+
+        Raises:
+            ValueError: If the prediction has none.
+        """
+        return given(self.prediction.mean)
+
+    def pit(self) -> np.ndarray | None:
+        """Predictive cdf at each label ``(N,)``, uniform where calibrated; None for targets that have none."""
+        return self.family.pit(self)
+
+    def losses(self) -> np.ndarray | None:
+        """The loss of each row ``(N,)``, not negative; None for targets that have none."""
+        return self.family.losses(self)
+
+    def predictive(self) -> Predictive:
+        """The predictive distribution of each row: that of the law or, without one, of the draws.
+
+        Raises:
+            ValueError: If the prediction has neither.
+        """
+        if self.prediction.law is not None:
+            return distribution(self.prediction.law.full(len(self.labels)))
+        return EmpiricalPredictive(self.prediction.draws)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of a target.
+
+    Attributes:
+        name: Its entry in the dimension ``metric``; families share a name where they share the idea.
+        symbol: Its name in tables, the same for all scores of one name.
+        compute: Labelled rows, one at least -> the score.
+        needs: Fields of `Prediction` that it takes; "predictive" means a law or, without one, draws.
+        higher_is_better: The same for all scores of one name.
+        in_units: It has the target's unit.
+        relative: A relative change of it has a meaning: its zero is the best or the worst that it can be, in every unit. A
+            mean of relative changes leaves out targets whose primary score is none of these, such as a log density.
+        averaged: Tables of several targets show its mean over those of a family.
+        note: How it is read, for captions.
+        floor: Number of rows -> the score that a perfect predictive would show on so many, where that is not 0.
+    """
+
+    name: str
+    symbol: str
+    compute: Callable[[Scored], float]
+    needs: tuple[str, ...] = ()
+    higher_is_better: bool = False
+    in_units: bool = False
+    relative: bool = True
+    averaged: bool = False
+    note: str = ""
+    floor: Callable[[int], float] | None = None
+
+    def computable(self, rows: Scored) -> bool:
+        """Whether there is a row, and the prediction has what the score needs."""
+        return len(rows.labels) > 0 and all(rows.prediction.has(field) for field in self.needs)
+
+
+def given(values: np.ndarray | None) -> np.ndarray:
+    """A field of a prediction.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if values is None:
+        raise ValueError("The prediction lacks a field that the score needs; ask Score.computable first.")
+    return values

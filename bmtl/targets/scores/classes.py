@@ -1,0 +1,73 @@
+"""Scores of class probabilities."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmtl.targets.metrics.classes import (
+    accuracy_of_probabilities,
+    average_precision_of_probabilities,
+    balanced_accuracy_of_probabilities,
+    roc_auc_of_probabilities,
+)
+from bmtl.targets.metrics.entropy import entropy_ratio_of_rows, error_auroc_of_probabilities
+from bmtl.targets.metrics.ordinal import quadratic_kappa, rank_error, ranked_probability_score
+from bmtl.targets.metrics.probabilities import checked, entropy_of_probabilities, predicted_class
+from bmtl.targets.metrics.probability_calibration import ece_of_probabilities
+from bmtl.targets.metrics.proper_scores import brier_of_probabilities, nll_of_probabilities
+from bmtl.targets.score import Score, Scored, given
+
+PROBABILITY = ("probability",)
+
+
+def of_probabilities(core: Callable[[ArrayLike, ArrayLike], float]) -> Callable[[Scored], float]:
+    """A score of labels ``(N,)`` and probabilities ``(N, C)`` as one of labelled rows."""
+    return lambda rows: core(rows.labels, given(rows.prediction.probability))
+
+
+def _entropy_ratio(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    y, p = checked(labels, probabilities)
+    if np.isnan(p).any():
+        return float("nan")
+    # Its interval is not kept.
+    return entropy_ratio_of_rows(predicted_class(p) == y, entropy_of_probabilities(p), resamples=1).ratio
+
+
+ACCURACY = Score(
+    "accuracy", "accuracy", of_probabilities(accuracy_of_probabilities), PROBABILITY, higher_is_better=True
+)
+BALANCED_ACCURACY = Score(
+    "balanced_accuracy",
+    "balanced accuracy",
+    of_probabilities(balanced_accuracy_of_probabilities),
+    PROBABILITY,
+    higher_is_better=True,
+)
+AUROC = Score("auroc", "AUROC", of_probabilities(roc_auc_of_probabilities), PROBABILITY, higher_is_better=True)
+AVERAGE_PRECISION = Score(
+    "average_precision",
+    "average precision",
+    of_probabilities(average_precision_of_probabilities),
+    PROBABILITY,
+    higher_is_better=True,
+)
+NLL = Score("nll", "NLL", of_probabilities(nll_of_probabilities), PROBABILITY, averaged=True)
+BRIER = Score("brier", "Brier", of_probabilities(brier_of_probabilities), PROBABILITY)
+ECE = Score(
+    "ece", "ECE", of_probabilities(ece_of_probabilities), PROBABILITY, averaged=True, note="of the predicted class"
+)
+ENTROPY_RATIO = Score(
+    "entropy_ratio", "entropy ratio", of_probabilities(_entropy_ratio), PROBABILITY, higher_is_better=True
+)
+ERROR_AUROC = Score(
+    "error_auroc",
+    "AUROC of errors",
+    of_probabilities(error_auroc_of_probabilities),
+    PROBABILITY,
+    higher_is_better=True,
+)
+
+RANK_MAE = Score("mae", "MAE", of_probabilities(rank_error), PROBABILITY)
+KAPPA = Score("kappa", "quadratic kappa", of_probabilities(quadratic_kappa), PROBABILITY, True, relative=False)
+RPS = Score("rps", "RPS", of_probabilities(ranked_probability_score), PROBABILITY)

@@ -1,0 +1,142 @@
+"""Sums over labelled rows from which scores follow, a batch at a time; those of two parts of the rows add up."""
+
+from typing import Protocol, Self
+
+import numpy as np
+
+from bmtl.targets.metrics.binning import bin_numbers
+from bmtl.targets.metrics.dense import confusion_matrix, mean_iou
+from bmtl.targets.metrics.pit import LEVELS, rounding
+from bmtl.targets.metrics.probabilities import checked, predicted_class
+from bmtl.targets.score import Scored
+
+BINS = 15  # of the calibration error of classes
+
+
+class Sums(Protocol):
+    """Sums over labelled rows."""
+
+    def update(self, rows: Scored) -> None:
+        """Adds a batch of labelled rows, one at least."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Adds the sums over other rows."""
+        ...
+
+    def scores(self) -> dict[str, float]:
+        """Scores of all rows so far by name, those whose fields every batch had; none without a row."""
+        ...
+
+
+class ClassSums:
+    """Confusion matrix, calibration counts and sums of losses of class probabilities.
+
+    Args:
+        classes: How many there are.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.confusion = np.zeros((classes, classes), dtype=np.int64)
+        self.confidence, self.hits, self.counts = np.zeros(BINS), np.zeros(BINS), np.zeros(BINS, dtype=np.int64)
+        self.log_loss = self.brier = 0.0
+
+    def update(self, rows: Scored) -> None:
+        """Adds a batch of labelled rows.
+
+        Raises:
+            ValueError: If the prediction has no class probabilities, or they do not fit the labels.
+        """
+        if rows.prediction.probability is None:
+            raise ValueError("The prediction has no class probabilities; give `probability`.")
+        y, p = checked(rows.labels, rows.prediction.probability)
+        guess, confidence = predicted_class(p), p.max(axis=1)
+        self.confusion += confusion_matrix(y, guess, len(self.confusion))
+        numbers = bin_numbers(confidence, BINS, "width")
+        self.confidence += np.bincount(numbers, confidence, minlength=BINS)
+        self.hits += np.bincount(numbers, guess == y, minlength=BINS)
+        self.counts += np.bincount(numbers, minlength=BINS)
+        of_label = p[np.arange(y.size), y]
+        with np.errstate(divide="ignore"):
+            self.log_loss += float(-np.log(of_label.clip(0, 1)).sum())
+        # sum_c (p_c - [y = c])^2
+        self.brier += float((np.square(p).sum(axis=1) - 2 * of_label + 1).sum())
+
+    def merge(self, other: Self) -> None:
+        for name, values in vars(other).items():
+            setattr(self, name, getattr(self, name) + values)
+
+    def scores(self) -> dict[str, float]:
+        rows = int(self.confusion.sum())
+        if not rows:
+            return {}
+        of_class, hits = self.confusion.sum(axis=1), np.diag(self.confusion)
+        seen, full = of_class > 0, self.counts > 0
+        gaps = np.abs(self.confidence[full] - self.hits[full])
+        return {
+            "accuracy": float(hits.sum() / rows),
+            "balanced_accuracy": float((hits[seen] / of_class[seen]).mean()),
+            "mean_iou": mean_iou(self.confusion),
+            "nll": self.log_loss / rows,
+            "brier": self.brier / rows,
+            "ece": float(gaps.sum() / rows),
+        }
+
+
+class NumberSums:
+    """Sums of errors, of log densities and of coverage counts of real numbers and counts."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.absolute = self.squared = self.log_loss = self.crps = 0.0
+        self.mean = self.spread = 0.0  # of the labels: their mean, and the sum of squares about it
+        self.covered = np.zeros(LEVELS.size, dtype=np.int64)
+
+    def update(self, rows: Scored) -> None:
+        """Adds a batch of labelled rows; what a score needs and the prediction lacks makes that score NaN."""
+        labels, prediction = rows.labels, rows.prediction
+        count = len(labels)
+        error = labels - prediction.mean if prediction.mean is not None else np.full(count, np.nan)
+        self.absolute += float(np.abs(error).sum())
+        self.squared += float(np.square(error).sum())
+        self._labels(count, float(labels.mean()), float(np.square(labels - labels.mean()).sum()))
+        nll = rows.family.score("nll")
+        self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
+        self.crps += float(rows.predictive().crps(labels).sum()) if prediction.has("predictive") else float("nan")
+        pit = rows.pit()
+        if pit is None or np.isnan(pit).any():
+            self.covered = np.full(LEVELS.size, -1)
+        elif self.covered[0] >= 0:
+            folded = np.sort(np.abs(2 * np.clip(pit, 0, 1) - 1)) - rounding(pit)
+            self.covered = self.covered + np.searchsorted(folded, LEVELS, side="right")
+
+    def merge(self, other: Self) -> None:
+        for name in ("absolute", "squared", "log_loss", "crps"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._labels(other.rows, other.mean, other.spread)
+        known = self.covered[0] >= 0 and other.covered[0] >= 0
+        self.covered = self.covered + other.covered if known else np.full(LEVELS.size, -1)
+
+    def scores(self) -> dict[str, float]:
+        if not self.rows:
+            return {}
+        coverage = self.covered / self.rows
+        found = {
+            "mae": self.absolute / self.rows,
+            "rmse": float(np.sqrt(self.squared / self.rows)),
+            "r2": 1 - self.squared / self.spread if self.spread else float("nan"),
+            "nll": self.log_loss / self.rows,
+            "crps": self.crps / self.rows,
+            "ece": float(np.abs(coverage - LEVELS).mean()) if self.covered[0] >= 0 else float("nan"),
+        }
+        return {name: value for name, value in found.items() if not np.isnan(value)}
+
+    def _labels(self, count: int, mean: float, spread: float) -> None:
+        """Adds the mean and the sum of squares about it of further labels (Chan, Golub & LeVeque 1983)."""
+        if not count:
+            return
+        total = self.rows + count
+        apart = mean - self.mean
+        self.spread += spread + apart**2 * self.rows * count / total
+        self.mean += apart * count / total
+        self.rows = total

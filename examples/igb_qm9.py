@@ -13,8 +13,8 @@ A run that is finished is not done again: start the script once more after an in
 EW's, seed by seed, as in the paper; it suffers from whatever else the machine did, so use --jobs 1 on a quiet one. "T of a
 step" is the median of steps taken in turns at the end, which is steadier and does not see the bursts of igb-v2's agent.
 
-"igb-v2 sampled" draws the weights from the agent's policy, as the paper's text has it; "rlw+si" is the same without an agent.
-"stl" and "ew" are always among the methods, since delta_m and T are relative to them. To compare a few over more seeds:
+"igb-v2 sampled" draws the weights from the agent's policy, as the paper's text has it; "rlw+si" has no agent. "stl" and "ew"
+are always among the methods, since delta_m and T are relative to them. To compare a few over more seeds:
 
     python examples/igb_qm9.py --root ../shared/data --methods si,igb-v1,igb-v2 --rates 1e-3 --seeds 6
 

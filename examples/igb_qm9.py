@@ -13,6 +13,11 @@ A run that is finished is not done again: start the script once more after an in
 EW's, seed by seed, as in the paper; it suffers from whatever else the machine did, so use --jobs 1 on a quiet one. "T of a
 step" is the median of steps taken in turns at the end, which is steadier and does not see the bursts of igb-v2's agent.
 
+"igb-v2 sampled" draws the weights from the agent's policy, as the paper's text has it; "rlw+si" has no agent. "stl" and "ew"
+are always among the methods, since delta_m and T are relative to them. To compare a few over more seeds:
+
+    python examples/igb_qm9.py --root ../shared/data --methods si,igb-v1,igb-v2 --rates 1e-3 --seeds 6
+
 Estimated time of the full run, from one epoch of each method (six of igb-v2) on a shared two-core machine: an epoch takes
 0.6 s (ew) to 1.7 s (nash-mtl), 2.4 s in all for STL, so the 85 runs of 100 epochs take about 3 1/2 hours with --jobs 1 and
 the paper's 300 epochs about 10. Their files take about 0.3 GB.

@@ -19,7 +19,8 @@ from torch.distributions import AffineTransform, Normal, TanhTransform, Transfor
 
 import bmtl
 from bmtl.inference.balancing import RLW, Context, IGBv2, balancer
-from bmtl.inference.balancing.soft_actor_critic import BoundedGaussian, SoftActorCritic
+from bmtl.inference.balancing.bounded_gaussian import BoundedGaussian
+from bmtl.inference.balancing.soft_actor_critic import SoftActorCritic
 from bmtl.inference.balancing.transforms import igb_v2
 
 pytest.importorskip("stable_baselines3", reason="needs the extra 'rl'")
@@ -486,7 +487,7 @@ def test_by_default_weights_depend_on_the_losses_alone():
     assert not torch.equal(first, second)
 
 
-def weights_of_the_needy(transform, needy, batches=800, threshold=1.3):
+def weights_of_the_needy(transform, needy, batches=600, threshold=1.3):
     """Weights of one of two tasks, which improves only while its weight is above the threshold; the other always does.
 
     Every option but `explore` is published (Dai et al. 2023, sections 3.2 and 4.1, and Table 3's "full reward"). The
@@ -509,21 +510,21 @@ PUBLISHED = {"update_epoch": 4, "use_epoch": 6, "buffer": 10_000, "reward": "min
 @pytest.mark.parametrize(("needy", "explore", "at_least"), [(0, 0.0, 1.7), (1, 0.0, 1.7), (0, 1.0, 1.6)])
 def test_a_task_that_improves_only_under_high_weight_gains_weight(needy, explore, at_least):
     found = weights_of_the_needy(IGBv2(explore, **PUBLISHED), needy)
-    # Random weights of two tasks have mean 1 and standard deviation 0.52: over 250 batches, 1.3 is nine standard errors
+    # Random weights of two tasks have mean 1 and standard deviation 0.52: over 200 batches, 1.3 is eight standard errors
     # away. Either task must get there, so a leaning of the untrained policy does not pass for learning. Over three seeds
-    # and both tasks the last 250 batches had a mean of 1.84 or more, 1.74 with explore=1. Two logits 3 tanh(u), u normal,
+    # and both tasks the batches from 400 on had a mean of 1.84 or more, 1.74 with explore=1. Two logits 3 tanh(u), u normal,
     # without their part in the density, end at 1.53 to 1.56: their noise outweighs what the agent learns.
     assert found[:150].mean() < 1.3
-    assert found[-250:].mean() > at_least
+    assert found[-200:].mean() > at_least
     if not explore:
-        assert (found[-250:] > 1.3).all()
+        assert (found[-200:] > 1.3).all()
 
 
 @pytest.mark.parametrize("explore", [0.0, 1.0])
 def test_a_policy_that_does_not_learn_fails_that_test(monkeypatch, explore):
     monkeypatch.setattr(SoftActorCritic, "train", lambda self, updates, batch: None)
     for needy in (0, 1):
-        assert weights_of_the_needy(IGBv2(explore, **PUBLISHED), needy)[-250:].mean() < 1.3
+        assert weights_of_the_needy(IGBv2(explore, **PUBLISHED), needy)[-200:].mean() < 1.3
 
 
 # ---- State ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from bmtl.inference.balancing import AsIs, Mean, Norm, Sum
 from bmtl.inference.errors import StepError
 
-steady = settings(deadline=None, derandomize=True, max_examples=40)
+steady = settings(max_examples=40)
 weights = st.lists(st.floats(1e-8, 1e8), min_size=1, max_size=40).map(lambda w: torch.tensor(w, dtype=torch.float64))
 
 

@@ -106,7 +106,7 @@ def test_the_string_form_has_the_options_that_were_given(spec, text):
     assert repr(balancer(text)) == f"Balancer({text!r}, heads='transform')"
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 @each
 def test_values_that_are_taken_can_be_read_back(cls, option, kind, data):

@@ -23,7 +23,7 @@ from bmtl.inference.balancing import (
     balancer,
 )
 
-steady = settings(deadline=None, derandomize=True, max_examples=60)
+steady = settings(max_examples=60)
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 transforms = st.one_of(
     st.builds(EW, st.dictionaries(st.text(min_size=1), st.floats(0, 1e9), max_size=3)),

@@ -14,7 +14,7 @@ from bmtl.inference.balancing import EW, SI, UW, Balancer, Context, IGBv1, Objec
 from bmtl.inference.errors import NonPositiveLoss
 from bmtl.inference.losses import TaskTerms
 
-steady = settings(deadline=None, derandomize=True, max_examples=40)
+steady = settings(max_examples=40)
 positive = st.lists(st.floats(1e-8, 1e8), min_size=1, max_size=40)
 
 

@@ -39,6 +39,11 @@ class IGBv2(Transform):
     deviation 0.6. The bound keeps the mean where transitions have been seen: with unbounded logits the critic extrapolates
     and the mean diverges. The warm-up's normals are stored as actions and clipped to 3 in each direction (0.3 % of them).
 
+    The agent starts from equal weights in every state and from values that do not depend on the action, since a run gives it
+    a few thousand updates only. As many move the coefficient by a factor of 0.2 to 0.6 at its learning rate, and rewards of
+    some tenths would let the policy fill the whole box: its standard deviation is bounded by 1.05, so that draws are those
+    of `rlw` at most.
+
     By default the weights are those of the policy's mean. Drawing them, as the paper's text has it, is ``explore=1``: a
     standard deviation near 1 in the logits is that of `rlw`, and costs what `rlw` costs in accuracy. Numbers between 0 and 1
     multiply the policy's standard deviation.

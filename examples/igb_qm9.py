@@ -14,8 +14,8 @@ EW's, seed by seed, as in the paper; it suffers from whatever else the machine d
 step" is the median of steps taken in turns at the end, which is steadier and does not see the bursts of igb-v2's agent.
 
 Estimated time of the full run, from one epoch of each method (six of igb-v2) on a shared two-core machine: an epoch takes
-0.6 s (ew) to 1.7 s (nash-mtl), 2.4 s in all for STL, so the 75 runs of 100 epochs take about 3 hours with --jobs 1 and the
-paper's 300 epochs about 9. Their files take about 0.3 GB.
+0.6 s (ew) to 1.7 s (nash-mtl), 2.4 s in all for STL, so the 85 runs of 100 epochs take about 3 1/2 hours with --jobs 1 and
+the paper's 300 epochs about 10. Their files take about 0.3 GB.
 """
 
 import argparse

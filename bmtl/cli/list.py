@@ -150,7 +150,7 @@ class _Entry:
 
 def _as_written(annotation: str) -> str:
     """An option's type as what follows the equals sign of ``-d name=value``."""
-    text = re.sub(r"Family \| str \| int", "str", annotation)
+    text = re.sub(r"Family \| str \| int|str \| float", "str", annotation)
     text = re.sub(r" \| None|Literal", "", text)
     for pattern, written in (
         (r"str \| Sequence\[str\](?=\])", "str"),

@@ -94,8 +94,8 @@ def _module(name: str, text: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # whatever the module raises while it is imported
         raise ValueError(
-            f"{text!r} cannot be imported ({type(error).__name__}: {error}). Its package must be installed or in the current "
-            "folder; a file is named by its path, as in path/to/file.py:name."
+            f"{text!r} cannot be imported ({type(error).__name__}: {error}). Its package must be installed or in the "
+            "current folder; a file is named by its path, as in path/to/file.py:name."
         ) from error
 
 

@@ -7,6 +7,8 @@ import math
 import numbers
 from typing import Any
 
+from torch import nn
+
 
 def whole_number(name: str, value: Any, least: int, meaning: str) -> int:
     """Returns a whole number as an `int`; numpy's are taken too.
@@ -68,3 +70,25 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {' or '.join(map(repr, choices))}, and {value!r} was given.")
     return value
+
+
+def check_program(name: str, program: Any) -> None:
+    """Checks a model or a guide.
+
+    Args:
+        name: "model" or "guide".
+        program: What was given.
+
+    Raises:
+        TypeError: If it cannot be called, or is a class.
+        ValueError: If it is wrapped for a backward of its own.
+    """
+    if not callable(program) or isinstance(program, type):
+        what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
+        raise TypeError(f"The {name} is a module or a function with Pyro statements, and {what} was given.")
+    parts = program.modules() if isinstance(program, nn.Module) else ()
+    if any(isinstance(part, nn.parallel.DistributedDataParallel) for part in parts):
+        raise ValueError(
+            f"The {name} is wrapped in DistributedDataParallel, whose hooks expect one backward of one loss. Give the bare "
+            "module: BalancedSVI averages over the processes itself."
+        )

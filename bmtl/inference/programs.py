@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._C._autograd import _get_sequence_nr
 from torch.nn.parameter import is_lazy
 
+from bmtl import inputs
 from bmtl.inference.closed_over import modules_of
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.losses import TaskLosses
@@ -157,7 +158,13 @@ def _ordinary(batch: Batch) -> Batch:
     def ordinary(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.is_inference() else tensor
 
+    def part(given: Any) -> Any:
+        try:
+            named = inputs.parts(given)
+        except TypeError:  # not inputs, or of a type whose tensors only its own class knows
+            return apply_to_collection(given, Tensor, ordinary, allow_frozen=True)
+        changed = {name: ordinary(tensor) for name, tensor in named.items()}
+        return inputs.with_parts(given, changed) if any(changed[name] is not named[name] for name in named) else given
+
     args, kwargs = batch
-    return tuple(apply_to_collection(part, Tensor, ordinary) for part in args), {
-        key: apply_to_collection(part, Tensor, ordinary) for key, part in kwargs.items()
-    }
+    return tuple(map(part, args)), {key: part(given) for key, given in kwargs.items()}

@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,12 +14,13 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from bmtl.inference import distributed
-from bmtl.inference.arguments import choice, positive_number
+from bmtl.inference.arguments import check_program, choice, positive_number
 from bmtl.inference.balancing import Balancer, Context, Pipeline, Slot
 from bmtl.inference.balancing import balancer as as_balancer
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import CheckpointError, NonFinite, StepError
+from bmtl.inference.half_precision import autocast_now, lower_scale, multiply_gradients, scale_of
 from bmtl.inference.halves import Halves, split
 from bmtl.inference.history import History
 from bmtl.inference.numbers_of_data import NumbersOfData
@@ -111,7 +112,7 @@ class BalancedSVI:
     ) -> None:
         choice("on_error", on_error, ("raise", "skip"))
         for name, program in (("model", model), ("guide", guide)):
-            _check_program(name, program)
+            check_program(name, program)
         if not isinstance(optim, Optimizer | PyroOptim) and not callable(optim):
             raise TypeError(
                 f"optim is a factory such as functools.partial(torch.optim.Adam, lr=1e-3), or an optimizer; "
@@ -213,10 +214,7 @@ class BalancedSVI:
 
     def scale_gradients(self, factor: float) -> None:
         """Multiplies all gradients, the balancer's own parameters' included: a mean from a sum."""
-        if factor != 1.0:
-            for parameter in self._program.tensors:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+        multiply_gradients(self._program.tensors, factor)
 
     # ---- Steps ---------------------------------------------------------------------------------------------------
 
@@ -275,21 +273,22 @@ class BalancedSVI:
         probed: dict[tuple[str, str], float] = {}
         scale = self.scale
         before = GradientsBefore(self._program.tensors)
-        self._scale_own_gradients(1.0 / scale)
+        own = list(self.balancer.parameters())  # whose gradients have no scale; the optimizer's scaler wants it
+        multiply_gradients(own, 1.0 / scale)
         update = None
         try:
             check_losses(self.names, terms.raw, values, rest)
             objective = self._objective(terms, scale)
             if objective.marks.cut:
-                objective.rerun = functools.partial(self._again, objective.marks, self._autocast(), batch)
-            with self._autocast(False):  # gradients' products are not for half precision
+                objective.rerun = functools.partial(self._again, objective.marks, autocast_now(self._device), batch)
+            with autocast_now(self._device, False):  # gradients' products are not for half precision
                 if self.probe is not None and self.steps % self.probe.every == 0:
                     probed = self.probe.measure(self._objective(everything, scale))
                 update = self.balancer.backward(objective, self._context(active))
             if distributed.world_size() > 1:
                 distributed.check_weights(torch.cat([update.weights, update.weights_heads]))
                 distributed.average_gradients(self._program.trained.named)
-            self._scale_own_gradients(scale)
+            multiply_gradients(own, scale)
             check_gradients(self._program.trained.named, self._program.trained.names, objective.names)
         except StepError as error:
             update, events = None, self._failed(error, before, scale, values)
@@ -313,8 +312,8 @@ class BalancedSVI:
         """Leaves the gradients as they were before a step that cannot be taken, and says so or raises."""
         error.args = (f"At step {self.steps}: {error}", *error.args[1:])
         overflow = isinstance(error, NonFinite) and scale > 1.0 and bool(values.isfinite().all())
-        if overflow:
-            self._lower_scale(scale)
+        if overflow and self.scaler is not None:
+            lower_scale(self.scaler, scale)
         before.put_back(self.scale / scale)
         if not overflow and self.on_error == "raise":
             raise error
@@ -346,32 +345,14 @@ class BalancedSVI:
     def _context(self, active: Tensor) -> Context:
         return Context(active, self.steps, self.epoch, self._batch, None, self._program.learning_rate, self._lr0)
 
-    def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
-        """Autocast as it is now, to come back to it, or switched off."""
-        device = self._program.trained.named[0].device.type
-        if not torch.is_autocast_enabled(device):
-            return nullcontext()
-        cached = torch.is_autocast_cache_enabled()
-        return torch.autocast(device, torch.get_autocast_dtype(device), enabled, cached)
+    @property
+    def _device(self) -> torch.device:
+        return self._program.trained.named[0].device
 
     @property
     def scale(self) -> float:
         """What losses and gradients are multiplied by: the scaler's scale, 1 without one."""
-        if self.scaler is None:
-            return 1.0
-        one = torch.ones((), device=self._program.trained.named[0].device)
-        return float(self.scaler.scale(one).item())  # its own way to set itself up
-
-    def _lower_scale(self, scale: float) -> None:
-        assert self.scaler is not None
-        self.scaler.update(max(1.0, scale * self.scaler.get_backoff_factor()))
-
-    def _scale_own_gradients(self, factor: float) -> None:
-        """A balancer's own parameters get their gradients without the scale; the optimizer's scaler wants it."""
-        if factor != 1.0:
-            for parameter in self.balancer.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+        return scale_of(self.scaler, self._device)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
         """The losses of a batch, without a gradient or a step; each process's are its own."""
@@ -471,16 +452,3 @@ class BalancedSVI:
     def load_program_state(self, state: dict[str, dict[str, Any]]) -> None:
         """The inverse of `program_state`."""
         self._program.load_program_state(state)
-
-
-def _check_program(name: str, program: Any) -> None:
-    """A model or a guide can be called, and does its own averaging over processes."""
-    if not callable(program) or isinstance(program, type):
-        what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
-        raise TypeError(f"The {name} is a module or a function with Pyro statements, and {what} was given.")
-    parts = program.modules() if isinstance(program, nn.Module) else ()
-    if any(isinstance(part, nn.parallel.DistributedDataParallel) for part in parts):
-        raise ValueError(
-            f"The {name} is wrapped in DistributedDataParallel, whose hooks know one backward of one loss. Give the bare "
-            "module: BalancedSVI averages over the processes itself."
-        )

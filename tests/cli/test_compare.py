@@ -20,6 +20,7 @@ from bmtl.evaluation import results
 from bmtl.experiments import DEMO, METHODS
 
 TINY = ("--epochs", 2, "--batch-size", 32, "--widths", 6, "--draws", 8, "--jobs", 1)
+REFERENCES = ("constant", "ridge", "boosting")
 TABLES = {"comparison.nc", "table.csv", "table.md", "table.tex", "training.png", "reliability.png"}
 
 
@@ -47,25 +48,27 @@ def demo(tmp_path_factory):
 
 def test_the_demo_writes_its_files(demo):
     out, _ = demo
-    assert names(out) == {f"{name}/seed-0/results.nc" for name in DEMO} | TABLES | {"conflicts.png"}
-    assert set(results.read(out / "bayesian/seed-0/results.nc").children) >= {"posterior", "posterior_predictive"}
-    frame = pd.read_csv(out / "table.csv", index_col="method")
-    assert frame.index.tolist() == list(DEMO)
+    assert names(out) == {f"{name}/seed-0/results.nc" for name in (*DEMO, *REFERENCES)} | TABLES | {"conflicts.png"}
+    assert set(results.read(out / "bayesian/seed-0/results.nc").children) >= {"posterior", "validation", "test"}
+    frame = pd.read_csv(out / "table.csv", index_col="learner")
+    assert frame.index.tolist() == [*DEMO, *REFERENCES]
+    frame = frame.loc[list(DEMO)]
     assert frame.notna().drop(columns=["T", "delta_m [%]"]).all(axis=None)
     assert frame.drop(index="stl")["T"].notna().all()
 
 
 def test_the_demo_prints_its_tables(demo):
     out, printed = demo
-    frame = pd.read_csv(out / "table.csv", index_col="method")
+    frame = pd.read_csv(out / "table.csv", index_col="learner")
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", printed)
-    assert "qm9-mini: 11 tasks; molecules: 1,400 train, 300 val, 300 test. 7 runs." in plain
-    assert all(f"{name} (seed 0) done" in plain for name in DEMO)
+    assert "qm9-mini: 2,000 rows (1,400 train, 300 val, 300 test)" in plain
+    assert "\n7 runs." in plain
+    assert "7 of 7 runs" in plain
     assert "delta_m: mean relative change of MAE against stl" in plain
     assert f"Wrote {out}/" in plain.replace("\n", "")
     for task in ("mu [D]", "alpha [bohr^3]", "homo [meV]", "r2 [bohr^2]", "cv [cal/(mol K)]"):
         assert task in plain
-    lines = plain[plain.index("Scores on") : plain.index("Mean absolute error")].splitlines()
+    lines = plain[plain.index("Scores on") : plain.index("MAE by target")].splitlines()
     rows = {words[0]: words for line in lines if (words := line.split())}
     for name in DEMO:
         assert float(rows[name][3]) == pytest.approx(frame.loc[name, "mean NLL"], rel=0.01)
@@ -101,7 +104,7 @@ def same(one, other):
 
 
 def test_a_comparison(whole):
-    runs = {f"{name}/seed-{seed}/results.nc" for name in ("stl", "ew", "bayesian") for seed in (0, 1)}
+    runs = {f"{name}/seed-{seed}/results.nc" for name in ("stl", "ew", "bayesian", *REFERENCES) for seed in (0, 1)}
     assert names(whole) == runs | TABLES
     scores = results.read(whole / "comparison.nc").to_dataset()
     assert scores["task"].values.tolist() == ["mass", "25400"]
@@ -134,21 +137,21 @@ def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
     code, printed, err = run(*given(archive, out, **changes), "-d", "drop=25400", "-d", "units=kg")
     assert (code, err) == (0, "")
     assert "Learning rates chosen on validation: ew (ew) 0.05, ew (cagrad(c=0.4)) 0.05." in printed
-    frame = pd.read_csv(out / "table.csv", index_col="method")
-    assert frame.index.tolist() == ["ew (ew)", "ew (cagrad(c=0.4))"]
+    frame = pd.read_csv(out / "table.csv", index_col="learner")
+    assert frame.index.tolist() == ["ew (ew)", "ew (cagrad(c=0.4))", *REFERENCES]
     assert "MAE [kg]" in frame.columns
     assert not any("25400" in column for column in frame.columns)
 
 
 def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypatch):
-    from bmtl.experiments import Method, methods
+    from bmtl.experiments import Method, zoo
 
-    monkeypatch.setattr(methods, "METHODS", METHODS | {"broken": Method("broken", options={"noise": "none"})})
+    monkeypatch.setattr(zoo, "METHODS", METHODS | {"broken": Method("broken", options={"noise": "none"})})
     code, out, _ = run(*given(archive, tmp_path / "a", **{"--methods": "ew,broken", "--seeds": 1}))
     assert code == 1
     assert "failed: broken (seed 0" in out
     assert "noise is one of" in out
-    assert results.read(tmp_path / "a/comparison.nc")["method"].values.tolist() == ["ew"]
+    assert results.read(tmp_path / "a/comparison.nc")["learner"].values.tolist() == ["ew", *REFERENCES]
     code, out, err = run(*given(archive, tmp_path / "b", **{"--methods": "broken", "--seeds": 1}))
     assert code == 1
     assert err.startswith("Error: No run came to an end. The first, broken (seed 0")
@@ -158,7 +161,7 @@ def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--methods": "ew,nonsense"}, "There is no method 'nonsense'"),
+        ({"--methods": "ew,nonsense"}, "There is no method and no balancer 'nonsense'"),
         ({"--methods": ""}, "at least one method"),
         ({"--methods": "ew,ew"}, "methods of a comparison must differ"),
         ({"--balancers": "nonsense"}, "No balancer is called 'nonsense'"),
@@ -170,7 +173,7 @@ def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypat
         ({"--splits": "3"}, "no fixed splits"),
         ({"-d": "split"}, "is name=value"),
         ({"-d": "fold=1"}, "does not know the option 'fold'"),
-        ({"-d": "drop=mass,25400"}, "No target is left"),
+        ({"-d": "drop=mass,25400"}, "The data have no target"),
     ],
 )
 def test_wrong_input_is_told_before_training(run, archive, tmp_path, never_trains, changes, message):
@@ -185,7 +188,7 @@ def test_wrong_input_is_told_before_training(run, archive, tmp_path, never_train
     [
         (
             {"--methods": "ew,bakker-hesks"},
-            "There is no method 'bakker-hesks'. Did you mean 'bakker-heskes'? The methods",
+            "There is no method and no balancer 'bakker-hesks'. Did you mean 'bakker-heskes'? The methods",
         ),
         ({"--balancers": "nash-mlt"}, "No balancer is called 'nash-mlt'"),
     ],
@@ -207,7 +210,8 @@ def test_a_constant_target_is_warned_of_and_one_is_counted_as_one(run, tmp_path)
     arguments = ("compare", f"npz:{tmp_path}/still.npz", "--methods", "ew", *TINY, "--out", tmp_path / "out")
     code, out, err = run(*arguments)
     assert code == 0
-    assert "still: 1 task, 40 rows, splits: 1. 1 run." in out
+    assert "still: 40 rows (26 train, 6 val, 8 test)" in out
+    assert "task_0: real, 40 labels of 40 rows, 7 to 7" in out
     assert err == "Warning: The target 'task_0' is 7 in all of its 26 training rows.\n"
 
 
@@ -230,8 +234,8 @@ def test_variational_multi_task_learning_beside_others(run, domains, tmp_path):
     code, _, err = run("compare", f"npz:{domains}", "--methods", methods, *TINY, "--out", out)
     assert code == 0
     assert err == "Warning: The target 'plain' is 0 in all of its 32 training rows.\n"
-    frame = pd.read_csv(out / "table.csv", index_col="method")
-    assert frame.index.tolist() == methods.split(",")
+    frame = pd.read_csv(out / "table.csv", index_col="learner")
+    assert frame.index.tolist() == [*methods.split(","), "constant", "logistic", "boosting"]
     assert frame.filter(like="accuracy").notna().all(axis=None)
     tree = results.read(out / "vmtl/seed-0/results.nc")
     assert tree["posterior/relatedness_w"].sizes["source"] == 4

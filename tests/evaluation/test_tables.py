@@ -223,10 +223,13 @@ def test_the_caption_says_what_a_reader_must_know(grid):
     ):
         assert part in text
     assert "Missing" not in text
+    once = compare({(name, 0): grid["ew", 0] for name in "ab"}, baseline=None, reference=None)
+    assert caption(once).startswith("One run of each method decides nothing: none is marked best.")
     alone = caption(compare({("a", 0): grid["ew", 0]}, baseline=None, reference=None))
-    assert alone.startswith("One run of each method decides nothing: none is marked best.")
     for absent in ("delta_m", "T:", "±", "Intervals", "arked:"):
+        assert absent not in caption(once)
         assert absent not in alone
+    assert "One run" not in alone  # nothing that could be best
 
 
 def test_two_runs_decide_nothing_and_mark_nothing(grid):

@@ -3,6 +3,8 @@ import importlib.util
 import pandas as pd
 import pytest
 
+from bmtl.inference.balancing import balancer
+
 
 @pytest.fixture(scope="module")
 def root(root_with):
@@ -48,3 +50,15 @@ def test_the_papers_table_holds_together(example):
     for name, (*errors, delta_m, _) in example.PAPER.items():
         if name != "stl":
             assert float(example.comparison.delta_m(errors, baseline)) == pytest.approx(delta_m, rel=0.02), name
+
+
+def test_rows_are_chosen_by_name_with_those_that_the_scores_are_relative_to(example):
+    assert [method.name for method in example.named(["igb-v2 sampled", "si"])] == ["stl", "ew", "si", "igb-v2 sampled"]
+    assert [method.name for method in example.named(None)] == [method.name for method in example.METHODS]
+    with pytest.raises(SystemExit, match="no row is called 'igb-v3'; there are stl, ew, "):
+        example.named(["si", "igb-v3"])
+
+
+def test_every_row_names_a_balancer(example):
+    for method in example.METHODS:
+        assert str(balancer(method.balancer))

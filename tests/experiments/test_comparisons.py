@@ -14,7 +14,7 @@ from bmtl.experiments import (
     Cell,
     Failure,
     compare,
-    comparisons,
+    outputs,
     run,
     validation_score,
     workers,
@@ -41,7 +41,7 @@ def compared(data, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes longest of all; the pictures of `compared`, which is made before, are the real ones."""
-    monkeypatch.setattr(comparisons, "save", lambda figure, path: path.touch())
+    monkeypatch.setattr(outputs, "save", lambda figure, path: path.touch())
 
 
 def test_a_comparison_writes_what_its_docstring_names(compared):
@@ -213,7 +213,7 @@ def test_ctrl_c_compares_what_is_finished_and_keeps_what_was_learnt(data, tmp_pa
     assert decode_attributes(partial)["interrupted"] is True
     assert partial["training"].sizes["step"] == 3
     assert metrics.mae(partial)["mae"].notnull().all()
-    assert check_file(tmp_path / "bayesian/seed-0/last.ckpt")["svi"]["steps"] == 3
+    assert check_file(tmp_path / "bayesian/seed-0/last.ckpt")["bmtl"]["svi"]["steps"] == 3
 
 
 def test_ctrl_c_before_the_first_step_leaves_nothing(data, tmp_path, ctrl_c_at):

@@ -192,7 +192,7 @@ def test_ctrl_c_reaches_every_process(data, tmp_path):
     assert not finished & stopped
     assert stopped == {name.split("/")[0] for name in found if name.endswith("last.ckpt")}
     for name in stopped:
-        assert check_file(tmp_path / name / "seed-0/last.ckpt")["svi"]["steps"] > 0
+        assert check_file(tmp_path / name / "seed-0/last.ckpt")["bmtl"]["svi"]["steps"] > 0
 
 
 # ---- Dask ------------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_workers_of_a_dask_cluster_give_the_runs_of_one_process(data, tmp_path, 
     for cell in cells[:3]:
         tree = results.read(cell.folder(tmp_path) / "results.nc")
         alone = run(data, cell.method, cell.seed, BUDGET)
-        for group in ("predictive_mean", "posterior_predictive", "log_likelihood"):
+        for group in ("test/predictive_mean", "test/posterior_predictive", "test/log_likelihood"):
             xr.testing.assert_equal(tree[group].to_dataset(), alone[group].to_dataset())
 
 
@@ -262,7 +262,7 @@ def test_cells_are_checked_before_any_is_trained(data, tmp_path, never_trains):
 @pytest.mark.parametrize("names", [("ew", "ew"), ("a b", "a_b"), ("EW", "ew")])
 def test_two_cells_of_one_folder_are_told(data, tmp_path, never_trains, names):
     cells = [Cell(replace(EW, name=name), 0) for name in names]
-    with pytest.raises(ValueError, match="would both lie in"):
+    with pytest.raises(ValueError, match="would both be written to"):
         list(run_cells(data, cells, BUDGET, tmp_path, jobs=1))
 
 

@@ -78,7 +78,7 @@ def test_a_method_is_found_by_its_name_or_its_balancer():
     assert method("bayesian") is METHODS["bayesian"]
     assert method("cagrad(c=0.4)") == Method("cagrad(c=0.4)", "cagrad(c=0.4)", options={"noise": "fixed"})
     with pytest.raises(
-        ValueError, match="no method 'nonsense'. The methods are: stl, ew.*a balancer's name is one too"
+        ValueError, match="no method and no balancer 'nonsense'. The methods are: stl, ew.*shows the balancers too"
     ):
         method("nonsense")
 

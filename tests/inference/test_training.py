@@ -635,7 +635,8 @@ def test_float16_takes_about_the_steps_of_float32(balancer):
         trainer(max_epochs=3, plugins=plugins).fit(BalancedTraining(run, clip=1.0), data, data)
     assert not svi.skipped
     for name, value in parameters(svi).items():
-        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.01)
+        # Nash-MTL solves for its weights with a Gram matrix of half precision, which amplifies its rounding.
+        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.03)
 
 
 # ---- Under a trainer of one's own ------------------------------------------------------------------------------------

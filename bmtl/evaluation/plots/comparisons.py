@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.compared import families_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.scores import known_score
 from bmtl.evaluation.statistics import mean_and_error
@@ -148,6 +149,9 @@ def scores_by_task(
     higher = bool(scores["higher_is_better"])
     counted = comparison["present"] & (comparison["rows"] > 0)
     data = mean_and_error(scores, counted=counted).assign(score=scores.where(counted))
+    found = [family.score(metric) for family in families_of(comparison).values()]
+    in_units = [score is not None and score.in_units for score in found]
+    data = data.assign_coords(unit=("task", np.where(in_units, comparison["unit"].values, "1")))
     held = scores.notnull().any(["learner", "split"]).values
     by_task, left_out = _by_task(data.isel(task=held), tasks)
     methods = [str(method) for method in comparison["learner"].values]

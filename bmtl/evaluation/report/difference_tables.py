@@ -30,6 +30,7 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
     for group in groups:
         score, chosen = group.primary, group.of(comparison)
         values = chosen["score"].sel(metric=score.name).drop_vars(["metric", "higher_is_better"])
+        values = values if score.in_units else values.drop_vars("unit")
         differences = paired_differences(
             values,
             baseline,

@@ -141,7 +141,7 @@ def _facts(reading: Reading) -> Markup:
     selections = {str((run.about.get("configuration") or {}).get("selection", "not recorded")) for run in reading.runs}
     pairs.append(("Parameters kept", "; ".join(sorted(selections))))
     budgets = {
-        f"{budget['epochs']} epochs, batches of {budget['batch_size']} rows"
+        f"{_count(int(budget['epochs']), 'epoch')}, batches of {budget['batch_size']} rows"
         for budget in ((run.about.get("configuration") or {}).get("budget") for run in reading.runs)
         if isinstance(budget, dict) and {"epochs", "batch_size"} <= budget.keys()
     }

@@ -157,7 +157,7 @@ class Solution:
         status: "ok"; "inexact" (no exact solution exists); "stationary" (no common descent direction exists).
         direction: What the shared parameters receive in place of ``J' alpha``, ``(P,)``, for methods whose update is no
             combination of task gradients.
-        events: What the step's record should say beside the status.
+        events: What the step's record should contain besides the status.
     """
 
     alpha: Tensor
@@ -166,6 +166,11 @@ class Solution:
     status: Literal["ok", "inexact", "stationary"] = "ok"
     direction: Tensor | None = None
     events: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A record goes into files that hold plain numbers only, and a solver's may be numpy's.
+        object.__setattr__(self, "residual", float(self.residual))
+        object.__setattr__(self, "iterations", int(self.iterations))
 
 
 @dataclass

@@ -147,7 +147,7 @@ class SoftActorCritic:
 
     @torch.no_grad()
     def _start(self, num_states: int) -> None:
-        """The first policy and values, as the class says."""
+        """Sets the first policy and the first values."""
         actor, critics = self._sac.actor, (self._sac.critic, self._sac.critic_target)
         actor.action_dist = self._policy
         for output in (actor.mu, actor.log_std):

@@ -1,6 +1,7 @@
 """Mixtures of continuous components: quantiles by Newton's method, the CRPS by quadrature where it is not closed."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,12 +9,20 @@ from numpy.typing import ArrayLike
 from bmtl.targets.laws.mixture import Mixture, checked_levels
 from bmtl.targets.laws.quadrature import integral_of_spread
 
+LARGEST = 1e307
+"""Quantiles are looked for below it in size, so that no difference of two leaves the range of floats."""
+
 
 class ContinuousMixture(Mixture):
     """A mixture of continuous components.
 
     Quantiles and integrals are solved on an axis u that suits the kind: y itself, or its logarithm where it is positive.
+
+    Attributes:
+        least: The smallest value that a quantile at a level inside (0, 1) is looked for at.
     """
+
+    least: ClassVar[float] = -LARGEST
 
     @abstractmethod
     def component_quantile(self, p: np.ndarray) -> np.ndarray:
@@ -77,6 +86,8 @@ class ContinuousMixture(Mixture):
 class PositiveMixture(ContinuousMixture):
     """A mixture of components on the positive numbers, solved on the axis ``u = log y``."""
 
+    least: ClassVar[float] = float(np.finfo(float).tiny)  # below it floats lose their digits
+
     def to_axis(self, y: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
             return np.log(y)
@@ -94,6 +105,9 @@ def _solve(whole: ContinuousMixture, levels: np.ndarray) -> np.ndarray:
     each = whole.component_quantile(levels)
     if whole.components == 1:
         return each[0]
+    # A component's own quantile may leave the range of floats, and the mixture's need not.
+    inner = (levels > 0) & (levels < 1)
+    each = np.where(inner & ~np.isnan(each), np.clip(each, whole.least, LARGEST), each)
     ends = whole.to_axis(each)
     low, high = ends.min(axis=0).ravel(), ends.max(axis=0).ravel()
     # NaN, infinite and equal ends are the quantile

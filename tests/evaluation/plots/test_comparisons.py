@@ -130,6 +130,12 @@ def test_scores_by_task_are_those_of_the_comparison(comparison):
         scores_by_task(comparison, tasks=["gap"])
 
 
+def test_only_scores_in_a_targets_unit_have_it(every_family_grid):
+    data = compare(every_family_grid, reference=None)
+    assert list(titled(scores_by_task(data, "mae"))) == ["price [EUR]", "pic50", "grade", "visits [visits]", "force"]
+    assert list(titled(scores_by_task(data, "nll", tasks=["price", "days"]))) == ["price", "days"]
+
+
 def test_holes_and_diverged_runs_can_be_drawn(comparison):
     comparison["score"][{"learner": 1, "split": 0}] = np.nan
     comparison["present"][{"learner": 2, "split": slice(0, 5)}] = False

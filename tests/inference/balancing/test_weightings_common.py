@@ -156,6 +156,15 @@ def test_a_zero_gradient_keeps_weight_1_and_changes_nothing_for_the_others(name)
 
 
 @each
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_an_answer_is_of_plain_numbers(name, k):
+    j = gradients("opposed", 5, 1)[:k]
+    solution, _ = WEIGHTINGS[name]().weigh(Measured(j @ j.T, j, losses=losses[:k]), everyone(k))
+    assert (type(solution.residual), type(solution.iterations)) == (float, int)
+    assert (type(solution.alpha), solution.alpha.dtype) == (torch.Tensor, torch.float64)
+
+
+@each
 def test_an_absent_task_is_left_out(name):
     loop = Loop(made(name), "abcd")
     j = gradients("opposed", 4, 1)

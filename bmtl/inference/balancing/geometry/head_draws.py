@@ -75,7 +75,7 @@ class HeadDraws(AtSharedRepresentation):
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:
-        """Torch's global generators moved to where our own says, and put back."""
+        """Torch's global generators seeded from our own, and restored."""
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))

@@ -21,9 +21,9 @@ Deltas = Sequence[Sequence[Tensor | None]]  # K x marks: gradients at the marked
 class _Kind(NamedTuple):
     """An autograd node of a linear map."""
 
-    weights: tuple[int, ...]  # where among its inputs the weight may stand, the usual place first
+    weights: tuple[int, ...]  # which of its inputs may be the weight, the usual one first
     bias: int | None
-    saved: str | None  # attribute that holds the map's input (R, d_in), if the weight stands in its usual place
+    saved: str | None  # attribute that holds the map's input (R, d_in), if the weight is the usual one
 
 
 _KINDS = {

@@ -112,7 +112,7 @@ def _solve_one(matrix: Array, right: Array, on: Array) -> Array:
 
 
 def _solve_masked(systems: Array, active: Array, right: Array) -> Array:
-    """The same for a matrix a row ``(R, m, m)``: the identity stands in where a row is not active."""
+    """The same for a matrix a row ``(R, m, m)``: the identity where a row is not active."""
     systems = np.where(active[:, :, None] & active[:, None, :], systems, 0.0)
     diagonal = np.einsum("rii->ri", systems)
     diagonal[~active] = 1.0

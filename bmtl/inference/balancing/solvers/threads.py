@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
 _FROM = 24  # OpenBLAS starts threads from about K = 28; setting a limit costs 25 microseconds, an eigh of that size 75
 

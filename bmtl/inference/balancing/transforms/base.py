@@ -45,7 +45,7 @@ class Transform(Slot):
         return self.domain
 
     def above_bound(self, losses: Tensor) -> Tensor:
-        """The losses that stand in the formula ``(K,)``: less the bound, where it has a meaning."""
+        """The losses that enter the formula ``(K,)``: less the bound, where it has a meaning."""
         return losses - self.bound if self.bound and self.domain != "real" else losses
 
     def check_losses(self, names: Sequence[str], losses: Tensor, ctx: Context) -> None:

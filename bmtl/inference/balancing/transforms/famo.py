@@ -55,10 +55,10 @@ class FAMO(Transform):
         return len(losses) / (z / gaps.detach()).sum() * z * gaps.log()
 
     def after_step(self, losses: Tensor, ctx: Context) -> None:
-        # A step may have taken a loss to the bound or past it: as much as can be improved. The next step will say so.
+        # A step may have taken a loss to the bound or past it: as much as can be improved. The next step reports it.
         delta = self.before[ctx.active] - (losses.clamp_min(0) + 1e-8).log()
         if not delta.isfinite().all():
-            return  # the step went astray, and its losses say nothing about the weights
+            return  # the step diverged: its losses carry no information about the weights
         w = self.w[ctx.active]
         z = torch.softmax(w, dim=0)
         gradient = z * (delta - z @ delta) + self.gamma * w

@@ -12,7 +12,7 @@ class IMTLL(LearntLogs):
     ``S = sum_k exp(s_k) L_k - s_k``. At a fixed loss, ``exp(s_k) L_k`` tends to 1.
 
     Differs from LibMTL, which fuses it with IMTL-G and trains ``s`` at the model's learning rate and weight decay: here it
-    stands alone (``imtl-l >> imtl-g`` is the paper's IMTL), and ``s`` has a group of its own (learning rate 0.025, no
+    is separate (``imtl-l >> imtl-g`` is the paper's IMTL), and ``s`` has a group of its own (learning rate 0.025, no
     decay).
 
     Args:

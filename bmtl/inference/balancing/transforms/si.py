@@ -17,7 +17,7 @@ class SI(Transform):
 
     With ``scale="spread"`` a loss is divided by its standard deviation over recent steps instead (an exponential average
     with factor 0.99, held constant in the gradient): free of scale *and* of shift, and so at home with losses that can be
-    negative, as densities are. In the first ten steps the loss's size stands for its spread.
+    negative, as densities are. In the first ten steps the loss's size replaces its spread.
 
     Source: Navon et al. (2022), "Multi-task learning as a bargaining game", baseline SI; the paradigm that IGB builds on.
     Libraries that take the logarithm regardless return NaN at a loss of 0 or less; here `NonPositiveLoss` names the task.
@@ -59,7 +59,7 @@ class SI(Transform):
         self.steps[active] += 1
         steps = self.steps[active]
         # The averages' weight on their start is taken out, as Adam does. Moved by differences from the mean: the mean of
-        # squares less the square of the mean would cancel for a loss that is large beside its spread.
+        # squares less the square of the mean would cancel for a loss that is large compared with its spread.
         weight = torch.where(steps > 1, 0.01 / (1 - 0.99**steps), 1.0)
         difference = losses - self.mean[active]
         self.mean[active] += weight * difference

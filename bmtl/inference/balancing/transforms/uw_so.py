@@ -14,7 +14,7 @@ class UWSO(Transform):
     ``l_k = lambda_k L_k``, ``lambda = K softmax((1 / L) / temp)``, held constant in the gradient, K the tasks present.
     ``1 / L_k`` is the weight at which uncertainty weighting (`uw`) settles, up to a factor; the method without the softmax
     (UW-O) has the gradients of `si`. The losses' scale matters: the smallest loss gets nearly all of the weight where
-    ``1 / L`` is large beside `temp`.
+    ``1 / L`` is large compared with `temp`.
 
     Differs from the paper in scale: the weights sum to K, not to 1.
 

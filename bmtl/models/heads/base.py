@@ -48,7 +48,7 @@ class Heads(nn.Module):
         return None
 
     def forward(self, target: str, h: Tensor, joint: Any) -> Any:
-        """F ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents.
+        """The outputs f ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents.
 
         A tuple of tensors, one a block of the likelihood, where blocks have weights of their own: joined, each would be
         upstream of what is computed from another.

@@ -22,6 +22,8 @@ def marked(
         higher_is_better: Which end is best.
         counted: Booleans that broadcast against `values`; what is False is left out.
     """
+    if values.sizes["split"] < FEWEST:
+        return xr.zeros_like(values.isel(split=0, drop=True), dtype=bool)
     marks = not_worse_than_best(values, higher_is_better=higher_is_better, counted=counted)
     summary = mean_and_error(values, counted=counted)
     mean = summary["mean"]

@@ -26,16 +26,23 @@ def mean_and_error(scores: xr.DataArray, *, counted: xr.DataArray | None = None)
         without the dimension ``split``. The mean of no split is NaN, and so are the other two of a single one.
     """
     mask = _mask(scores, counted)
-    splits = mask.sum("split")
-    mean = scores.where(mask, 0.0).sum("split", skipna=False) / splits.where(splits > 0)
-    with np.errstate(invalid="ignore"):  # an infinite score less an infinite mean
-        apart = (scores - mean).where(mask, 0.0)
-    largest = abs(apart).max("split", skipna=False)
-    # Squares are taken of ratios to the largest, so that they neither overflow nor vanish.
-    unit = largest.where((largest > 0) & np.isfinite(largest), 1.0)
-    squares = ((apart / unit) ** 2).sum("split", skipna=False)
-    deviation = unit * np.sqrt(squares / (splits - 1).where(splits > 1))
-    return xr.Dataset({"mean": mean, "deviation": deviation, "error": deviation / np.sqrt(splits), "splits": splits})
+    axis = scores.get_axis_num("split")
+    values, counts = np.moveaxis(scores.values, axis, 0).astype(float), np.moveaxis(mask.values, axis, 0)
+    splits = counts.sum(axis=0)
+    # An infinite score less an infinite mean is NaN, and so is the mean of no split.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(counts, values, 0.0).sum(axis=0) / np.where(splits > 0, splits, np.nan)
+        apart = np.where(counts, values - mean, 0.0)
+        largest = np.abs(apart).max(axis=0, initial=0.0)
+        # Squares are taken of ratios to the largest, so that they neither overflow nor vanish.
+        unit = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        squares = np.square(apart / unit).sum(axis=0)
+        deviation = unit * np.sqrt(squares / np.where(splits > 1, splits - 1, np.nan))
+        error = deviation / np.sqrt(splits)
+    dims = [dim for dim in scores.dims if dim != "split"]
+    coords = {name: of for name, of in scores.coords.items() if "split" not in of.dims}
+    found = {"mean": mean, "deviation": deviation, "error": error, "splits": splits}
+    return xr.Dataset({name: (dims, array) for name, array in found.items()}, coords=coords)
 
 
 def paired_differences(

@@ -46,10 +46,11 @@ def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTa
     """
     chosen = columns(comparison)
     marks = _frame(comparison, chosen, _marks)
+    summaries = {column.name: mean_and_error(column.values, counted=column.counted) for column in chosen}
     return ScoreTable(
         chosen,
-        _frame(comparison, chosen, lambda column: _summary(column, "mean")),
-        _frame(comparison, chosen, lambda column: _summary(column, "error")),
+        _frame(comparison, chosen, lambda column: summaries[column.name]["mean"].values),
+        _frame(comparison, chosen, lambda column: summaries[column.name]["error"].values),
         marks,
         _caption(comparison, marked_as if marks.to_numpy().any() else None),
         references_of(comparison),

@@ -1,6 +1,7 @@
 """Trains one network of a method, as Lightning's loop does, and says which epoch was kept."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from bmtl.experiments.rows import batches, once, spec_of, tensors
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,10 @@ def train(
         if not svi.steps:
             raise
         if folder is not None:
-            save_checkpoint(svi, folder / "last.ckpt")
+            try:
+                save_checkpoint(svi, folder / "last.ckpt")
+            except Exception:  # an interruption stays one, and the results so far are still to be written
+                logger.exception("%s cannot be written.", folder / "last.ckpt")
         return Trained(model, svi, float("nan"), interrupted=True)
     return Trained(model, svi, _kept_score(result, score))
 

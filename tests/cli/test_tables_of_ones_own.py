@@ -1,0 +1,187 @@
+"""A wide table with text, dates, gaps and four kinds of targets, through every command."""
+
+import csv
+import html
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bmtl.evaluation import results
+from bmtl.experiments import training
+from tests.cli.commands import HOUSES, KINDS, TINY, call_main, in_new_process, names
+
+FAMILIES = {"price": "real", "grade": "ordinal", "visits": "count", "sold": "binary"}
+
+
+@pytest.fixture(scope="module")
+def compared(houses, tmp_path_factory):
+    """The folder of a comparison."""
+    out = tmp_path_factory.mktemp("compared")
+    methods = ("--methods", "stl,ew,bayesian", "--jobs", 1)
+    assert call_main("compare", f"csv:{houses}", *HOUSES, *KINDS, *TINY, *methods, "--trust", "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(houses, tmp_path_factory):
+    """The folder of a fitted model."""
+    out = tmp_path_factory.mktemp("trained")
+    assert call_main("train", f"csv:{houses}", *HOUSES, *KINDS, *TINY, "--out", out) == 0
+    return out
+
+
+@pytest.fixture
+def cannot_train(monkeypatch):
+    def cannot(*args, **kwargs):
+        raise ValueError("would train now")
+
+    monkeypatch.setattr(training, "fit", cannot)
+
+
+def test_what_was_read_is_printed_before_training(run, houses, tmp_path, cannot_train):
+    """Kinds that were inferred and kinds that were given, features with what is done about gaps."""
+    code, out, err = run("train", f"csv:{houses}", *HOUSES, *KINDS, *TINY, "--out", tmp_path / "m")
+    assert (code, err) == (2, "Error: would train now\n")
+    lines = out.splitlines()
+    assert lines[:2] == ["houses: 120 rows (77 train, 19 val, 24 test)", "targets"]
+    assert [line.split(",")[0] for line in lines[2:6]] == [
+        "  price [kEUR]: real",
+        "  grade: ordinal",
+        "  visits: count",
+        "  sold: binary",
+    ]
+    assert lines[6] == "inputs"
+    assert lines[7].startswith("  size: number; ")
+    assert lines[8].startswith("  town: 3 categories (Bergen, Oslo, Ålesund, N)")
+    assert lines[9].startswith("  built: date, in days since 1970-01-01; ")
+    assert not (tmp_path / "m").exists()
+
+
+def test_kinds_are_inferred_where_none_is_given(run, houses, tmp_path, cannot_train):
+    _, out, _ = run("train", f"csv:{houses}", *HOUSES, *TINY, "--out", tmp_path / "m")
+    assert "  grade: classes, 120 labels of 120 rows, 3 classes" in out
+    assert "Whole numbers: if they are counts or grades, say so with kinds=visits:count" in out
+
+
+def test_every_kind_is_scored_by_its_own_scores(compared):
+    scores = results.read(compared / "comparison.nc").to_dataset()
+    assert dict(zip(scores["task"].values.tolist(), scores["family"].values.tolist(), strict=True)) == FAMILIES
+    references = ["constant", "linear", "boosting"]
+    assert scores["learner"].values.tolist() == ["stl", "ew", "bayesian", *references]
+    assert scores["role"].values.tolist() == ["method"] * 3 + ["reference"] * 3
+    frame = pd.read_csv(compared / "table.csv", index_col="learner")
+    own = [column for column in frame.columns if column.split()[-1] in FAMILIES or "price" in column]
+    assert own == ["MAE price [kEUR]", "MAE grade", "MAE visits", "accuracy sold"]
+    assert np.isfinite(frame[own]).all(axis=None)
+    for metric, target in (("kappa", "grade"), ("deviance", "visits"), ("auroc", "sold"), ("crps", "price")):
+        found = [name for name in scores["metric"].values.tolist() if metric in name]
+        assert found, metric
+        assert np.isfinite(scores["score"].sel(task=target, metric=found[0]).values[:3]).all()
+
+
+def test_the_report_has_the_targets_and_judges_the_guide(run, compared):
+    assert run("report", compared)[0] == 0
+    page = html.unescape(re.sub("<[^>]+>", " ", (compared / "report.html").read_text(encoding="utf-8")))
+    for words in (*FAMILIES, "bayesian", "boosting", "Pareto k"):
+        assert words in page, words
+    assert "no draws for the training rows" not in page
+
+
+def test_trust_is_drawn_for_runs_that_are_there_without_it(run, houses, tmp_path):
+    """The same command with --trust does not take runs that lack what it asks for."""
+    given = ("compare", f"csv:{houses}", *HOUSES, *KINDS, *TINY, "--methods", "bayesian", "--jobs", 1, "--no-reference")
+    file = tmp_path / "bayesian/seed-0/results.nc"
+    assert run(*given, "--out", tmp_path)[0] == 0
+    assert "log_likelihood" not in results.read(file).children
+    first = file.stat().st_mtime_ns
+    assert run(*given, "--out", tmp_path)[0] == 0
+    assert file.stat().st_mtime_ns == first
+    assert run(*given, "--trust", "--out", tmp_path)[0] == 0
+    assert "log_likelihood" in results.read(file).children
+    again = file.stat().st_mtime_ns
+    for more in ((), ("--trust",)):  # what is there with it is there without
+        assert run(*given, *more, "--out", tmp_path)[0] == 0
+        assert file.stat().st_mtime_ns == again
+
+
+def test_a_primary_score_is_chosen_for_all_targets_or_by_target(run, houses, tmp_path):
+    given = ("compare", f"csv:{houses}", *HOUSES, *KINDS, *TINY, "--methods", "ew", "--jobs", 1, "--no-reference")
+    for primary, expected in (
+        ("auroc", {"price": "mae", "sold": "auroc"}),
+        ("price:rmse, sold:brier", {"price": "rmse", "sold": "brier"}),
+        ("", {"price": "mae", "sold": "accuracy"}),
+    ):
+        assert run(*given, "--primary", primary, "--out", tmp_path)[0] == 0, primary
+        scores = results.read(tmp_path / "comparison.nc").to_dataset()
+        found = dict(zip(scores["task"].values.tolist(), scores["primary"].values.tolist(), strict=True))
+        assert found | expected == found
+        assert scores["learner"].values.tolist() == ["ew"]
+    assert names(tmp_path) >= {"ew/seed-0/results.nc"}
+    assert not (tmp_path / "constant").exists()
+
+
+def test_without_validation_rows_the_last_epoch_is_kept(run, houses, tmp_path):
+    given = ("compare", f"csv:{houses}", *HOUSES, *KINDS, *TINY, "--methods", "stl,bayesian", "--jobs", 1)
+    code, _, err = run(*given, "-d", "validation=0", "--out", tmp_path / "a")
+    assert (code, (tmp_path / "a").exists()) == (2, False)
+    assert "--select last" in err
+    code, _, err = run(*given, "-d", "validation=0", "--select", "last", "--out", tmp_path / "a")
+    assert (code, err) == (0, "")
+    frame = pd.read_csv(tmp_path / "a/table.csv", index_col="learner")
+    assert np.isfinite(frame.filter(like="price")).all(axis=None)
+    train = ("train", f"csv:{houses}", *HOUSES, *KINDS, *TINY, "-d", "validation=0", "--select", "last")
+    code, out, err = run(*train, "--out", tmp_path / "m")
+    assert (code, err) == (0, "")
+    assert "MAE price [kEUR]" in out
+    assert "on validation" not in out
+
+
+def new_rows(houses, path, rows=5):
+    """A file of new rows: columns in another order, among others, with an unseen town and gaps."""
+    with houses.open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))[:rows]
+    for row in found:
+        for name in ("id", *FAMILIES):
+            del row[name]
+    found[0]["town"] = "Paris"
+    found[1] |= {"size": "", "town": "", "built": "NA"}
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["built", "remark", "town", "size"], delimiter=";")
+        writer.writeheader()
+        writer.writerows(found)
+    return path
+
+
+def test_new_rows_are_predicted_from_a_raw_file_in_a_new_process(houses, trained, tmp_path):
+    file = new_rows(houses, tmp_path / "new.csv")
+    code, out, err = in_new_process("predict", trained, "--data", file, "--out", tmp_path / "p.csv")
+    assert (code, err) == (0, "")
+    assert "p.csv: 5 rows, targets price, grade, visits, sold." in out
+    frame = pd.read_csv(tmp_path / "p.csv", index_col="row")
+    assert len(frame) == 5
+    assert frame.notna().all(axis=None)
+    assert set(frame["grade"]) <= {"low", "medium", "high"}
+    assert set(frame["sold"]) <= {"yes", "no"}
+    shares = frame[["grade p(low)", "grade p(medium)", "grade p(high)"]]
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    assert (frame["visits mean"] > 0).all()
+    assert (frame["price aleatoric sd [kEUR]"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("size,town\n80,Oslo\n", "has no column 'built', and the model was trained with size, town, built"),
+        ("size,town,built\nlarge,Oslo,2020-01-01\n", "row 2, column 'size': 'large'"),
+        ("size,town,built\n80,Oslo,soon\n", "row 2, column 'built': 'soon'"),
+        ("size,town,built\n", "no rows"),
+    ],
+)
+def test_new_rows_that_will_not_do_are_named(run, trained, tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    code, _, err = run("predict", trained, "--data", tmp_path / "x.csv", "--out", tmp_path / "new" / "p.csv")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "new").exists()

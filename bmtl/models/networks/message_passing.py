@@ -22,8 +22,8 @@ class FactorisedNNConv(nn.Module):
     """Edge-conditioned convolution with mean aggregation and a root weight, without a weight matrix for each edge.
 
     ``x_i' = R x_i + b + mean_j x_j W(e_ij)``, with ``W(e) = reshape(V relu(U e + u) + v)``. W is linear in the H hidden
-    numbers, so each node is transformed by the H + 1 matrices once, and messages are one batched product a molecule: the tensor of
-    E x C x D weights is never made.
+    numbers, so each node is transformed by the H + 1 matrices once, and messages are one batched product a molecule: the
+    tensor of E x C x D weights is never made.
 
     Args:
         inputs: C.

@@ -1,0 +1,229 @@
+"""Graph networks on dense padded batches of molecules: every pair of atoms is an edge, and padding leaves every sum.
+
+A batch is B molecules of at most A atoms: node features ``(B, A, F)``, edge features or distances ``(B, A, A, ...)``, and a
+mask ``(B, A)`` that is true where there is an atom. Results of a molecule do not depend on the padding, nor on the others.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def edges_of(mask: Tensor) -> Tensor:
+    """Which ordered pairs of atoms are edges ``(B, A, A)`` bool: both atoms are there, and they are not the same one."""
+    size = mask.shape[-1]
+    return mask[..., :, None] & mask[..., None, :] & ~torch.eye(size, dtype=torch.bool, device=mask.device)
+
+
+class FactorisedNNConv(nn.Module):
+    """Edge-conditioned convolution with mean aggregation and a root weight, without a weight matrix for each edge.
+
+    ``x_i' = R x_i + b + mean_j x_j W(e_ij)``, with ``W(e) = reshape(V relu(U e + u) + v)``. W is linear in the H hidden
+    numbers, so each node is transformed by the H + 1 matrices once, and messages are one batched product a molecule: the
+    tensor of E x C x D weights is never made.
+
+    Args:
+        inputs: C.
+        outputs: D.
+        edge_features: Size of e.
+        hidden: H.
+
+    Source:
+        Gilmer et al. (2017), "Neural Message Passing for Quantum Chemistry"; equal in values and gradients to PyTorch
+        Geometric's ``NNConv(C, D, Sequential(Linear, ReLU, Linear), aggr="mean")`` on complete graphs, whose parameters
+        have the same names and shapes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, edge_features: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        self.nn = nn.Sequential(nn.Linear(edge_features, hidden), nn.ReLU(), nn.Linear(hidden, inputs * outputs))
+        self.lin = nn.Linear(inputs, outputs, bias=False)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    @property
+    def first(self) -> nn.Linear:
+        """U and u."""
+        return self.nn[0]  # type: ignore[return-value]
+
+    @property
+    def last(self) -> nn.Linear:
+        """V and v."""
+        return self.nn[2]  # type: ignore[return-value]
+
+    def hidden(self, edges: Tensor, there: Tensor) -> Tensor:
+        """The edges' hidden numbers and a constant 1, over the number of neighbours: ``(B, A, A, H + 1)``, 0 for no edge.
+
+        They do not depend on the nodes: rounds that share weights compute them once.
+
+        Args:
+            edges: Edge features ``(B, A, A, F)``; what stands where no edge is does not count.
+            there: Which pairs are edges ``(B, A, A)``.
+        """
+        found = F.relu(self.first(edges.masked_fill(~there[..., None], 0.0)))
+        found = torch.cat([found, torch.ones_like(found[..., :1])], dim=-1)
+        neighbours = there.sum(-1).clamp_min(1)  # a molecule of one atom has none, and its sum is 0
+        return found * (there.to(found) / neighbours[..., None].to(found))[..., None]
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """New node features ``(B, A, D)`` from ``(B, A, C)`` and `hidden`."""
+        matrices = torch.cat([self.last.weight, self.last.bias[:, None]], dim=1).view(self.inputs, -1)  # (C, D (H + 1))
+        b, a, _ = x.shape
+        transformed = (x.reshape(b * a, -1) @ matrices).view(b, a, self.outputs, -1)  # (B, A, D, H + 1)
+        # One product a molecule: (A, A (H + 1)) times (A (H + 1), D).
+        messages = hidden.reshape(b, a, -1) @ transformed.transpose(2, 3).reshape(b, -1, self.outputs)
+        return messages + self.lin(x) + self.bias
+
+
+class Set2Set(nn.Module):
+    """Attention pooling of a molecule's atoms by an LSTM's queries: ``(B, 2 width)``.
+
+    Args:
+        width: Of the node features.
+        steps: Number of queries.
+
+    Source:
+        Vinyals, Bengio & Kudlur (2016), "Order Matters"; PyTorch Geometric's ``Set2Set``, with a mask.
+    """
+
+    def __init__(self, width: int, steps: int = 3) -> None:
+        super().__init__()
+        self.width, self.steps = width, steps
+        self.lstm = nn.LSTM(2 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Pools node features ``(B, A, width)`` of the atoms in `mask` ``(B, A)``."""
+        query = x.new_zeros(len(x), 2 * self.width)
+        state = (x.new_zeros(1, len(x), self.width), x.new_zeros(1, len(x), self.width))
+        for _ in range(self.steps):
+            q, state = self.lstm(query[None], state)
+            score = (x @ q[0][:, :, None]).squeeze(-1).masked_fill(~mask, -math.inf)
+            read = (score.softmax(-1)[..., None] * x).sum(1)
+            query = torch.cat([q[0], read], dim=-1)
+        return query
+
+
+class NNConvNet(nn.Module):
+    """The published network for QM9: one edge-conditioned convolution applied three times with a GRU, then Set2Set.
+
+    Args:
+        node_features: Size of a node's features.
+        edge_features: Size of an edge's features.
+        width: Of nodes and of the representation.
+        hidden: Of the edge network.
+        rounds: How often the convolution is applied, with shared weights.
+
+    Attributes:
+        width: Width of the representation.
+
+    Source:
+        Dai et al. (2023), appendix; the code of Navon et al. (2022), whose network this equals.
+    """
+
+    def __init__(
+        self, node_features: int, edge_features: int, *, width: int = 64, hidden: int = 128, rounds: int = 3
+    ) -> None:
+        super().__init__()
+        self.width, self.rounds = width, rounds
+        self.lin0 = nn.Linear(node_features, width)
+        self.conv = FactorisedNNConv(width, width, edge_features, hidden)
+        self.gru = nn.GRUCell(width, width)
+        self.set2set = Set2Set(width)
+        self.lin1 = nn.Linear(2 * width, width)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        """The representation ``(B, width)``.
+
+        Args:
+            x: ``nodes (B, A, F)``, ``edges (B, A, A, F')`` and ``mask (B, A)``.
+        """
+        mask = x["mask"]
+        hidden = self.conv.hidden(x["edges"], edges_of(mask))
+        h = F.relu(self.lin0(x["nodes"].masked_fill(~mask[..., None], 0.0)))
+        for _ in range(self.rounds):
+            message = F.relu(self.conv(h, hidden))
+            h = self.gru(message.flatten(0, 1), h.flatten(0, 1)).view_as(h)
+            h = h.masked_fill(~mask[..., None], 0.0)
+        return F.relu(self.lin1(self.set2set(h, mask)))
+
+
+class RadialBasis(nn.Module):
+    """Gaussians of a distance times a cosine that falls to 0 at the cutoff: ``(..., count)``.
+
+    Args:
+        count: Number of Gaussians, their centres evenly spaced from 0 to the cutoff.
+        cutoff: In the unit of the distances.
+    """
+
+    def __init__(self, count: int = 20, cutoff: float = 6.0) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.centres = nn.Buffer(torch.linspace(0.0, cutoff, count))
+        self.inverse_width = count / cutoff
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """Functions of distances ``(...)``."""
+        bumps = torch.exp(-0.5 * ((distance[..., None] - self.centres) * self.inverse_width).square())
+        fall = 0.5 * (torch.cos(math.pi / self.cutoff * distance) + 1.0) * (distance < self.cutoff)
+        return bumps * fall[..., None]
+
+
+class LinearFilterSchNet(nn.Module):
+    """A SchNet whose filters are linear in the radial functions: the cheap trunk for molecules.
+
+    A representation is the sum and the mean of the atoms', so that both extensive and intensive targets are near to it. It
+    does not change under rotations, translations and permutations of the atoms.
+
+    Args:
+        elements: Number of atomic numbers known, from 0, which is padding.
+        width: Of atoms and of the representation.
+        radial: Number of radial functions.
+        cutoff: In Angstrom.
+        rounds: Number of interactions.
+
+    Attributes:
+        width: Width of the representation.
+
+    Source:
+        Schuett et al. (2018), "SchNet"; filter networks of one linear layer instead of two with a nonlinearity.
+    """
+
+    def __init__(
+        self, *, elements: int = 10, width: int = 64, radial: int = 20, cutoff: float = 6.0, rounds: int = 3
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = nn.Embedding(elements, width)
+        self.basis = RadialBasis(radial, cutoff)
+        self.filters = nn.ModuleList([nn.Linear(radial, width, bias=False) for _ in range(rounds)])
+        self.inner = nn.ModuleList([nn.Linear(width, width, bias=False) for _ in range(rounds)])
+        self.outer = nn.ModuleList(
+            [nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(rounds)]
+        )
+        self.atom = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.molecule = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU())
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        """The representation ``(B, width)``.
+
+        Args:
+            x: ``numbers (B, A)`` (atomic numbers, 0 for padding) and ``positions (B, A, 3)`` in Angstrom.
+        """
+        numbers, positions = x["numbers"].long(), x["positions"]
+        mask = numbers > 0
+        there = edges_of(mask)
+        difference = positions[:, :, None] - positions[:, None]
+        # Away from 0 before the root: its gradient is infinite there, and the diagonal and padding are 0.
+        distance = torch.where(there, difference.square().sum(-1), 1.0).sqrt()
+        radial = self.basis(distance) * there[..., None]  # (B, A, A, R)
+        h = self.embedding(numbers)
+        for filters, inner, outer in zip(self.filters, self.inner, self.outer, strict=True):
+            messages = torch.einsum("bijd,bjd->bid", filters(radial), inner(h))
+            h = h + outer(messages)
+        atoms = self.atom(h) * mask[..., None]
+        total = atoms.sum(1)
+        mean = total / mask.sum(1, keepdim=True).clamp_min(1)
+        return self.molecule(torch.cat([total / 10.0, mean], dim=-1))

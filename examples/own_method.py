@@ -2,9 +2,9 @@
 
     bmtl compare qm9-mini --methods examples/own_method.py:hierarchical,examples/own_method.py:Inverse,ew,bayesian
 
-`hierarchical` is a recipe, a function that makes a Pyro program for the targets of any data set. `Inverse` is a choice for one
-slot of a balancer, here compared as the unit-variance program under it; ``--balancers examples/own_method.py:Inverse`` trains
-other methods under it.
+`hierarchical` is a recipe, a function that makes a Pyro program for the targets of any data set. `Inverse` is a choice for
+one slot of a balancer, here compared as the unit-variance program under it; ``--balancers examples/own_method.py:Inverse``
+trains other methods under it.
 """
 
 import pyro

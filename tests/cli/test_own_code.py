@@ -148,7 +148,9 @@ def in_folder(folder, *arguments):
 
 
 def test_a_model_of_own_code_predicts_in_a_new_process_if_allowed_and_unchanged(run, folder):
-    assert run("train", *DATA, *TINY, "--method", "mine.py:counts", "--balancer", "mine.py:Halves", "--out", "m")[0] == 0
+    assert (
+        run("train", *DATA, *TINY, "--method", "mine.py:counts", "--balancer", "mine.py:Halves", "--out", "m")[0] == 0
+    )
     np.savez(folder / "new.npz", X=np.zeros((3, 3)))
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()

@@ -37,12 +37,23 @@ def train(
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as many as suit the data's kind.")
+    ] = 0,
     lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
     widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the data's kind.",
+        ),
+    ] = "",
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Posterior and predictive draws; 0 means 100, or as many as suit the data's kind."
+        ),
+    ] = 0,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
@@ -56,16 +67,18 @@ def train(
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
-    budget = experiments.Budget(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        widths=whole_numbers(widths, "widths"),
-        draws=draws,
-        select=select,  # type: ignore[arg-type]
-    )
+    shape = whole_numbers(widths, "widths") if widths else None
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
+    budget = experiments.Budget.of_inputs(
+        one.inputs,
+        epochs=epochs,
+        batch_size=batch_size or None,
+        lr=lr,
+        widths=shape,
+        draws=draws or None,
+        select=select,
+    )
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
     with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:

@@ -11,7 +11,7 @@ MEAN, STD = 0.45, 0.25
 
 
 class ImageTrunk(nn.Module):
-    """A network from images ``(B, 3, H, W)`` in [0, 1] to a feature vector for each pixel ``(B, H, W, width)``.
+    """A network from images ``(B, C, H, W)`` in [0, 1] to a feature vector for each pixel ``(B, H, W, width)``.
 
     Channels come last in what goes out, so that heads of any kind see a pixel as they see a row: a linear head is a 1x1
     convolution. Any height and width will do.
@@ -50,18 +50,18 @@ class ImageTrunk(nn.Module):
         super().__init__()
         self.network, self.width, self.own_features = network, width, own_features
         self.dropout, self.mean, self.std = dropout, mean, std
-        self.channels_last, self.bfloat16 = channels_last, bfloat16
+        self.channels_last, self.in_bfloat16 = channels_last, bfloat16
         if channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point():
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
             given = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"A trunk of images takes floats (B, 3, H, W) in [0, 1], and {given} was given.")
+            raise ValueError(f"A trunk of images takes floats (B, C, H, W) in [0, 1], and {given} was given.")
         standard = (x - self.mean) / self.std
         if self.channels_last:
             standard = standard.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             maps = self.network(standard)
         h: Tensor = maps.to(x.dtype).movedim(1, -1)
         return h if self.dropout is None else self.dropout(h)

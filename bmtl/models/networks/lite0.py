@@ -97,7 +97,7 @@ class FeaturePyramid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         levels = self.encoder(x)
         h = self.lateral[-1](levels[-1])
-        for lateral, level in zip(self.lateral[-2::-1], levels[-2::-1], strict=True):  # type: ignore[arg-type]
+        for lateral, level in zip(self.lateral[-2::-1], levels[-2::-1], strict=True):
             h = resized(h, level) + lateral(level)
         return resized(self.smooth(h), x)
 
@@ -130,6 +130,8 @@ def lite0_trunk(
         ValueError: If the inputs are no images.
     """
     check_images("lite0", inputs)
+    if inputs.get("channels", 3) != 3:
+        raise ValueError(f"The trunk 'lite0' takes colour images of 3 channels, and these have {inputs['channels']}.")
     encoder = Lite0(generator=generator)
     if pretrained:
         encoder.load_imagenet(imagenet_file())
@@ -231,7 +233,9 @@ def _published_names(network: Lite0) -> dict[str, str]:
     blocks = [("", "stem", ("_conv_stem", "_bn0"))]
     number = 0
     for i, stage in enumerate(network.stages):
-        for j, block in enumerate(stage):  # type: ignore[arg-type]
+        assert isinstance(stage, nn.Sequential)
+        for j, block in enumerate(stage):
+            assert isinstance(block, _Block)
             parts = [("expand", "_expand_conv"), ("depthwise", "_depthwise_conv"), ("project", "_project_conv")]
             if block.expand is None:
                 del parts[0]

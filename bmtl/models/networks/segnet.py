@@ -39,12 +39,15 @@ class SegNet(nn.Module):
 
     Args:
         channels: Of the stages, the finest first.
+        seen: Channels of the images.
         generator: Draws the initial weights; None uses torch's global generator.
     """
 
-    def __init__(self, channels: Sequence[int] = FILTERS, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, channels: Sequence[int] = FILTERS, *, seen: int = 3, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
-        outer = (3, *channels[:-1])
+        outer = (seen, *channels[:-1])
         self.down_first = nn.ModuleList(conv_norm(a, b, 3, generator) for a, b in zip(outer, channels, strict=True))
         self.down_second = nn.ModuleList(_second(i, b, generator) for i, b in enumerate(channels))
         # Upwards a stage ends with the channels of the next finer one; the finest keeps its own.
@@ -67,7 +70,8 @@ class SegNet(nn.Module):
             places.append(where)
         up = []
         for i in reversed(range(len(down))):
-            wide = F.max_unpool2d(h, places[i], 2, output_size=sizes[i]) if places[i] is not None else h
+            where = places[i]
+            wide = h if where is None else F.max_unpool2d(h, where, [2, 2], output_size=sizes[i])
             a = self.up_first[i](wide)
             h = self.up_second[i](a)
             up.append((wide, a, h))
@@ -96,6 +100,7 @@ class MTAN(nn.Module):
     Args:
         tasks: How many.
         channels: Of the stages, the finest first.
+        seen: Channels of the images.
         generator: Draws the initial weights; None uses torch's global generator.
 
     Raises:
@@ -103,12 +108,17 @@ class MTAN(nn.Module):
     """
 
     def __init__(
-        self, tasks: int, channels: Sequence[int] = FILTERS, *, generator: torch.Generator | None = None
+        self,
+        tasks: int,
+        channels: Sequence[int] = FILTERS,
+        *,
+        seen: int = 3,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if tasks < 1:
             raise ValueError(f"tasks is a number of tasks, from 1, and {tasks} was given.")
-        self.shared = SegNet(channels, generator=generator)
+        self.shared = SegNet(channels, seen=seen, generator=generator)
         finer, coarser = (channels[0], *channels[:-1]), (*channels[1:], channels[-1])
         before = (0, *channels[1:])  # channels of the task's maps that come from the stage before, downwards
         self.down_gates = nn.ModuleList(
@@ -119,14 +129,14 @@ class MTAN(nn.Module):
             nn.ModuleList(_gate(c + f, f, generator) for c, f in zip(channels, finer, strict=True))
             for _ in range(tasks)
         )
-        self.down_after = nn.ModuleList(
-            conv_norm(c, d, 3, generator) for c, d in zip(channels, coarser, strict=True)
-        )
+        self.down_after = nn.ModuleList(conv_norm(c, d, 3, generator) for c, d in zip(channels, coarser, strict=True))
         self.up_before = nn.ModuleList(conv_norm(c, f, 3, generator) for c, f in zip(channels, finer, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         stages = self.shared.stages(x)
-        return torch.cat([self._of_task(stages, *gates) for gates in zip(self.down_gates, self.up_gates, strict=True)], 1)
+        return torch.cat(
+            [self._of_task(stages, *gates) for gates in zip(self.down_gates, self.up_gates, strict=True)], 1
+        )
 
     def _of_task(self, stages: Stages, down: nn.Module, up: nn.Module) -> Tensor:
         h: Tensor | None = None
@@ -167,7 +177,7 @@ def segnet_trunk(
     check_images("segnet", inputs)
     channels = filters(width)
     last = Dropout(channels[0], mc_dropout, "dropout_head") if mc_dropout else None
-    network = SegNet(channels, generator=generator)
+    network = SegNet(channels, seen=inputs.get("channels", 3), generator=generator)
     return ImageTrunk(network, channels[0], dropout=last, channels_last=channels_last, bfloat16=bfloat16)
 
 
@@ -200,7 +210,7 @@ def mtan_trunk(
     check_images("mtan", inputs)
     channels = filters(width)
     return ImageTrunk(
-        MTAN(len(targets), channels, generator=generator),
+        MTAN(len(targets), channels, seen=inputs.get("channels", 3), generator=generator),
         len(targets) * channels[0],
         own_features=len(targets),
         channels_last=channels_last,

@@ -16,6 +16,7 @@ class UNet(nn.Module):
 
     Args:
         widths: Channels of each level, the finest first.
+        channels: Of the images.
         stride: Of the first convolution. At 2 the finest level is at half the size, and what comes out is resized: a
             quarter of the work.
         generator: Draws the initial weights; None uses torch's global generator.
@@ -28,21 +29,28 @@ class UNet(nn.Module):
         convolutions.
     """
 
-    def __init__(self, widths: Sequence[int], *, stride: int = 1, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        channels: int = 3,
+        stride: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         if not widths or min(*widths, stride) < 1:
             raise ValueError(
                 f"A U-net has one or more levels of 1 channel or more; {tuple(widths)}, stride {stride} given."
             )
         down, up = [], []
-        for i, (wide, narrow) in enumerate(zip((3, *widths), widths, strict=False)):
+        for i, (wide, narrow) in enumerate(zip((channels, *widths), widths, strict=False)):
             down.append(_level(wide, narrow, generator, stride=stride if i == 0 else 1))
         for coarse, fine in zip(widths[:0:-1], widths[-2::-1], strict=True):
             up.append(_level(coarse + fine, fine, generator))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From images ``(B, 3, H, W)`` to ``(B, widths[0], H, W)``."""
+        """From images ``(B, channels, H, W)`` to ``(B, widths[0], H, W)``."""
         levels, h = [], x
         for i, level in enumerate(self.down):
             h = level(_halved(h) if i else h)
@@ -78,7 +86,7 @@ def unet_trunk(
         ValueError: If the inputs are no images; as `UNet`.
     """
     check_images("unet", inputs)
-    network = UNet(widths, stride=stride, generator=generator)
+    network = UNet(widths, channels=inputs.get("channels", 3), stride=stride, generator=generator)
     last = None
     if mc_dropout:
         network.down[-1] = nn.Sequential(network.down[-1], MapDropout(widths[-1], mc_dropout, "dropout_coarse"))

@@ -12,6 +12,7 @@ from bmtl.targets.real import Real
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.time_to_event import TimeToEvent
+from bmtl.targets.unit_vector import UnitVector
 from bmtl.targets.vector import Vector
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Scored",
     "Target",
     "TimeToEvent",
+    "UnitVector",
     "Vector",
     "family_from_spec",
     "numbered",

@@ -29,12 +29,19 @@ def _of_pixels(score: Score) -> Score:
     return replace(score, compute=lambda rows: score.compute(_labelled_pixels(rows)))
 
 
+def _compact(given: np.dtype, checked: np.dtype) -> np.dtype:
+    """The type that labels are kept in: as they were given where that holds what is missing, else the family's own."""
+    same_kind = given.kind == checked.kind and given.kind in "fi"
+    return given if same_kind and given.itemsize < checked.itemsize and given != np.float16 else checked
+
+
 @register
 @dataclass(frozen=True)
 class Pixels(Family):
     """Labels ``(N, H, W)``, or ``(N, H, W, d)`` for a vector a pixel; each pixel is of the family `of`.
 
-    A row is missing where all of its pixels are.
+    A row is missing where all of its pixels are. Labels stay in the precision that they come in, float32 or int8 included,
+    since images are large.
 
     Args:
         of: Family of a pixel.
@@ -64,10 +71,19 @@ class Pixels(Family):
             raise ValueError(
                 f"Target {target!r} must have the shape ({rows}, H, W, ...), an image per row; got {array.shape}."
             )
-        flat = self.of.check(
-            target, array.reshape(-1, *array.shape[3:]), array[..., 0].size if array.ndim > 3 else array.size
-        )
-        return read_only(flat.reshape(array.shape))
+        found: np.ndarray | None = None
+        for number, image in enumerate(array):  # one by one: the checks of a pixel's family work on copies in float64
+            try:
+                flat = self.of.check(target, image.reshape(-1, *array.shape[3:]), image.shape[0] * image.shape[1])
+            except ValueError as error:
+                raise ValueError(
+                    f"Image {number} of target {target!r}, its pixels counted row by row: {error}"
+                ) from error
+            if found is None:
+                found = np.empty(array.shape, _compact(array.dtype, flat.dtype))
+            found[number] = flat.reshape(array.shape[1:])
+        assert found is not None  # there is an image
+        return read_only(found)
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         return np.asarray(self.missing_pixels(values).reshape(len(values), -1).all(axis=1))

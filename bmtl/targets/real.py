@@ -23,11 +23,13 @@ class Real(Family):
     Args:
         censored: Labels are intervals ``(N, 2)``, lower and upper end: equal ends are an exact label, an infinite end is
             open (``(10, inf)`` is "above 10"), and NaN in both is missing.
+        positive: Exact labels are above 0, such as depths: errors relative to them have a meaning, and are a score.
     """
 
     name: ClassVar[str] = "real"
     loss_name: ClassVar[str] = "MAE"
     censored: bool = False
+    positive: bool = False
 
     @property
     def scaled(self) -> bool:
@@ -48,6 +50,11 @@ class Real(Family):
                 f"Labels are finite, and {first_row(target, array, np.isinf(array))}. Mark a missing label with NaN; give "
                 "censored labels as intervals (N, 2)."
             )
+        if self.positive and (array <= 0).any():
+            raise ValueError(
+                f"Labels are positive, and {first_row(target, array, array <= 0)}. Mark what is "
+                "missing, such as a depth that was not measured, with NaN."
+            )
         return read_only(array)
 
     def missing(self, values: np.ndarray) -> np.ndarray:
@@ -57,11 +64,14 @@ class Real(Family):
     def scores(self) -> tuple[Score, ...]:
         if self.censored:
             return (scores.CENSORED_MAE, scores.CENSORED_RMSE, scores.NLL, scores.CENSORED_ECE)
-        return (scores.MAE, scores.RMSE, scores.R2, scores.NLL, scores.ECE, scores.CRPS, scores.ENCE)
+        relative = (scores.RELATIVE_ERROR,) if self.positive else ()
+        return (scores.MAE, *relative, scores.RMSE, scores.R2, scores.NLL, scores.ECE, scores.CRPS, scores.ENCE)
 
     @property
     def further_scores(self) -> tuple[Score, ...]:
-        return (scores.CENSORED_CONCORDANCE if self.censored else scores.CONCORDANCE,)
+        if self.censored:
+            return (scores.CENSORED_CONCORDANCE,)
+        return (scores.CONCORDANCE,) if self.positive else (scores.CONCORDANCE, scores.RELATIVE_ERROR)
 
     def losses(self, rows: Scored) -> np.ndarray | None:
         """Distance of the predictive mean from the label, exact or an interval."""
@@ -77,7 +87,7 @@ class Real(Family):
         return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
 
     def sums(self) -> Sums | None:
-        return None if self.censored else NumberSums()
+        return None if self.censored else NumberSums(relative=self.positive)
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         volume = super().log_volume(labels, scaler)

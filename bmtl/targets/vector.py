@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike
 from bmtl.targets.classes import check_class_names
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
 from bmtl.targets.scaler import Scaler
-from bmtl.targets.score import Score
+from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import vector as scores
 from bmtl.targets.scores.real import NLL
+from bmtl.targets.streaming import Sums, VectorSums
 
 
 @register
@@ -23,6 +24,8 @@ class Vector(Family):
 
     Args:
         components: Names of the d components, two or more.
+        common_unit: All components have the target's unit, as displacements have: one scale serves all of them, and the
+            length of an error is a score.
 
     Raises:
         ValueError: If there are fewer, or a name is repeated.
@@ -30,6 +33,7 @@ class Vector(Family):
 
     name: ClassVar[str] = "vector"
     components: tuple[str, ...] = ("0", "1")
+    common_unit: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "components", check_class_names(self.components))
@@ -57,7 +61,21 @@ class Vector(Family):
 
     @property
     def scores(self) -> tuple[Score, ...]:
+        if self.common_unit:
+            return (scores.DISTANCE, scores.MAE_IN_UNITS, NLL, scores.ECE)
         return (scores.ENERGY, scores.MAE, NLL, scores.ECE)
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        return (scores.ENERGY,) if self.common_unit else (scores.DISTANCE,)
+
+    def losses(self, rows: Scored) -> np.ndarray | None:
+        """Length of the error of complete vectors, where components have a common unit."""
+        return scores.distances(rows) if self.common_unit and rows.prediction.has("mean") else None
+
+    def sums(self) -> Sums | None:
+        """Of displacements; scores of other vectors have no sums."""
+        return VectorSums(len(self.components)) if self.common_unit else None
 
     def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
         """Of one number a row, the mean over standardised components, which have no common unit: it stays."""
@@ -72,4 +90,7 @@ class Vector(Family):
         return np.asarray(each.sum() if labels is None else (each * ~np.isnan(labels)).sum(axis=-1))
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
-        return Scaler.fit(values)
+        fitted = Scaler.fit(values)
+        if not self.common_unit:
+            return fitted
+        return Scaler(fitted.mean, np.full_like(fitted.std, np.sqrt(np.square(fitted.std).mean())))

@@ -16,6 +16,7 @@ from bmtl.targets import (
     Scaler,
     Target,
     TimeToEvent,
+    UnitVector,
     Vector,
     family_from_spec,
 )
@@ -51,6 +52,15 @@ GOOD = {
         [[1, 2], [NAN, 2], [NAN, NAN]],
         [False, False, True],
     ),
+    "displacements": (Vector(("x", "y"), common_unit=True), [[1, 2]], [[1, 2]], [False]),
+    "positive": (Real(positive=True), [0.5, NAN], [0.5, NAN], [False, True]),
+    "directions": (
+        UnitVector(),
+        [[0, 0, -1], [0.6, 0.8, 0], [NAN, NAN, NAN]],
+        [[0, 0, -1], [0.6, 0.8, 0], [NAN, NAN, NAN]],
+        [False, False, True],
+    ),
+    "directions of few bits": (UnitVector(), [[0.0, 0, 0.99]], [[0, 0, 1]], [False]),
     "pixels": (
         Pixels(Classes(("sky", "road"))),
         [[[0, 1]], [[-1, 1]], [[-1, -1]]],
@@ -105,8 +115,13 @@ REFUSED = {
     "a negative time": (TimeToEvent(), [[-1, 2]], 1, "at least 0"),
     "another number of components": (Vector(("x", "y")), [[1, 2, 3]], 1, "one number per row and component"),
     "an infinite component": (Vector(("x", "y")), [[1, INF]], 1, "row 0"),
+    "a depth of zero": (Real(positive=True), [1.0, 0.0], 2, "Labels are positive, and row 1 .*with NaN"),
+    "a zero direction": (UnitVector(), [[0, 0, 1], [0, 0, 0]], 2, "length 1, .*row 1 .*mark zero vectors with NaN"),
+    "half a direction": (UnitVector(), [[NAN, 0, 1]], 1, "row 0"),
+    "an infinite direction": (UnitVector(), [[INF, 0, 1]], 1, "row 0"),
+    "a direction in the plane": (UnitVector(), [[0, 1]], 1, "three components per row"),
     "no image": (Pixels(), [[1.0, 2.0]], 1, "an image per row"),
-    "a pixel of no class": (Pixels(Classes(("a", "b"))), [[[3]]], 1, "from 0 to 1"),
+    "a pixel of no class": (Pixels(Classes(("a", "b"))), [[[0]], [[3]]], 2, "Image 1 of target 't', .*from 0 to 1"),
 }
 
 

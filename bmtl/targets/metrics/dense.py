@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+THRESHOLDS = (11.25, 22.5, 30.0)
+"""Angles in degrees, of which shares below are reported."""
+
 
 class DepthErrors(NamedTuple):
     """Mean absolute error in the depth's unit, mean error relative to the true depth, and the pixels that count."""
@@ -151,7 +154,7 @@ def angles(normals: ArrayLike, predicted: ArrayLike, *, axis: int = -1, mask: Ar
     return np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(axis=-1)))
 
 
-def angle_summary(degrees: ArrayLike, *, within: ArrayLike = (11.25, 22.5, 30.0)) -> AngleSummary:
+def angle_summary(degrees: ArrayLike, *, within: ArrayLike = THRESHOLDS) -> AngleSummary:
     """Mean and median of angles, and the share of them below each threshold.
 
     Args:

@@ -13,6 +13,18 @@ def mean_absolute_error(y: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.abs(_errors(y, predicted)).mean())
 
 
+def mean_relative_error(y: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean of ``|y - predicted| / y`` over rows ``(N,)`` of positive labels; NaN where an entry is NaN.
+
+    Raises:
+        ValueError: As `mean_absolute_error`, and if a label is zero or negative: nothing is relative to it.
+    """
+    labels, values = pair(y, predicted)
+    if (labels <= 0).any():
+        raise ValueError(f"A relative error is of positive labels, and the smallest here is {labels.min():g}.")
+    return float((np.abs(labels - values) / labels).mean())
+
+
 def root_mean_squared_error(y: ArrayLike, predicted: ArrayLike) -> float:
     """Square root of the mean of ``(y - predicted)**2`` over rows ``(N,)``, in units of `y`; NaN where an entry is NaN.
 

@@ -5,7 +5,12 @@ import numpy as np
 from bmtl.targets.metrics.concordance import concordance_index
 from bmtl.targets.metrics.density import nll_of_draws
 from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean
-from bmtl.targets.metrics.point import coefficient_of_determination, mean_absolute_error, root_mean_squared_error
+from bmtl.targets.metrics.point import (
+    coefficient_of_determination,
+    mean_absolute_error,
+    mean_relative_error,
+    root_mean_squared_error,
+)
 from bmtl.targets.metrics.survival import censored_concordance, interval_pit
 from bmtl.targets.metrics.uncertainty_calibration import ence
 from bmtl.targets.score import Score, Scored, given
@@ -25,6 +30,13 @@ def _ence(rows: Scored) -> float:
 
 MAE = Score("mae", "MAE", lambda rows: mean_absolute_error(rows.labels, rows.mean()), ("mean",), in_units=True)
 RMSE = Score("rmse", "RMSE", lambda rows: root_mean_squared_error(rows.labels, rows.mean()), ("mean",), in_units=True)
+RELATIVE_ERROR = Score(
+    "relative_error",
+    "rel. error",
+    lambda rows: mean_relative_error(rows.labels, rows.mean()),
+    ("mean",),
+    note="mean of error over label",
+)
 R2 = Score(
     "r2", "R²", lambda rows: coefficient_of_determination(rows.labels, rows.mean()), ("mean",), True, relative=False
 )

@@ -1,4 +1,4 @@
-"""Scores of vectors, in standard deviations of each component: components differ in unit."""
+"""Scores of vectors: in standard deviations of each component where components differ in unit, else in units."""
 
 from collections.abc import Callable
 
@@ -23,6 +23,22 @@ def _mae(rows: Scored) -> float:
     return _mean_over_components(rows.labels, lambda k, seen: float(errors[seen, k].mean()))
 
 
+def distances(rows: Scored) -> np.ndarray:
+    """Length of the error of each vector ``(N,)`` in the target's unit, NaN where a component is missing."""
+    return np.asarray(np.linalg.norm(rows.labels - rows.mean(), axis=-1))
+
+
+def _distance(rows: Scored) -> float:
+    found = distances(rows)
+    complete = ~np.isnan(rows.labels).any(axis=-1)
+    return float(found[complete].mean()) if complete.any() else float("nan")
+
+
+def _mae_in_units(rows: Scored) -> float:
+    errors = np.abs(rows.labels - rows.mean())
+    return _mean_over_components(rows.labels, lambda k, seen: float(errors[seen, k].mean()))
+
+
 def _ece(rows: Scored) -> float:
     if rows.prediction.law is None:
         draws = rows.prediction.draws
@@ -40,4 +56,7 @@ def _mean_over_components(labels: np.ndarray, score: Callable[[int, np.ndarray],
 
 ENERGY = Score("energy", "energy score", _energy, ("predictive",), note=SCALED)
 MAE = Score("mae", "MAE", _mae, ("mean",), note=SCALED)
+# Of vectors whose components have a common unit.
+DISTANCE = Score("distance", "distance", _distance, ("mean",), in_units=True, note="mean length of the error")
+MAE_IN_UNITS = Score("mae", "MAE", _mae_in_units, ("mean",), in_units=True, note="mean over components")
 ECE = Score("ece", "ECE", _ece, ("predictive",), averaged=True)

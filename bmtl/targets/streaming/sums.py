@@ -84,10 +84,15 @@ class ClassSums:
 
 
 class NumberSums:
-    """Sums of errors, of log densities and of coverage counts of real numbers and counts."""
+    """Sums of errors, of log densities and of coverage counts of real numbers and counts.
 
-    def __init__(self) -> None:
+    Args:
+        relative: Labels are positive, and errors relative to them are summed too.
+    """
+
+    def __init__(self, *, relative: bool = False) -> None:
         self.rows = 0
+        self.relative: float | None = 0.0 if relative else None
         self.absolute = self.squared = self.log_loss = self.crps = 0.0
         self.mean = self.spread = 0.0  # of the labels: their mean, and the sum of squares about it
         self.covered = np.zeros(LEVELS.size, dtype=np.int64)
@@ -99,6 +104,8 @@ class NumberSums:
         error = labels - prediction.mean if prediction.mean is not None else np.full(count, np.nan)
         self.absolute += float(np.abs(error).sum())
         self.squared += float(np.square(error).sum())
+        if self.relative is not None:
+            self.relative += float(np.abs(error / labels).sum())
         self._labels(count, float(labels.mean()), float(np.square(labels - labels.mean()).sum()))
         nll = rows.family.score("nll")
         self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
@@ -113,6 +120,8 @@ class NumberSums:
     def merge(self, other: Self) -> None:
         for name in ("absolute", "squared", "log_loss", "crps"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        if self.relative is not None and other.relative is not None:
+            self.relative += other.relative
         self._labels(other.rows, other.mean, other.spread)
         known = self.covered[0] >= 0 and other.covered[0] >= 0
         self.covered = self.covered + other.covered if known else np.full(LEVELS.size, -1)
@@ -123,6 +132,7 @@ class NumberSums:
         coverage = self.covered / self.rows
         found = {
             "mae": self.absolute / self.rows,
+            **({} if self.relative is None else {"relative_error": self.relative / self.rows}),
             "rmse": float(np.sqrt(self.squared / self.rows)),
             "r2": 1 - self.squared / self.spread if self.spread else float("nan"),
             "nll": self.log_loss / self.rows,

@@ -71,7 +71,7 @@ class Images(Inputs):
 
     def defaults(self) -> dict[str, Any]:
         """Few images at a time, and the channels of a small U-net's levels."""
-        return {"batch_size": 8, "widths": (24, 32, 48, 64), "draws": 10}
+        return {"batch_size": 8, "widths": (16, 24, 32, 64), "draws": 10}
 
     def lines(self) -> list[str]:
         height, width, channels = self.images.shape[1:]

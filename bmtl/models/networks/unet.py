@@ -65,7 +65,7 @@ def unet_trunk(
     *,
     widths: Sequence[int],
     generator: torch.Generator,
-    stride: int = 1,
+    stride: int = 2,
     mc_dropout: float = 0.0,
     channels_last: bool = False,
     bfloat16: bool = False,
@@ -76,7 +76,7 @@ def unet_trunk(
         inputs: Description of the images.
         widths: As for `UNet`.
         generator: As for `UNet`.
-        stride: As for `UNet`.
+        stride: As for `UNet`; 2 by default, for a quarter of the work.
         mc_dropout: Rate of `Dropout` of whole feature maps, in predictions too: after the coarsest level, and before the
             heads.
         channels_last: As for `ImageTrunk`.

@@ -4,15 +4,16 @@ Run: python examples/igb_scenes.py [--data rooms|kitchen|camvid] [--root FOLDER]
          [--epochs 30] [--seeds 2] [--methods ew,uw,igb-v1,nash-mtl] [--trunk unet|segnet] [--ablations] [--frames 400]
          [--height 96 --width 128]
 
-The rooms are drawings by a ray-caster and no photographs; the kitchen is one room seen by a Kinect, whose test frames are of
-the same room; CamVid's second target, the distance to the nearest class boundary, is derived from its labels. What is printed
-says how balancers compare there, and nothing about NYUv2. As in the paper: a SegNet (at a quarter of its width) or a U-net
-with heads of a 3x3 and a 1x1 convolution, cross-entropy, absolute errors of depth and one minus the cosine of normals, each
-task's mean over its labelled pixels, nine metrics over all pixels of the test set, and delta_m over these nine. Not as in the
-paper: the epoch is chosen by the mean of the validation losses' logarithms, epochs are few, and there is no augmentation.
+The rooms are drawings by a ray-caster and no photographs; the kitchen is one room seen by a Kinect, whose test frames are
+of the same room; CamVid's second target, the distance to the nearest class boundary, is derived from its labels. What is
+printed says how balancers compare there, and nothing about NYUv2. As in the paper: a SegNet (at a quarter of its width) or
+a U-net with heads of a 3x3 and a 1x1 convolution, cross-entropy, absolute errors of depth and one minus the cosine of
+normals, each task's mean over its labelled pixels, nine metrics over all pixels of the test set, and delta_m over these
+nine. Not as in the paper: the epoch is chosen by the mean of the validation losses' logarithms, epochs are few, and there
+is no augmentation.
 
-"stl" is always among the methods, since delta_m is relative to it. A run that is finished is not done again. --ablations adds
-the rows of the paper's Table 3 about IGBv2. Writes table.md, losses.png, pictures.png and what `bmtl compare` writes.
+"stl" is always among the methods, since delta_m is relative to it. A run that is finished is not done again. --ablations
+adds the rows of the paper's Table 3 about IGBv2. Writes table.md, losses.png, pictures.png and what `bmtl compare` writes.
 """
 
 import argparse

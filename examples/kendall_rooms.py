@@ -6,9 +6,9 @@ Run: python examples/kendall_rooms.py [--out runs/kendall] [--quick] [--frames 4
 The rooms are drawings by a ray-caster and no photographs: what is printed says how ways of weighing tasks compare where the
 truth is known, and nothing about Cityscapes. As in the paper: cross-entropy with a temperature, absolute errors of inverse
 depth in 1/m and of vectors to the centroid in pixels over pixels of objects, and their noises as weights; the sweep over
-fixed weights; starts of log sigma^2 from -2 to 5. Not as in the paper: a small U-net in place of DeepLab, Adam, a few hundred
-steps, and the exact softmax where they approximate its normaliser. What no real data allow: Gaussian noise of a known size is
-added to the depth of the last part, and compared with the one that is learnt.
+fixed weights; starts of log sigma^2 from -2 to 5. Not as in the paper: a small U-net in place of DeepLab, Adam, a few
+hundred steps, and the exact softmax where they approximate its normaliser. What no real data allow: Gaussian noise of a
+known size is added to depth in the last rows, and compared with the one that is learnt.
 
 Writes table.md, sweep.png, figure6.png, pictures.png and results.json under --out.
 """
@@ -209,7 +209,9 @@ def sweep_figure(done, sweep, learnt):
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     for panel, task in zip(figure.subplots(1, len(TASKS)), TASKS, strict=True):
         values = [[of["scores"][task] for of in done[f"weights 1, {weight:g}, 1"]] for weight in sweep]
-        panel.errorbar(sweep, np.mean(values, axis=1), np.std(values, axis=1), marker="o", color="#4C72B0", label="fixed")
+        panel.errorbar(
+            sweep, np.mean(values, axis=1), np.std(values, axis=1), marker="o", color="#4C72B0", label="fixed"
+        )
         panel.axhline(np.mean([of["scores"][task] for of in done[learnt]]), color="#C44E52", label="learnt noise")
         alone = np.mean([of["scores"][task] for of in done[f"{task} alone"]])
         panel.axhline(alone, color="#8C8C8C", linestyle=":", label="alone")

@@ -102,6 +102,9 @@ class Images(Inputs):
         """The images ``(M, H, W, C)`` of a folder, in the order of their files' names, or of one file."""
         return read_images(path, self.images.shape[-1])[0]
 
+    def names(self, path: str | Path) -> list[str]:
+        return [file.stem for file in read_images(path, self.images.shape[-1])[1]]
+
     def state(self) -> dict[str, Any]:
         return {"shape": list(self.images.shape[1:])}
 

@@ -74,8 +74,9 @@ def heat(values: np.ndarray, limits: Limits | None = None, colours: str = "virid
 
 @singledispatch
 def error_map(family: Family, labels: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """How far off each pixel is ``(H, W)``, NaN without a label: 1 for a wrong class, the absolute error of a number, the
-    length of a vector's error, the angle of a direction in degrees.
+    """How far off each pixel is ``(H, W)``, NaN without a label.
+
+    1 for a wrong class, the absolute error of a number, the length of a vector's error, the angle of a direction in degrees.
 
     Args:
         family: Of a pixel.

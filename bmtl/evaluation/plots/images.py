@@ -20,8 +20,8 @@ def image_maps(
     """A row for each target of each image: image, label, prediction, error and uncertainty.
 
     The colours of label and prediction are the same. Errors and uncertainties run from dark to bright, each row on a scale
-    of its own: an error that the model expected is bright in both. The uncertainty is a standard deviation, or of classes the
-    entropy in nats, epistemic part included.
+    of its own: an error that the model expected is bright in both. The uncertainty is a standard deviation, or of classes
+    the entropy in nats, epistemic part included.
 
     Args:
         images: Target -> its images, of the same rows.
@@ -39,9 +39,7 @@ def image_maps(
     lines = [(place, name) for place in places for name in images]
     height, width = first.labels.shape[1:3]
     with styled():
-        figure = Figure(
-            figsize=(size * len(COLUMNS), size * height / width * len(lines) + 0.25), layout="constrained"
-        )
+        figure = Figure(figsize=(size * len(COLUMNS), size * height / width * len(lines) + 0.25), layout="constrained")
         grid = figure.subplots(len(lines), len(COLUMNS), squeeze=False)
         for (place, name), row in zip(lines, grid, strict=True):
             _draw_row(images[name], families[name], place, row)

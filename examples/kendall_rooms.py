@@ -10,7 +10,8 @@ fixed weights; starts of log sigma^2 from -2 to 5. Not as in the paper: a small 
 hundred steps, and the exact softmax where they approximate its normaliser. What no real data allow: Gaussian noise of a
 known size is added to depth in the last rows, and compared with the one that is learnt.
 
-Writes table.md, sweep.png, figure6.png, pictures.png and results.json under --out.
+Writes table.md, sweep.png, figure6.png, pictures.png and results.json under --out. A run that is in results.json with the
+same settings is not done again: start the script once more after an interruption, or with more seeds.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from bmtl import BalancedSVI, TaskELBO, draw, fit
 from bmtl.datasets import Batches, load
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import image_maps
+from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import save
 from bmtl.experiments.reduced import draw_reduced
 from bmtl.inference.balancing import balancer
@@ -69,12 +71,22 @@ def main():
     )
     data = read().subset(TASKS)
     sweep, starts = (SWEEP[:1], STARTS[-1:]) if options.quick else (SWEEP, STARTS)
+    settings = {name: getattr(options, name) for name in ("frames", "height", "width", "epochs")}
+    kept = finished(options.out / "results.json", settings)
     done = {}
 
     def run(name, tasks, seed, of=data, **how):
-        print(f"{name}, seed {seed}", flush=True)
-        found = train(of.subset(tasks), seed, options.epochs, **how)
-        done.setdefault(name, []).append(found)
+        key = f"{name}, seed {seed}"
+        if key not in kept["runs"]:
+            print(key, flush=True)
+            found = train(of.subset(tasks), seed, options.epochs, **how)
+            images = found.pop("images")
+            if len(images) == len(TASKS) and how.get("start") == STARTS[-1] and not seed:
+                save(image_maps(images, families(data)), options.out / "pictures.png")
+            kept["runs"][key] = found
+            with atomic(options.out / "results.json") as temporary:
+                temporary.write_text(json.dumps(kept), encoding="utf-8")
+        done.setdefault(name, []).append(kept["runs"][key])
 
     for seed in range(options.seeds):
         for task in TASKS:
@@ -94,12 +106,17 @@ def main():
     text = f"{table}\n\n{noise_lines(done)}\n"
     (options.out / "table.md").write_text(text, encoding="utf-8")
     print(text)
-    kept = {name: [{k: found[k] for k in ("scores", "log_variance")} for found in of] for name, of in done.items()}
-    (options.out / "results.json").write_text(json.dumps(kept), encoding="utf-8")
     save(sweep_figure(done, sweep, f"learnt, from {starts[-1]:g}"), options.out / "sweep.png")
     save(starts_figure(done, starts), options.out / "figure6.png")
-    first = done[f"learnt, from {starts[-1]:g}"][0]
-    save(image_maps(first["images"], families(data)), options.out / "pictures.png")
+
+
+def finished(path, settings):
+    """What an earlier run of the script with these settings has done."""
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["settings"] == settings:
+            return kept
+    return {"settings": settings, "runs": {}}
 
 
 def train(data, seed, epochs, *, weights=None, start=None, likelihood=None):
@@ -133,7 +150,6 @@ def train(data, seed, epochs, *, weights=None, start=None, likelihood=None):
     svi = BalancedSVI(model, model.guide(), partial(torch.optim.Adam, lr=2e-3), balancer(spec), TaskELBO("analytic"))
     path = []
     loader = Recorded(x, y, 8, seed, made, path)
-    steps = epochs * len(loader)
     fit(
         svi,
         loader,
@@ -150,7 +166,6 @@ def train(data, seed, epochs, *, weights=None, start=None, likelihood=None):
         "scores": {task: of.rows.whole[SCORE[task]] for task, of in reduced.items()},
         "log_variance": {task: [values[task] for values in path] for task in data.tasks} if start is not None else {},
         "images": {task: of.rows.images for task, of in reduced.items()},
-        "steps": steps,
     }
 
 

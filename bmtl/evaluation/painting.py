@@ -119,8 +119,9 @@ def _limits(values: np.ndarray) -> Limits:
     known = values[np.isfinite(values)].astype(float)
     if not known.size:
         return 0.0, 1.0
-    low, high = np.quantile(known, [0.01, 0.99])
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(known, [0.01, 0.99]))
+    # Of numbers that are all the same, to rounding, a middle colour: their last digits mean nothing.
+    return (low, high) if high - low > 1e-3 * abs(high) else (high - abs(high or 1.0), high + abs(high or 1.0))
 
 
 def _bytes(colours: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -445,7 +445,7 @@ def test_classification_noise_is_the_temperature_only_if_exact(tempered, classif
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"noise": "learnt"}, "noise is one of 'fixed', 'parameter', 'latent', and 'learnt'"),
+        ({"noise": "learnt"}, "noise is one of 'fixed', 'parameter', 'latent', 'heteroscedastic', and 'learnt'"),
         ({"targets": {"a": 1}}, "There are 2 or more classes, and 1 was given"),
         ({"targets": {}}, "at least one name"),
         ({"n_data": {"a": 4, "b": 4}}, r"n_data lacks the targets \['c'\]"),

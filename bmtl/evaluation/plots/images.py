@@ -60,11 +60,16 @@ def _draw_row(of: PredictedImages, family: Family, place: int, row: np.ndarray) 
         None if of.pictures is None else of.pictures[place],
         painted(family, labels, shown),
         painted(family, found, shown),
-        heat(error_map(family, labels, found), colours="inferno"),
+        _errors(error_map(family, labels, found)),
         _uncertainty(of, family, place),
     ]
     for panel, picture in zip(row, pictures, strict=True):
         _show(panel, picture)
+
+
+def _errors(errors: np.ndarray) -> np.ndarray:
+    known = errors[np.isfinite(errors)]
+    return heat(errors, (0.0, float(np.quantile(known, 0.99)) if known.size else 1.0), "inferno")
 
 
 def _uncertainty(of: PredictedImages, family: Family, place: int) -> np.ndarray | None:

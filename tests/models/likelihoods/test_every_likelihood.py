@@ -575,7 +575,8 @@ def test_every_family_has_a_default_and_every_likelihood_a_case():
     for name, family in families.items():
         assert likelihood_of(family).name == name
     assert likelihood_of(Classes(("x", "y", "z"))).outputs == 3
-    assert {case[0] for case in CASES.values()} - {None} == set(LIKELIHOODS)
+    of_vectors = {"gaussian-vector", "laplace-vector", "von-mises-fisher"}  # test_vectors.py
+    assert {case[0] for case in CASES.values()} - {None} | of_vectors == set(LIKELIHOODS)
     assert likelihood_of(Pixels(Count()), "negative-binomial").of_pixel.name == "negative-binomial"
 
 
@@ -586,7 +587,7 @@ def test_what_does_not_fit_is_told():
         ValueError, match="'poisson' is for targets of count, and this one is 'real', for which there are: "
     ):
         likelihood_of(Real(), "poisson")
-    with pytest.raises(ValueError, match="noise is one of 'fixed', 'parameter', 'latent', and 'learnt'"):
+    with pytest.raises(ValueError, match="noise is one of 'fixed', 'parameter', 'latent', 'heteroscedastic', and 'learnt'"):
         likelihood_of(Real(), noise="learnt")
     with pytest.raises(ValueError, match="df is a number of degrees of freedom, above 1"):
         likelihood_of(Real(), "student-t", df=1.0)

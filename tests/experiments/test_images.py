@@ -110,7 +110,7 @@ def test_scores_are_of_all_labelled_pixels(data, model):
 
 def test_a_run_is_scored_and_kept_and_predicts_maps(data, tmp_path):
     """Each kind of run: balanced, single tasks, an ensemble, dropout; through files and the report."""
-    method = replace(experiments.method("mc-dropout"), name="dropout")
+    method = replace(experiments.method("mc-dropout"), name="dropout", options={"noise": "fixed", "dropout": 0.5})
     tree = experiments.run(data, method, 0, BUDGET, tmp_path / "run", keep_model=True)
     again = results.read(tmp_path / "run" / "results.nc")
     rows = scored(again)

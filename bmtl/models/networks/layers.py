@@ -55,8 +55,18 @@ def conv_norm(
 ) -> nn.Sequential:
     """A convolution, batch norm and ReLU. The norm's shift stands for the convolution's bias."""
     return nn.Sequential(
-        conv(inputs, outputs, kernel, generator, stride=stride, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        conv(inputs, outputs, kernel, generator, stride=stride, bias=False), MapNorm(outputs), nn.ReLU()
     )
+
+
+class MapNorm(nn.BatchNorm2d):
+    """Batch norm of maps that takes its running moments where a batch has one value a channel, which has no variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            moments = self.running_mean, self.running_var
+            return nn.functional.batch_norm(x, *moments, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from bmtl.models.networks.dropout import Dropout
 from bmtl.models.networks.images import ImageTrunk, check_images
-from bmtl.models.networks.layers import conv, conv_norm, resized
+from bmtl.models.networks.layers import MapNorm, conv, conv_norm, resized
 
 # Kernel, stride of the first block, expansion, channels, blocks.
 STAGES = (
@@ -189,7 +189,7 @@ class _ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = conv(inputs, outputs, kernel, generator, stride=stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm = MapNorm(outputs, eps=1e-3, momentum=0.01)
         self.conv.padding = (0, 0)
         self.active = active
 

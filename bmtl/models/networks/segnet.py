@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bmtl.models.networks.dropout import Dropout
 from bmtl.models.networks.images import ImageTrunk, check_images
-from bmtl.models.networks.layers import conv, conv_norm, resized
+from bmtl.models.networks.layers import MapNorm, conv, conv_norm, resized
 
 FILTERS = (64, 128, 256, 512, 512)
 """Channels of the five stages at full width."""
@@ -228,7 +228,7 @@ def _gate(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Se
     return nn.Sequential(
         conv_norm(inputs, outputs, 1, generator),
         conv(outputs, outputs, 1, generator, bias=False),
-        nn.BatchNorm2d(outputs),
+        MapNorm(outputs),
         nn.Sigmoid(),
     )
 

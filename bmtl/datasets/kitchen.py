@@ -84,6 +84,7 @@ def in_room(depth: np.ndarray, intrinsics: np.ndarray, poses: np.ndarray) -> np.
     height, width = depth.shape[1:]
     y, x = np.mgrid[:height, :width]
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(intrinsics.astype(np.float64)).T  # (H, W, 3)
-    points = depth[..., None] * rays
-    turned = np.einsum("nij,nhwj->nhwi", poses[:, :3, :3].astype(np.float64), points)
-    return np.asarray(turned + poses[:, None, None, :3, 3], dtype=np.float32)
+    found = np.empty((*depth.shape, 3), dtype=np.float32)
+    for image, pose, places in zip(depth, poses.astype(np.float64), found, strict=True):
+        places[:] = (image[..., None] * rays) @ pose[:3, :3].T + pose[:3, 3]
+    return found

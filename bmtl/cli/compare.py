@@ -87,7 +87,9 @@ def compare(
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as many as suit the data's kind.")
+    ] = 0,
     lr: Annotated[
         str,
         typer.Option(
@@ -95,9 +97,18 @@ def compare(
         ),
     ] = "2e-3",
     widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the data's kind.",
+        ),
+    ] = "",
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Posterior and predictive draws; 0 means 100, or as many as suit the data's kind."
+        ),
+    ] = 0,
     baseline: Annotated[
         str,
         typer.Option(
@@ -144,17 +155,19 @@ def compare(
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
     rates = numbers(lr, "lr")
-    budget = experiments.Budget(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=rates[0],
-        widths=whole_numbers(widths, "widths"),
-        draws=draws,
-        select=select,  # type: ignore[arg-type]
-    )
+    shape = whole_numbers(widths, "widths") if widths else None
     source, count = read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source[0] if isinstance(source, list) else source
+    budget = experiments.Budget.of_inputs(
+        first.inputs,
+        epochs=epochs,
+        batch_size=batch_size or None,
+        lr=rates[0],
+        widths=shape,
+        draws=draws or None,
+        select=select,
+    )
     print_data(first)
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
     console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}).", highlight=False)

@@ -37,12 +37,23 @@ def train(
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as many as suit the data's kind.")
+    ] = 0,
     lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
     widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the data's kind.",
+        ),
+    ] = "",
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Posterior and predictive draws; 0 means 100, or as many as suit the data's kind."
+        ),
+    ] = 0,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
@@ -56,16 +67,18 @@ def train(
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
-    budget = experiments.Budget(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        widths=whole_numbers(widths, "widths"),
-        draws=draws,
-        select=select,  # type: ignore[arg-type]
-    )
+    shape = whole_numbers(widths, "widths") if widths else None
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
+    budget = experiments.Budget.of_inputs(
+        one.inputs,
+        epochs=epochs,
+        batch_size=batch_size or None,
+        lr=lr,
+        widths=shape,
+        draws=draws or None,
+        select=select,
+    )
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
     with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:
@@ -73,9 +86,10 @@ def train(
             one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
         )
     _print_run(one, tree)
+    images = any(target.family.of_rows is not target.family for target in one.targets.values())
+    further = "--data FOLDER --out maps" if images else "--data FILE --out predictions.csv"
     console.print(
-        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(shlex.quote(str(out)))} --data FILE "
-        "--out predictions.csv",
+        f"Wrote {escape(str(out))}/: model.pt, results.nc. Next: bmtl predict {escape(shlex.quote(str(out)))} {further}",
         highlight=False,
         soft_wrap=True,
     )
@@ -97,16 +111,25 @@ def _print_run(data: "MultiTaskData", tree: "xr.DataTree") -> None:
         console.print(f"{escape(task)}: {score.symbol} on validation {escape(shown)}", highlight=False, soft_wrap=True)
 
 
-@app.command(epilog="Example:\n\nbmtl predict runs/houses --data new.csv --out predictions.csv")
+@app.command(
+    epilog="Examples:\n\nbmtl predict runs/houses --data new.csv --out predictions.csv\n\n"
+    "bmtl predict runs/rooms --data photographs --out maps"
+)
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder that bmtl train wrote.")],
     data: Annotated[
         Path,
         typer.Option(
-            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X."
+            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X; "
+            "for images a file or a folder of them."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Predictions: .csv (a row for each input) or .nc (with draws).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Predictions: .csv (a row for each input) or .nc (with draws); of images a folder for maps as PNG and npy."
+        ),
+    ],
     draws: Annotated[int, typer.Option(min=0, metavar="N", help="Number of draws; 0 means the run's own.")] = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
     allow_code: Annotated[
@@ -121,15 +144,22 @@ def predict(
     from bmtl.evaluation import results
     from bmtl.evaluation.csv_cells import csv_text
     from bmtl.evaluation.storage import atomic
-    from bmtl.experiments import load_fitted
+    from bmtl.experiments import load_fitted, write_maps
 
-    if out.suffix not in (".csv", ".nc"):
-        raise ValueError(f"Predictions are written as .csv or .nc, and {out} was given.")
     fitted = load_fitted(run, allow_code=allow_code)
     if not data.exists():
         raise FileNotFoundError(f"There is no {data}.")
+    if fitted.images:
+        if out.suffix in (".csv", ".nc") or out.is_file():
+            raise ValueError(f"Predictions of images are written to a folder, and {out} was given.")
+    elif out.suffix not in (".csv", ".nc"):
+        raise ValueError(f"Predictions are written as .csv or .nc, and {out} was given.")
     raw = fitted.inputs.read(data)
-    if out.suffix == ".nc":
+    if fitted.images:
+        rows = len(raw)
+        names = fitted.inputs.names(data) or [str(i) for i in range(rows)]
+        write_maps(fitted, raw, names, out, num_draws=draws or None, seed=seed)
+    elif out.suffix == ".nc":
         tree = fitted.predict(raw, num_draws=draws or None, seed=seed)
         results.write(tree, out)
         rows = tree["predictions_summary"].sizes["row"]

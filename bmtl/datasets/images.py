@@ -65,6 +65,14 @@ class Images(Inputs):
         height, width, channels = self.images.shape[1:]
         return {"kind": self.kind, "shape": [channels, height, width], "channels": channels}
 
+    def pictures(self, rows: np.ndarray) -> np.ndarray:
+        images = self.images[rows]
+        return images if images.dtype == np.uint8 else np.round(255 * images).astype(np.uint8)
+
+    def defaults(self) -> dict[str, Any]:
+        """Few images at a time, and the channels of a small U-net's levels."""
+        return {"batch_size": 8, "widths": (16, 24, 32, 64), "draws": 10}
+
     def lines(self) -> list[str]:
         height, width, channels = self.images.shape[1:]
         return [f"{len(self):,} images of {height} x {width} pixels, {'colour' if channels == 3 else 'grey'}"]
@@ -93,6 +101,9 @@ class Images(Inputs):
     def read(self, path: str | Path) -> np.ndarray:
         """The images ``(M, H, W, C)`` of a folder, in the order of their files' names, or of one file."""
         return read_images(path, self.images.shape[-1])[0]
+
+    def names(self, path: str | Path) -> list[str]:
+        return [file.stem for file in read_images(path, self.images.shape[-1])[1]]
 
     def state(self) -> dict[str, Any]:
         return {"shape": list(self.images.shape[1:])}

@@ -78,6 +78,18 @@ class Inputs(ABC):
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None
 
+    def names(self, path: str | Path) -> list[str] | None:
+        """What the rows of a file or folder that `read` takes are called, for files of their own; None if they are not."""
+        return None
+
+    def pictures(self, rows: np.ndarray) -> np.ndarray | None:
+        """Some rows to be looked at, ``(B, H, W, C)`` uint8 with C 1 or 3; None if they cannot be drawn."""
+        return None
+
+    def defaults(self) -> dict[str, Any]:
+        """What a budget is for these inputs where nothing else is asked for, such as ``batch_size`` and ``widths``."""
+        return {}
+
     def lines(self) -> list[str]:
         """What the inputs are, in lines to be printed."""
         return [f"{self.kind}: {len(self):,} rows"]

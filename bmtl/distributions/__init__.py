@@ -15,6 +15,7 @@ from bmtl.distributions.pixels import Pixels
 from bmtl.distributions.split_normal import SplitNormal
 from bmtl.distributions.student_t import StudentT
 from bmtl.distributions.survival import LogNormal, Weibull
+from bmtl.distributions.von_mises_fisher import VonMisesFisher
 
 __all__ = [
     "Censored",
@@ -28,6 +29,7 @@ __all__ = [
     "Poisson",
     "SplitNormal",
     "StudentT",
+    "VonMisesFisher",
     "Weibull",
     "ZeroInflatedPoisson",
     "evidence_penalty",

@@ -58,7 +58,7 @@ class ReportedTarget:
         """
         labels = target.values[training]
         primary = target.family.primary(labels[~target.family.missing(labels)])
-        return cls(target.family, target.unit, target.scaler, primary)
+        return cls(target.family.of_rows, target.unit, target.scaler, primary)
 
     @property
     def primary_score(self) -> Score:

@@ -10,9 +10,13 @@
                                                                          attributes ``law``, ``parameter``
     uncertainty              total_<t>, aleatoric_<t>, epistemic_<t> (obs_<t>)   variances, or entropies in nats
 
+    whole_scores             score_<t> (score_of_<t>)                    scores of all rows where those here are a sample
+    images                   see `bmtl.evaluation.images`                a few predicted images, of targets of images
+
 All in reported units, and of the same rows in the same order. `bmtl.evaluation.parts` reads them back.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from bmtl.evaluation.assembly import DRAWN, dataset, storable
 from bmtl.evaluation.constants import ReportedTarget
+from bmtl.evaluation.images import PredictedImages
 from bmtl.targets.prediction import Prediction
 
 GROUPS = (
@@ -33,6 +38,8 @@ GROUPS = (
     "pit",
     "predictive_distribution",
     "uncertainty",
+    "whole_scores",
+    "images",
 )
 """Names of a part's groups."""
 BY_ROW = {"predictive_mean": "mean", "probability": "probability", "pit": "pit"}
@@ -51,11 +58,15 @@ class PredictedRows:
             the rows of "predictions", which have none.
         rows: Their numbers ``(N,)`` in the table that they are from, so that runs which were given each target's own rows
             and runs on the whole table agree on which row is which; 0 to N - 1 by default.
+        whole: Scores by name, of all rows, where these are a sample of them.
+        images: A few predicted images, where the rows are pixels.
     """
 
     prediction: Prediction
     labels: ArrayLike | None = None
     rows: ArrayLike | None = None
+    whole: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    images: PredictedImages | None = None
 
 
 def part_groups(
@@ -113,7 +124,7 @@ class _Rows:
 
     def __init__(self, part: str, name: str, given: PredictedRows, target: ReportedTarget, chains: int) -> None:
         self.part, self.name, self.target, self.chains = part, name, target, chains
-        self.prediction = given.prediction
+        self.prediction, self.whole, self.images = given.prediction, given.whole, given.images
         if given.labels is None:
             raise ValueError(f"{self} has no labels; rows without any belong to 'predictions'.")
         count = len(np.asarray(given.labels))
@@ -148,16 +159,27 @@ class _Rows:
             for parameter, values in self.prediction.law.parameters.items():
                 yield "predictive_distribution", f"{parameter}_{name}", self._component(parameter, values)
         if self.prediction.aleatoric is not None and self.prediction.epistemic is not None:
+            scaler = self.target.scaler
             known, unknown = (
-                self._of_rows(field, getattr(self.prediction, field), {}) for field in ("aleatoric", "epistemic")
+                self._of_rows(field, family.row_variance(np.asarray(getattr(self.prediction, field)), scaler), {})
+                for field in ("aleatoric", "epistemic")
             )
             for part, values in zip(UNCERTAINTY, (known + unknown, known, unknown), strict=True):
                 yield "uncertainty", f"{part}_{name}", self._variable(values, {})
+
+        if self.whole:
+            yield "whole_scores", f"score_{name}", xr.Variable(f"score_of_{name}", list(self.whole.values()))
+        if self.images is not None:
+            for variable, values in self.images.variables(name):
+                yield "images", variable, values
 
     def coordinates(self) -> Iterator[tuple[str, str, xr.Variable]]:
         """Group, coordinate's name, coordinate: rows' numbers, and names of entries where there are any."""
         family = self.target.family
         yield "observed_data", self.row, xr.Variable(self.row, self.numbers)
+        if self.whole:
+            place = f"score_of_{self.name}"
+            yield "whole_scores", place, xr.Variable(place, np.asarray(list(self.whole), dtype=str))
         named: list[tuple[str, Axes]] = [("observed_data", family.label_axes())]
         if self.prediction.has("draws"):
             named.append(("posterior_predictive", family.axes()))

@@ -105,7 +105,9 @@ def scored(tree: xr.DataTree, part: str | None = None) -> dict[str, Scored]:
     reader = PartReader(tree, part)
     known = reported_targets(tree)
     return {
-        name: Scored(reader.labels(name), reader.prediction(name), known[name].family, known[name].scaler)
+        name: Scored(
+            reader.labels(name), reader.prediction(name), known[name].family, known[name].scaler, reader.whole(name)
+        )
         for name in reader.targets
     }
 
@@ -138,6 +140,14 @@ class PartReader:
     def numbers(self, target: str) -> np.ndarray:
         """Numbers of the rows ``(N,)`` in the table that they are from."""
         return self.groups["observed_data"][f"obs_{target}"].values
+
+    def whole(self, target: str) -> dict[str, float]:
+        """Scores of all rows, where the part holds a sample of them; none where it holds all."""
+        group = self.groups.get("whole_scores", {})
+        if f"score_{target}" not in group:
+            return {}
+        names, values = group[f"score_of_{target}"].values, group[f"score_{target}"].values
+        return dict(zip(map(str, names), map(float, values), strict=True))
 
     def prediction(self, target: str) -> Prediction:
         """What the run says of the rows."""

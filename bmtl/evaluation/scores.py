@@ -45,7 +45,7 @@ def computed(rows: Scored, family: Family) -> tuple[dict[str, float], dict[str, 
     for score in family.scores:
         if score.computable(rows):
             try:
-                found[score.name] = score.compute(rows)
+                found[score.name] = score.of(rows)
             except ValueError as error:
                 found[score.name], reasons[score.name] = float("nan"), str(error)
     return found, reasons

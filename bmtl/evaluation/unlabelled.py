@@ -47,7 +47,10 @@ def unlabelled_groups(
             ("probability", "y", prediction.probability, {"class": family.class_names or None}),
         ]
         if prediction.aleatoric is not None and prediction.epistemic is not None:
-            parts = (prediction.aleatoric + prediction.epistemic, prediction.aleatoric, prediction.epistemic)
+            within, between = (
+                family.row_variance(part, targets[name].scaler) for part in (prediction.aleatoric, prediction.epistemic)
+            )
+            parts = (within + between, within, between)
             of_rows += [("uncertainty", part, of, {}) for part, of in zip(UNCERTAINTY, parts, strict=True)]
         for field, prefix, array, axes in of_rows:
             if array is None:

@@ -6,6 +6,7 @@ from bmtl.experiments.cells import Cell, Failure
 from bmtl.experiments.comparisons import DEMO, AllFailed, Comparison, compare, demo
 from bmtl.experiments.fitted import Fitted
 from bmtl.experiments.grid import run_cells
+from bmtl.experiments.maps import write_maps
 from bmtl.experiments.methods import Method
 from bmtl.experiments.model_files import load_fitted
 from bmtl.experiments.runs import run, validation_score, validation_scores
@@ -38,4 +39,5 @@ __all__ = [
     "table",
     "validation_score",
     "validation_scores",
+    "write_maps",
 ]

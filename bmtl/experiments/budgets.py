@@ -1,7 +1,7 @@
 """What every method of a comparison gets alike: epochs, batches, rate, widths, and how an epoch is chosen."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 SELECTIONS = {
     "val": "epoch with the best score on validation",
@@ -39,6 +39,16 @@ class Budget:
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
     plateau: bool = False
+
+    @classmethod
+    def of_inputs(cls, inputs: Any, **given: Any) -> Self:
+        """A budget for inputs of a kind: what is given, then what suits the kind, then the class's own defaults.
+
+        Args:
+            inputs: A data set's inputs.
+            **given: Fields; None leaves one to its default.
+        """
+        return cls(**{**inputs.defaults(), **{name: value for name, value in given.items() if value is not None}})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from bmtl import inputs
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method
-from bmtl.experiments.rows import tensors
+from bmtl.experiments.reduced import Reduced, draw_reduced, is_reduced
+from bmtl.experiments.rows import rows_in_memory, tensors
 from bmtl.experiments.training import Trained
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
@@ -27,24 +31,28 @@ class RunResult:
             inputs without labels.
         history: The training by step, as arrays.
         tasks: Names of the history's tasks.
+        targets: Names of the targets.
         score: Validation score of the epoch that was kept.
         states: Parameters of model and guide, one a network.
         extras: Further variables of the posterior, as the model's `tree_extras` gives them.
+        reduced: Part -> target -> what is kept of predictions that are too large to keep.
     """
 
     draws: Mapping[str, Draws]
     history: Mapping[str, np.ndarray]
     tasks: tuple[str, ...]
+    targets: tuple[str, ...]
     score: float
     states: Sequence[dict[str, Any]] = ()
     extras: Mapping[str, TreeVariable] = field(default_factory=dict)
+    reduced: Mapping[str, Mapping[str, Reduced]] = field(default_factory=dict)
 
 
 def collect(
     data: MultiTaskData,
-    trained: Trained,
+    members: Sequence[Trained],
     method: Method,
-    seed: int,
+    seeds: Sequence[int],
     budget: Budget,
     *,
     new: Any = None,
@@ -52,44 +60,78 @@ def collect(
 ) -> RunResult:
     """Draws for every part that is asked for.
 
+    Of several networks (an ensemble), the mixture of what they predict; the training is the first one's, its time that of
+    all.
+
     Args:
         data: With the parts that are drawn for.
-        trained: The network.
-        method: What it is.
-        seed: Of the draws.
+        members: The networks, one or more.
+        method: What they are.
+        seeds: Of each network's draws.
         budget: For the number of draws.
         new: Inputs without labels, as the model sees them.
         trust: Draw for the training rows too, if the model has a joint density that the guide can be judged by.
     """
-    model, guide = trained.model, trained.svi.guide
+    for trained, seed in zip(members, seeds, strict=True):
+        _calibrate(data, trained, method, seed)
 
-    def of(part: str) -> Draws:
+    def of_rows(x: Any, y: Mapping[str, Tensor] | None) -> Draws:
+        return mixture(
+            [
+                draw(trained.model, trained.svi.guide, x, y, num_draws=budget.draws, seed=seed)
+                for trained, seed in zip(members, seeds, strict=True)
+            ]
+        )
+
+    drawn: dict[str, Draws] = {}
+    reduced: dict[str, dict[str, Reduced]] = {}
+
+    def add(name: str, part: str) -> None:
         x, y = tensors(data, method, part)
-        return draw(model, guide, x, y, num_draws=budget.draws, seed=seed)
+        if any(map(is_reduced, data.targets.values())):
+            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, x, y, budget.draws, 0)
+        else:
+            drawn[name] = of_rows(x, y)
 
-    if getattr(model, "noise_from_validation", False):
-        x, y = tensors(data, method, "val" if "val" in data.rows else "train")
-        model.calibrate(guide, x, y, seed=seed)  # type: ignore[operator]
-    drawn = {"test": of("test")} if "test" in data.rows else {}
-    if "val" in data.rows:
-        drawn["validation"] = of("val")
-    if "ood" in data.rows:
-        drawn["ood"] = of("ood")
+    for name, part in (("test", "test"), ("validation", "val"), ("ood", "ood")):
+        if part in data.rows:
+            add(name, part)
+    first = members[0]
     if new is not None:
-        drawn["new"] = draw(model, guide, new, num_draws=budget.draws, seed=seed)
-    if trust and method.ensemble_size == 1 and getattr(model, "joint_density", True):
-        train = of("train")
-        if train.log_q is not None:
-            drawn["train"] = train
+        drawn["new"] = of_rows(new, None)
+    if trust and len(members) == 1 and method.ensemble_size == 1 and getattr(first.model, "joint_density", True):
+        add("train", "train")
+        if drawn["train"].log_q is None:
+            del drawn["train"]
+            reduced.pop("train", None)
     shown = drawn.get("train", next(iter(drawn.values())))
+    history = history_arrays(first.svi.history)
+    if len(members) > 1:
+        records = [history_arrays(trained.svi.history)["seconds"] for trained in members]
+        history = {**history, "seconds": np.sum(records, axis=0)}
     return RunResult(
         draws=drawn,
-        history=history_arrays(trained.svi.history),
-        tasks=trained.svi.names,
-        score=trained.score,
-        states=[copy.deepcopy(trained.svi.module.state_dict())],
-        extras=extras_of(model, shown),
+        history=history,
+        tasks=first.svi.names,
+        targets=data.tasks,
+        score=float(np.mean([trained.score for trained in members])),
+        states=[copy.deepcopy(trained.svi.module.state_dict()) for trained in members],
+        extras=extras_of(first.model, shown) if len(members) == 1 else {},
+        reduced=reduced,
     )
+
+
+def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int) -> None:
+    """Fits what was fixed in training to validation rows; of images to as many as are held at once, evenly spaced."""
+    if not getattr(trained.model, "noise_from_validation", False):
+        return
+    x, y = tensors(data, method, "val" if "val" in data.rows else "train")
+    if any(map(is_reduced, data.targets.values())):
+        count = inputs.count(x)
+        rows = np.unique(np.linspace(0, count - 1, min(count, rows_in_memory(y))).round().astype(int))
+        places = torch.from_numpy(rows)
+        x, y = inputs.take(x, places), {name: labels[places] for name, labels in y.items()}
+    trained.model.calibrate(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
 
 
 def extras_of(model: Any, drawn: Draws) -> dict[str, TreeVariable]:
@@ -97,21 +139,6 @@ def extras_of(model: Any, drawn: Draws) -> dict[str, TreeVariable]:
     if not hasattr(model, "tree_extras"):
         return {}
     return dict(model.tree_extras(drawn.posterior))
-
-
-def mix(members: Sequence[RunResult]) -> RunResult:
-    """An ensemble's members as one: the training is the first member's, its time that of all."""
-    first = members[0]
-    if len(members) == 1:
-        return first
-    seconds = np.sum([member.history["seconds"] for member in members], axis=0)
-    return RunResult(
-        draws={part: mixture([member.draws[part] for member in members]) for part in first.draws if part != "train"},
-        history={**first.history, "seconds": seconds},
-        tasks=first.tasks,
-        score=float(np.mean([member.score for member in members])),
-        states=[state for member in members for state in member.states],
-    )
 
 
 def join(parts: Sequence[RunResult]) -> RunResult:
@@ -127,13 +154,15 @@ def join(parts: Sequence[RunResult]) -> RunResult:
         **{name: np.concatenate([arrays[name] for arrays in histories], axis=1) for name in by_task},
         "seconds": np.sum([arrays["seconds"] for arrays in histories], axis=0),
     }
+    names = [part.targets for part in parts]
+    shared = [name for name in parts[0].draws if name != "train" and all(name in part.draws for part in parts)]
     return RunResult(
-        draws={
-            name: merge_targets([part.draws[name] for part in parts])
-            for name in parts[0].draws
-            if name != "train" and all(name in part.draws for part in parts)
-        },
+        draws={name: merge_targets([part.draws[name] for part in parts], names) for name in shared},
         history=history,
         tasks=tuple(task for part in parts for task in part.tasks),
+        targets=tuple(target for of in names for target in of),
         score=float(np.mean([part.score for part in parts])),
+        reduced={
+            name: {target: of for part in parts for target, of in part.reduced.get(name, {}).items()} for name in shared
+        },
     )

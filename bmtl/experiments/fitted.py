@@ -1,17 +1,19 @@
 """Fitted runs on new inputs: predictions in reported units."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
+from bmtl import inputs
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.methods import Method, ModelAndGuide
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
+from bmtl.targets import Prediction
 from bmtl.targets.summaries import summary
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -37,6 +39,29 @@ class Fitted:
     parts: Sequence[Sequence[ModelAndGuide]]
     draws: int
 
+    @property
+    def images(self) -> dict[str, ReportedTarget]:
+        """The targets that are images, whose predictions are too large for a table."""
+        return {name: of for name, of in self.targets.items() if of.family.of_rows is not of.family}
+
+    def image_predictions(
+        self, raw: Any, *, num_draws: int | None = None, seed: int = 0
+    ) -> Iterator[dict[str, Prediction]]:
+        """The predictive of each new image, one at a time: target -> prediction of ``(1, H, W)`` pixels, in reported units.
+
+        Args:
+            raw: Raw inputs, as for `predict`.
+            num_draws: As for `predict`.
+            seed: As for `predict`; all images see the same draws of the networks.
+
+        Raises:
+            ValueError: As `predict`.
+        """
+        x = self.inputs.prepare(raw)
+        for i in range(inputs.count(x)):
+            drawn = self._draw(inputs.take(x, slice(i, i + 1)), num_draws or self.draws, seed)
+            yield {name: drawn.targets[name].in_units(of.family.of_rows, of.scaler) for name, of in self.images.items()}
+
     def predict(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> xr.DataTree:
         """The predictive for new inputs, in reported units.
 
@@ -50,8 +75,9 @@ class Fitted:
             target's family (mean, standard deviations and quantiles of a real target, probabilities of classes).
 
         Raises:
-            ValueError: If `raw` is not of the kind of the training inputs.
+            ValueError: If `raw` is not of the kind of the training inputs, or a target is images.
         """
+        self._check_small()
         drawn = self._draw(self.inputs.prepare(raw), num_draws or self.draws, seed)
         predictions = {
             name: drawn.targets[name].in_units(target.family, target.scaler) for name, target in self.targets.items()
@@ -72,6 +98,7 @@ class Fitted:
 
     def table(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> pd.DataFrame:
         """The summary of `predict` with a row for each input and columns such as ``energy mean [kWh]``."""
+        self._check_small()
         drawn = self._draw(self.inputs.prepare(raw), num_draws or self.draws, seed)
         columns: dict[str, Any] = {}
         for name, target in self.targets.items():
@@ -81,6 +108,14 @@ class Fitted:
                 title = f"{name} {column.name}".strip()
                 columns[title if unit in ("", "1") else f"{title} [{unit}]"] = column.values
         return pd.DataFrame(columns)
+
+    def _check_small(self) -> None:
+        """Refuses targets that fit no table."""
+        if self.images:
+            raise ValueError(
+                f"Predictions of images ({', '.join(self.images)}) fit no table. Write maps to a folder: "
+                "bmtl predict RUN --data FOLDER --out FOLDER, or take image_predictions()."
+            )
 
     def _draw(self, x: Any, num_draws: int, seed: int) -> Draws:
         def of_members(part: Sequence[ModelAndGuide]) -> list[Draws]:

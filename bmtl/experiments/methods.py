@@ -89,7 +89,10 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
     recipe = registry.recipe(method.model).value
     generator = torch.Generator().manual_seed(seed)
     maker = registry.trunk(method.trunk or registry.default_trunk(spec.inputs)).value
-    offered = {"trunk": partial(maker, spec.inputs, widths=widths, generator=generator), "generator": generator}
+    given = {"widths": widths, "generator": generator}
+    if "targets" in inspect.signature(maker).parameters:  # a trunk with a part for each target
+        given["targets"] = tuple(spec.targets)
+    offered = {"trunk": partial(maker, spec.inputs, **given), "generator": generator}
     # A recipe of one's own may do without either; layers that it makes without the generator are seeded all the same.
     with torch.random.fork_rng():
         torch.manual_seed(seed)

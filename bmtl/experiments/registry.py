@@ -26,10 +26,20 @@ MODELS: Mapping[str, str] = MappingProxyType(
 )
 """Recipe by name."""
 
-TRUNKS: Mapping[str, str] = MappingProxyType({"mlp": "bmtl.models.networks.mlp:mlp_trunk"})
+TRUNKS: Mapping[str, str] = MappingProxyType(
+    {
+        "mlp": "bmtl.models.networks.mlp:mlp_trunk",
+        "unet": "bmtl.models.networks.unet:unet_trunk",
+        "segnet": "bmtl.models.networks.segnet:segnet_trunk",
+        "mtan": "bmtl.models.networks.segnet:mtan_trunk",
+        "lite0": "bmtl.models.networks.lite0:lite0_trunk",
+    }
+)
 """Maker of trunks by name."""
 
-_DEFAULT_TRUNKS = MappingProxyType({"table": "mlp"})  # by kind of input; a kind may name its own in describe()
+_DEFAULT_TRUNKS = MappingProxyType(
+    {"table": "mlp", "images": "unet"}
+)  # by kind of input; a kind may name its own in describe()
 
 
 def recipe(name: str) -> Imported:

@@ -13,6 +13,7 @@ from bmtl.inputs import PerTask
 from bmtl.models.spec import DataSpec
 
 WHOLE = 1024  # rows in a batch that is not trained on
+LABELS = 1 << 20  # numbers that the labels of a target have in it at most, where rows are images
 
 
 def own_rows(data: MultiTaskData, method: Method) -> bool:
@@ -67,8 +68,17 @@ def batches(x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int) -> Batc
 
 
 def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:
-    """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all."""
+    """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all.
+
+    Of images there are as many in a batch as `rows_in_memory` says.
+    """
     if not isinstance(x, PerTask):
-        return Batches(x, y, WHOLE, shuffle=False)
+        return Batches(x, y, rows_in_memory(y), shuffle=False)
     sizes = list(x.counts().values())
     return BatchesByTask(x, y, total=max(WHOLE, -(-sum(sizes) // min(sizes))), shuffle=False)
+
+
+def rows_in_memory(y: Mapping[str, Tensor]) -> int:
+    """How many rows are looked at together: 1,024, or fewer where a label has many numbers."""
+    largest = max(labels[0].numel() for labels in y.values())
+    return max(1, min(WHOLE, LABELS // largest))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from bmtl.evaluation import results
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import model_files
 from bmtl.experiments.budgets import Budget
-from bmtl.experiments.collecting import RunResult, collect, join, mix
+from bmtl.experiments.collecting import RunResult, collect, join
 from bmtl.experiments.fallback import save_arrays
 from bmtl.experiments.methods import Method
-from bmtl.experiments.training import train
+from bmtl.experiments.training import Trained, train
 from bmtl.experiments.trees import run_tree
 
 logger = logging.getLogger(__name__)
@@ -77,22 +78,24 @@ def run(
         parts = [data.subset([task]) for task in data.tasks] if method.single_task else [data]
         finished: list[RunResult] = []
         for part in parts:
-            members: list[RunResult] = []
-            for member in range(method.ensemble_size):
-                own = seed * method.ensemble_size + member
+            members: list[Trained] = []
+            seeds = [seed * method.ensemble_size + member for member in range(method.ensemble_size)]
+            collected = partial(_collected, part, members, method, seeds, budget, unlabelled, trust)
+
+            for own in seeds:
                 try:
-                    trained = train(part, method, own, budget, out, callbacks)
+                    members.append(train(part, method, own, budget, out, callbacks))
                 except KeyboardInterrupt:
-                    _write_partial(data, method, seed, budget, [*finished, *([mix(members)] if members else [])], out)
+                    left = [*finished, *([collected(len(members))] if members else [])]
+                    _write_partial(data, method, seed, budget, left, out)
                     raise
-                members.append(collect(part, trained, method, own, budget, new=unlabelled, trust=trust))
-                if trained.interrupted:
+                if members[-1].interrupted:
                     # A first member or target counts as far as it came; later ones only if they are complete.
-                    whole = members if len(members) == 1 else members[:-1]
-                    left = finished if finished and len(members) == 1 else [*finished, mix(whole)]
+                    count = max(1, len(members) - 1)
+                    left = finished if finished and len(members) == 1 else [*finished, collected(count)]
                     _write_partial(data, method, seed, budget, left, out)
                     raise KeyboardInterrupt
-            finished.append(mix(members))
+            finished.append(collected(len(members)))
         learnt = join(finished)
         tree = run_tree(data, method, seed, budget, learnt, trust=trust)
         if out is not None:
@@ -145,6 +148,20 @@ def check_data(data: MultiTaskData, budget: Budget) -> None:
                 f"Targets without a label in the part {part!r}: {', '.join(unlabelled)}. Leave them out with "
                 "data.subset([...])."
             )
+
+
+def _collected(
+    part: MultiTaskData,
+    members: Sequence[Trained],
+    method: Method,
+    seeds: Sequence[int],
+    budget: Budget,
+    new: Any,
+    trust: bool,
+    count: int,
+) -> RunResult:
+    """What the first `count` members predict."""
+    return collect(part, members[:count], method, seeds[:count], budget, new=new, trust=trust)
 
 
 def _write(

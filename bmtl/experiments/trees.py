@@ -13,6 +13,7 @@ from bmtl.experiments.budgets import Budget
 from bmtl.experiments.collecting import RunResult, extras_of
 from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import Method
+from bmtl.experiments.reduced import Reduced
 from bmtl.inference import Draws
 from bmtl.inference.record import StepRecord, history_arrays
 from bmtl.models.tree_variable import TreeVariable
@@ -33,6 +34,7 @@ def results_tree(
     train: Draws | None = None,
     ood: Draws | None = None,
     new: Draws | None = None,
+    reduced: Mapping[str, Mapping[str, Reduced]] | None = None,
     tasks: Sequence[str] | None = None,
     model: Any = None,
     extras: Mapping[str, TreeVariable] | None = None,
@@ -50,6 +52,7 @@ def results_tree(
         train: The same for the rows of "train": what tells whether the guide can be trusted, and what ``az.loo`` is of.
         ood: The same for labelled rows from elsewhere, the data's part "ood".
         new: For inputs without labels: the tree's ``predictions``.
+        reduced: Part of the tree -> target -> what is kept of predictions that are too large to keep.
         tasks: What the arrays of a history call its tasks; the targets by default.
         model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
         extras: The same, where the model is gone.
@@ -58,12 +61,16 @@ def results_tree(
     Raises:
         ValueError: If what was drawn does not fit the data's targets or rows.
     """
-    names = tuple(task for task in data.tasks if task in drawn.targets)
+    part = {"val": "validation"}.get(part, part)
+    known = {**drawn.targets, **(reduced or {}).get(part, {})}
+    names = tuple(task for task in data.tasks if task in known)
     if not names:
         raise ValueError(f"What was drawn has the targets {list(drawn.targets)}, and the data have {list(data.tasks)}.")
-    given = {"validation": validation, "train": train, "ood": ood, {"val": "validation"}.get(part, part): drawn}
+    given = {"validation": validation, "train": train, "ood": ood, part: drawn}
     parts = {
-        name: predicted_rows(data, DATA_PARTS[name], {n: of.targets[n] for n in names})
+        name: predicted_rows(
+            data, DATA_PARTS[name], {n: of.targets[n] for n in names if n in of.targets}, (reduced or {}).get(name, {})
+        )
         for name, of in given.items()
         if of is not None
     }
@@ -71,6 +78,7 @@ def results_tree(
         parts["predictions"] = {
             name: PredictedRows(new.targets[name].in_units(data.targets[name].family, data.targets[name].scaler))
             for name in names
+            if name in new.targets
         }
     if not isinstance(history, Mapping) and history:
         tasks = history[-1].names  # a model may have its tasks in another order, or several for one target
@@ -125,6 +133,7 @@ def run_tree(
         train=drawn.get("train"),
         ood=drawn.get("ood"),
         new=drawn.get("new"),
+        reduced=result.reduced,
         tasks=result.tasks,
         extras=result.extras,
         attributes={
@@ -132,7 +141,9 @@ def run_tree(
             "balancer": method.balancer,
             "seed": seed,
             "configuration": configuration(method, budget),
-            "validation_scores": scores_of(data, drawn["validation"], "val") if "validation" in drawn else {},
+            "validation_scores": scores_of(data, drawn["validation"], "val", result.reduced.get("validation"))
+            if "validation" in drawn
+            else {},
             "validation_score": result.score,
             **attributes,
         },
@@ -144,13 +155,19 @@ def reported(data: MultiTaskData, name: str) -> ReportedTarget:
     return ReportedTarget.of(data.targets[name], data.rows["train"])
 
 
-def predicted_rows(data: MultiTaskData, part: str, predictions: Mapping[str, Prediction]) -> dict[str, PredictedRows]:
+def predicted_rows(
+    data: MultiTaskData,
+    part: str,
+    predictions: Mapping[str, Prediction],
+    reduced: Mapping[str, Reduced] | None = None,
+) -> dict[str, PredictedRows]:
     """Predictions for the rows of a part in scaled units, as a tree's rows in reported units.
 
     Args:
         data: What was learnt from.
         part: Of the data.
         predictions: Target -> for all rows of the part, or for those with a label for the target.
+        reduced: Target -> what is kept of predictions that are too large to keep, in reported units already.
 
     Raises:
         ValueError: If a prediction is for another number of rows.
@@ -161,7 +178,7 @@ def predicted_rows(data: MultiTaskData, part: str, predictions: Mapping[str, Pre
         labels = target.values[data.rows[part][places]]
         in_units = prediction.in_units(target.family, target.scaler, labels)
         found[name] = PredictedRows(in_units, labels, places)
-    return found
+    return {**found, **{name: of.rows for name, of in (reduced or {}).items()}}
 
 
 def places_drawn(data: MultiTaskData, part: str, name: str, rows: int) -> np.ndarray:
@@ -181,15 +198,16 @@ def places_drawn(data: MultiTaskData, part: str, name: str, rows: int) -> np.nda
     return np.arange(whole)
 
 
-def scores_of(data: MultiTaskData, drawn: Draws, part: str) -> dict[str, float]:
+def scores_of(
+    data: MultiTaskData, drawn: Draws, part: str, reduced: Mapping[str, Reduced] | None = None
+) -> dict[str, float]:
     """Each target's primary score on its labelled rows of a part."""
     found = {}
-    for name, rows in predicted_rows(data, part, drawn.targets).items():
-        target = data.targets[name]
-        labels = np.asarray(rows.labels)
+    for name, rows in predicted_rows(data, part, drawn.targets, reduced).items():
+        target, labels = reported(data, name), np.asarray(rows.labels)
         there = ~target.family.missing(labels)
-        score = reported(data, name).primary_score
-        if there.any() and all(rows.prediction.has(field) for field in score.needs):
-            scored = Scored(labels[there], rows.prediction.take(there), target.family, target.scaler)
-            found[name] = score.compute(scored)
+        score = target.primary_score
+        scored = Scored(labels[there], rows.prediction.take(there), target.family, target.scaler, rows.whole)
+        if score.computable(scored):
+            found[name] = score.of(scored)
     return found

@@ -1,7 +1,8 @@
 """What is drawn from fitted models, and draws of several models as one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -33,11 +34,30 @@ class Draws:
     chains: int = 1
     sample_stats: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def without(self, names: Collection[str]) -> Self:
+        """The same without some targets."""
+        return replace(self, targets={name: of for name, of in self.targets.items() if name not in names})
 
-def merge_targets(parts: Sequence[Draws]) -> Draws:
+
+def concatenated(parts: Sequence[Draws]) -> Draws:
+    """Draws for consecutive rows as those for all of them: of one posterior, whose draws each part holds.
+
+    Densities of latents and labels together are those of a part alone, and left out where there are several.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    targets = {name: Prediction.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets}
+    return replace(parts[0], targets=targets, log_p=None, log_q=None)
+
+
+def merge_targets(parts: Sequence[Draws], names: Sequence[Sequence[str]] | None = None) -> Draws:
     """Draws of models of different targets as one; densities of all latents together, and sampler statistics, are left out.
 
     A site that several parts have is named after the part's targets too: ``w`` of a model of "depth" is ``w_depth``.
+
+    Args:
+        parts: One or more.
+        names: Targets of each part's model, where its draws do not hold all of them.
 
     Raises:
         ValueError: If two parts predict one target, or they have different numbers of chains.
@@ -49,11 +69,12 @@ def merge_targets(parts: Sequence[Draws]) -> Draws:
         )
     if len({part.chains for part in parts}) > 1:
         raise ValueError(f"Draws that are merged have equally many chains; got {[part.chains for part in parts]}.")
+    names = [list(part.targets) for part in parts] if names is None else names
     sites = [site for part in parts for site in part.posterior]
     return Draws(
         posterior={
-            site if sites.count(site) == 1 else f"{site}_{'+'.join(part.targets)}": values
-            for part in parts
+            site if sites.count(site) == 1 else f"{site}_{'+'.join(of)}": values
+            for part, of in zip(parts, names, strict=True)
             for site, values in part.posterior.items()
         },
         targets={name: prediction for part in parts for name, prediction in part.targets.items()},

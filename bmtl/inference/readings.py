@@ -88,6 +88,8 @@ def read(site: Any, labels: Tensor | None, samples: int, where: str) -> Reading:
     while isinstance(fn, MaskedDistribution):
         masks.append(fn._mask)
         fn = fn.base_dist
+    if hasattr(fn, "entries"):  # images: their pixels are read, each by itself
+        fn = fn.entries()
     event = len(fn.event_shape)
     drawn = value[None] if samples == 1 else fn.sample((samples,))
     probability = probabilities_of(fn)
@@ -105,9 +107,11 @@ def read(site: Any, labels: Tensor | None, samples: int, where: str) -> Reading:
     if labels is not None:
         found = _checked(site["name"], fn, labels, value.shape, where)
         labelled = found.labelled
+        inner = len(site["fn"].event_shape) - event  # dimensions of pixels, which masks of rows do not have
         for mask in masks:
             if mask is not None:
-                labelled = labelled & torch.as_tensor(mask, device=labelled.device)
+                there = torch.as_tensor(mask, device=labelled.device)
+                labelled = labelled & there.reshape(there.shape + (1,) * (inner if there.dim() else 0))
         density = _density(found, labelled, where)
         pit = _pit(fn, found, labelled, drawn)
     return Reading(event, drawn, probability, mean, aleatoric, epistemic, law_of(fn), density, pit)

@@ -21,6 +21,7 @@ def likelihoods_of(
     noise_prior: tuple[float, float] | None = None,
     options: Mapping[str, Any] | None = None,
     own: Mapping[str, Mapping[str, Any]] | None = None,
+    temperature: float | None = None,
 ) -> dict[str, Likelihood]:
     """The likelihood of each target.
 
@@ -32,6 +33,7 @@ def likelihoods_of(
         noise_prior: Of the unknowns, where they are latent.
         options: Of the likelihood `real`.
         own: By target, further options of the likelihood `real`.
+        temperature: Of targets that are images.
 
     Raises:
         TypeError: If a likelihood has no such option.
@@ -39,7 +41,7 @@ def likelihoods_of(
     """
     names = chosen(spec, likelihood)
     if real is not None:
-        of_real = [name for name, family in spec.targets.items() if family.name in ("real",)]
+        of_real = [name for name, family in spec.targets.items() if getattr(family, "of", family).name == "real"]
         if not of_real:
             kinds = {name: family.name for name, family in spec.targets.items()}
             raise ValueError(f"The likelihood {real!r} is for real targets, and the data have none: {kinds}.")
@@ -49,6 +51,8 @@ def likelihoods_of(
         given: dict[str, Any] = {"noise": noise, "noise_prior": noise_prior}
         if real is not None and names[name] == real:
             given |= {**(options or {}), **(own or {}).get(name, {})}
+        if temperature is not None and hasattr(family, "of"):
+            given["temperature"] = temperature
         found[name] = likelihood_of(family, names[name], **given)
     return found
 

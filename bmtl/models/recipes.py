@@ -13,7 +13,7 @@ default likelihood unless a recipe is about another; the option `likelihood` ove
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -39,6 +39,11 @@ def homoscedastic(
     noise: Noise = "parameter",
     noise_prior: tuple[float, float] | None = None,
     head: str = "linear",
+    hidden: int | None = None,
+    kernel: int = 3,
+    activation: Literal["none", "relu"] = "none",
+    temperature: float | None = None,
+    trunk_options: Mapping[str, Any] | None = None,
     prior_scale: float | None = None,
     dropout: float = 0.0,
 ) -> Built:
@@ -49,9 +54,15 @@ def homoscedastic(
         trunk: Makes the trunk; asked for ``mc_dropout`` where `dropout` is above 0.
         generator: Draws initial weights.
         likelihood: Instead of the families' own, see the module.
-        noise: "fixed", "parameter" or "latent".
+        noise: "fixed", "parameter", "latent" or "heteroscedastic".
         noise_prior: Mean and standard deviation of latent noises' prior; each likelihood has its own by default.
-        head: "linear" has point weights, "bayesian" a normal prior on every weight and bias.
+        head: "linear" has point weights, "bayesian" a normal prior on every weight and bias; of images "conv", see
+            `ConvHeads`, which a trunk whose features are each target's own needs.
+        hidden: Of convolutional heads, as for `ConvHeads`.
+        kernel: The same.
+        activation: The same.
+        temperature: Of images, as for `bmtl.models.likelihoods.Pixels`.
+        trunk_options: Of the trunk, such as its width.
         prior_scale: Standard deviation of a Bayesian head's prior; ``1 / sqrt(width)`` by default.
         dropout: MC dropout before every layer.
 
@@ -61,11 +72,16 @@ def homoscedastic(
     Source:
         Kendall, Gal & Cipolla (2018), section 3. Dropout: Gal & Ghahramani (2016).
     """
-    heads = choice("head", head, {"linear": LinearHeads, "bayesian": HEADS["bayesian"]})
+    heads = choice("head", head, {name: HEADS[name] for name in ("linear", "bayesian", "conv")})
+    likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior, temperature=temperature)
+    made = trunk(**(trunk_options or {}), **({"mc_dropout": dropout} if dropout else {}))
+    own_features = getattr(made, "own_features", 1)
     if head == "bayesian":
         heads = functools.partial(heads, prior_scale=prior_scale)
-    likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior)
-    made = trunk(mc_dropout=dropout) if dropout else trunk()
+    elif head == "conv":
+        heads = functools.partial(heads, hidden=hidden, kernel=kernel, activation=activation, own_features=own_features)
+    if own_features > 1 and head != "conv":
+        raise ValueError(f"This trunk's features are each target's own; its heads are head='conv', not {head!r}.")
     return _built(spec, made, generator, likelihoods, heads, MCDropout if dropout else Deterministic)
 
 

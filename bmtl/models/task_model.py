@@ -45,9 +45,6 @@ class TaskModel(nn.Module):
             representation, if they cannot be made.
     """
 
-    joint_density = True
-    """Whether program and guide are of one joint model, so that Pareto k, NUTS and an evidence have a meaning."""
-
     def __init__(
         self,
         trunk: nn.Module,
@@ -75,6 +72,14 @@ class TaskModel(nn.Module):
     def likelihoods(self) -> dict[str, Likelihood]:
         """The likelihoods by target."""
         return dict(zip(self.names, self._likelihoods, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def joint_density(self) -> bool:
+        """Whether program and guide are of one joint model, so that Pareto k, NUTS and an evidence have a meaning.
+
+        Not where a likelihood is tempered, as that of images is.
+        """
+        return not any(likelihood.tempered for likelihood in self.likelihoods.values())
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class Classes(Family):
 
     Args:
         classes: Names of the classes, two or more.
+        segments: Rows are pixels, which are judged by the mean intersection over union first.
 
     Raises:
         ValueError: If there are fewer, or a name is repeated.
@@ -62,6 +63,7 @@ class Classes(Family):
     name: ClassVar[str] = "classes"
     loss_name: ClassVar[str] = "error rate"
     classes: tuple[str, ...] = ("0", "1")
+    segments: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", check_class_names(self.classes))
@@ -76,6 +78,7 @@ class Classes(Family):
     @property
     def scores(self) -> tuple[Score, ...]:
         return (
+            *((scores.MEAN_IOU,) if self.segments else ()),
             scores.ACCURACY,
             scores.BALANCED_ACCURACY,
             scores.AUROC,
@@ -92,8 +95,11 @@ class Classes(Family):
     def primary(self, training_labels: np.ndarray) -> str:
         """Accuracy; the area under the ROC curve where one class has more than 80 % of the training labels.
 
-        There the accuracy of a constant is high, and says nothing about the other classes.
+        There the accuracy of a constant is high, and says nothing about the other classes. Of pixels the mean intersection
+        over union.
         """
+        if self.segments:
+            return scores.MEAN_IOU.name
         counts = np.bincount(training_labels[training_labels >= 0], minlength=1)
         rare = counts.sum() - counts.max() < RARE * counts.sum()
         return scores.AUROC.name if rare else scores.ACCURACY.name

@@ -93,6 +93,15 @@ class Family(ABC):
         """Name of the score that a target is judged by first, from its checked training labels."""
         return self.scores[0].name
 
+    @property
+    def of_rows(self) -> "Family":
+        """What a results tree holds of it: itself, or of images the family of a pixel, of which the tree has a sample."""
+        return self
+
+    def row_variance(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """Variances of y as one number a row ``(N,)``, by which rows are put in order."""
+        return variance
+
     def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
         """Scaled values of y, draws or means ``(..., N, ...)``, in reported units."""
         return scaler.restored(values) if self.scaled else values

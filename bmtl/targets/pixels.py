@@ -6,12 +6,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bmtl.targets.classes import Classes
 from bmtl.targets.family import Family, check_numeric, read_only, register
-from bmtl.targets.metrics.dense import confusion_matrix, mean_iou
-from bmtl.targets.metrics.probabilities import checked, predicted_class
 from bmtl.targets.real import Real
 from bmtl.targets.scaler import Scaler
-from bmtl.targets.score import Score, Scored, given
+from bmtl.targets.score import Score, Scored
 from bmtl.targets.streaming import PixelReducer, Reducer
 from bmtl.targets.streaming.pixels import flat_pixels
 
@@ -28,15 +27,6 @@ def _labelled_pixels(rows: Scored) -> Scored:
 def _of_pixels(score: Score) -> Score:
     """A score of rows as one of images."""
     return replace(score, compute=lambda rows: score.compute(_labelled_pixels(rows)))
-
-
-def _mean_iou(rows: Scored) -> float:
-    pixels = _labelled_pixels(rows)
-    y, p = checked(pixels.labels, given(pixels.prediction.probability))
-    return mean_iou(confusion_matrix(y, predicted_class(p), p.shape[1]))
-
-
-MEAN_IOU = Score("mean_iou", "mIoU", _mean_iou, ("probability",), higher_is_better=True)
 
 
 def _compact(given: np.dtype, checked: np.dtype) -> np.dtype:
@@ -104,10 +94,17 @@ class Pixels(Family):
         return np.asarray(self.of.missing(flat)).reshape(values.shape[:3])
 
     @property
+    def of_rows(self) -> Family:
+        """A pixel's family; of classes one that is judged by the mean intersection over union first."""
+        return replace(self.of, segments=True) if type(self.of) is Classes else self.of
+
+    @property
     def scores(self) -> tuple[Score, ...]:
         """Those of all labelled pixels together; for classes the mean intersection over union first."""
-        of = tuple(_of_pixels(score) for score in self.of.scores)
-        return (MEAN_IOU, *of) if self.of.class_names else of
+        return tuple(_of_pixels(score) for score in self.of_rows.scores)
+
+    def primary(self, training_labels: np.ndarray) -> str:
+        return self.scores[0].name
 
     def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
         return self.of.to_units(values, scaler)
@@ -132,7 +129,7 @@ class Pixels(Family):
         return np.asarray((each * ~self.missing_pixels(labels)).sum(axis=(1, 2)))
 
     def reducer(self, scaler: Scaler, *, pixels: int = 10_000, seed: int = 0) -> Reducer | None:
-        return PixelReducer(self.of, self.of.sums(), scaler, pixels=pixels, seed=seed)
+        return PixelReducer(self.of_rows, self.of.sums(), scaler, pixels=pixels, seed=seed)
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         return self.of.fit_scaler(values.reshape(-1, *values.shape[3:]))

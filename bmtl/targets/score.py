@@ -1,7 +1,7 @@
 """A score: what is computed of one target's labelled rows, and how it is read."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -50,12 +50,14 @@ class Scored:
         prediction: Of the same rows.
         family: Of the target.
         scaler: Between reported units and what the model saw; scores that must not depend on units undo it.
+        whole: Scores by name that were taken over more rows than these, where these are a sample of them.
     """
 
     labels: np.ndarray
     prediction: Prediction
     family: ScoredFamily
     scaler: Scaler
+    whole: Mapping[str, float] = field(default_factory=dict)
 
     def mean(self) -> np.ndarray:
         """The predictive mean ``(N, ...)``.
@@ -113,8 +115,14 @@ class Score:
     note: str = ""
     floor: Callable[[int], float] | None = None
 
+    def of(self, rows: Scored) -> float:
+        """The score of rows: that of all of them where they are a sample, and it was kept."""
+        return rows.whole[self.name] if self.name in rows.whole else self.compute(rows)
+
     def computable(self, rows: Scored) -> bool:
         """Whether there is a row, and the prediction has what the score needs."""
+        if self.name in rows.whole:
+            return True
         return len(rows.labels) > 0 and all(rows.prediction.has(field) for field in self.needs)
 
 

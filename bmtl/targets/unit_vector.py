@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import directions as scores
 from bmtl.targets.scores.real import NLL
@@ -56,6 +57,10 @@ class UnitVector(Family):
     def losses(self, rows: Scored) -> np.ndarray | None:
         """The angle between label and mean direction in degrees."""
         return scores.angles_of_rows(rows) if rows.prediction.has("mean") else None
+
+    def row_variance(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """The sum over components: 0 of a known direction, 1 of one that may be any."""
+        return np.asarray(variance.sum(axis=-1)) if variance.ndim > 1 else variance
 
     def sums(self) -> Sums | None:
         return AngleSums()

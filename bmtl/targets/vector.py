@@ -81,6 +81,10 @@ class Vector(Family):
         """Of one number a row, the mean over standardised components, which have no common unit: it stays."""
         return scaler.widened(variance, 2) if variance.ndim > 1 else variance
 
+    def row_variance(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
+        """The mean over components, each in standard deviations of its labels."""
+        return np.asarray((variance / np.square(scaler.std)).mean(axis=-1)) if variance.ndim > 1 else variance
+
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         each = np.broadcast_to(np.log(scaler.std), (len(self.components),))
         return np.asarray(each.sum() if labels is None else (each * ~np.isnan(labels)).sum(axis=-1))

@@ -95,7 +95,7 @@ def score(tree: xr.DataTree, name: str, part: str | None = None) -> xr.DataArray
         if known is None or not len(of.labels):
             continue
         if known.computable(of):
-            values[i], any_found = known.compute(of), True
+            values[i], any_found = known.of(of), True
         else:
             lacking[target] = known
     if lacking and not any_found:

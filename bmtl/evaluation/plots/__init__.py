@@ -8,6 +8,7 @@ from bmtl.evaluation.plots.classes import entropy_histograms, pava_plot, reliabi
 from bmtl.evaluation.plots.comparisons import critical_difference_diagram, difference_forest, scores_by_task
 from bmtl.evaluation.plots.conflicts import conflict_matrix, cosine_curves, cosine_matrix
 from bmtl.evaluation.plots.curves import loss_curves, training_curves
+from bmtl.evaluation.plots.images import image_maps
 from bmtl.evaluation.plots.marginals import marginal_calibration, marginal_targets
 from bmtl.evaluation.plots.ood import ood_densities
 from bmtl.evaluation.plots.predictives import interval_widths, pit_deviations
@@ -27,6 +28,7 @@ __all__ = [
     "difference_forest",
     "entropy_histograms",
     "fidelity_curves",
+    "image_maps",
     "interval_widths",
     "loss_curves",
     "marginal_calibration",

@@ -8,8 +8,9 @@ import xarray as xr
 
 from bmtl.evaluation import plots
 from bmtl.evaluation.history import has, recorded
+from bmtl.evaluation.images import images_of
 from bmtl.evaluation.ood import uncertainties
-from bmtl.evaluation.parts import part_targets, scored
+from bmtl.evaluation.parts import part_of, part_targets, reported_targets, scored
 from bmtl.evaluation.relatedness import relating
 from bmtl.evaluation.report.figures import Picture
 from bmtl.evaluation.report.ood import with_both_sides
@@ -207,6 +208,23 @@ def of_uncertainty(trees: Trees) -> Iterator[Picture]:
             "absolute error of numbers and ranks. Where the uncertainty predicts the errors, a curve falls to the left; the "
             f"faint line is the least that any order of the rows would have.{note}",
             lambda: plots.risk_coverage_curves(having, tasks=targets),
+        )
+
+
+def of_images(name: str, tree: xr.DataTree) -> Iterator[Picture]:
+    """A few predicted images of a run, next to their labels."""
+    part = part_of(tree)
+    images = images_of(part)
+    if images:
+        families = {target: known.family for target, known in reported_targets(part).items()}
+        yield Picture(
+            f"Predicted images: {name}",
+            "Image, label, prediction, error and uncertainty of each target. Label and prediction have the same colours: a "
+            "colour a class; numbers from dark to bright; vectors by direction (hue) and length; directions in space by "
+            "their components. Errors (wrong class; absolute; length; angle) and uncertainties (entropy; standard deviation) run "
+            "from dark to bright, each on a scale of its own: where the model knows what it does not know, the two look "
+            "alike. White pixels have no label.",
+            lambda: plots.image_maps(images, families),
         )
 
 

@@ -74,6 +74,7 @@ def sections(reading: Reading) -> list[Section]:
     return [
         Section("summary", "Summary", [summary.summary(reading)]),
         *tables,
+        Section("images", "Images", _introduced(reading, _drawn(pictures.of_images(chosen, trees[chosen])))),
         Section("training", "Training", _introduced(reading, _drawn(pictures.of_training(trees)))),
         Section("conflicts", "Conflicts", _introduced(reading, _drawn(pictures.of_conflicts(trees)))),
         Section("relatedness", "Relatedness", _introduced(reading, _drawn(pictures.of_relatedness(trees)))),

@@ -18,6 +18,8 @@ from bmtl.models.likelihoods.poisson import Poisson
 from bmtl.models.likelihoods.student_t import StudentT
 from bmtl.models.likelihoods.survival import LogNormal, Weibull
 from bmtl.models.likelihoods.unknown import Noise, Unknown
+from bmtl.models.likelihoods.vectors import GaussianVector, LaplaceVector
+from bmtl.models.likelihoods.von_mises_fisher import VonMisesFisher
 from bmtl.models.likelihoods.zero_inflated_poisson import ZeroInflatedPoisson
 from bmtl.targets import Family
 from bmtl.targets import Pixels as PixelsFamily
@@ -40,9 +42,15 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
         NegativeBinomial,
         ZeroInflatedPoisson,
         LogNormal,
+        GaussianVector,
+        LaplaceVector,
+        VonMisesFisher,
     )
 }
 """Likelihood by name; the first that serves a family is its default."""
+
+OF_PIXELS = {"real": "laplace", "vector": "laplace-vector"}
+"""Defaults of pixels where they are others than those of rows: absolute errors, which dense models are trained on."""
 
 
 def likelihood_of(
@@ -58,17 +66,22 @@ def likelihood_of(
     Args:
         family: The family. That of images is asked for what a pixel is.
         name: One of `LIKELIHOODS`; by default the family's: "gaussian" for real targets, "categorical" for classes and
-            binary ones, "ordinal", "poisson" for counts, "weibull" for times to an event, "joint-normal" for vectors.
-        noise: How its unknown quantities enter: "fixed", "parameter" or "latent".
+            binary ones, "ordinal", "poisson" for counts, "weibull" for times to an event, "joint-normal" for vectors,
+            "von-mises-fisher" for directions. Pixels that are numbers or vectors have "laplace" and "laplace-vector".
+        noise: How its unknown quantities enter: "fixed", "parameter" or "latent"; or "heteroscedastic", where a head gives
+            the noise of each row.
         noise_prior: Mean and standard deviation of the prior of its unknowns; its own by default.
-        **options: Further ones of the likelihood.
+        **options: Further ones of the likelihood; ``temperature`` is that of `Pixels`.
 
     Raises:
         TypeError: If the likelihood has no such option.
         ValueError: If there is no such likelihood, or it does not serve the family.
     """
     if isinstance(family, PixelsFamily):
-        return Pixels(likelihood_of(family.of, name, noise=noise, noise_prior=noise_prior, **options))
+        temperature = options.pop("temperature", None)
+        name = name or OF_PIXELS.get(family.of.name)
+        of_pixel = likelihood_of(family.of, name, noise=noise, noise_prior=noise_prior, **options)
+        return Pixels(of_pixel, temperature)
     serving = [other for other, of in LIKELIHOODS.items() if family.name in of.families]
     if name is None and serving:
         name = serving[0]
@@ -91,10 +104,12 @@ __all__ = [
     "Categorical",
     "Evidential",
     "Gaussian",
+    "GaussianVector",
     "Heteroscedastic",
     "JointNormal",
     "Kendall",
     "Laplace",
+    "LaplaceVector",
     "Likelihood",
     "LogNormal",
     "NegativeBinomial",
@@ -104,6 +119,7 @@ __all__ = [
     "Poisson",
     "StudentT",
     "Unknown",
+    "VonMisesFisher",
     "Weibull",
     "ZeroInflatedPoisson",
     "likelihood_of",

@@ -34,18 +34,24 @@ class Likelihood(nn.Module):
         outputs: Width that the head must give.
         has_unknowns: Whether it has unknowns, and so takes a ``noise_prior``.
         objectives: What it is trained on; each is a task of its own, the first one the likelihood proper.
+        from_head: The unknown that the head gives for each row under a heteroscedastic noise; empty where it cannot.
 
     Args:
         outputs: See above.
         noise: How its unknowns enter: "fixed" trains on half the unit deviance, which is 0 at best, and the unknowns are
-            set or calibrated afterwards; "parameter" learns them; "latent" gives them a prior inside the target's task.
+            set or calibrated afterwards; "parameter" learns them; "latent" gives them a prior inside the target's task;
+            "heteroscedastic" makes `from_head` the last output of the head, and learns the others.
         unknowns: Its unknowns by name; a site is called ``<name>_<target>``.
+
+    Raises:
+        ValueError: If `noise` is unknown, or heteroscedastic where there is no such unknown.
     """
 
     name: ClassVar[str]
     families: ClassVar[tuple[str, ...]]
     has_unknowns: ClassVar[bool] = True
     objectives: tuple[str, ...] = ("nll",)
+    from_head: ClassVar[str] = ""
     outputs: int
     location: Tensor
     unit: Tensor
@@ -53,8 +59,17 @@ class Likelihood(nn.Module):
     def __init__(self, outputs: int, noise: Noise = "parameter", unknowns: Mapping[str, Unknown] | None = None) -> None:
         super().__init__()
         check_noise(noise)
+        kept = dict(unknowns or {})
+        if noise == "heteroscedastic":
+            if self.from_head not in kept:
+                raise ValueError(
+                    f"The likelihood {self.name!r} has no noise that a head can give; noise is 'fixed', 'parameter' or "
+                    "'latent' for it."
+                )
+            del kept[self.from_head]
+            outputs += 1
         self.outputs, self.noise = outputs, noise
-        self.unknowns = nn.ModuleDict(unknowns or {})
+        self.unknowns = nn.ModuleDict(kept)
         self.location = nn.Buffer(torch.zeros(()))
         self.unit = nn.Buffer(torch.ones(()))
 
@@ -62,6 +77,11 @@ class Likelihood(nn.Module):
     def of(cls, family: Family, **options: Any) -> Self:
         """The likelihood for targets of a family; `options` are those of the class."""
         return cls(**options)
+
+    @property
+    def tempered(self) -> bool:
+        """Whether it trains on a power of its density."""
+        return False
 
     # ---- Before training -----------------------------------------------------------------------------------------
 
@@ -142,12 +162,11 @@ class Likelihood(nn.Module):
     def observe_at(self, site: str, f: Tensor, values: Values, y: Tensor | None) -> None:
         """The statement of the labels alone, at a site of any name; see `observe`."""
         p = self.distribution(f, values)
-        if y is None or not self.trains_on_deviance:
+        if y is None or not self.trains_on_loss:
             observe(site, p, y)
             return
-        # Without the density's constant, which balancers that take logarithms or ratios of losses would see.
         labels = read_labels(site, p, y)
-        factor(site, self.deviance(f, labels.value), labels)
+        factor(site, self.training_loss(site, f, values, labels.value), labels)
 
     @property
     def integrates(self) -> bool:
@@ -168,6 +187,25 @@ class Likelihood(nn.Module):
     def integrated(self, mean: Tensor, variance: Tensor, values: Values) -> TorchDistribution:
         """The distribution of labels with ``f ~ Normal(mean, variance)`` integrated out."""
         raise NotImplementedError
+
+    @property
+    def trains_on_loss(self) -> bool:
+        """Whether it is trained on something else than its density: see `training_loss`."""
+        return self.trains_on_deviance
+
+    def training_loss(self, site: str, f: Tensor, values: Values, y: Tensor) -> Tensor:
+        """What is trained in place of the negative log density, ``(..., B)``.
+
+        Half the unit deviance: without the density's constant, which balancers that take logarithms or ratios of losses
+        would see.
+
+        Args:
+            site: For messages.
+            f: ``(..., B, outputs)``.
+            values: Of the unknowns.
+            y: Labels without missing ones.
+        """
+        return self.deviance(f, y)
 
     @property
     def trains_on_deviance(self) -> bool:
@@ -225,6 +263,10 @@ class Likelihood(nn.Module):
         raise ValueError(
             f"The likelihood {self.name!r} has no noise that is set by hand; calibrate it on validation rows."
         )
+
+    def noise_of(self, f: Tensor, values: Values) -> Tensor:
+        """The unknown `from_head`: its value for all rows, or for each row what the head says of it."""
+        return f[..., -1] if self.noise == "heteroscedastic" else values[self.from_head]
 
     def _unknowns(self) -> list[tuple[str, Any]]:
         return list(self.unknowns.items())

@@ -19,7 +19,7 @@ class Categorical(Likelihood):
 
     Args:
         count: Number of classes C, from 2.
-        noise: "fixed", "parameter" or "latent": what ``log sigma^2`` is.
+        noise: "fixed", "parameter", "latent" or "heteroscedastic": what ``log sigma^2`` is.
         noise_prior: Mean and standard deviation of its prior.
 
     Raises:
@@ -31,10 +31,12 @@ class Categorical(Likelihood):
 
     name = "categorical"
     families: ClassVar[tuple[str, ...]] = ("classes", "binary", "ordinal")
+    from_head: ClassVar[str] = "log_variance"
 
     def __init__(self, count: int, noise: Noise = "parameter", noise_prior: tuple[float, float] = (0.0, 2.0)) -> None:
         check_count(count)
         super().__init__(count, noise, {"log_variance": Unknown(0.0, noise, noise_prior)})
+        self.count = count
 
     @classmethod
     def of(cls, family: Family, **options: Any) -> Self:
@@ -42,10 +44,10 @@ class Categorical(Likelihood):
 
     @property
     def classes(self) -> int:
-        return self.outputs
+        return self.count
 
     def distribution(self, f: Tensor, values: Values) -> TorchDistribution:
-        return dist.Categorical(logits=f * torch.exp(-values["log_variance"])[..., None])
+        return dist.Categorical(logits=f[..., : self.count] * torch.exp(-self.noise_of(f, values))[..., None])
 
     def set_noise(self, sigma: float) -> None:
         """Sets a fixed temperature ``sigma^2``."""

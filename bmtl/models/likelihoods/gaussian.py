@@ -30,7 +30,7 @@ class Gaussian(LocationScale):
 
     @property
     def integrates(self) -> bool:
-        return not self.censored and self.bounds is None
+        return not self.censored and self.bounds is None and self.noise != "heteroscedastic"
 
     def expected_log_density(self, mean: Tensor, variance: Tensor, values: Values, y: Tensor) -> Tensor:
         error = (y - self.location) / self.unit - mean

@@ -4,10 +4,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bmtl.labels import read_labels
-from bmtl.models.likelihoods.base import Values, factor
+from bmtl.models.likelihoods.base import Values
 from bmtl.models.likelihoods.categorical import Categorical
-from bmtl.tasks import observe
 
 
 class Kendall(Categorical):
@@ -25,16 +23,19 @@ class Kendall(Categorical):
     name = "kendall"
     families = ("classes", "binary")
 
-    def observe(self, target: str, f: Tensor, values: Values, y: Tensor | None, objective: str) -> None:
-        site = f"y_{target}"
-        if y is None:
-            observe(site, self.distribution(f, values), None)
-            return
-        p = dist.Categorical(logits=f)
-        labels = read_labels(site, p, y)
+    @property
+    def trains_on_loss(self) -> bool:
+        return True
+
+    def training_loss(self, site: str, f: Tensor, values: Values, y: Tensor) -> Tensor:
+        """``CE(f) / sigma^2 + log sigma``.
+
+        Raises:
+            ValueError: If a label is no class.
+        """
         try:
-            loss = -p.log_prob(labels.value)
+            loss: Tensor = -dist.Categorical(logits=f[..., : self.count]).log_prob(y)
         except ValueError as error:  # a class that there is not
             raise ValueError(f"At site {site!r}: {error}") from error
-        s = values["log_variance"]
-        factor(site, loss * torch.exp(-s) + 0.5 * s, labels)
+        s = self.noise_of(f, values)
+        return loss * torch.exp(-s) + 0.5 * s

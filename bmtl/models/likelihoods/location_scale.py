@@ -23,7 +23,7 @@ class LocationScale(Likelihood):
     half the unit deviance: a function of the error alone for exact labels, ``-log P`` for those known up to an interval.
 
     Args:
-        noise: "fixed", "parameter" or "latent": what ``log sigma^2`` is.
+        noise: "fixed", "parameter", "latent" or "heteroscedastic": what ``log sigma^2`` is.
         noise_prior: Mean and standard deviation of its prior, for standardised labels.
         censored: Whether labels are intervals.
         bounds: Lower and upper bound where labels stop, None on an open side, in the labels' unit: labels at or beyond one
@@ -35,6 +35,7 @@ class LocationScale(Likelihood):
     """
 
     families = ("real", "count")
+    from_head = "log_variance"
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class LocationScale(Likelihood):
 
     def distribution(self, f: Tensor, values: Values) -> TorchDistribution:
         loc = self.location + self.unit * f[..., 0]
-        scale = self.unit * torch.exp(0.5 * values["log_variance"])
+        scale = self.unit * torch.exp(0.5 * self.noise_of(f, values))
         return with_censoring(self.base(loc, scale, values), self.censored, self.bounds)
 
     def deviance(self, f: Tensor, y: Tensor) -> Tensor:

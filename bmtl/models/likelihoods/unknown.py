@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bmtl.models.guides import Latent
 
-Noise = Literal["fixed", "parameter", "latent"]
+Noise = Literal["fixed", "parameter", "latent", "heteroscedastic"]
 
 
 def check_noise(noise: str) -> None:
@@ -25,7 +25,8 @@ class Unknown(nn.Module):
     Args:
         start: Starting value, a number or ``(...)``; of latents, a number starts at the prior's mean instead.
         noise: "fixed" stays at its start in training and may be set afterwards; "parameter" is learnt; "latent" has the
-            prior ``Normal(prior)`` on each entry.
+            prior ``Normal(prior)`` on each entry. What a head gives ("heteroscedastic") is no unknown; others of the
+            likelihood are parameters then.
         prior: Mean and standard deviation of the prior.
         lr_multiplier: How many units it moves where another parameter moves one. A log-variance travels over ten units
             where a weight travels over a tenth, and Adam's steps are of one size for both.
@@ -45,6 +46,7 @@ class Unknown(nn.Module):
         check_noise(noise)
         if not 0 < prior[1] < math.inf:
             raise ValueError(f"A prior has a positive standard deviation, and {prior[1]} was given.")
+        noise = "parameter" if noise == "heteroscedastic" else noise
         self.noise, self.prior, self.lr_multiplier = noise, prior, lr_multiplier
         if noise == "latent" and not isinstance(start, Tensor):
             start = prior[0]

@@ -1,7 +1,9 @@
 """Layers whose initial weights come from a given generator."""
 
+import math
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None = None) -> nn.Linear:
@@ -13,3 +15,52 @@ def linear(inputs: int, outputs: int, generator: torch.Generator | None = None) 
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return layer
+
+
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    generator: torch.Generator | None = None,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """A convolution padded so that only its stride changes the size; weights ``Normal(0, 2 / fan in)``, biases 0.
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        kernel: Side of its kernel, odd.
+        generator: Draws the weights; None uses torch's global one.
+        stride: Of the kernel.
+        groups: Groups of channels that do not see each other.
+        bias: Whether it has biases.
+
+    Source:
+        He et al. (2015), "Delving Deep into Rectifiers", equation 10.
+    """
+    layer = nn.utils.skip_init(
+        nn.Conv2d, inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias
+    )
+    nn.init.normal_(layer.weight, 0.0, math.sqrt(2 * groups / (inputs * kernel**2)), generator=generator)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def conv_norm(
+    inputs: int, outputs: int, kernel: int = 3, generator: torch.Generator | None = None, *, stride: int = 1
+) -> nn.Sequential:
+    """A convolution, batch norm and ReLU. The norm's shift stands for the convolution's bias."""
+    return nn.Sequential(
+        conv(inputs, outputs, kernel, generator, stride=stride, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """Maps ``(B, C, h, w)`` at the height and width of `like`, bilinearly; unchanged where they have it."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -11,6 +11,7 @@ from bmtl.targets.metrics.classes import (
     balanced_accuracy_of_probabilities,
     roc_auc_of_probabilities,
 )
+from bmtl.targets.metrics.dense import confusion_matrix, mean_iou
 from bmtl.targets.metrics.entropy import entropy_ratio_of_rows, error_auroc_of_probabilities
 from bmtl.targets.metrics.ordinal import quadratic_kappa, rank_error, ranked_probability_score
 from bmtl.targets.metrics.probabilities import checked, entropy_of_probabilities, predicted_class
@@ -34,6 +35,12 @@ def _entropy_ratio(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return entropy_ratio_of_rows(predicted_class(p) == y, entropy_of_probabilities(p), resamples=1).ratio
 
 
+def _mean_iou(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    y, p = checked(labels, probabilities)
+    return mean_iou(confusion_matrix(y, predicted_class(p), p.shape[1]))
+
+
+MEAN_IOU = Score("mean_iou", "mIoU", of_probabilities(_mean_iou), PROBABILITY, higher_is_better=True)
 ACCURACY = Score(
     "accuracy", "accuracy", of_probabilities(accuracy_of_probabilities), PROBABILITY, higher_is_better=True
 )

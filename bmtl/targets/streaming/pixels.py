@@ -26,6 +26,11 @@ class Reducer(Protocol):
         """Scores of all that was added, by name."""
         ...
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """Numbers of the kept entries ``(M,)``."""
+        ...
+
     def subsample(self) -> Scored:
         """Some of what was added, as labelled rows of an ordinary target."""
         ...

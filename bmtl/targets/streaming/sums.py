@@ -86,6 +86,8 @@ class ClassSums:
 class NumberSums:
     """Sums of errors, of log densities and of coverage counts of real numbers and counts.
 
+    The CRPS is none of them: of a mixture over draws it is an integral, which for millions of rows takes hours.
+
     Args:
         relative: Labels are positive, and errors relative to them are summed too.
     """
@@ -93,7 +95,7 @@ class NumberSums:
     def __init__(self, *, relative: bool = False) -> None:
         self.rows = 0
         self.relative: float | None = 0.0 if relative else None
-        self.absolute = self.squared = self.log_loss = self.crps = 0.0
+        self.absolute = self.squared = self.log_loss = 0.0
         self.mean = self.spread = 0.0  # of the labels: their mean, and the sum of squares about it
         self.covered = np.zeros(LEVELS.size, dtype=np.int64)
 
@@ -109,7 +111,6 @@ class NumberSums:
         self._labels(count, float(labels.mean()), float(np.square(labels - labels.mean()).sum()))
         nll = rows.family.score("nll")
         self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
-        self.crps += float(rows.predictive().crps(labels).sum()) if prediction.has("predictive") else float("nan")
         pit = rows.pit()
         if pit is None or np.isnan(pit).any():
             self.covered = np.full(LEVELS.size, -1)
@@ -118,7 +119,7 @@ class NumberSums:
             self.covered = self.covered + np.searchsorted(folded, LEVELS, side="right")
 
     def merge(self, other: Self) -> None:
-        for name in ("absolute", "squared", "log_loss", "crps"):
+        for name in ("absolute", "squared", "log_loss"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if self.relative is not None and other.relative is not None:
             self.relative += other.relative
@@ -136,7 +137,6 @@ class NumberSums:
             "rmse": float(np.sqrt(self.squared / self.rows)),
             "r2": 1 - self.squared / self.spread if self.spread else float("nan"),
             "nll": self.log_loss / self.rows,
-            "crps": self.crps / self.rows,
             "ece": float(np.abs(coverage - LEVELS).mean()) if self.covered[0] >= 0 else float("nan"),
         }
         return {name: value for name, value in found.items() if not np.isnan(value)}

@@ -74,7 +74,7 @@ CASES = {
     "weibull": ("weibull", TimeToEvent(), times),
     "log-normal": ("log-normal", TimeToEvent(), times),
     "joint-normal": ("joint-normal", Vector(("u", "v", "w")), lambda g, n: normal(g, n, 3)),
-    "pixels": (None, Pixels(Real()), lambda g, n: normal(g, n, 2, 3)),
+    "pixels": ("gaussian", Pixels(Real()), lambda g, n: normal(g, n, 2, 3)),
     "pixels of classes": (None, Pixels(Classes(("x", "y"))), lambda g, n: torch.randint(0, 2, (n, 2, 3), generator=g)),
 }
 NOISES = ("fixed", "parameter", "latent")

@@ -4,9 +4,9 @@ Run: python examples/demo_scenes.py [--data rooms|kitchen|camvid|nyuv2|cityscape
                                     [--first 0] [--augment] [--out docs/rooms.png] [--quick]
 
 White is what has no label. Depth runs from near (dark) to far (bright) in each frame, normals have their components as
-colours, and the vectors to an object's centroid their direction as hue and their length as saturation. Also printed: the share
-of pixels that have a label, of each target, and of which class they are. `--augment` shows a random view of each frame, as
-training sees it.
+colours, and the vectors to an object's centroid their direction as hue and their length as saturation. Also printed: the
+share of pixels that have a label, of each target, and of which class they are. `--augment` shows a random view of each
+frame, as training sees it.
 """
 
 import argparse

@@ -54,7 +54,8 @@ def scene_data(
 
     Args:
         name: What reports call it.
-        images: ``(N, H, W, C)``, bytes or floats in [0, 1].
+        images: ``(N, H, W, C)``, bytes or floats in [0, 1]. They and the labels are kept, not copied, and can no longer be
+            written to.
         labels: Target -> labels, in the names and forms above.
         rows: Part -> zero-based rows.
         classes: Names of the classes of ``semantic``.
@@ -66,6 +67,8 @@ def scene_data(
     Raises:
         ValueError: If labels and images differ in size, or a label is out of range.
     """
+    for array in (images, *labels.values()):
+        array.setflags(write=False)
     for target, values in labels.items():
         if values.shape[:3] != images.shape[:3]:
             raise ValueError(

@@ -271,11 +271,15 @@ def test_places_in_a_room_follow_from_depth_and_pose():
 
 
 def test_a_class_that_is_never_seen_is_a_class_all_the_same():
-    labels = {"semantic": np.zeros((2, 4, 5), dtype=int)}
-    data = scene_data(
-        "x", np.zeros((2, 4, 5, 3), np.uint8), labels, {"train": [0], "test": [1]}, classes=("a", "b", "c")
-    )
+    labels = np.zeros((2, 4, 5), dtype=int)
+    images, rows = np.zeros((2, 4, 5, 3), np.uint8), {"train": [0], "test": [1]}
+    data = scene_data("x", images, {"semantic": labels}, rows, classes=("a", "b", "c"))
     assert data.targets["semantic"].family.class_names == ("a", "b", "c")
-    labels["semantic"][1, 0, 0] = 3
-    with pytest.raises(ValueError, match="Image 1 of target 'semantic'.*from 0 to 2"):
-        scene_data("x", np.zeros((2, 4, 5, 3), np.uint8), labels, {"train": [0]}, classes=("a", "b", "c"))
+    assert data.targets["semantic"].values is labels  # kept, and no longer to be written to
+    with pytest.raises(ValueError, match="read-only"):
+        labels[1, 0, 0] = 3
+    other = np.where(np.arange(40).reshape(2, 4, 5) == 25, 3, labels)
+    with pytest.raises(
+        ValueError, match="Image 1 of target 'semantic'.*row 5.*from 0 to 2|Image 1.*from 0 to 2.*row 5"
+    ):
+        scene_data("x", images, {"semantic": other}, rows, classes=("a", "b", "c"))

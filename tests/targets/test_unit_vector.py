@@ -63,6 +63,14 @@ def test_images_keep_their_precision():
         (Pixels(UnitVector()), np.full((2, 3, 4, 3), np.nan, np.float32), np.float32),
     ):
         assert family.check("t", labels, 2).dtype == kept
+    fixed = np.ones((2, 3, 4), np.float32)
+    fixed.setflags(write=False)
+    assert Pixels().check("t", fixed, 2) is fixed  # nobody can change it, and it is large
+    assert Pixels().check("t", fixed[:1], 1) is not fixed
+    coarse = np.full((2, 3, 4, 3), [0, 0, 0.99], np.float32)
+    coarse.setflags(write=False)
+    np.testing.assert_array_equal(Pixels(UnitVector()).check("t", coarse, 2)[..., 2], 1)
+    assert coarse[0, 0, 0, 2] < 1
     wrong = np.ones((2, 3, 4))
     wrong[1, 1, 1] = 0
     with pytest.raises(ValueError, match="Image 1 of target 't', .*: Labels are positive, and row 5"):

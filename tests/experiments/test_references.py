@@ -62,7 +62,7 @@ def test_every_reference_with_a_cdf_is_judged_by_it(trees):
         ece = metrics.ece(trees[name])["ece"]
         assert np.isfinite(ece.sel(task="price")), name
         assert np.isfinite(ece.sel(task="visits")), name
-    # The linear row is the truth. Of 343 rows, a perfect predictive has a mean ECE of .02, and below .06 nearly always.
+    # The linear row is the truth. Of 343 rows, a perfect predictive has a mean ECE of .02, below .06 nearly always.
     assert float(metrics.ece(trees["linear"])["ece"].sel(task="price")) < 0.06
 
 

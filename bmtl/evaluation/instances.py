@@ -5,6 +5,7 @@ nearest to its vote. Truth and prediction are then images of numbers, 0 for no o
 `average_precision` match objects by intersection over union.
 """
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -117,7 +118,10 @@ def _centres(ends: np.ndarray, radius: float, least: int, method: Method) -> np.
         made = OPTICS(min_samples=least, max_eps=radius, eps=radius, cluster_method="dbscan", algorithm="brute")
     else:
         made = DBSCAN(min_samples=least, eps=radius)
-    clusters = made.fit(ends).labels_
+    with warnings.catch_warnings():
+        # No vote has enough others within the radius: no cluster, which is an answer.
+        warnings.filterwarnings("ignore", "All reachability values are inf", UserWarning)
+        clusters = made.fit(ends).labels_
     return np.array([ends[clusters == k].mean(axis=0) for k in range(clusters.max() + 1)]).reshape(-1, 2)
 
 

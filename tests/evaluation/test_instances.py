@@ -191,6 +191,13 @@ def test_few_or_no_votes_make_no_object():
     assert not cluster_votes(vectors, single > 0, smallest=2).numbers.any()
 
 
+def test_votes_that_are_far_apart_make_no_object():
+    random = np.random.default_rng(0)
+    vectors, mask = random.uniform(-1000, 1000, size=(6, 7, 2)), np.ones((6, 7), dtype=bool)
+    for method in ("optics", "dbscan"):
+        assert not cluster_votes(vectors, mask, method=method).numbers.any()
+
+
 def test_error_of_vectors_is_of_pixels_of_objects():
     truth = np.array([[[3.0, 4], [np.nan, np.nan]]])
     assert instance_error(truth, np.zeros((1, 2, 2))) == 5

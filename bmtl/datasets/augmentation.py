@@ -214,15 +214,21 @@ class Augmentation:
 class AugmentedBatches:
     """Batches with a random view of each image.
 
+    Views follow from the state of the batches' generator at the beginning of an epoch and from a batch's place in it: who
+    seeds or resumes the batches has seeded or resumed the views.
+
     Args:
         batches: The loader whose batches are augmented.
         augmentation: What is drawn.
-        seed: Of the views; the order of batches has its own.
     """
 
-    def __init__(self, batches: Batches, augmentation: Augmentation, seed: int = 0) -> None:
+    def __init__(self, batches: Batches, augmentation: Augmentation) -> None:
         self.batches, self.augmentation = batches, augmentation
-        self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The batches' own."""
+        return self.batches.generator
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -231,11 +237,11 @@ class AugmentedBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """One epoch, or what is left of the one whose state was loaded."""
         for x, y in self.batches:
-            yield self.augmentation(x, y, self.generator)
+            yield self.augmentation(x, y, _of_place(*self.batches.place))
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's place: that in the batches, and the generator of views."""
-        return {"batches": self.batches.state_dict(), "generator": self.generator.get_state()}
+        """The loader's place, that of the batches."""
+        return self.batches.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
@@ -243,8 +249,15 @@ class AugmentedBatches:
         Raises:
             ValueError: If the state belongs to other data or another batch size.
         """
-        self.batches.load_state_dict(state["batches"])
-        self.generator.set_state(state["generator"].cpu())
+        self.batches.load_state_dict(state)
+
+
+def _of_place(epoch: Tensor, batch: int) -> torch.Generator:
+    """A generator for one batch of an epoch."""
+    generator = torch.Generator()
+    generator.set_state(epoch)
+    seeds = torch.randint(2**62, (2,), generator=generator).tolist()
+    return generator.manual_seed((seeds[0] + batch * (2 * seeds[1] + 1)) % 2**63)
 
 
 def _image(image: Tensor, crop: Crop) -> Tensor:

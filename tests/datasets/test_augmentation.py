@@ -121,8 +121,8 @@ def test_views_resume_where_they_were():
     data = load("rooms", train=8, val=0, test=0, height=16, width=16)
     x, y = data.tensors("train")
 
-    def loader():
-        return AugmentedBatches(Batches(x, y, 2, seed=3), Augmentation(), seed=5)
+    def loader(seed=3):
+        return AugmentedBatches(Batches(x, y, 2, seed=seed), Augmentation())
 
     whole = loader()
     everything = [images for _ in range(2) for images, _ in whole]
@@ -135,7 +135,16 @@ def test_views_resume_where_they_were():
     rest = [images for images, _ in second] + [images for images, _ in second]
     assert len(whole) == 4
     assert all(torch.equal(a, b) for a, b in zip(rest, everything[3:], strict=True))
-    assert not torch.equal(everything[0], everything[4])
+    again = loader(seed=0)
+    again.generator.manual_seed(3)  # as `fit` does
+    assert all(torch.equal(a, b) for a, (b, _) in zip(everything, again, strict=False))
+
+
+def test_every_batch_and_epoch_has_views_of_its_own():
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))[:1].expand(4, -1, -1, -1)
+    loader = AugmentedBatches(Batches(x, {"semantic": torch.zeros(4, 8, 8, dtype=int)}, 1, seed=0), Augmentation())
+    views = [images for _ in range(3) for images, _ in loader]
+    assert len({tuple(view.flatten().tolist()) for view in views}) == 12
 
 
 def test_batches_of_one_image():

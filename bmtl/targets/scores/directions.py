@@ -22,6 +22,6 @@ def _within(number: int) -> Score:
     )
 
 
-MEAN_ANGLE = Score("mean_angle", "mean °", lambda rows: angle_summary(angles_of_rows(rows)).mean, ("mean",))
-MEDIAN_ANGLE = Score("median_angle", "median °", lambda rows: angle_summary(angles_of_rows(rows)).median, ("mean",))
+MEAN_ANGLE = Score("mean_angle", "mean angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).mean, ("mean",))
+MEDIAN_ANGLE = Score("median_angle", "median angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).median, ("mean",))
 WITHIN = tuple(map(_within, range(len(THRESHOLDS))))

@@ -109,6 +109,9 @@ def compare(
             min=0, metavar="N", help="Posterior and predictive draws; 0 means 100, or as many as suit the data's kind."
         ),
     ] = 0,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
+    ] = False,
     baseline: Annotated[
         str,
         typer.Option(
@@ -167,6 +170,7 @@ def compare(
         widths=shape,
         draws=draws or None,
         select=select,
+        augment=augment,
     )
     print_data(first)
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"

@@ -57,6 +57,9 @@ def train(
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
     root: Root = None,
     data: DataOption = None,
@@ -78,6 +81,7 @@ def train(
         widths=shape,
         draws=draws or None,
         select=select,
+        augment=augment,
     )
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size

@@ -104,6 +104,11 @@ class Batches:
         self._position = state["position"]
         self._resume = True
 
+    @property
+    def place(self) -> tuple[Tensor, int]:
+        """The generator's state before this epoch's order was drawn, and the batches that were handed out since."""
+        return self._start, self._position
+
     def _sizes(self) -> dict[str, Any]:
         return {
             "rows": self.num_rows,

@@ -133,8 +133,8 @@ def read_images(path: str | Path, channels: int = 3) -> tuple[np.ndarray, list[P
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"There is no image in {path}; expected files that end with {', '.join(SUFFIXES)}.")
-    images = [read_image(file, "RGB" if channels == 3 else "L") for file in files]
-    return stacked([image.reshape(*image.shape[:2], channels) for image in images], files), files
+    images = (read_image(file, "RGB" if channels == 3 else "L") for file in files)
+    return stacked((image.reshape(*image.shape[:2], channels) for image in images), files), files
 
 
 def read_image(path: Path, mode: str | None = None) -> np.ndarray:
@@ -154,22 +154,31 @@ def read_image(path: Path, mode: str | None = None) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as an image ({type(error).__name__}: {error}).") from error
 
 
-def stacked(images: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray:
-    """Images of one size as one array, the images first.
+def stacked(images: Iterable[np.ndarray], names: Sequence[object]) -> np.ndarray:
+    """Images of one size as one array, the images first; they are in memory once.
+
+    Args:
+        images: One or more, which may be read one by one.
+        names: Of each, for messages.
 
     Raises:
         ValueError: If they differ in size; names two that do.
     """
-    for image, name in zip(images, names, strict=True):
-        if image.shape != images[0].shape:
+    found = np.empty(0)
+    for row, (image, name) in enumerate(zip(images, names, strict=True)):
+        if row == 0:
+            found = np.empty((len(names), *image.shape), image.dtype)
+        if image.shape != found.shape[1:]:
             raise ValueError(
-                f"Images have one size: {names[0]} is {_size(images[0])}, and {name} is {_size(image)}. Resize or crop them."
+                f"Images have one size: {names[0]} is {_size(found.shape[1:])}, and {name} is {_size(image.shape)}. Resize "
+                "or crop them."
             )
-    return np.stack(images)
+        found[row] = image
+    return found
 
 
-def _size(image: np.ndarray) -> str:
-    return " x ".join(map(str, image.shape))
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _as_model_sees(images: np.ndarray, dtype: torch.dtype) -> Tensor:

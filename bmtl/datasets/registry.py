@@ -8,7 +8,21 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from bmtl.datasets import checks, csv_tables, npz, office_caltech10, qm9_12k, qm9_mini, rooms, school, uci
+from bmtl.datasets import (
+    camvid,
+    checks,
+    cityscapes,
+    csv_tables,
+    kitchen,
+    npz,
+    nyuv2,
+    office_caltech10,
+    qm9_12k,
+    qm9_mini,
+    rooms,
+    school,
+    uci,
+)
 from bmtl.datasets.input_kind import GROUP
 from bmtl.datasets.multi_task_data import MultiTaskData
 
@@ -98,6 +112,18 @@ for _name, _reader in {
         office_caltech10.read, "2,533 images, 4 tasks (domains) of 10 classes", office_caltech10.FILE
     ),
     "school": Reader(school.read, "15,362 pupils' exam scores, 139 tasks (schools)", school.FILE),
+    "camvid": Reader(camvid.read, "701 street scenes of 90 x 120, 11 classes", camvid.FILE),
+    "cityscapes": Reader(
+        cityscapes.read,
+        "street scenes: 19 classes, inverse depth, instances",
+        "cityscapes/{leftImg8bit,gtFine,disparity}/",
+    ),
+    "kitchen": Reader(kitchen.read, "a Kinect's 250 frames of one room: depth, normals", kitchen.FILE),
+    "nyuv2": Reader(
+        nyuv2.read,
+        "rooms of 288 x 384: 13 classes, depth, normals",
+        "nyuv2/{train,val}/{image,label,depth,normal}/<i>.npy",
+    ),
     "rooms": Reader(rooms.read, "rendered rooms, drawn on request: 13 classes, depth, normals, instances"),
     "uci/": Reader(uci.read, "UCI regressions in their standard splits", "uci/<name>.npz or <name>/data/", "<name>"),
     "npz:": Reader(npz.read, "any set of one or many tasks: arrays X, y, task", "<path>", "<path>"),

@@ -2,13 +2,15 @@
 
 The targets have one name and one form in all of them:
 
-    semantic    class ``(N, H, W)``, -1 where it is void                        Pixels(Classes(...))
-    depth       ``(N, H, W)`` in metres, NaN where there is none                Pixels(Real(positive=True))
-    inverse_depth  in 1/m, 0 at the sky, NaN where there is none                Pixels(Real())
-    normal      unit vectors ``(N, H, W, 3)`` in the camera's axes, NaN         Pixels(UnitVector())
-    instance    centroid - pixel ``(N, H, W, 2)`` in pixels, NaN                Pixels(Vector(("x", "y"), common_unit=True))
+    semantic             classes ``(N, H, W)``, -1 where void
+    depth                ``(N, H, W)`` in metres, positive
+    inverse_depth        ``(N, H, W)`` in 1/m, 0 at the sky
+    normal               unit vectors ``(N, H, W, 3)`` in the camera's axes: x right, y down, z forward
+    instance             centroid - pixel ``(N, H, W, 2)`` in pixels, x and y
+    boundary_distance    to the nearest pixel of another class ``(N, H, W)``, in pixels
+    coordinates          place in a room ``(N, H, W, 3)`` in metres
 
-Which pixels count for a target is what is not missing there; nothing else says so.
+A pixel counts for a target if its label there is not missing (NaN, -1 in classes); nothing else says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +22,16 @@ from bmtl.datasets.multi_task_data import MultiTaskData
 from bmtl.datasets.target_fitting import Scaling
 from bmtl.targets import Classes, Family, Pixels, Real, UnitVector, Vector
 
-UNITS = {"depth": "m", "inverse_depth": "1/m", "instance": "px"}
+UNITS = {"depth": "m", "inverse_depth": "1/m", "instance": "px", "boundary_distance": "px", "coordinates": "m"}
 """Of targets that have one."""
 
 _FAMILIES: dict[str, Family] = {
     "depth": Pixels(Real(positive=True)),
     "inverse_depth": Pixels(Real()),
-    "boundary_distance": Pixels(Real()),
+    "boundary_distance": Pixels(Real(positive=True)),
     "normal": Pixels(UnitVector()),
     "instance": Pixels(Vector(("x", "y"), common_unit=True)),
+    "coordinates": Pixels(Vector(("x", "y", "z"), common_unit=True)),
 }
 
 
@@ -51,7 +54,8 @@ def scene_data(
 
     Args:
         name: What reports call it.
-        images: ``(N, H, W, C)``, bytes or floats in [0, 1].
+        images: ``(N, H, W, C)``, bytes or floats in [0, 1]. They and the labels are kept, not copied, and can no longer be
+            written to.
         labels: Target -> labels, in the names and forms above.
         rows: Part -> zero-based rows.
         classes: Names of the classes of ``semantic``.
@@ -63,6 +67,8 @@ def scene_data(
     Raises:
         ValueError: If labels and images differ in size, or a label is out of range.
     """
+    for array in (images, *labels.values()):
+        array.setflags(write=False)
     for target, values in labels.items():
         if values.shape[:3] != images.shape[:3]:
             raise ValueError(

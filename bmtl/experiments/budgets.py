@@ -26,6 +26,8 @@ class Budget:
             selects on the test rows: only to explain published figures that did so, and labelled in the tree.
         plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
             epochs; else it is constant.
+        augment: Whether images are seen in random views: enlarged, flipped and in other colours; see
+            `bmtl.datasets.augmentation`.
 
     Raises:
         ValueError: If a number is not positive or an option is unknown.
@@ -39,6 +41,7 @@ class Budget:
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
     plateau: bool = False
+    augment: bool = False
 
     @classmethod
     def of_inputs(cls, inputs: Any, **given: Any) -> Self:

@@ -6,11 +6,14 @@ from typing import Any
 from torch import Tensor
 
 from bmtl import inputs
-from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
+from bmtl.datasets import Batches, BatchesByTask, Images, MultiTaskData
+from bmtl.datasets.augmentation import Augmentation, AugmentedBatches
 from bmtl.experiments import registry
 from bmtl.experiments.methods import Method
 from bmtl.inputs import PerTask
 from bmtl.models.spec import DataSpec
+
+Loader = Batches | BatchesByTask | AugmentedBatches
 
 WHOLE = 1024  # rows in a batch that is not trained on
 LABELS = 1 << 20  # numbers that the labels of a target have in it at most, where rows are images
@@ -65,6 +68,23 @@ def batches(x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int) -> Batc
     if isinstance(x, PerTask):
         return BatchesByTask(x, y, total=batch_size, seed=seed)
     return Batches(x, y, batch_size, seed=seed)
+
+
+def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> AugmentedBatches:
+    """Batches with a random view of each image.
+
+    Raises:
+        ValueError: If inputs are no images, targets have rows of their own, or it is not known what becomes of a target's
+            labels in another view.
+    """
+    if data.inputs.kind != Images.kind or not isinstance(loader, Batches):
+        raise ValueError(
+            f"Augmentation is of images with all of their targets, and {data.name!r} has inputs of the kind "
+            f"{data.inputs.kind!r}. Leave it out."
+        )
+    views = Augmentation()
+    views.check(data.targets)
+    return AugmentedBatches(loader, views)
 
 
 def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:

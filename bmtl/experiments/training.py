@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
+from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method, build
-from bmtl.experiments.rows import batches, once, spec_of, tensors
+from bmtl.experiments.rows import Loader, augmented, batches, once, spec_of, tensors
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
@@ -53,16 +53,15 @@ class EachEpoch(Callback):
         self.done(f"epoch {trainer.current_epoch + 1}")
 
 
-def program(
-    data: MultiTaskData, method: Method, seed: int, budget: Budget
-) -> tuple[nn.Module, BalancedSVI, Batches | BatchesByTask]:
+def program(data: MultiTaskData, method: Method, seed: int, budget: Budget) -> tuple[nn.Module, BalancedSVI, Loader]:
     """What a method trains, before its first step, and the batches that it trains on."""
     x, y = tensors(data, method, "train")
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
     svi = BalancedSVI(model, guide, optim, balancer_of(method.balancer).make(), elbo)
-    return model, svi, batches(x, y, budget.batch_size, seed)
+    loader = batches(x, y, budget.batch_size, seed)
+    return model, svi, augmented(loader, data) if budget.augment else loader
 
 
 def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:

@@ -54,7 +54,7 @@ def instance_vectors(instances: ArrayLike) -> np.ndarray:
 def instance_numbers(vectors: ArrayLike) -> np.ndarray:
     """The inverse of `instance_vectors`: objects ``(..., H, W)`` numbered from 1 in each image, 0 for none, int32.
 
-    Objects whose centroids are the same to 1/64 of a pixel are one.
+    Centroids are inside the image, as those of labels are. Objects whose centroids are the same to 1/64 of a pixel are one.
 
     Args:
         vectors: ``(..., H, W, 2)`` as labels have them, NaN where there is no object.
@@ -71,6 +71,7 @@ def instance_numbers(vectors: ArrayLike) -> np.ndarray:
     for image, numbers in zip(images, found, strict=True):
         there = ~np.isnan(image).any(axis=-1)
         if there.any():
-            centroids = np.rint(GRID * (image + pixel_positions(height, width))[there])
-            numbers[there] = np.unique(centroids, axis=0, return_inverse=True)[1].reshape(-1) + 1
+            centroids = np.rint(GRID * (image + pixel_positions(height, width))[there]).astype(np.int64)
+            key = centroids[:, 0] + GRID * width * centroids[:, 1]  # one number a centroid: centroids are in the image
+            numbers[there] = np.unique(key, return_inverse=True)[1] + 1
     return found.reshape(given.shape[:-1])

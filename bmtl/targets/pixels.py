@@ -35,6 +35,11 @@ def _compact(given: np.dtype, checked: np.dtype) -> np.dtype:
     return given if same_kind and given.itemsize < checked.itemsize and given != np.float16 else checked
 
 
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether all numbers are equal, NaN to NaN."""
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
 @register
 @dataclass(frozen=True)
 class Pixels(Family):
@@ -71,7 +76,8 @@ class Pixels(Family):
             raise ValueError(
                 f"Target {target!r} must have the shape ({rows}, H, W, ...), an image per row; got {array.shape}."
             )
-        found: np.ndarray | None = None
+        found = array
+        own = array.flags.writeable or array.base is not None  # what nobody can write to need not be copied
         for number, image in enumerate(array):  # one by one: the checks of a pixel's family work on copies in float64
             try:
                 flat = self.of.check(target, image.reshape(-1, *array.shape[3:]), image.shape[0] * image.shape[1])
@@ -79,10 +85,11 @@ class Pixels(Family):
                 raise ValueError(
                     f"Image {number} of target {target!r}, its pixels counted row by row: {error}"
                 ) from error
-            if found is None:
-                found = np.empty(array.shape, _compact(array.dtype, flat.dtype))
-            found[number] = flat.reshape(array.shape[1:])
-        assert found is not None  # there is an image
+            checked, kept = flat.reshape(image.shape), _compact(array.dtype, flat.dtype)
+            if found is array and (own or kept != array.dtype or not _same(checked, image)):
+                found = array.astype(kept)
+            if found is not array:
+                found[number] = checked
         return read_only(found)
 
     def missing(self, values: np.ndarray) -> np.ndarray:

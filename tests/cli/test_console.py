@@ -63,7 +63,20 @@ SHOWN = {
     "trunks": list(registry.TRUNKS),
     "likelihoods": list(LIKELIHOODS),
     "balancers": list(SLOTS),
-    "datasets": ["qm9-mini", "qm9-12k", "office-caltech10", "school", "uci/<name>", "npz:<path>", "csv:<path>"],
+    "datasets": [
+        "camvid",
+        "cityscapes",
+        "kitchen",
+        "nyuv2",
+        "office-caltech10",
+        "qm9-12k",
+        "qm9-mini",
+        "rooms",
+        "school",
+        "uci/<name>",
+        "npz:<path>",
+        "csv:<path>",
+    ],
 }
 
 

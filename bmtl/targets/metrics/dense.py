@@ -1,9 +1,11 @@
 """Scores of dense predictions, every pixel a row: segmentation, depth and surface normals.
 
 Plain arrays of any shape, such as ``(B, H, W)``. What is counted over pixels is counted over all pixels given, and not
-averaged over images: sum confusion matrices, weigh depth errors by their pixels, and concatenate angles.
+averaged over images: sum confusion matrices, weigh depth errors by their pixels, and concatenate angles. `scene_scores` does
+so for batches.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -169,6 +171,85 @@ def angle_summary(degrees: ArrayLike, *, within: ArrayLike = THRESHOLDS) -> Angl
         return AngleSummary(float("nan"), float("nan"), np.full(thresholds.shape, np.nan))
     below = np.asarray([(values < threshold).mean() for threshold in thresholds])
     return AngleSummary(float(values.mean()), float(np.median(values)), below)
+
+
+def scene_scores(
+    batches: Iterable[tuple[Mapping[str, ArrayLike], Mapping[str, ArrayLike]]],
+    *,
+    classes: int = 0,
+    per_batch: bool = False,
+) -> dict[str, dict[str, float]]:
+    """The nine numbers that papers on NYUv2 print, of any of the targets semantic, depth and normal.
+
+    Args:
+        batches: Labels and predictions of one batch after the other, each by target: ``semantic`` classes ``(B, H, W)``, -1
+            where void; ``depth`` ``(B, H, W)``, NaN or 0 where there is none; ``normal`` ``(B, H, W, 3)``, NaN or 0 where
+            there is none. Predicted normals need no unit length.
+        classes: How many there are, for ``semantic``.
+        per_batch: Depth errors and all numbers of angles are those of each batch, averaged over batches, as in published
+            tables: their "median" is a mean of medians. Segmentation is of all pixels either way.
+
+    Returns:
+        Target -> score -> value: ``mean_iou`` and ``accuracy``; ``mae`` and ``relative_error``; ``mean_angle`` and
+        ``median_angle`` in degrees, ``within_11_25``, ``within_22_5`` and ``within_30``. Classes that are nowhere are not in
+        the mean, and a batch without a labelled pixel does not count. NaN without any.
+
+    Raises:
+        ValueError: If shapes differ, labels are out of range, or there is another target.
+
+    Source:
+        Liu, Johns & Davison (2019), tables 1 and 2. Their code, IGB's and nash-mtl's have ``per_batch``, LibMTL pools. They
+        leave normals out whose components sum to 0, and take the arc cosine of predictions of unit length.
+    """
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    depths: list[DepthErrors] = []
+    normals: list[np.ndarray] = []
+    names: dict[str, None] = {}
+    for labels, predicted in batches:
+        for name in labels:
+            names[name] = None
+            if name == "semantic":
+                confusion += confusion_matrix(labels[name], predicted[name], classes)
+            elif name == "depth":
+                depths.append(depth_errors(labels[name], predicted[name]))
+            elif name == "normal":
+                truth = np.asarray(labels[name], dtype=float)
+                known = ~np.isnan(truth).any(axis=-1) & (truth != 0).any(axis=-1)
+                normals.append(angles(truth, predicted[name], mask=known))
+            else:
+                raise ValueError(f"Scores are of semantic, depth and normal; got {name!r}.")
+    depths = [errors for errors in depths if errors.pixels]
+    normals = [found for found in normals if found.size]
+    made = {
+        "semantic": lambda: {"mean_iou": mean_iou(confusion), "accuracy": pixel_accuracy(confusion)},
+        "depth": lambda: _of_depths(depths, per_batch),
+        "normal": lambda: _of_normals(normals if per_batch or not normals else [np.concatenate(normals)]),
+    }
+    return {name: made[name]() for name in names}
+
+
+def threshold_name(threshold: float) -> str:
+    """Name of the share of angles below a threshold, such as ``within_11_25``."""
+    return f"within_{threshold:g}".replace(".", "_")
+
+
+def _of_depths(depths: list[DepthErrors], per_batch: bool) -> dict[str, float]:
+    if not depths:
+        return {"mae": float("nan"), "relative_error": float("nan")}
+    weights = np.ones(len(depths)) if per_batch else np.array([errors.pixels for errors in depths])
+    absolute, relative = np.average([errors[:2] for errors in depths], axis=0, weights=weights)
+    return {"mae": float(absolute), "relative_error": float(relative)}
+
+
+def _of_normals(parts: list[np.ndarray]) -> dict[str, float]:
+    """The mean over parts of what each has."""
+    found = [angle_summary(part) for part in parts or [np.zeros(0)]]
+    within = np.mean([summary.within for summary in found], axis=0)
+    return {
+        "mean_angle": float(np.mean([summary.mean for summary in found])),
+        "median_angle": float(np.mean([summary.median for summary in found])),
+        **{threshold_name(each): float(share) for each, share in zip(THRESHOLDS, within, strict=True)},
+    }
 
 
 def _square(confusion: ArrayLike) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bmtl.targets.metrics.dense import THRESHOLDS, angle_summary, angles
+from bmtl.targets.metrics.dense import THRESHOLDS, angle_summary, angles, threshold_name
 from bmtl.targets.score import Score, Scored
 
 
@@ -14,7 +14,7 @@ def angles_of_rows(rows: Scored) -> np.ndarray:
 def _within(number: int) -> Score:
     threshold = THRESHOLDS[number]
     return Score(
-        f"within_{threshold:g}".replace(".", "_"),
+        threshold_name(threshold),
         f"< {threshold:g}°",
         lambda rows: float(angle_summary(angles_of_rows(rows)).within[number]),
         ("mean",),
@@ -22,6 +22,6 @@ def _within(number: int) -> Score:
     )
 
 
-MEAN_ANGLE = Score("mean_angle", "mean °", lambda rows: angle_summary(angles_of_rows(rows)).mean, ("mean",))
-MEDIAN_ANGLE = Score("median_angle", "median °", lambda rows: angle_summary(angles_of_rows(rows)).median, ("mean",))
+MEAN_ANGLE = Score("mean_angle", "mean angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).mean, ("mean",))
+MEDIAN_ANGLE = Score("median_angle", "median angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).median, ("mean",))
 WITHIN = tuple(map(_within, range(len(THRESHOLDS))))

@@ -4,7 +4,7 @@ from typing import Self
 
 import numpy as np
 
-from bmtl.targets.metrics.dense import THRESHOLDS, angles
+from bmtl.targets.metrics.dense import THRESHOLDS, angles, threshold_name
 from bmtl.targets.score import Scored
 
 STEP = 0.01
@@ -45,7 +45,7 @@ class AngleSums:
             found["mean_angle"] = self.total / self.rows
             found["median_angle"] = self._median()
             for threshold, hits in zip(THRESHOLDS, self.within, strict=True):
-                found[f"within_{threshold:g}".replace(".", "_")] = float(hits / self.rows)
+                found[threshold_name(threshold)] = float(hits / self.rows)
         return {name: value for name, value in found.items() if not np.isnan(value)}
 
     def _median(self) -> float:

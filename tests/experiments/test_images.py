@@ -99,11 +99,11 @@ def test_scores_are_of_all_labelled_pixels(data, model):
     assert found["part"].rows.whole["mean_iou"] == pytest.approx(mean_iou(confusion_matrix(labels["part"], guess, 3)))
     error = np.abs(whole["depth"].mean - labels["depth"])
     assert found["depth"].rows.whole["mae"] == pytest.approx(np.nanmean(error), rel=1e-5)
-    assert found["depth"].rows.whole["relative_error"] == pytest.approx(
-        np.nanmean(error / labels["depth"]), rel=1e-5
-    )
+    assert found["depth"].rows.whole["relative_error"] == pytest.approx(np.nanmean(error / labels["depth"]), rel=1e-5)
     cosine = (whole["normal"].mean * labels["normal"]).sum(-1) / np.linalg.norm(whole["normal"].mean, axis=-1)
-    assert found["normal"].rows.whole["mean_angle"] == pytest.approx(np.nanmean(np.degrees(np.arccos(cosine))), rel=1e-4)
+    assert found["normal"].rows.whole["mean_angle"] == pytest.approx(
+        np.nanmean(np.degrees(np.arccos(cosine))), rel=1e-4
+    )
     length = np.linalg.norm(whole["vector"].mean - labels["vector"], axis=-1)
     assert found["vector"].rows.whole["distance"] == pytest.approx(np.nanmean(length), rel=1e-5)
 

@@ -48,15 +48,21 @@ class Generator:
                 raise ValueError(f"{name} is a whole number from {least}; got {value!r}.")
 
     def frame(self, number: int) -> Frame:
-        """One frame."""
+        """One frame, its image in bytes ``(H, W, 3)`` as a sensor stores it."""
         room = draw_room(self._random(_ROOM, number // self.views))
         view = draw_view(room, self._random(_VIEW, number))
-        return render(room, view, (self.height, self.width), self._random(_SENSOR, number))
+        drawn = render(room, view, (self.height, self.width), self._random(_SENSOR, number))
+        return drawn._replace(image=np.rint(255 * drawn.image).astype(np.uint8))
 
     def frames(self, numbers: Sequence[int] | np.ndarray) -> Frame:
-        """Several frames, their numbers first: ``(N, H, W, ...)``."""
-        drawn = [self.frame(int(number)) for number in numbers]
-        return Frame(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+        """Several frames, one at least, their numbers first: ``(N, H, W, ...)``."""
+        first = self.frame(int(numbers[0]))
+        found = Frame(*(np.empty((len(numbers), *array.shape), array.dtype) for array in first))
+        for row, number in enumerate(numbers):
+            frame = self.frame(int(number)) if row else first
+            for of, array in zip(found, frame, strict=True):
+                of[row] = array
+        return found
 
     def digest(self, count: int) -> str:
         """Names the first `count` frames of these choices."""
@@ -71,7 +77,6 @@ def cached_frames(generator: Generator, count: int, folder: Path) -> Frame:
     """The first `count` frames, from a file in a folder, or drawn and kept there.
 
     The file appears complete or not at all, whoever else writes it at the same time, and holds a digest of its content.
-    Images are kept as bytes, and so come back as multiples of 1/255.
 
     Args:
         generator: Draws them.
@@ -85,7 +90,7 @@ def cached_frames(generator: Generator, count: int, folder: Path) -> Frame:
     path = folder / f"rooms-{generator.height}x{generator.width}-{count}-{generator.digest(count)}.npz"
     if path.exists():
         return _read(path)
-    frames = in_bytes(generator.frames(range(count)))
+    frames = generator.frames(range(count))
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, digest=np.array(_content_digest(frames)), **frames._asdict())
@@ -97,11 +102,6 @@ def cached_frames(generator: Generator, count: int, folder: Path) -> Frame:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return frames
-
-
-def in_bytes(frames: Frame) -> Frame:
-    """The same with images as bytes."""
-    return frames._replace(image=np.rint(255 * frames.image).astype(np.uint8))
 
 
 def _read(path: Path) -> Frame:

@@ -18,7 +18,7 @@ class Frame(NamedTuple):
     """What a camera sees of a room, and what is there, by pixel.
 
     Attributes:
-        image: Colours ``(H, W, 3)`` as float32 in [0, 1].
+        image: Colours ``(H, W, 3)`` as float32 in [0, 1]; of a `Generator` in bytes.
         depth: Distance along the camera's axis ``(H, W)`` in metres, float32.
         normal: Unit normals ``(H, W, 3)`` in the camera's axes (x right, y down, z forward), float32. They point to the
             camera.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bmtl.datasets.multi_task_data import MultiTaskData
-from bmtl.datasets.rooms.frames import Generator, cached_frames, in_bytes
+from bmtl.datasets.rooms.frames import Generator, cached_frames
 from bmtl.datasets.rooms.layout import CLASSES
 from bmtl.datasets.rooms.ray_caster import Frame
 from bmtl.datasets.scenes import scene_data
@@ -44,7 +44,7 @@ def read(
     """Rendered rooms: 13 classes, depth, normals and instances, all of them exact.
 
     Args:
-        root: Folder in which frames are kept in a file that is drawn once (600 frames of 96 x 128: 15 s and 40 MB), and
+        root: Folder in which frames are kept in a file that is drawn once (600 frames of 96 x 128: 20 s and 56 MB), and
             read from then on. By default they are drawn anew.
         train: Frames for training. Frames of one room are in one part.
         val: Frames for validation; 0 for none.
@@ -68,7 +68,7 @@ def read(
     _check(counts, views, depth_noise, missing)
     generator = Generator(seed, height, width, views)
     count = sum(counts.values())
-    frames = in_bytes(generator.frames(range(count))) if root is None else cached_frames(generator, count, Path(root))
+    frames = generator.frames(range(count)) if root is None else cached_frames(generator, count, Path(root))
     ends = np.cumsum([0, *counts.values()])
     labels = labels_of(frames, inverse=inverse)
     if depth_noise:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bmtl.datasets.images import Images
-from bmtl.datasets.rooms.frames import Generator, in_bytes
+from bmtl.datasets.rooms.frames import Generator
 from bmtl.datasets.rooms.reader import labels_of
 
 
@@ -78,7 +78,7 @@ class DrawnBatches:
         }
 
     def _batch(self, numbers: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
-        frames = in_bytes(self.generator.frames(numbers))
+        frames = self.generator.frames(numbers)
         labels = labels_of(frames, inverse=self.inverse)
         x = Images(frames.image).tensors(np.arange(len(numbers)))
         return x, {

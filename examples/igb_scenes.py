@@ -132,7 +132,8 @@ def read(options):
     """The data with the targets of the table."""
     if options.data != "rooms":
         try:
-            return load(options.data, root=options.root).subset(TARGETS[options.data])
+            further = {"boundary": True} if options.data == "camvid" else {}
+            return load(options.data, root=options.root, **further).subset(TARGETS[options.data])
         except FileNotFoundError as error:
             sys.exit(f"Error: {error}")
     sizes = {"train": options.frames, "val": max(2, options.frames // 4), "test": max(2, options.frames // 4)}

@@ -15,7 +15,6 @@ from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import model_files
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.collecting import RunResult, collect, join, mix
-from bmtl.experiments.fallback import save_arrays
 from bmtl.experiments.methods import Method
 from bmtl.experiments.training import train
 from bmtl.experiments.trees import run_tree
@@ -161,7 +160,7 @@ def _write(
     except Exception as error:
         kept = []
         for name, keep in (
-            ("fallback.npz", lambda path: save_arrays(tree, path)),
+            ("fallback.npz", lambda path: results.write_arrays(tree, path)),
             ("fallback-model.pt", lambda path: model_files.save(path, data, method, budget, states)),
         ):
             try:
@@ -171,7 +170,8 @@ def _write(
                 logger.exception("The fallback %s cannot be written either.", out / name)
         raise NotWritten(
             f"{out / 'results.nc'} cannot be written ({type(error).__name__}: {error}). What was learnt is in "
-            f"{', '.join(str(out / name) for name in kept) or 'no file'}."
+            f"{', '.join(str(out / name) for name in kept) or 'no file'}"
+            + ("; bmtl.evaluation.results.read_arrays reads the .npz." if "fallback.npz" in kept else ".")
         ) from error
 
 

@@ -48,7 +48,13 @@ def demo(tmp_path_factory):
 def test_the_demo_writes_its_files(demo):
     out, _ = demo
     assert names(out) == {f"{name}/seed-0/results.nc" for name in (*DEMO, *REFERENCES)} | TABLES | {"conflicts.png"}
-    assert set(results.read(out / "bayesian/seed-0/results.nc").children) >= {"posterior", "validation", "test"}
+    bayesian = results.read(out / "bayesian/seed-0/results.nc")
+    assert set(bayesian.children) >= {"posterior", "validation", "test"}
+    assert bayesian["log_likelihood/y_mu"].shape == (
+        1,
+        20,
+        1400,
+    )  # the training rows, by which the report judges the guide
     frame = pd.read_csv(out / "table.csv", index_col="learner")
     assert frame.index.tolist() == [*DEMO, *REFERENCES]
     frame = frame.loc[list(DEMO)]

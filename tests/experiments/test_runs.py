@@ -437,6 +437,22 @@ def test_a_run_that_cannot_be_written_leaves_its_arrays_and_model_in_files_that_
     assert load_fitted(tmp_path / "a").targets.keys() == data.targets.keys()
 
 
+def test_an_interrupted_run_that_cannot_be_written_is_an_interruption_and_leaves_its_arrays(
+    data, tmp_path, ctrl_c_at, monkeypatch
+):
+    ctrl_c_at(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write", unwritable)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, EW, 0, BUDGET, tmp_path)
+    assert files(tmp_path) == {"last.ckpt", "fallback.npz"}
+    kept = results.read_arrays(tmp_path / "fallback.npz")
+    assert decode_attributes(kept)["interrupted"] is True
+    assert kept["training"].sizes["step"] == 3
+    run(data, EW, 0, BUDGET, tmp_path)  # a whole one takes its place
+    assert files(tmp_path) == {"results.nc"}
+
+
 def test_where_nothing_can_be_written_the_error_says_so(data, tmp_path, monkeypatch):
     for module_, name in ((results, "write"), (results, "write_arrays"), (model_files, "save")):
         monkeypatch.setattr(module_, name, unwritable)

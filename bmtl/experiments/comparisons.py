@@ -166,17 +166,17 @@ def demo(
         out: Folder.
         quick: A few epochs of one seed: shows that everything runs, not how well.
         seeds: Number of seeds.
-        epochs: Number of epochs; by default `Budget`'s, or 2 of a quick one.
+        epochs: Number of epochs; by default 30, or 2 of a quick one.
         jobs: Processes, as for `compare`; by default 1 for a quick one, where starting another would take longest.
         command: As for `compare`.
         done: As for `compare`.
     """
-    budget = Budget()
+    budget = Budget(epochs=30, schedule="constant")
     if quick:
         budget, seeds, jobs = replace(budget, epochs=2, draws=20), 1, jobs or 1
     if epochs is not None:
         budget = replace(budget, epochs=epochs)
-    methods = [METHODS[name] for name in DEMO]
+    methods = [METHODS[name].on_trunk("mlp") for name in DEMO]
     steps = 10 if quick else 40
     return compare(
         data, methods, range(seeds), budget, out, trust=True, jobs=jobs, timed_steps=steps, command=command, done=done

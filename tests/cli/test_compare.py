@@ -68,10 +68,11 @@ def test_the_demo_prints_its_tables(demo):
     for task in ("mu [D]", "alpha [bohr^3]", "homo [meV]", "r2 [bohr^2]", "cv [cal/(mol K)]"):
         assert task in plain
     lines = plain[plain.index("Scores on") : plain.index("MAE by target")].splitlines()
-    rows = {words[0]: words for line in lines if (words := line.split())}
-    for name in DEMO:
-        assert float(rows[name][3]) == pytest.approx(frame.loc[name, "mean NLL"], rel=0.01)
-    assert rows["stl"].count("–") == 2  # no delta_m and no step time of its own
+    rows = {line[:14].strip(): line[14:].replace("−", "-").split() for line in lines}  # learners are columns
+    assert rows["score"][: len(DEMO)] == list(DEMO)
+    for value, name in zip(rows["mean NLL ↓"], DEMO, strict=False):
+        assert float(value) == pytest.approx(frame.loc[name, "mean NLL"], rel=0.01)
+    assert rows["delta_m [%] ↓"][0] == rows["T"][0] == "–"  # of stl, which has no step time of its own
 
 
 # ---- A comparison ----------------------------------------------------------------------------------------------------

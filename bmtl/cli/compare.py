@@ -13,9 +13,15 @@ from rich.markup import escape
 from bmtl.cli.console import app, console, counted, print_data, print_error, print_scores
 from bmtl.cli.options import (
     OWN_CODE,
+    BatchSize,
     DataOption,
     Dataset,
+    Epochs,
     Root,
+    Schedule,
+    Steps,
+    Trunk,
+    Widths,
     command,
     items,
     numbers,
@@ -56,17 +62,20 @@ def compare(
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    trunk: Trunk = "",
+    steps: Steps = None,
+    epochs: Epochs = None,
+    schedule: Schedule = "",
+    batch_size: BatchSize = None,
     lr: Annotated[
         str,
         typer.Option(
-            metavar="X", help="Learning rate. Several, comma separated: each method's is chosen on validation."
+            metavar="X",
+            help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3. Several, comma separated: each "
+            "method's is chosen on validation.",
         ),
-    ] = "2e-3",
-    widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
+    ] = "",
+    widths: Widths = "128,128",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     baseline: Annotated[
         str,
@@ -113,11 +122,15 @@ def compare(
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
-    rates = numbers(lr, "lr")
+    if trunk:
+        chosen = [method.on_trunk(trunk) for method in chosen]
+    rates = numbers(lr, "lr") if lr else []
     budget = experiments.Budget(
+        steps=steps,
         epochs=epochs,
+        schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
-        lr=rates[0],
+        lr=rates[0] if rates else None,
         widths=whole_numbers(widths, "widths"),
         draws=draws,
         select=select,  # type: ignore[arg-type]

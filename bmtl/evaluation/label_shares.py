@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from bmtl.evaluation.attributes import encode_attributes
+from bmtl.evaluation.attributes import decode_attributes, encode_attributes
 from bmtl.evaluation.compared import REFERENCE
 from bmtl.evaluation.results import provenance
 from bmtl.evaluation.statistics import mean_and_error
@@ -30,7 +30,7 @@ def by_label_share(comparisons: Mapping[float, xr.Dataset]) -> xr.Dataset:
     if not comparisons:
         raise ValueError("There is no comparison to join.")
     first, *others = comparisons.values()
-    baseline = first.attrs.get("baseline")
+    baseline = decode_attributes(first).get("baseline")
     if not baseline:
         raise ValueError("The comparisons have no baseline that a change could be taken against.")
     for other in others:
@@ -40,8 +40,8 @@ def by_label_share(comparisons: Mapping[float, xr.Dataset]) -> xr.Dataset:
                     f"The comparisons differ in their {what}s: {first[what].values.tolist()} and "
                     f"{other[what].values.tolist()}."
                 )
-        if other.attrs.get("baseline") != baseline:
-            raise ValueError(f"The baselines differ: {baseline!r} and {other.attrs.get('baseline')!r}.")
+        if decode_attributes(other).get("baseline") != baseline:
+            raise ValueError(f"The baselines differ: {baseline!r} and {decode_attributes(other).get('baseline')!r}.")
     joined = [_changes(one, baseline) for one in comparisons.values()]
     stacked = {
         name: (("share", *joined[0][name].dims), np.stack([one[name].values for one in joined])) for name in joined[0]
@@ -111,7 +111,7 @@ def conclusion(changes: xr.Dataset) -> str:
             parts.append(f"{listed(ahead)} {_have(ahead)} a smaller error than {baseline} {runs}")
         if behind:
             parts.append(
-                f"{listed(behind)} {_have(behind)} a larger one" + ("" if ahead else f" than {baseline} {runs}")
+                f"{listed(behind)} {_have(behind)} a larger " + ("one" if ahead else f"error than {baseline} {runs}")
             )
         sentences.append(f"With {labels}, {' and '.join(parts) or 'no method is ahead or behind ' + runs}.")
     return " ".join(sentences)

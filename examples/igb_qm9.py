@@ -35,7 +35,7 @@ from scipy.stats import spearmanr
 
 from bmtl.datasets import load
 from bmtl.datasets.qm9_12k import FILE, SPLIT, SPLIT_SEED
-from bmtl.datasets.qm9_mini import UNITS
+from bmtl.datasets.qm9_properties import UNITS
 from bmtl.evaluation import comparison, results
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_scores

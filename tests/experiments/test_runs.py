@@ -10,8 +10,19 @@ from scipy import stats
 import bmtl
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import METHODS, Budget, Method, load_fitted, run, validation_score, validation_scores
+from bmtl.experiments import (
+    METHODS,
+    Budget,
+    Method,
+    collecting,
+    load_fitted,
+    model_files,
+    run,
+    validation_score,
+    validation_scores,
+)
 from bmtl.experiments import training as module
+from bmtl.experiments.runs import NotWritten
 from bmtl.inference.checkpoint import check_file
 from bmtl.inference.predictives import mixture
 from tests.experiments.toys import (
@@ -410,6 +421,69 @@ def test_a_plateau_lowers_the_learning_rate(data, monkeypatch):
     run(data, EW, 0, replace(BUDGET, epochs=60, lr=1.0, draws=1, schedule="plateau", score="log"))
     (scheduler,) = made
     assert 1e-5 <= scheduler.optimizer.param_groups[0]["lr"] < 1.0
+
+
+# ---- What cannot be written --------------------------------------------------------------------------------------------
+
+
+def unwritable(*args, **kwargs):
+    raise RuntimeError("NetCDF: HDF error")
+
+
+def test_a_run_that_cannot_be_written_leaves_its_arrays_and_model_in_files_that_are_named(data, tmp_path, monkeypatch):
+    """Whatever fails, and whatever the targets are called: the tree comes back from the one, predictions from the other."""
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write", unwritable)
+        with pytest.raises(NotWritten, match=r"NetCDF: HDF error.*fallback.npz, .*fallback-model.pt; .*read_arrays"):
+            run(data, BAYESIAN, 3, BUDGET, tmp_path / "a")
+    assert files(tmp_path) == {"a/fallback.npz", "a/fallback-model.pt"}
+    kept = results.read_arrays(tmp_path / "a/fallback.npz")
+    tree = run(data, BAYESIAN, 3, BUDGET)
+    for name in ("posterior", "test/posterior_predictive", "constant_data", "validation/pit"):
+        xr.testing.assert_identical(kept[name].to_dataset(), tree[name].to_dataset())
+    assert decode_attributes(kept)["data_fingerprint"] == data.fingerprint
+    (tmp_path / "a/fallback-model.pt").rename(tmp_path / "a/model.pt")
+    assert load_fitted(tmp_path / "a").targets.keys() == data.targets.keys()
+
+
+def test_an_interrupted_run_that_cannot_be_written_is_an_interruption_and_leaves_its_arrays(
+    data, tmp_path, ctrl_c_at, monkeypatch
+):
+    ctrl_c_at(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write", unwritable)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, EW, 0, BUDGET, tmp_path)
+    assert files(tmp_path) == {"last.ckpt", "fallback.npz"}
+    kept = results.read_arrays(tmp_path / "fallback.npz")
+    assert decode_attributes(kept)["interrupted"] is True
+    assert kept["training"].sizes["step"] == 3
+    run(data, EW, 0, BUDGET, tmp_path)  # a whole one takes its place
+    assert files(tmp_path) == {"results.nc"}
+
+
+def test_where_nothing_can_be_written_the_error_says_so(data, tmp_path, monkeypatch):
+    for module_, name in ((results, "write"), (results, "write_arrays"), (model_files, "save")):
+        monkeypatch.setattr(module_, name, unwritable)
+    with pytest.raises(NotWritten, match="What was learnt is in no file"):
+        run(data, EW, 0, BUDGET, tmp_path)
+
+
+# ---- Training rows ---------------------------------------------------------------------------------------------------
+
+
+def test_training_rows_are_drawn_for_in_chunks(data, monkeypatch):
+    """As many rows at a time as fit, and the densities are those of all rows at once."""
+    asked, draw = [], collecting.draw
+    monkeypatch.setattr(
+        collecting, "draw", lambda *args, **options: asked.append(options["batch_size"]) or draw(*args, **options)
+    )
+    whole = run(data, BAYESIAN, 0, BUDGET, trust=True)
+    monkeypatch.setattr(collecting, "CHUNK", 7)
+    parts = run(data, BAYESIAN, 0, BUDGET, trust=True)
+    assert asked == [None, None, 2048, None, None, 7]
+    for group in ("posterior", "log_likelihood", "sample_stats"):
+        xr.testing.assert_allclose(parts[group].to_dataset(), whole[group].to_dataset(), rtol=1e-4)
 
 
 # ---- What does not fit is told before anything is trained ------------------------------------------------------------

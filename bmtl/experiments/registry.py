@@ -15,6 +15,7 @@ from bmtl.experiments.importing import Imported, announced, is_path, load
 MODELS: Mapping[str, str] = MappingProxyType(
     {
         "homoscedastic": "bmtl.models.recipes:homoscedastic",
+        "neural-linear": "bmtl.models.recipes:neural_linear",
         "evidential": "bmtl.models.recipes:evidential",
         "gaussian": "bmtl.models.recipes:gaussian",
         "bakker-heskes": "bmtl.models.recipes:bakker_heskes",

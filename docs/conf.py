@@ -21,5 +21,3 @@ autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 default_role = "code"  # single backticks in docstrings are names
-
-suppress_warnings = ["myst.xref_missing"]

@@ -65,6 +65,7 @@ def run(
             kept and has an option that is no plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
+    budget = budget.of(data)
     check_data(data, budget)
     unlabelled = None if new is None else data.inputs.prepare(new)
     if keep_model:

@@ -1,7 +1,5 @@
-"""``bmtl demo`` and ``bmtl compare``."""
+"""``bmtl compare``."""
 
-import io
-import re
 import signal
 import subprocess
 import sys
@@ -11,12 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from rich.console import Console
 
 from bmtl import cli
-from bmtl.cli import compare
 from bmtl.evaluation import results
-from bmtl.experiments import DEMO, METHODS
+from bmtl.experiments import METHODS
 
 TINY = ("--epochs", 2, "--batch-size", 32, "--widths", 6, "--draws", 8, "--jobs", 1)
 REFERENCES = ("constant", "ridge", "boosting")
@@ -25,63 +21,6 @@ TABLES = {"comparison.nc", "table.csv", "table.md", "table.tex", "training.png",
 
 def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-# ---- The demo --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """``bmtl demo --quick`` in this process: its folder and what it printed, styles included."""
-    out, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        terminal = Console(file=printed, force_terminal=True, width=120, legacy_windows=False)
-        for module in (sys.modules["bmtl.cli.console"], compare):  # bmtl.cli.console is the console itself
-            patch.setattr(module, "console", terminal)
-        patch.setattr(sys, "argv", ["bmtl", "demo", "--quick", "--out", str(out)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    assert not stop.value.code
-    return out, printed.getvalue()
-
-
-def test_the_demo_writes_its_files(demo):
-    out, _ = demo
-    assert names(out) == {f"{name}/seed-0/results.nc" for name in (*DEMO, *REFERENCES)} | TABLES | {"conflicts.png"}
-    bayesian = results.read(out / "bayesian/seed-0/results.nc")
-    assert set(bayesian.children) >= {"posterior", "validation", "test"}
-    assert bayesian["log_likelihood/y_mu"].shape == (
-        1,
-        20,
-        1400,
-    )  # the training rows, by which the report judges the guide
-    frame = pd.read_csv(out / "table.csv", index_col="learner")
-    assert frame.index.tolist() == [*DEMO, *REFERENCES]
-    frame = frame.loc[list(DEMO)]
-    assert frame.notna().drop(columns=["T", "delta_m [%]"]).all(axis=None)
-    assert frame.drop(index="stl")["T"].notna().all()
-
-
-def test_the_demo_prints_its_tables(demo):
-    out, printed = demo
-    frame = pd.read_csv(out / "table.csv", index_col="learner")
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", printed)
-    assert "qm9-mini: 2,000 rows (1,400 train, 300 val, 300 test)" in plain
-    assert "\n7 runs." in plain
-    assert "delta_m: mean relative change of MAE against stl" in plain
-    assert f"Wrote {out}/" in plain.replace("\n", "")
-    for task in ("mu [D]", "alpha [bohr^3]", "homo [meV]", "r2 [bohr^2]", "cv [cal/(mol K)]"):
-        assert task in plain
-    lines = plain[plain.index("Scores on") : plain.index("MAE by target")].splitlines()
-    (header,) = (line.split() for line in lines if line.startswith("score"))
-    cells = {line[:14].strip(): line[14:].replace("−", "-").split() for line in lines}
-    printed_of = {row: dict(zip(header[1:], cells[row], strict=True)) for row in ("mean NLL ↓", "T")}
-    for name in (*DEMO, *REFERENCES):
-        assert float(printed_of["mean NLL ↓"][name]) == pytest.approx(frame.loc[name, "mean NLL"], rel=0.01)
-    assert {name for name, cell in printed_of["T"].items() if cell == "–"} == {
-        "stl",
-        *REFERENCES,
-    }  # no step of their own
 
 
 # ---- A comparison ----------------------------------------------------------------------------------------------------

@@ -28,10 +28,6 @@ KINDS = {
     "plain": {},
     "graphs": {"schedule": "falling", "epochs": 9, "draws": 7, "widths": (3,)},
 }
-    "table": {"schedule": "cosine"},
-    "plain": {},
-    "graphs": {"schedule": "falling", "epochs": 9, "draws": 7, "widths": (3,)},
-}
 
 
 def test_inputs_decide_what_was_left_open():

@@ -10,6 +10,7 @@ import xarray as xr
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.methods import Method, ModelAndGuide
+from bmtl.experiments.trees import scaler_of_new
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.targets.summaries import summary
@@ -24,7 +25,7 @@ class Fitted:
     Attributes:
         name: The data set it was trained on.
         method: What was trained.
-        targets: Target -> its family, unit and scaler.
+        targets: Target -> its family, unit, scaler and baseline.
         inputs: The data's inputs without their rows: turns raw ones into what the model sees.
         parts: Targets and members, each a model and a guide: one part, or one a target where each was trained by itself.
         draws: Draws of a prediction.
@@ -54,7 +55,8 @@ class Fitted:
         """
         drawn = self._draw(self.inputs.prepare(raw), num_draws or self.draws, seed)
         predictions = {
-            name: drawn.targets[name].in_units(target.family, target.scaler) for name, target in self.targets.items()
+            name: drawn.targets[name].in_units(target.family, scaler_of_new(target, self.inputs, raw))
+            for name, target in self.targets.items()
         }
         about = {"method": self.method.name, "balancer": self.method.balancer, "seed": seed, "data_name": self.name}
         tree = results.to_datatree(
@@ -75,7 +77,7 @@ class Fitted:
         drawn = self._draw(self.inputs.prepare(raw), num_draws or self.draws, seed)
         columns: dict[str, Any] = {}
         for name, target in self.targets.items():
-            prediction = drawn.targets[name].in_units(target.family, target.scaler)
+            prediction = drawn.targets[name].in_units(target.family, scaler_of_new(target, self.inputs, raw))
             for column in summary(target.family, prediction, QUANTILES):
                 unit = target.unit if column.unit == "target" else column.unit
                 title = f"{name} {column.name}".strip()

@@ -42,7 +42,7 @@ from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seco
 
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
 RATES = (1e-3, 5e-4, 1e-4)
-BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), draws=20, score="log", plateau=True)
+BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), draws=20, score="log", schedule="plateau")
 
 FIXED = {"noise": "fixed"}  # trained at unit variance
 

@@ -86,17 +86,35 @@ def compare(
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    epochs: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or what the data's kind of inputs takes."),
+    ] = 0,
+    batch_size: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as with epochs.")
+    ] = 0,
     lr: Annotated[
         str,
         typer.Option(
-            metavar="X", help="Learning rate. Several, comma separated: each method's is chosen on validation."
+            metavar="X",
+            help="Learning rate. Several, comma separated: each method's is chosen on validation. By default 2e-3, or as "
+            "with epochs.",
         ),
-    ] = "2e-3",
+    ] = "",
     widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
+        str,
+        typer.Option(
+            metavar="N,N", help="Widths of the trunk's layers, comma separated; 128,128 by default, or as with epochs."
+        ),
+    ] = "",
+    schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of the learning rate: constant (by default, or as with epochs), plateau (lower when validation does not "
+            "improve) or falling (to 0 at the end).",
+        ),
+    ] = "",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     baseline: Annotated[
         str,
@@ -143,18 +161,21 @@ def compare(
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
-    rates = numbers(lr, "lr")
-    budget = experiments.Budget(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=rates[0],
-        widths=whole_numbers(widths, "widths"),
-        draws=draws,
-        select=select,  # type: ignore[arg-type]
-    )
+    rates = numbers(lr, "lr") if lr else []
+    wide = whole_numbers(widths, "widths") if widths else None
     source, count = read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source[0] if isinstance(source, list) else source
+    budget = experiments.Budget.of(
+        first.inputs,
+        epochs=epochs or None,
+        batch_size=batch_size or None,
+        lr=rates[0] if rates else None,
+        widths=wide,
+        schedule=schedule or None,
+        draws=draws,
+        select=select,
+    )
     print_data(first)
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
     console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}).", highlight=False)

@@ -36,12 +36,28 @@ def train(
         str, typer.Option(metavar="NAME", help="Instead of the method's own; see `bmtl list balancers`.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
-    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
+    epochs: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or what the data's kind of inputs takes."),
+    ] = 0,
+    batch_size: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as with epochs.")
+    ] = 0,
+    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate; 0 means 2e-3, or as with epochs.")] = 0.0,
     widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
+        str,
+        typer.Option(
+            metavar="N,N", help="Widths of the trunk's layers, comma separated; 128,128 by default, or as with epochs."
+        ),
+    ] = "",
+    schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of the learning rate: constant (by default, or as with epochs), plateau (lower when validation does not "
+            "improve) or falling (to 0 at the end).",
+        ),
+    ] = "",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
@@ -56,19 +72,22 @@ def train(
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
-    budget = experiments.Budget(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        widths=whole_numbers(widths, "widths"),
-        draws=draws,
-        select=select,  # type: ignore[arg-type]
-    )
+    wide = whole_numbers(widths, "widths") if widths else None
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
+    budget = experiments.Budget.of(
+        one.inputs,
+        epochs=epochs or None,
+        batch_size=batch_size or None,
+        lr=lr or None,
+        widths=wide,
+        schedule=schedule or None,
+        draws=draws,
+        select=select,
+    )
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
-    with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:
+    with progress(console, networks * budget.epochs, "epochs", "now predictions and scores") as advance:
         tree = experiments.run(
             one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
         )

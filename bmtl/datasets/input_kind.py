@@ -78,6 +78,10 @@ class Inputs(ABC):
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None
 
+    def budget(self) -> dict[str, Any]:
+        """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is said."""
+        return {}
+
     def numbers(self, names: Sequence[str], raw: Any = None) -> np.ndarray:
         """Unscaled numbers ``(N, D)`` of these names, which baselines of targets are functions of.
 

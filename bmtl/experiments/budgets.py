@@ -1,7 +1,9 @@
 """What every method of a comparison gets alike: epochs, batches, rate, widths, and how an epoch is chosen."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
+
+from bmtl.datasets import Inputs
 
 SELECTIONS = {
     "val": "epoch with the best score on validation",
@@ -24,8 +26,8 @@ class Budget:
             target's best noise, which is the mean "log" of its squared errors), or "mean" or "log" as for `bmtl.fit`.
         select: Which epoch's parameters are kept: "val" has the best validation score, "last" the last. "best-on-test"
             selects on the test rows: only to explain published figures that did so, and labelled in the tree.
-        plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
-            epochs; else it is constant.
+        schedule: What the learning rate does: "constant"; "plateau": it falls to 0.7 of itself, down to 1e-5, when the
+            score has not improved for five epochs; "falling": it falls to 0 at the last epoch's end, as a half cosine.
 
     Raises:
         ValueError: If a number is not positive or an option is unknown.
@@ -38,7 +40,7 @@ class Budget:
     draws: int = 100
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
-    plateau: bool = False
+    schedule: Literal["constant", "plateau", "falling"] = "constant"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -51,6 +53,20 @@ class Budget:
         for name, given, known in (
             ("score", self.score, ("likelihood", "mean", "log")),
             ("select", self.select, tuple(SELECTIONS)),
+            ("schedule", self.schedule, ("constant", "plateau", "falling")),
         ):
             if given not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, and {given!r} was given.")
+
+    @classmethod
+    def of(cls, inputs: Inputs, **given: Any) -> Self:
+        """The budget for inputs of a kind: what is given, else what the kind says, else the defaults.
+
+        Args:
+            inputs: Of the data set.
+            **given: Fields; None counts as not given.
+
+        Raises:
+            ValueError: See the class.
+        """
+        return cls(**{**inputs.budget(), **{name: value for name, value in given.items() if value is not None}})

@@ -26,7 +26,13 @@ MODELS: Mapping[str, str] = MappingProxyType(
 )
 """Recipe by name."""
 
-TRUNKS: Mapping[str, str] = MappingProxyType({"mlp": "bmtl.models.networks.mlp:mlp_trunk"})
+TRUNKS: Mapping[str, str] = MappingProxyType(
+    {
+        "mlp": "bmtl.models.networks.mlp:mlp_trunk",
+        "schnet": "bmtl.models.networks.molecules:schnet_trunk",
+        "nnconv": "bmtl.models.networks.molecules:nnconv_trunk",
+    }
+)
 """Maker of trunks by name."""
 
 _DEFAULT_TRUNKS = MappingProxyType({"table": "mlp"})  # by kind of input; a kind may name its own in describe()

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bmtl.experiments.rows import batches, once, spec_of, tensors
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
+from bmtl.inference.training import Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def train(
             loader,
             once(*tensors(labelled, method, part)) if part in labelled.rows else None,
             max_epochs=budget.epochs,
-            scheduler=_plateau if budget.plateau else None,
+            scheduler=_SCHEDULES[budget.schedule](budget.epochs),
             score=score,
             restore_best=budget.select != "last" and part in labelled.rows,
             seed=seed,
@@ -145,3 +146,11 @@ def _kept_score(result: FitResult, score: str) -> float:
 
 def _plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=5, min_lr=1e-5)
+
+
+_SCHEDULES: Mapping[str, Callable[[int], Callable[[torch.optim.Optimizer], Scheduler] | None]] = {
+    "constant": lambda epochs: None,
+    "plateau": lambda epochs: lambda optimizer: _plateau(optimizer),
+    "falling": lambda epochs: functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),
+}
+"""Maker of a scheduler from the number of epochs, by `Budget.schedule`."""

@@ -398,7 +398,7 @@ def test_a_plateau_lowers_the_learning_rate(data, monkeypatch):
     made = []
     plateau = module._plateau
     monkeypatch.setattr(module, "_plateau", lambda optimizer: made.append(plateau(optimizer)) or made[-1])
-    run(data, EW, 0, replace(BUDGET, epochs=60, lr=1.0, draws=1, plateau=True, score="log"))
+    run(data, EW, 0, replace(BUDGET, epochs=60, lr=1.0, draws=1, schedule="plateau", score="log"))
     (scheduler,) = made
     assert 1e-5 <= scheduler.optimizer.param_groups[0]["lr"] < 1.0
 

@@ -218,11 +218,13 @@ class LinearFilterSchNet(nn.Module):
         difference = positions[:, :, None] - positions[:, None]
         # Away from 0 before the root: its gradient is infinite there, and the diagonal and padding are 0.
         distance = torch.where(there, difference.square().sum(-1), 1.0).sqrt()
-        radial = self.basis(distance) * there[..., None]  # (B, A, A, R)
+        b, a = numbers.shape
+        radial = (self.basis(distance) * there[..., None]).reshape(b, a, -1)  # (B, A, A R)
         h = self.embedding(numbers)
         for filters, inner, outer in zip(self.filters, self.inner, self.outer, strict=True):
-            messages = torch.einsum("bijd,bjd->bid", filters(radial), inner(h))
-            h = h + outer(messages)
+            # sum_j (sum_r F_dr radial_ijr) h_jd: h times F first, so that no filter (B, A, A, D) is made.
+            filtered = (inner(h)[:, :, None] * filters.weight.T.contiguous()).reshape(b, -1, self.width)  # (B, A R, D)
+            h = h + outer(radial @ filtered)
         atoms = self.atom(h) * mask[..., None]
         total = atoms.sum(1)
         mean = total / mask.sum(1, keepdim=True).clamp_min(1)

@@ -87,12 +87,14 @@ def compare(
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
     epochs: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or what the data's kind of inputs takes."),
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Number of epochs; by default 30, or what the data's kind of inputs takes."
+        ),
+    ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as with epochs.")
-    ] = 0,
+        int | None, typer.Option(min=1, metavar="N", help="Rows in a batch; by default 128, or as with epochs.")
+    ] = None,
     lr: Annotated[
         str,
         typer.Option(
@@ -168,8 +170,8 @@ def compare(
     first = source[0] if isinstance(source, list) else source
     budget = experiments.Budget.of(
         first.inputs,
-        epochs=epochs or None,
-        batch_size=batch_size or None,
+        epochs=epochs,
+        batch_size=batch_size,
         lr=rates[0] if rates else None,
         widths=wide,
         schedule=schedule or None,

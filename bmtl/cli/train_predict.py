@@ -37,13 +37,17 @@ def train(
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
     epochs: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or what the data's kind of inputs takes."),
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Number of epochs; by default 30, or what the data's kind of inputs takes."
+        ),
+    ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as with epochs.")
-    ] = 0,
-    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate; 0 means 2e-3, or as with epochs.")] = 0.0,
+        int | None, typer.Option(min=1, metavar="N", help="Rows in a batch; by default 128, or as with epochs.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="X", help="Learning rate; by default 2e-3, or as with epochs.")
+    ] = None,
     widths: Annotated[
         str,
         typer.Option(
@@ -77,9 +81,9 @@ def train(
     one = source[0] if isinstance(source, list) else source
     budget = experiments.Budget.of(
         one.inputs,
-        epochs=epochs or None,
-        batch_size=batch_size or None,
-        lr=lr or None,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
         widths=wide,
         schedule=schedule or None,
         draws=draws,

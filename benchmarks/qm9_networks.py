@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -135,11 +136,15 @@ def main() -> None:
     if options.one:
         print(memory(options.one, options.batch))
         return
-    try:
-        made = prepared(options.batch)
-    except ImportError:
+    if find_spec("torch_geometric") is None:
         print("This needs PyTorch Geometric 2: pip install 'bmtl[graph]'.")
         return
+    # Before this process has done anything: a new process begins with the peak of the one that starts it.
+    taken = {}
+    for name in NAMES:
+        command = [sys.executable, __file__, "--batch", str(options.batch), "--one", name]
+        taken[name] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    made = prepared(options.batch)
     with torch.no_grad():
         original, ours = (made[name][0](made[name][1]) for name in ("original", "factorised"))
     difference = float((original - ours).abs().max() / original.std())
@@ -147,11 +152,7 @@ def main() -> None:
     for _ in range(options.turns):
         for name, (network, x) in made.items():
             seconds[name].append(step(network, x))
-    found = {}
-    for name in NAMES:
-        command = [sys.executable, __file__, "--batch", str(options.batch), "--one", name]
-        taken = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        found[name] = {"seconds": statistics.median(seconds[name]), "bytes": taken}
+    found = {name: {"seconds": statistics.median(seconds[name]), "bytes": taken[name]} for name in NAMES}
     print(f"batch {options.batch}; largest difference of the factorised network from the original: {difference:.1e}\n")
     print(f"{'':12}{'s':>10}{'of the original':>18}{'peak, GB':>10}")
     for name, one in found.items():

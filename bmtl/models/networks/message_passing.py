@@ -19,6 +19,20 @@ def edges_of(mask: Tensor) -> Tensor:
     return mask[..., :, None] & mask[..., None, :] & ~torch.eye(size, dtype=torch.bool, device=mask.device)
 
 
+PIECE = 800_000
+"""Numbers of an intermediate tensor that a processor's cache holds: larger ones take twice the time."""
+
+
+def in_cache(x: Tensor, numbers: int) -> int:
+    """How many molecules to do at a time, so that intermediate tensors stay in a processor's cache; all on other devices.
+
+    Args:
+        x: ``(B, ...)``, on the device.
+        numbers: Of the intermediate tensor, for each molecule.
+    """
+    return max(1, PIECE // max(1, numbers) if x.device.type == "cpu" else len(x))
+
+
 class FactorisedNNConv(nn.Module):
     """Edge-conditioned convolution with mean aggregation and a root weight, without a weight matrix for each edge.
 
@@ -71,12 +85,19 @@ class FactorisedNNConv(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """New node features ``(B, A, D)`` from ``(B, A, C)`` and `hidden`."""
-        matrices = torch.cat([self.last.weight, self.last.bias[:, None]], dim=1).view(self.inputs, -1)  # (C, D (H + 1))
+        matrices = torch.cat([self.last.weight, self.last.bias[:, None]], dim=1)  # (C D, H + 1)
+        # The matrices are put in order, and not the nodes that they transform, which are many more numbers.
+        matrices = (
+            matrices.view(self.inputs, self.outputs, -1).transpose(1, 2).reshape(self.inputs, -1)
+        )  # (C, (H + 1) D)
         b, a, _ = x.shape
-        transformed = (x.reshape(b * a, -1) @ matrices).view(b, a, self.outputs, -1)  # (B, A, D, H + 1)
+        size = in_cache(x, a * matrices.shape[1])
         # One product a molecule: (A, A (H + 1)) times (A (H + 1), D).
-        messages = hidden.reshape(b, a, -1) @ transformed.transpose(2, 3).reshape(b, -1, self.outputs)
-        return messages + self.lin(x) + self.bias
+        pieces = [
+            own @ (part.reshape(-1, self.inputs) @ matrices).view(len(part), -1, self.outputs)
+            for own, part in zip(hidden.reshape(b, a, -1).split(size), x.split(size), strict=True)
+        ]
+        return torch.cat(pieces) + self.lin(x) + self.bias
 
 
 class Set2Set(nn.Module):
@@ -172,10 +193,6 @@ class RadialBasis(nn.Module):
         return bumps * fall[..., None]
 
 
-PIECE = 400_000
-"""Numbers of an intermediate tensor that a processor's cache holds: larger ones take twice the time."""
-
-
 def _filtered_sums(radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
     """``sum_j (sum_r weight_rd radial_ijr) h_jd``: messages ``(B, A, D)``, h times the weights first.
 
@@ -186,8 +203,8 @@ def _filtered_sums(radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
         h: ``(B, A, D)``.
         weight: ``(R, D)``.
     """
-    b, a, width = h.shape
-    size = b if h.device.type != "cpu" else max(1, PIECE // (a * weight.numel()))
+    _, a, width = h.shape
+    size = in_cache(h, a * weight.numel())
     pieces = [
         own @ (part[:, :, None] * weight).reshape(len(part), -1, width)
         for own, part in zip(radial.split(size), h.split(size), strict=True)

@@ -28,7 +28,12 @@ MODELS: Mapping[str, str] = MappingProxyType(
 """Recipe by name."""
 
 TRUNKS: Mapping[str, str] = MappingProxyType(
-    {"tabular": "bmtl.models.networks.tabular:tabular_trunk", "mlp": "bmtl.models.networks.mlp:mlp_trunk"}
+    {
+        "tabular": "bmtl.models.networks.tabular:tabular_trunk",
+        "mlp": "bmtl.models.networks.mlp:mlp_trunk",
+        "schnet": "bmtl.models.networks.molecules:schnet_trunk",
+        "nnconv": "bmtl.models.networks.molecules:nnconv_trunk",
+    }
 )
 """Maker of trunks by name."""
 

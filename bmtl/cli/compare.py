@@ -16,6 +16,7 @@ from bmtl.cli.options import (
     DataOption,
     Dataset,
     Root,
+    Trunk,
     command,
     items,
     numbers,
@@ -97,6 +98,7 @@ def compare(
     widths: Annotated[
         str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
     ] = "128,128",
+    trunk: Trunk = "",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     baseline: Annotated[
         str,
@@ -143,6 +145,8 @@ def compare(
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
+    if trunk:
+        chosen = [method.on(trunk) for method in chosen]
     rates = numbers(lr, "lr")
     budget = experiments.Budget(
         epochs=epochs,

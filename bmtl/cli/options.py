@@ -26,6 +26,14 @@ Dataset = Annotated[
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the data; by default what the environment variable BMTL_DATA says.")
 ]
+Trunk = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Instead of the trunk of the data's kind of inputs: a name of `bmtl list trunks`, package.module:maker or "
+        "file.py:maker.",
+    ),
+]
 DataOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console, counted, print_data, print_scores
-from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, read, whole_numbers
+from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, Trunk, read, whole_numbers
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def train(
     widths: Annotated[
         str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
     ] = "128,128",
+    trunk: Trunk = "",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
@@ -56,6 +57,8 @@ def train(
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
+    if trunk:
+        chosen = chosen.on(trunk)
     budget = experiments.Budget(
         epochs=epochs,
         batch_size=batch_size,
@@ -103,7 +106,8 @@ def predict(
     data: Annotated[
         Path,
         typer.Option(
-            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X."
+            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X; "
+            "for drug-target pairs a table with the columns smiles and sequence."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Predictions: .csv (a row for each input) or .nc (with draws).")],

@@ -78,6 +78,17 @@ class Inputs(ABC):
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None
 
+    def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What rows have in common, such as the drug and the protein of a pair: name -> number of each row's group ``(B,)``.
+
+        The reference "group means" is made of them.
+        """
+        return {}
+
+    def blocks(self, rows: np.ndarray) -> np.ndarray | None:
+        """Number of the block ``(B,)`` that each row comes with in training batches; None where rows come in any order."""
+        return None
+
     def lines(self) -> list[str]:
         """What the inputs are, in lines to be printed."""
         return [f"{self.kind}: {len(self):,} rows"]

@@ -91,6 +91,7 @@ class MultiTaskData:
         reading: Mapping[str, Any] | None = None,
         scaling: Scaling = "train",
         num_splits: int | None = None,
+        notes: Sequence[str] = (),
     ) -> Self:
         """Fit the scalers, on the training rows if nothing else is asked for, and put the pieces together.
 
@@ -108,6 +109,7 @@ class MultiTaskData:
             reading: How files of new rows are read; see `Table`.
             scaling: Rows to fit the scalers on.
             num_splits: Number of fixed splits, of which `rows` is one.
+            notes: See the class.
 
         Raises:
             ValueError: If the pieces do not fit together, or a target has no label in the training rows.
@@ -130,7 +132,7 @@ class MultiTaskData:
         else:
             on = fitted_rows(parts, scaling)
             inputs = Table.fit(numbers, on, clip=clip, features=features, reading=reading)
-        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits)
+        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits, notes)
 
     @classmethod
     def from_frame(

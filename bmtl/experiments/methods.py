@@ -66,6 +66,14 @@ class Method:
         """
         return replace(self, balancer=balancer, name=f"{self.name} ({balancer})")
 
+    def on(self, trunk: str) -> Method:
+        """The same method with another trunk.
+
+        Raises:
+            ValueError: If there is no such trunk.
+        """
+        return replace(self, trunk=trunk)
+
     def settings(self) -> dict[str, Any]:
         """Everything that was set, as plain values, with the digests of the code that is not bmtl's own."""
         return {**asdict(self), "options": dict(self.options), "code": self.code()}

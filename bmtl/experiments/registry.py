@@ -26,7 +26,15 @@ MODELS: Mapping[str, str] = MappingProxyType(
 )
 """Recipe by name."""
 
-TRUNKS: Mapping[str, str] = MappingProxyType({"mlp": "bmtl.models.networks.mlp:mlp_trunk"})
+TRUNKS: Mapping[str, str] = MappingProxyType(
+    {
+        "mlp": "bmtl.models.networks.mlp:mlp_trunk",
+        "fingerprints": "bmtl.models.networks.pairwise:fingerprints_trunk",
+        "fingerprints-ids": "bmtl.models.networks.pairwise:fingerprints_ids_trunk",
+        "deep-dta": "bmtl.models.networks.deep_dta:deep_dta_trunk",
+        "deep-dta-half": "bmtl.models.networks.deep_dta:deep_dta_half_trunk",
+    }
+)
 """Maker of trunks by name."""
 
 _DEFAULT_TRUNKS = MappingProxyType({"table": "mlp"})  # by kind of input; a kind may name its own in describe()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from bmtl import inputs
@@ -55,15 +57,18 @@ def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
     )
 
 
-def batches(x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int) -> Batches | BatchesByTask:
+def batches(
+    x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int, blocks: np.ndarray | None = None
+) -> Batches | BatchesByTask:
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
 
     A target with rows of its own, and fewer of them than the epoch has batches, has one in every batch all the same: its
-    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter).
+    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter). Of one table, rows come
+    in the `blocks` that its inputs ask for.
     """
     if isinstance(x, PerTask):
         return BatchesByTask(x, y, total=batch_size, seed=seed)
-    return Batches(x, y, batch_size, seed=seed)
+    return Batches(x, y, batch_size, seed=seed, blocks=None if blocks is None else torch.as_tensor(blocks))
 
 
 def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:

@@ -62,7 +62,7 @@ def program(
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
     svi = BalancedSVI(model, guide, optim, balancer_of(method.balancer).make(), elbo)
-    return model, svi, batches(x, y, budget.batch_size, seed)
+    return model, svi, batches(x, y, budget.batch_size, seed, data.inputs.blocks(data.rows["train"]))
 
 
 def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:

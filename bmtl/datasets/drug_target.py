@@ -10,7 +10,7 @@ everything that an encoder may take of them, and each pair's numbers in these. T
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -225,12 +225,13 @@ class DrugTargetPairs(Inputs):
             ValueError: If a column is not there, or a SMILES or sequence is empty, too long or none; names the rows.
         """
         table = raw if isinstance(raw, RawTable) else raw_table(_frame(raw))
+        _check_columns(table, {"smiles": check_smiles, "sequence": check_sequence})
         parts: dict[str, Entities] = {}
-        for side, entity, column, check, limit in (
-            (self.drugs, "drug", "smiles", check_smiles, self.limits[0]),
-            (self.proteins, "protein", "sequence", check_sequence, self.limits[1]),
+        for side, entity, column, limit in (
+            (self.drugs, "drug", "smiles", self.limits[0]),
+            (self.proteins, "protein", "sequence", self.limits[1]),
         ):
-            texts = _texts(table.column(column, "the inputs"), check, limit)
+            texts = _texts(table.columns[column], limit)
             names = table.columns[entity].as_texts() if entity in table.columns else [None] * len(texts)
             pairs = list(zip(names, texts, strict=True))
             different = list(dict.fromkeys(pairs))
@@ -366,32 +367,49 @@ def _check_text(what: str, text: str, characters: str, longest: int) -> None:
 
 
 def checked(texts: Mapping[Any, str | None], check: Callable[[str], None], at: Callable[[Any], str]) -> None:
-    """Checks texts and names the first few that are wrong.
+    """Checks texts.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If one is wrong; names the first few.
     """
-    faults: list[str] = []
+    _raise(list(_faults(texts, check, at)))
+
+
+def _faults(
+    texts: Mapping[Any, str | None], check: Callable[[str], None], at: Callable[[Any], str]
+) -> Iterator[str]:
+    """What is wrong with texts, a sentence each; each different text is checked once."""
     verdicts: dict[str, str] = {}
-    for place, text in texts.items():
-        if (text or "") not in verdicts:
+    for place, given in texts.items():
+        text = (given or "").strip()
+        if text not in verdicts:
+            verdicts[text] = ""
             try:
-                check(text or "")
-                verdicts[text or ""] = ""
+                check(text)
             except ValueError as error:
-                verdicts[text or ""] = str(error)
-        if verdicts[text or ""]:
-            faults.append(f"{at(place)}: {verdicts[text or '']}")
+                verdicts[text] = str(error).rstrip(".")
+        if verdicts[text]:
+            yield f"{at(place)}: {verdicts[text]}"
+
+
+def _raise(faults: Sequence[str]) -> None:
     if faults:
-        more = f" And {len(faults) - MOST_SHOWN} more." if len(faults) > MOST_SHOWN else ""
+        more = f" And {len(faults) - MOST_SHOWN:,} more rows." if len(faults) > MOST_SHOWN else ""
         raise ValueError(f"{'; '.join(faults[:MOST_SHOWN])}.{more} Correct them, or leave the rows out.")
 
 
-def _texts(column: Column, check: Callable[[str], None], limit: int) -> list[str]:
-    """The checked texts of a column; what will be cut is logged."""
-    texts = [None if text is None else text.strip() for text in column.as_texts()]
-    checked(dict(enumerate(texts)), check, column.at)
-    found = [text or "" for text in texts]
+def _check_columns(table: RawTable, checks: Mapping[str, Callable[[str], None]]) -> None:
+    """Raises a ``ValueError`` that names rows of columns with something wrong."""
+    faults: list[str] = []
+    for name, check in checks.items():
+        column = table.column(name, "the inputs")
+        faults += _faults(dict(enumerate(column.as_texts())), check, column.at)
+    _raise(faults)
+
+
+def _texts(column: Column, limit: int) -> list[str]:
+    """The texts of a column that was checked; what will be cut is logged."""
+    found = [(text or "").strip() for text in column.as_texts()]
     cut = [column.origin.at(row) for row, text in enumerate(found) if len(text) > limit]
     if cut:
         logger.warning(

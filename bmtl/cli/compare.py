@@ -16,6 +16,7 @@ from bmtl.cli.options import (
     DataOption,
     Dataset,
     Root,
+    Schedule,
     Trunk,
     command,
     items,
@@ -99,6 +100,7 @@ def compare(
         str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
     ] = "128,128",
     trunk: Trunk = "",
+    schedule: Schedule = "constant",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     baseline: Annotated[
         str,
@@ -155,6 +157,7 @@ def compare(
         widths=whole_numbers(widths, "widths"),
         draws=draws,
         select=select,  # type: ignore[arg-type]
+        schedule=schedule,  # type: ignore[arg-type]
     )
     source, count = read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)

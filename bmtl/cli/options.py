@@ -34,6 +34,12 @@ Trunk = Annotated[
         "file.py:maker.",
     ),
 ]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Of the learning rate, by epoch: constant, cosine (to 0 at the end) or exponential (times 0.99)."
+    ),
+]
 DataOption = Annotated[
     list[str] | None,
     typer.Option(

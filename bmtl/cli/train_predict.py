@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console, counted, print_data, print_scores
-from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, Trunk, read, whole_numbers
+from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, Schedule, Trunk, read, whole_numbers
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def train(
         str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
     ] = "128,128",
     trunk: Trunk = "",
+    schedule: Schedule = "constant",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
@@ -66,6 +67,7 @@ def train(
         widths=whole_numbers(widths, "widths"),
         draws=draws,
         select=select,  # type: ignore[arg-type]
+        schedule=schedule,  # type: ignore[arg-type]
     )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source

@@ -166,8 +166,13 @@ class DrugTargetPairs(Inputs):
     def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"drug": self.drug[rows], "protein": self.protein[rows]}
 
-    def blocks(self, rows: np.ndarray) -> np.ndarray | None:
-        return self.protein[rows] if self.by_protein else None
+    def blocks(self, rows: np.ndarray) -> np.ndarray:
+        """The proteins: their sequences are longest, and an encoder reads each of a batch once."""
+        return self.protein[rows]
+
+    @property
+    def train_in_blocks(self) -> bool:
+        return self.by_protein
 
     def summary_features(self, rows: np.ndarray) -> np.ndarray:
         """Fingerprint and composition, without columns that are constant or repeat another."""

@@ -86,8 +86,16 @@ class Inputs(ABC):
         return {}
 
     def blocks(self, rows: np.ndarray) -> np.ndarray | None:
-        """Number of the block ``(B,)`` that each row comes with in training batches; None where rows come in any order."""
+        """Number of each row's block ``(B,)``, where batches of few blocks cost less than batches of many; None if none do.
+
+        Batches that are not trained on are made of them.
+        """
         return None
+
+    @property
+    def train_in_blocks(self) -> bool:
+        """Whether training batches are made of them too: cheaper, and with other gradient noise than any rows have."""
+        return False
 
     def lines(self) -> list[str]:
         """What the inputs are, in lines to be printed."""

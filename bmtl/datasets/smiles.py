@@ -5,6 +5,7 @@ dots. Stereochemistry is read over. Aromaticity is taken as it is written and no
 from the same ring with double bonds: spell new molecules as those that a model was trained on are spelled.
 """
 
+import functools
 import re
 import zlib
 from collections import defaultdict
@@ -63,6 +64,7 @@ class Molecule:
         return found
 
 
+@functools.lru_cache(maxsize=4096)
 def parse(smiles: str) -> Molecule:
     """Reads a SMILES.
 

@@ -10,6 +10,9 @@ SELECTIONS = {
 }
 
 
+SCHEDULES = ("constant", "cosine", "exponential")
+
+
 @dataclass(frozen=True)
 class Budget:
     """What every method gets alike.
@@ -25,7 +28,9 @@ class Budget:
         select: Which epoch's parameters are kept: "val" has the best validation score, "last" the last. "best-on-test"
             selects on the test rows: only to explain published figures that did so, and labelled in the tree.
         plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
-            epochs; else it is constant.
+            epochs.
+        schedule: Of the learning rate, by epoch, without `plateau`: "constant"; "cosine" falls to 0 at the end along half a
+            cosine; "exponential" multiplies it by 0.99.
 
     Raises:
         ValueError: If a number is not positive or an option is unknown.
@@ -39,6 +44,7 @@ class Budget:
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
     plateau: bool = False
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -51,6 +57,9 @@ class Budget:
         for name, given, known in (
             ("score", self.score, ("likelihood", "mean", "log")),
             ("select", self.select, tuple(SELECTIONS)),
+            ("schedule", self.schedule, SCHEDULES),
         ):
             if given not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, and {given!r} was given.")
+        if self.plateau and self.schedule != "constant":
+            raise ValueError(f"The learning rate has one schedule; plateau=True and {self.schedule!r} were given.")

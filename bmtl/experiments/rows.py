@@ -71,9 +71,15 @@ def batches(
     return Batches(x, y, batch_size, seed=seed, blocks=None if blocks is None else torch.as_tensor(blocks))
 
 
-def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:
-    """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all."""
+def once(x: Any, y: Mapping[str, Tensor], blocks: np.ndarray | None = None) -> Batches | BatchesByTask:
+    """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all.
+
+    Of one table, the order is that of its `blocks`.
+    """
     if not isinstance(x, PerTask):
+        if blocks is not None:
+            order = torch.as_tensor(np.argsort(blocks, kind="stable"))
+            x, y = inputs.take(x, order), {name: inputs.take(labels, order) for name, labels in y.items()}
         return Batches(x, y, WHOLE, shuffle=False)
     sizes = list(x.counts().values())
     return BatchesByTask(x, y, total=max(WHOLE, -(-sum(sizes) // min(sizes))), shuffle=False)

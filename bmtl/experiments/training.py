@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ def program(
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
     svi = BalancedSVI(model, guide, optim, balancer_of(method.balancer).make(), elbo)
-    return model, svi, batches(x, y, budget.batch_size, seed, data.inputs.blocks(data.rows["train"]))
+    blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
+    return model, svi, batches(x, y, budget.batch_size, seed, blocks)
 
 
 def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:
@@ -112,9 +114,11 @@ def train(
         result = fit(
             svi,
             loader,
-            once(*tensors(labelled, method, part)) if part in labelled.rows else None,
+            once(*tensors(labelled, method, part), labelled.inputs.blocks(labelled.rows[part]))
+            if part in labelled.rows
+            else None,
             max_epochs=budget.epochs,
-            scheduler=_plateau if budget.plateau else None,
+            scheduler=_scheduler(budget),
             score=score,
             restore_best=budget.select != "last" and part in labelled.rows,
             seed=seed,
@@ -141,6 +145,17 @@ def _kept_score(result: FitResult, score: str) -> float:
     kept = result.best_epoch - 1 if result.restored and result.best_epoch is not None else -1
     with np.errstate(invalid="ignore", divide="ignore"):
         return float((np.log(losses) if score == "log" else losses)[:, kept].mean())
+
+
+def _scheduler(budget: Budget) -> Callable[[torch.optim.Optimizer], Any] | None:
+    """What lowers the learning rate after each epoch."""
+    if budget.plateau:
+        return _plateau
+    if budget.schedule == "cosine":
+        return functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=budget.epochs)
+    if budget.schedule == "exponential":
+        return functools.partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.99)
+    return None
 
 
 def _plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:

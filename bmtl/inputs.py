@@ -67,7 +67,7 @@ class PerTask(Mapping[str, Any]):
 
 
 class Entities:
-    """Inputs of rows that refer to entities, such as the drugs of drug-target pairs: a table of entities, and a number a row.
+    """Inputs of rows that refer to entities, such as the drugs of drug-target pairs: a table, and a number for each row.
 
     A batch holds numbers alone and refers to the same table, so that rows with a common entity cost no copy of it, and a
     network can encode each entity of a batch once (`distinct`).

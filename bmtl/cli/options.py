@@ -37,7 +37,8 @@ Trunk = Annotated[
 Schedule = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="Of the learning rate, by epoch: constant, cosine (to 0 at the end) or exponential (times 0.99)."
+        metavar="NAME",
+        help="Of the rate, by epoch: constant, cosine (to 0 at the end) or exponential (times 0.99).",
     ),
 ]
 DataOption = Annotated[

@@ -1,13 +1,13 @@
 """Drug-target affinities: Davis (68 kinase inhibitors, 442 kinases) and KIBA (2,111 compounds, 229 kinases).
 
-Sources: M. I. Davis et al., "Comprehensive analysis of kinase inhibitor selectivity", Nature Biotechnology 29, 2011; J. Tang
-et al., "Making sense of large-scale kinase inhibitor bioactivity data sets", J. Chem. Inf. Model. 54, 2014; texts and folds are
-those of H. Ozturk, A. Ozgur, E. Ozkirimli, "DeepDTA", Bioinformatics 34, 2018.
+Sources: M. I. Davis et al., "Comprehensive analysis of kinase inhibitor selectivity", Nature Biotechnology 29, 2011; J.
+Tang et al., "Making sense of large-scale kinase inhibitor bioactivity data sets", J. Chem. Inf. Model. 54, 2014; texts and
+folds are those of H. Ozturk, A. Ozgur, E. Ozkirimli, "DeepDTA", Bioinformatics 34, 2018.
 
-Davis has pKd = 9 - log10(Kd in nM). 69.6 % of it is exactly 5.0: no binding was measured up to 10,000 nM, so the label is a
-bound and no value (`Real(bounds=(5.0, None))`). Mutants carry the wild type's sequence: 442 proteins have 379 different ones,
-and 18.5 % of the test pairs of the given fold have their SMILES and sequence among the training pairs too. Affinities are not
-scaled; likelihoods take their start from the labels.
+Davis has pKd = 9 - log10(Kd in nM). 69.6 % of it is exactly 5.0: no binding was measured up to 10,000 nM, so the label is
+a bound and no value (`Real(bounds=(5.0, None))`). Mutants carry the wild type's sequence: 442 proteins have 379 different
+ones, and 18.5 % of the test pairs of the given fold have their SMILES and sequence among the training pairs too. Affinities
+are not scaled; likelihoods take their start from the labels.
 """
 
 import functools
@@ -66,8 +66,8 @@ SETS = {
 LICENCE = "None stated by DeepDTA; deargen/MT-ENet publishes the same files under the MIT licence."
 SOURCE = (
     "Put there the folder data/{name} of https://github.com/hkmztrk/DeepDTA (commit a546a8433a68): ligands_can.txt, "
-    "proteins.txt, folds/train_fold_setting1.txt, folds/test_fold_setting1.txt, and the affinities as the text file Y.txt, a "
-    "row a drug and a column a protein. Their file Y is a pickle, which is not read; one line of Python converts it: "
+    "proteins.txt, folds/train_fold_setting1.txt, folds/test_fold_setting1.txt, and the affinities as the text file Y.txt, "
+    "a row a drug and a column a protein. Their file Y is a pickle, which is not read; one line of Python converts it: "
     "import pickle, numpy; numpy.savetxt('Y.txt', pickle.load(open('Y', 'rb'), encoding='latin1'))."
 )
 
@@ -113,8 +113,8 @@ def read(
         name: "davis" or "kiba".
         root: Folder of the data; the default is what the environment variable ``BMTL_DATA`` says.
         setting: "warm" is the given test fold: pairs are new, their drugs and proteins are not. "cold-drug" has test drugs
-            whose SMILES no training pair has, "cold-target" test proteins whose sequence none has, "cold-both" pairs of both;
-            validation rows are as new as test rows are.
+            whose SMILES no training pair has, "cold-target" test proteins whose sequence none has, "cold-both" pairs of
+            both; validation rows are as new as test rows are.
         split: Of "warm": which of the given training folds is for validation.
         proportion: Of the other settings: of the pairs that are for training, validation included; of "cold-both" of the
             drugs and of the proteins, and pairs with one new side are in no part.
@@ -129,9 +129,9 @@ def read(
         FileNotFoundError: If `root` does not hold the files.
         ValueError: If an option is unknown or out of range, or a file is not what it should be.
     """
-    for option, given, of in (("setting", setting, Setting), ("tasks", tasks, Tasks), ("batches", batches, Order)):
-        if given not in get_args(of):
-            raise ValueError(f"{option} is one of {', '.join(map(repr, get_args(of)))}; got {given!r}.")
+    for option, given, known in (("setting", setting, Setting), ("tasks", tasks, Tasks), ("batches", batches, Order)):
+        if given not in get_args(known):
+            raise ValueError(f"{option} is one of {', '.join(map(repr, get_args(known)))}; got {given!r}.")
     about = SETS[name]
     source = SOURCE.format(name=name)
     path = find(name, [f"dta/{name}.npz", f"dta/{name}", name], root, source)
@@ -266,9 +266,12 @@ def _warm(raw: _Raw, split: int) -> dict[str, np.ndarray]:
 def _cold_both(raw: _Raw, proportion: float, validation: float, seed: int) -> dict[str, np.ndarray]:
     sides = []
     for side, (texts, of) in enumerate(((raw.drugs, raw.drug), (raw.proteins, raw.protein))):
-        entities = np.arange(len(texts))
         parts = splits.parts(
-            entities, proportion=proportion, validation=validation, seed=2 * seed + side, groups=np.array(list(texts.values()))
+            np.arange(len(texts)),
+            proportion=proportion,
+            validation=validation,
+            seed=2 * seed + side,
+            groups=np.array(list(texts.values())),
         )
         place = np.full(len(texts), "", dtype="<U5")
         for part, members in parts.items():
@@ -289,7 +292,7 @@ def _labels(raw: _Raw, rows: Mapping[str, np.ndarray], tasks: Tasks) -> tuple[di
             labels[f"CID_{name}" if name.isdigit() else name] = np.where(of == number, raw.y, np.nan)
     if not labels:
         raise ValueError(
-            f"No {tasks} has a label in every part, so tasks={tasks!r} has no target: in a cold split of {tasks}s those of the "
-            f"test rows are new. Use another setting, or tasks='one'."
+            f"No {tasks} has a label in every part, so tasks={tasks!r} has no target: in a cold split of {tasks}s those of "
+            "the test rows are new. Use another setting, or tasks='one'."
         )
     return labels, len(names) - len(labels)

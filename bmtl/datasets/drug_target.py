@@ -215,7 +215,9 @@ class DrugTargetPairs(Inputs):
         for what, side, limit in (("SMILES", self.drugs, self.limits[0]), ("sequences", self.proteins, self.limits[1])):
             cut = sum(len(text) > limit for text in side.texts)
             if cut:
-                found.append(f"{cut} {what} are longer than {limit} characters; encoders of sequences see the first {limit}.")
+                found.append(
+                    f"{cut} {what} are longer than {limit} characters; encoders of sequences see the first {limit}."
+                )
         return found
 
     def prepare(self, raw: Any, dtype: torch.dtype = torch.float32) -> dict[str, Entities]:
@@ -243,11 +245,7 @@ class DrugTargetPairs(Inputs):
             number = {pair: i for i, pair in enumerate(different)}
             own = [text for _, text in different]
             ids = side.ids([name for name, _ in different], own)
-            made = (
-                drug_table(own, ids, limit)
-                if entity == "drug"
-                else protein_table(own, ids, limit, self.composition)
-            )
+            made = drug_table(own, ids, limit) if entity == "drug" else protein_table(own, ids, limit, self.composition)
             index = torch.tensor([number[pair] for pair in pairs], dtype=torch.int64)
             parts[entity] = Entities({name: _as(part, dtype) for name, part in made.items()}, index)
         return parts
@@ -366,9 +364,7 @@ def _check_text(what: str, text: str, characters: str, longest: int) -> None:
         raise ValueError(f"a {what} of {len(text):,} characters, and the longest that is taken has {longest:,}")
     wrong = next((i for i, letter in enumerate(text) if letter not in characters), None)
     if wrong is not None:
-        raise ValueError(
-            f"a {what} with {text[wrong]!r} at character {wrong + 1}; its characters are {characters}"
-        )
+        raise ValueError(f"a {what} with {text[wrong]!r} at character {wrong + 1}; its characters are {characters}")
 
 
 def checked(texts: Mapping[Any, str | None], check: Callable[[str], None], at: Callable[[Any], str]) -> None:
@@ -380,9 +376,7 @@ def checked(texts: Mapping[Any, str | None], check: Callable[[str], None], at: C
     _raise(list(_faults(texts, check, at)))
 
 
-def _faults(
-    texts: Mapping[Any, str | None], check: Callable[[str], None], at: Callable[[Any], str]
-) -> Iterator[str]:
+def _faults(texts: Mapping[Any, str | None], check: Callable[[str], None], at: Callable[[Any], str]) -> Iterator[str]:
     """What is wrong with texts, a sentence each; each different text is checked once."""
     verdicts: dict[str, str] = {}
     for place, given in texts.items():

@@ -20,11 +20,12 @@ ATOM_FEATURES = len(ELEMENTS) + 1 + 7 + 5 + 3 + 2
 """One-hot element (the last for any other), degree 0 to 6, hydrogens 0 to 4, charge (negative, none, positive); whether the
 atom is aromatic, and whether it is in a ring."""
 
-_KNOWN = frozenset(
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru "
-    "Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At "
-    "Rn Fr Ra Ac Th Pa U".split()
+_SYMBOLS = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
+    "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir "
+    "Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
 )
+_KNOWN = frozenset(_SYMBOLS.split())
 _AROMATIC = ("b", "c", "n", "o", "p", "s", "se", "as")
 _VALENCES = {"B": (3,), "C": (4,), "N": (3, 5), "O": (2,), "P": (3, 5), "S": (2, 4, 6)} | dict.fromkeys(
     ("F", "Cl", "Br", "I"), (1,)
@@ -135,9 +136,7 @@ class _Reader:
             orders[j].append(order)
         hydrogens = [
             given if given is not None else _implicit(element, aromatic, own)
-            for element, aromatic, given, own in zip(
-                self.elements, self.aromatic, self.given, orders, strict=True
-            )
+            for element, aromatic, given, own in zip(self.elements, self.aromatic, self.given, orders, strict=True)
         ]
         return Molecule(
             tuple(self.elements),

@@ -97,7 +97,9 @@ def test_what_is_cold_is_new(made_up, setting):
         x = data.inputs
         for side, of, texts in (("drug", x.drug, x.drugs.texts), ("target", x.protein, x.proteins.texts)):
             train, val, test = ({texts[i] for i in of[data.rows[part]]} for part in ("train", "val", "test"))
-            assert bool(train & test) == bool(train & val) == (setting == f"cold-{'target' if side == 'drug' else 'drug'}")
+            assert (
+                bool(train & test) == bool(train & val) == (setting == f"cold-{'target' if side == 'drug' else 'drug'}")
+            )
         assert data.num_splits is None
         new = x.tensors(data.rows["test"])["drug" if setting == "cold-drug" else "protein"].rows()["id"]
         assert (new == -1).all()
@@ -124,12 +126,16 @@ def test_davis_is_the_published_one(data_root):
     assert_allclose([y.min(), y.max(), y.mean(), (y == 5).mean()], [5.0, 10.796, 5.4515, 0.696], atol=6e-4)
     assert len(set(data.inputs.proteins.texts)) == 379
     with np.load(root / DAVIS) as file:
-        lettered = [i for i, text in enumerate(data.inputs.proteins.texts) if not set(text) - set("ACDEFGHIKLMNPQRSTVWY")]
+        lettered = [
+            i for i, text in enumerate(data.inputs.proteins.texts) if not set(text) - set("ACDEFGHIKLMNPQRSTVWY")
+        ]
         found = np.stack([composition_of(data.inputs.proteins.texts[i]) for i in lettered])
         assert_allclose(found[:, :20], file["prot_aac"][lettered], atol=1e-6)
         assert_allclose(found[:, 20:], file["prot_dpc"][lettered], atol=4e-5)  # kept in half precision
     cold = load("davis", root=root, setting="cold-target")
-    sequences = {part: {cold.inputs.proteins.texts[i] for i in cold.inputs.protein[rows]} for part, rows in cold.rows.items()}
+    sequences = {
+        part: {cold.inputs.proteins.texts[i] for i in cold.inputs.protein[rows]} for part, rows in cold.rows.items()
+    }
     assert not sequences["train"] & sequences["test"] | sequences["train"] & sequences["val"]
     assert len(load("davis", root=root, tasks="drug").tasks) == 68
 

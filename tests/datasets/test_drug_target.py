@@ -150,7 +150,9 @@ def test_bad_rows_of_a_file_are_told_together(tmp_path):
     with pytest.raises(ValueError, match=r"bad.csv, row 2, column 'smiles'.*And 2 more rows\. Correct them"):
         pairs().prepare(read_table(path))
     path.write_text("SMILES,sequence\nC,MKV\n")
-    with pytest.raises(ValueError, match="bad.csv has no column 'smiles' for the inputs.*Its columns are: SMILES, sequence"):
+    with pytest.raises(
+        ValueError, match="bad.csv has no column 'smiles' for the inputs.*Its columns are: SMILES, sequence"
+    ):
         pairs().prepare(read_table(path))
     with pytest.raises(ValueError, match=r"pairs \(SMILES, sequence\), one at least; got list of 0"):
         pairs().prepare([])

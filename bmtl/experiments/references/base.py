@@ -14,8 +14,8 @@ from bmtl.targets.prediction import Law
 
 REFERENCES = ("constant", "group-means", "linear", "boosting")
 """Names of the references: the training labels' own distribution; the mean plus what the groups of a row (its drug and its
-protein, say) are above it, for real targets of inputs that have groups; a regularised linear model (ridge, logistic or Poisson
-regression, by the target's family); gradient-boosted trees (scikit-learn's HistGradientBoosting)."""
+protein, say) are above it, for real targets of inputs that have groups; a regularised linear model (ridge, logistic or
+Poisson regression, by the target's family); gradient-boosted trees (scikit-learn's HistGradientBoosting)."""
 
 
 class Rows(NamedTuple):

@@ -20,8 +20,10 @@ from bmtl.targets.laws import distribution
 
 
 def names(data: MultiTaskData) -> dict[str, str]:
-    """Reference -> what the comparison calls it, of those that the data may have: the linear one by its model, where that is the
-    same for all targets."""
+    """Reference -> what the comparison calls it, of those that the data may have.
+
+    The linear one is called by its model, where that is the same for all targets.
+    """
     linear = {"real": "ridge", "vector": "ridge", "count": "poisson", "time-to-event": "log-normal AFT"}
     models = {linear.get(target.family.name, "logistic") for target in data.targets.values()}
     real = all(target.family.name == "real" for target in data.targets.values())

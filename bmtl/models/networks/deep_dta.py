@@ -25,9 +25,8 @@ EMBEDDING = 128
 class SequenceEncoder(nn.Module):
     """Embedding, three convolutions without padding and the maximum over places: ``(M, channels[-1])``.
 
-    Padding is a character like others, as published, and not masked. A text of length l needs ``l + r`` tokens of the L there
-    are, where r + 1 is the number of tokens that a last window sees: that has one window of padding alone, whose value
-    all others share.
+    Padding is a character like others, as published, and not masked. A text of length l needs ``l + r`` tokens of the L
+    there are, where r is the number of tokens that one output sees: then one sees padding alone, as all later ones do.
 
     Args:
         vocabulary: Number of characters, padding (0) included.
@@ -64,7 +63,7 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         if buckets < 1:
             raise ValueError(f"buckets is a number of parts, from 1, and {buckets} was given.")
-        self.width, self.buckets, self.folded, self.half = channels[-1], buckets, folded, half
+        self.width, self.buckets, self.folded, self.in_half = channels[-1], buckets, folded, half
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(wide, narrow, size)
@@ -89,7 +88,7 @@ class SequenceEncoder(nn.Module):
     def _encoded(self, tokens: Tensor) -> Tensor:
         device = tokens.device.type
         dtype = self.embedding.weight.dtype
-        if not self.half:
+        if not self.in_half:
             return self._convolved(tokens)
         with torch.autocast(device, dtype=torch.bfloat16):
             return self._convolved(tokens).to(dtype)
@@ -107,7 +106,7 @@ class SequenceEncoder(nn.Module):
         first: nn.Conv1d = self.convolutions[0]  # type: ignore[assignment]
         size = first.kernel_size[0]
         tables = torch.einsum("ve,cek->kvc", self.embedding.weight, first.weight)  # (K, V, C)
-        if self.half:
+        if self.in_half:
             tables = tables.bfloat16()
         numbers = tokens.long()
         places = tokens.shape[1] - size + 1
@@ -169,7 +168,7 @@ def deep_dta_trunk(
         ValueError: If the inputs are no such pairs, or an option is out of range.
     """
     sides = described(inputs, "deep-dta")
-    encoders = [
+    drug, protein = (
         SequenceEncoder(
             int(side["vocabulary"]),
             KERNELS[name],
@@ -179,8 +178,10 @@ def deep_dta_trunk(
             generator=generator,
         )
         for name, side in zip(("drug", "protein"), sides, strict=True)
-    ]
-    return Pairwise(*encoders, joined_layers(2 * CHANNELS[-1], widths, dropout, mc_dropout, generator), distinct=distinct)
+    )
+    return Pairwise(
+        *encoders, joined_layers(2 * CHANNELS[-1], widths, dropout, mc_dropout, generator), distinct=distinct
+    )
 
 
 def deep_dta_half_trunk(

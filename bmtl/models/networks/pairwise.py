@@ -1,7 +1,7 @@
 """Trunks of pairs: an encoder for each side, and layers on both encodings. Encoders are interchangeable.
 
-An encoder is a module with an int attribute ``width`` that maps a table of M entities to ``(M, width)``. Which rows of a batch
-have which entity it need not know: `Pairwise` has each distinct entity encoded once.
+An encoder is a module with an int attribute ``width`` that maps a table of M entities to ``(M, width)``. Which rows of a
+batch have which entity it need not know: `Pairwise` has each distinct entity encoded once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,13 +113,11 @@ def fingerprints_trunk(
         raise ValueError(
             f"The trunk 'fingerprints' takes two widths or more, of the encodings and of the layers on them; got {widths}."
         )
-    encoders = [
-        VectorEncoder(
-            field, int(side["features"]), widths[0], ids=int(side["ids"]) if ids else 0, generator=generator
-        )
+    drug, protein = (
+        VectorEncoder(field, int(side["features"]), widths[0], ids=int(side["ids"]) if ids else 0, generator=generator)
         for field, side in zip(("fingerprint", "composition"), sides, strict=True)
-    ]
-    return Pairwise(*encoders, mlp(3 * widths[0], widths[1:], generator=generator, **options), product=True)
+    )
+    return Pairwise(drug, protein, mlp(3 * widths[0], widths[1:], generator=generator, **options), product=True)
 
 
 def fingerprints_ids_trunk(

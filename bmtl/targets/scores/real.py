@@ -25,6 +25,11 @@ def _ence(rows: Scored) -> float:
     return ence(rows.labels - predictive.mean(), np.sqrt(predictive.variance()))
 
 
+def _ece_within(rows: Scored) -> float:
+    pit = rows.pit()
+    return float("nan") if pit is None else ece_from_pit(pit)
+
+
 MAE = Score("mae", "MAE", lambda rows: mean_absolute_error(rows.labels, rows.mean()), ("mean",), in_units=True)
 RMSE = Score("rmse", "RMSE", lambda rows: root_mean_squared_error(rows.labels, rows.mean()), ("mean",), in_units=True)
 R2 = Score(
@@ -92,7 +97,9 @@ def pit_within(rows: Scored, lower: float, upper: float) -> np.ndarray | None:
     if pit is None:
         return None
     below, above = rows.labels <= lower, rows.labels >= upper
-    if above.any() and rows.prediction.law is None:  # the cdf of a clipped label jumps to 1 there: what was before is lost
+    if (
+        above.any() and rows.prediction.law is None
+    ):  # the cdf of a clipped label jumps to 1 there: what was before is lost
         return None
     return randomised_pit(np.where(below, 0.0, pit), np.where(above, 1.0, pit))
 
@@ -140,8 +147,8 @@ CENSORED_CONCORDANCE = Score(
 BOUNDED_ECE = Score(
     "ece",
     "ECE",
-    lambda rows: ece_from_pit(given(rows.pit())),
-    ("pit",),
+    _ece_within,
+    ("log_likelihood",),
     averaged=True,
     note="of central intervals, PIT values at a bound uniform beyond it",
     floor=noise_floor_mean,

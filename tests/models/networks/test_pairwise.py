@@ -24,8 +24,12 @@ def seeded(seed=0):
 def pairs():
     """7 drugs and 9 proteins, from far shorter than the limit to longer."""
     rng = np.random.default_rng(0)
-    drugs = {f"d{i}": text for i, text in enumerate(("O", "CCO", "c1ccccc1", "[Na+].[Cl-]", "CC(C)(C)C", "C" * 22, "C" * 40))}
-    proteins = {f"p{n}": "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWYX"), n)) for n in (1, 7, 30, 31, 55, 70, 99, 100, 140)}
+    drugs = {
+        f"d{i}": text for i, text in enumerate(("O", "CCO", "c1ccccc1", "[Na+].[Cl-]", "CC(C)(C)C", "C" * 22, "C" * 40))
+    }
+    proteins = {
+        f"p{n}": "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWYX"), n)) for n in (1, 7, 30, 31, 55, 70, 99, 100, 140)
+    }
     drug, protein = np.divmod(np.arange(63), 9)
     return DrugTargetPairs.fit(drugs, proteins, drug, protein, np.arange(54), limits=(24, 100))
 

@@ -179,9 +179,8 @@ def deep_dta_trunk(
         )
         for name, side in zip(("drug", "protein"), sides, strict=True)
     )
-    return Pairwise(
-        *encoders, joined_layers(2 * CHANNELS[-1], widths, dropout, mc_dropout, generator), distinct=distinct
-    )
+    layers = joined_layers(2 * CHANNELS[-1], widths, dropout, mc_dropout, generator)
+    return Pairwise(drug, protein, layers, distinct=distinct)
 
 
 def deep_dta_half_trunk(

@@ -6,6 +6,7 @@ A guide that is the posterior therefore has them anywhere among its own draws wi
 Gelman (2018), "Yes, but did it work?: evaluating variational inference", section 3.
 """
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from bmtl.inference.accumulator import to_numpy
 from bmtl.inference.draws import evaluating, guides_of_draws
 from bmtl.inference.loaders import forked
 from bmtl.inference.predicted_sites import EXPECTED, predicted_sites
+from bmtl.inference.without_graph import Mode, without_graph
 
 Fit = Callable[[int, Any, dict[str, Tensor]], Callable[..., Any]]
 
@@ -103,9 +105,8 @@ def simulated_ranks(
     truths, means, sds, ranks = [], [], [], []
     for own in torch.randint(2**62, (datasets,), generator=generator).tolist():
         with forked(None):
-            torch.manual_seed(own)
             with evaluating(model):
-                trace = poutine.trace(model).get_trace(x)
+                trace = without_graph(functools.partial(_seeded_trace, model, x, own))
             latents, y = _latents_and_labels(trace)
             chosen = _chosen(latents, sites)
             with torch.enable_grad():
@@ -127,11 +128,17 @@ def simulated_ranks(
     return SimulatedRanks(by_entry(truths), by_entry(means), by_entry(sds), by_entry(ranks), num_draws)
 
 
+def _seeded_trace(model: Callable[..., Any], x: Any, seed: int, mode: Mode) -> Trace:
+    torch.manual_seed(seed)
+    with mode():
+        return poutine.trace(model).get_trace(x)
+
+
 def _sampled(trace: Trace) -> dict[str, Tensor]:
     """Values of all sites that are neither observed nor a plate."""
     sites: dict[str, Any] = dict(trace.nodes)
     return {
-        name: site["value"]
+        name: site["value"].detach()
         for name, site in sites.items()
         if site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]
     }

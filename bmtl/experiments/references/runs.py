@@ -16,7 +16,7 @@ from bmtl.experiments.cells import written_for
 from bmtl.experiments.references.base import REFERENCES, Rows, fit
 from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
-from bmtl.targets.laws import distribution
+from bmtl.targets.laws import CountMixture, distribution
 
 
 def names(data: MultiTaskData) -> dict[str, str]:
@@ -113,11 +113,13 @@ def _groups(data: MultiTaskData, rows: np.ndarray) -> np.ndarray:
 
 
 def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:
-    """A prediction in reported units with the log density of its labels, and their cdf where the law is continuous."""
+    """A prediction in reported units with the log density of its labels, and their cdf (exact ones of a continuous law)."""
     if prediction.probability is not None:
         density = np.log(prediction.probability[np.arange(len(labels)), labels])
         return replace(prediction, log_likelihood=density[None])
     assert prediction.law is not None
     law = distribution(prediction.law)
     exact = labels[:, 0] if labels.ndim == 2 and prediction.draws.ndim == 2 else labels
-    return replace(prediction, log_likelihood=np.asarray(law.log_prob(exact))[None])
+    numbers = labels.ndim == 1 and not isinstance(law, CountMixture)
+    pit = np.asarray(law.cdf(exact)) if numbers else None
+    return replace(prediction, log_likelihood=np.asarray(law.log_prob(exact))[None], pit=pit)

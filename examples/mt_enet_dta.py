@@ -3,23 +3,24 @@
 Run: python examples/mt_enet_dta.py --root ../shared/data [--set davis] [--folds 1] [--epochs 12] [--out runs/mt_enet_dta]
      [--trunk fingerprints --widths 256,256] [--methods enet,mt-enet] [--no-ood] [--quick]
 
-Table 2. The test fold is the published one, and each of DeepDTA's five training folds is for validation in turn: five runs, of
-which `--folds` are done. The epoch with the best validation NLL is tested, as the authors do. By default the network is the
-cheap one, a fingerprint and a composition; `--trunk deep-dta --widths 1024,1024,512` is the published one.
+Table 2. The test fold is the published one, and each of DeepDTA's five training folds is for validation in turn: five runs,
+of which `--folds` are done. The epoch with the best validation NLL is tested, as the authors do. By default the network is
+the cheap one, a fingerprint and a composition; `--trunk deep-dta --widths 1024,1024,512` is the published one.
 
-    MSE, CI             of the predicted mean
-    NLL                 of the density, as published. 70 % of Davis' labels are exactly 5.0, where a density has no upper bound:
-    NLL atom, rest      the same of the labels at 5.0 and of the others
-    NLL floor           the density with scales of 0.1 at least
-    NLL mass            a label at 5.0 counts with the probability below it: finite, and the same for censored models
-    ECE, ECE (2a - 1)   100 central intervals by the t with 2 alpha degrees of freedom, and with the 2 alpha - 1 of the authors' code
+    MSE, CI         of the predicted mean
+    NLL             of the density, as published. 70 % of Davis' labels are exactly 5.0, where no density has an upper bound
+    NLL atom, rest  the same of the labels at 5.0 and of the others
+    NLL floor       the density with scales of 0.1 at least
+    NLL mass        a label at 5.0 counts with the probability below it: finite, and the same for censored models
+    ECE             of 100 central intervals by the t with 2 alpha degrees of freedom; beside it with 2 alpha - 1, as in the
+                    authors' code
 
 Not as published: the rate falls along half a cosine over far fewer epochs, and there is no weight decay.
 
 Figure 6. In distribution are the test pairs of Davis, out of it 27 detergents with each of its kinases: the authors' file of
-BindingDB was not published. Only the drug is new. Scores are log epistemic and aleatoric variance; "nearest" is one minus the
-Tanimoto similarity to the most similar training drug, and needs no network. Intervals are 95 % percentiles over resampled drugs,
-of which there are only 27 and 68. "tie" has one output for both amounts of evidence; the "c" rows are a sweep of the
+BindingDB was not published. Only the drug is new. Scores are epistemic and aleatoric variance; "nearest" is one minus the
+Tanimoto similarity to the most similar training drug, and needs no network. Intervals are 95 % percentiles over resampled
+drugs, of which there are only 27 and 68. "tie" has one output for both amounts of evidence; the "c" rows are a sweep of the
 regulariser.
 
 Writes each run's results tree, table.md, scores.csv, ood.md, ood.csv and density.png.
@@ -53,7 +54,18 @@ REGULARISER = {"regulariser": 1e-4}  # as published for these sets
 EVIDENTIAL = ("enet", "mt-enet", "mt-enet-sample", "mse-enet", "mse-enet-0.1", "mt-enet-censored")
 OTHERS = ("mc-dropout", "ensemble", "gaussian", "student-t-censored")
 REFERENCES = ("constant", "group-means", "boosting")
-COLUMNS = ("MSE ↓", "CI ↑", "NLL ↓", "NLL atom", "NLL rest", "NLL floor", "NLL mass ↓", "CRPS ↓", "ECE ↓", "ECE (2a - 1)")
+COLUMNS = (
+    "MSE ↓",
+    "CI ↑",
+    "NLL ↓",
+    "NLL atom",
+    "NLL rest",
+    "NLL floor",
+    "NLL mass ↓",
+    "CRPS ↓",
+    "ECE ↓",
+    "ECE (2a - 1)",
+)
 FLOOR = 0.1
 RESAMPLES = 200
 
@@ -159,9 +171,9 @@ def report(frame, options, budget):
     for name, of in frame.groupby("method", sort=False):
         body.append([name, *(entry(of[column]) if column in of else "" for column in COLUMNS)])
     lines = [
-        f"{options.set}, test fold; trunk {options.trunk}, widths {budget.widths}, {budget.epochs} epochs, {folds} of 5 folds",
-        f"for validation{', mean ± standard deviation' if folds > 1 else ''}. The ECE of a censored model has PIT values that are",
-        "uniform below 5.0 for labels at 5.0; that of the others is of the density, as published.",
+        f"{options.set}, test fold; trunk {options.trunk}, widths {budget.widths}, {budget.epochs} epochs, {folds} of 5",
+        f"folds for validation{', mean ± standard deviation' if folds > 1 else ''}. The ECE of a censored model has PIT",
+        "values that are uniform below 5.0 for labels at 5.0; that of the others is of the density, as published.",
     ]
     return "\n".join([*lines, "", markdown_table(["method", *COLUMNS], *body), ""])
 
@@ -184,7 +196,9 @@ def new_drugs(root):
 def figure_6(data, detergents, trunk, budget, out, quick):
     """The table of how well uncertainties tell detergents from Davis' drugs, and the picture."""
     sequences = list(dict.fromkeys(data.inputs.proteins.texts))[: 3 if quick else None]
-    outside = pd.DataFrame([(drug, protein) for drug in detergents for protein in sequences], columns=["smiles", "sequence"])
+    outside = pd.DataFrame(
+        [(drug, protein) for drug in detergents for protein in sequences], columns=["smiles", "sequence"]
+    )
     groups = np.repeat(np.arange(len(detergents)), len(sequences))
     drugs = data.inputs.drug[data.rows["test"]]
     rows = [{"method": "nearest", "score": "distance"} | separation(*nearest(data, outside), drugs, groups)]
@@ -210,7 +224,12 @@ def figure_6(data, detergents, trunk, budget, out, quick):
     frame.to_csv(out / "ood.csv", index=False)
     save(ood_densities(trees, TARGET, columns=3), out / "density.png")
     body = [
-        [row["method"], row["score"], f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]", f"{row['fpr95']:.2f}"]
+        [
+            row["method"],
+            row["score"],
+            f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['fpr95']:.2f}",
+        ]
         for row in rows
     ]
     lines = [

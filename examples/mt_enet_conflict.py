@@ -149,7 +149,8 @@ def main():
     text = report(frame, options.set, epochs)
     (options.out / "table.md").write_text(text)
     print(f"\n{text}")
-    shown = [*(("nll", loss) for loss in ("mse", *SHADOWS)), *(("plain", part) for part in PARTS)]
+    trained_losses = ["mse"] if set(first) - {"enet"} else []
+    shown = [*(("nll", loss) for loss in (*trained_losses, *SHADOWS)), *(("plain", part) for part in PARTS)]
     (target,) = data.tasks
     pairs = [(f"{target}/{one}", f"{target}/{other}") for one, other in shown]
     save(cosine_curves(first, pairs=pairs, window=setting.window, columns=2), options.out / "cosines.png")

@@ -23,7 +23,8 @@ Tanimoto similarity to the most similar training drug, and needs no network. Int
 drugs, of which there are only 27 and 68. "tie" has one output for both amounts of evidence; the "c" rows are a sweep of the
 regulariser.
 
-Writes each run's results tree, table.md, scores.csv, ood.md, ood.csv and density.png.
+Writes each run's results tree, table.md, scores.csv, ood.md, ood.csv and density.png. What is there of the same settings is
+not done again.
 """
 
 import argparse
@@ -37,11 +38,13 @@ import torch
 
 from bmtl.datasets import load
 from bmtl.datasets.files import Archive, find
-from bmtl.evaluation import ood, parts
+from bmtl.evaluation import ood, parts, results
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import ood_densities
 from bmtl.evaluation.style import save
-from bmtl.experiments import METHODS, Budget, Method, run
+from bmtl.experiments import METHODS, Budget, run
+from bmtl.experiments.cells import written_for
+from bmtl.experiments.configuration import configuration
 from bmtl.experiments.references import run_references
 from bmtl.targets.laws import distribution
 from bmtl.targets.metrics.concordance import concordance_index
@@ -112,6 +115,14 @@ def main():
         print(f"\n{text}")
 
 
+def learnt(data, method, seed, budget, folder, new=None):
+    """The tree of a run; one that is there already of the same settings and data is not trained again."""
+    file = folder / "results.nc"
+    if written_for(file, configuration(method, budget), seed, data):
+        return results.read(file)
+    return run(data, method, seed, budget, folder, new=new)
+
+
 def method_of(name, trunk, **options):
     """A named method on a trunk, the evidential ones with the published regulariser."""
     method = METHODS[name]
@@ -134,7 +145,7 @@ def table_2(folds, methods, budget, out, floor):
         for name, tree in run_references(data, out, f"fold-{fold}", fold, REFERENCES).items():
             rows.append({"method": name, "fold": fold} | judged(tree, floor))
         for name, method in methods.items():
-            tree = run(data, method, fold, budget, out / name / f"fold-{fold}")
+            tree = learnt(data, method, fold, budget, out / name / f"fold-{fold}")
             rows.append({"method": name, "fold": fold} | judged(tree, floor))
             shown = ", ".join(f"{column} {rows[-1][column]:.3f}" for column in ("MSE ↓", "CI ↑", "NLL mass ↓"))
             print(f"{name}, fold {fold}: {shown}", flush=True)
@@ -215,7 +226,7 @@ def figure_6(data, detergents, trunk, budget, out, quick):
     trees = {}
     for name, method in chosen.items():
         folder = out / "ood" / name.replace(", ", "-").replace(" = ", "-")
-        trees[name] = run(data, Method(**{**vars(method), "name": name}), 0, budget, folder, new=outside)
+        trees[name] = learnt(data, replace(method, name=name), 0, budget, folder, new=outside)
         for kind in ("epistemic", "aleatoric"):
             both = ood.uncertainties(trees[name], TARGET, kind)
             rows.append({"method": name, "score": kind} | separation(*both, drugs, groups))

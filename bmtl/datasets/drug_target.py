@@ -333,7 +333,7 @@ def _padded(arrays: Sequence[np.ndarray], value: int) -> Tensor:
 
 
 def _without_repeats(table: Tensor) -> np.ndarray:
-    array = table.numpy().astype(np.float64)
+    array = table.numpy().astype(np.float32)  # of KIBA's pairs in float64: 1.4 GB
     array = array[:, array.std(axis=0) > 0]
     _, first = np.unique(array, axis=1, return_index=True)
     return array[:, np.sort(first)]

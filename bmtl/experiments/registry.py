@@ -15,6 +15,7 @@ from bmtl.experiments.importing import Imported, announced, is_path, load
 MODELS: Mapping[str, str] = MappingProxyType(
     {
         "homoscedastic": "bmtl.models.recipes:homoscedastic",
+        "neural-linear": "bmtl.models.recipes:neural_linear",
         "evidential": "bmtl.models.recipes:evidential",
         "gaussian": "bmtl.models.recipes:gaussian",
         "bakker-heskes": "bmtl.models.recipes:bakker_heskes",
@@ -28,6 +29,7 @@ MODELS: Mapping[str, str] = MappingProxyType(
 
 TRUNKS: Mapping[str, str] = MappingProxyType(
     {
+        "tabular": "bmtl.models.networks.tabular:tabular_trunk",
         "mlp": "bmtl.models.networks.mlp:mlp_trunk",
         "fingerprints": "bmtl.models.networks.pairwise:fingerprints_trunk",
         "fingerprints-ids": "bmtl.models.networks.pairwise:fingerprints_ids_trunk",
@@ -39,7 +41,7 @@ TRUNKS: Mapping[str, str] = MappingProxyType(
 )
 """Maker of trunks by name."""
 
-_DEFAULT_TRUNKS = MappingProxyType({"table": "mlp"})  # by kind of input; a kind may name its own in describe()
+_DEFAULT_TRUNKS = MappingProxyType({"table": "tabular"})  # by kind of input; a kind may name its own in describe()
 
 
 def recipe(name: str) -> Imported:

@@ -25,6 +25,7 @@ METHODS: Mapping[str, Method] = {
         ),
         Method("homoscedastic", options={"noise": "parameter"}, normalize="per_datum"),
         Method("bayesian", options={"noise": "latent", "head": "bayesian"}, normalize="per_datum"),
+        Method("neural-linear", "igb-v1", model="neural-linear"),
         Method("gaussian", model="gaussian"),
         Method("ensemble", model="gaussian", ensemble_size=5),
         Method("mc-dropout", options={**_FIXED, "dropout": 0.05}),

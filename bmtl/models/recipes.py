@@ -21,6 +21,8 @@ from torch import nn
 from bmtl.models.choosing import Choice, chosen, likelihoods_of
 from bmtl.models.heads import HEADS, CommonPriorHeads, LinearHeads, TensorNormalHeads
 from bmtl.models.likelihoods import Likelihood, Noise, likelihood_of
+from bmtl.models.linear_part import LinearPart
+from bmtl.models.neural_linear import NeuralLinear
 from bmtl.models.representations import Bottleneck, Deterministic, MCDropout
 from bmtl.models.spec import DataSpec, needs_support
 from bmtl.models.task_model import TaskModel
@@ -69,6 +71,23 @@ def homoscedastic(
     likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior, censored=censored)
     made = trunk(mc_dropout=dropout) if dropout else trunk()
     return _built(spec, made, generator, likelihoods, heads, MCDropout if dropout else Deterministic)
+
+
+@needs_support(to_start=True)
+def neural_linear(spec: DataSpec, *, trunk: Trunk, generator: torch.Generator, likelihood: Choice = None) -> Built:
+    """The deterministic program whose heads of real targets are done again in closed form, see `NeuralLinear`.
+
+    Args:
+        spec: Of the data, with their support.
+        trunk: Makes the trunk.
+        generator: Draws initial weights.
+        likelihood: Instead of the families' own; others than Gaussian ones keep their heads.
+
+    Source:
+        Snoek et al. (2015), "Scalable Bayesian Optimization Using Deep Neural Networks".
+    """
+    model = functools.partial(NeuralLinear, support=spec.support)
+    return _built(spec, trunk(), generator, likelihoods_of(spec, likelihood, noise="fixed"), model=model)
 
 
 def gaussian(
@@ -315,9 +334,13 @@ def _built(
     likelihoods: Mapping[str, Likelihood],
     head: Callable[..., Any] = LinearHeads,
     representation: Callable[..., Any] = Deterministic,
+    model: Callable[..., TaskModel] = TaskModel,
 ) -> Built:
     width: int = trunk.width  # type: ignore[assignment]
-    model = TaskModel(
+    linear_part = None
+    if getattr(trunk, "linear_part", False):
+        linear_part = LinearPart(int(spec.inputs["width"]), likelihoods, trunk.clip)  # type: ignore[arg-type]
+    made = model(
         trunk,
         width,
         likelihoods,
@@ -325,6 +348,9 @@ def _built(
         head=head,
         representation=representation,
         labels=spec.labels,
+        linear_part=linear_part,
         generator=generator,
     )
-    return model, model.guide()
+    if linear_part is not None and spec.examples is not None and spec.labels is not None:
+        linear_part.fit(spec.examples, spec.labels, likelihoods)
+    return made, made.guide()

@@ -31,7 +31,7 @@ def root(tmp_path_factory):
 
 def test_all_methods_are_compared_beside_reference_rows(run, root, tmp_path):
     names = ["mse-enet-0.1", "mc-dropout", "mt-enet-censored", "student-t-censored"]
-    options = ("--root", root, "--splits", 1, *TINY, "--jobs", 1, "--schedule", "cosine")
+    options = ("--root", root, "--splits", 1, *TINY, "--jobs", 1, "--schedule", "falling")
     code, out, err = run("compare", "davis", "--methods", ",".join(names), *options, "--out", tmp_path)
     assert (code, err) == (0, "")
     scores = results.read(tmp_path / "comparison.nc")
@@ -80,4 +80,4 @@ def test_a_wrong_trunk_or_schedule_is_refused(run, root, never_trains, tmp_path)
     assert "no trunk 'deep-dtaa'. Did you mean 'deep-dta'?" in err
     code, _, err = run("compare", "davis", "--schedule", "linear", *options)
     assert code
-    assert "schedule is one of constant, cosine, exponential" in err
+    assert "schedule is one of cosine, constant" in err

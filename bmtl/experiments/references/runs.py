@@ -1,5 +1,6 @@
 """Reference rows as results trees, on the split that the methods of a comparison are given."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from bmtl.experiments.references.base import REFERENCES, Rows, fit
 from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
 from bmtl.targets.laws import CountMixture, distribution
+
+logger = logging.getLogger(__name__)
 
 
 def names(data: MultiTaskData) -> dict[str, str]:
@@ -48,7 +51,8 @@ def run_references(
         given: Which of `REFERENCES`.
 
     Returns:
-        Name -> tree, without the references that some target's family, or the data's kind of input, does not have.
+        Name -> tree, without the references that some target's family, or the data's kind of input, does not have, and
+        those that cannot be fitted, which are warned of.
     """
     found = {}
     called = names(data)
@@ -58,8 +62,12 @@ def run_references(
         if written_for(file, configuration, seed, data):
             found[called[name]] = results.read(file)
             continue
-        with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
-            predictions = _predictions(data, name, seed)
+        try:
+            with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
+                predictions = _predictions(data, name, seed)
+        except Exception as error:  # a row is missing, and nothing else
+            logger.warning("The reference %s is left out: %s: %s", called[name], type(error).__name__, error)
+            continue
         if predictions is None:
             continue
         tree = results.to_datatree(

@@ -74,6 +74,10 @@ class Inputs(ABC):
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The inverse of `state`, without rows."""
 
+    def budget(self) -> dict[str, Any]:
+        """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is asked for."""
+        return {}
+
     def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None

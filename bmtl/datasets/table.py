@@ -94,6 +94,10 @@ class Table(Inputs):
         """Scaled numbers ``(B, ...)``."""
         return torch.as_tensor(self.scaler.transform(self.x[rows]), dtype=dtype)
 
+    def budget(self) -> dict[str, Any]:
+        """The schedule "cosine"."""
+        return {"schedule": "cosine"}
+
     def summary_features(self, rows: np.ndarray) -> np.ndarray:
         """Scaled numbers ``(B, D)`` as float64, flattened if a row has more than one dimension."""
         return self.scaler.transform(self.x[rows]).reshape(len(rows), -1)

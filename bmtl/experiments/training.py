@@ -16,7 +16,7 @@ from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method, build
 from bmtl.experiments.rows import Stretches, batches, once, spec_of, tensors
-from bmtl.experiments.schedules import Cosine, optimizer_of, plateau
+from bmtl.experiments.schedules import Cosine, optimizer_of, scheduler_of
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
@@ -61,6 +61,7 @@ def program(
     """What a method trains, before its first step, and the batches of an epoch."""
     budget = budget.of(data)
     x, y = tensors(data, method, "train")
+    assert budget.widths is not None
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
@@ -126,7 +127,7 @@ def train(
             validation,
             max_epochs=budget.most_epochs,
             patience=max(1, budget.most_epochs // 4) if keeps_best and in_steps else None,
-            scheduler=plateau if budget.schedule == "plateau" else None,
+            scheduler=scheduler_of(budget),
             score=score,
             restore_best=keeps_best,
             seed=seed,

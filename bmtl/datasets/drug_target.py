@@ -163,6 +163,10 @@ class DrugTargetPairs(Inputs):
             ),
         )
 
+    def budget(self) -> dict[str, Any]:
+        """24 epochs of 256 pairs, Adam at 1e-3 falling to 0, two layers of 256: half a minute of one core on Davis."""
+        return {"epochs": 24, "batch_size": 256, "lr": 1e-3, "schedule": "falling", "widths": (256, 256)}
+
     def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"drug": self.drug[rows], "protein": self.protein[rows]}
 

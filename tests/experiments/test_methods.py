@@ -23,7 +23,8 @@ def suited(data, name):
     """Data that a method takes: of classes, or with a bound that some labels are at."""
     if METHODS[name].options.get("censored"):
         targets = {
-            task: replace(t, family=Real(bounds=(float(np.nanmedian(t.values)), None))) for task, t in data.targets.items()
+            task: replace(t, family=Real(bounds=(float(np.nanmedian(t.values)), None)))
+            for task, t in data.targets.items()
         }
         return replace(data, targets=targets)
     return domains() if name == OF_CLASSES else data

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import metrics, results
 from bmtl.experiments.references import runs
-from bmtl.experiments.references.base import REFERENCES, fit
+from bmtl.experiments.references.base import fit
 from bmtl.experiments.references.runs import names, run_references
 from bmtl.targets import Binary, Count
 from tests.experiments.toys import toy

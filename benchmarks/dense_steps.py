@@ -63,7 +63,7 @@ def main() -> None:
 def step_of(data, trunk, options):
     """A function that takes a step."""
     method = Method(trunk, trunk=trunk, options={"noise": "fixed", "head": "conv", "trunk_options": options})
-    model, guide = build(method, spec_of(data, method), Budget.of_inputs(data.inputs).widths, 0)
+    model, guide = build(method, spec_of(data, method), Budget().of(data).widths, 0)
     svi = bmtl.BalancedSVI(model, guide, functools.partial(torch.optim.Adam, lr=1e-4), "ew", bmtl.TaskELBO("analytic"))
     batch = next(iter(batches(*data.tensors("train"), 2, 0)))
     return lambda: svi.step(*batch)

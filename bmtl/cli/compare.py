@@ -1,4 +1,4 @@
-"""``bmtl demo`` and ``bmtl compare``: methods next to each other on one data set."""
+"""``bmtl compare``: methods next to each other on one data set."""
 
 import shlex
 import time
@@ -13,9 +13,16 @@ from rich.markup import escape
 from bmtl.cli.console import app, console, counted, print_data, print_error, print_scores
 from bmtl.cli.options import (
     OWN_CODE,
+    BatchSize,
     DataOption,
     Dataset,
+    DrawsOption,
+    Epochs,
     Root,
+    Schedule,
+    Steps,
+    Trunk,
+    Widths,
     command,
     items,
     numbers,
@@ -27,36 +34,6 @@ from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
     from bmtl.experiments import Cell, Comparison, Failure
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/demo"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Two epochs of one seed: shows that it runs, not how well.")
-    ] = False,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds.")] = 2,
-    epochs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or 2 with --quick.")
-    ] = 0,
-    jobs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Processes; 0 means one per processor, or 1 with --quick.")
-    ] = 0,
-) -> None:
-    """Compare deterministic balancers and a Bayesian model on 2,000 real molecules (QM9, 11 properties)."""
-    from bmtl import experiments
-    from bmtl.datasets import load
-
-    data = load("qm9-mini")
-    total = len(experiments.DEMO) * (1 if quick else seeds)
-    print_data(data)
-    console.print(f"{counted(total, 'run')}.", highlight=False)
-    start = time.perf_counter()
-    with _running(total) as done:
-        found = experiments.demo(
-            data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, command=command(), done=done
-        )
-    _print_outcome(found, out, start)
 
 
 @app.command(
@@ -86,29 +63,21 @@ def compare(
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as many as suit the data's kind.")
-    ] = 0,
+    trunk: Trunk = "",
+    steps: Steps = None,
+    epochs: Epochs = None,
+    schedule: Schedule = "",
+    batch_size: BatchSize = None,
     lr: Annotated[
         str,
         typer.Option(
-            metavar="X", help="Learning rate. Several, comma separated: each method's is chosen on validation."
-        ),
-    ] = "2e-3",
-    widths: Annotated[
-        str,
-        typer.Option(
-            metavar="N,N",
-            help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the data's kind.",
+            metavar="X",
+            help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3. Several, comma separated: each "
+            "method's is chosen on validation.",
         ),
     ] = "",
-    draws: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Posterior and predictive draws; 0 means 100, or as many as suit the data's kind."
-        ),
-    ] = 0,
+    widths: Widths = "",
+    draws: DrawsOption = None,
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
@@ -157,26 +126,28 @@ def compare(
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
-    rates = numbers(lr, "lr")
-    shape = whole_numbers(widths, "widths") if widths else None
+    if trunk:
+        chosen = [method.on_trunk(trunk) for method in chosen]
+    rates = numbers(lr, "lr") if lr else []
+    budget = experiments.Budget(
+        steps=steps,
+        epochs=epochs,
+        schedule=schedule or None,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        lr=rates[0] if rates else None,
+        widths=whole_numbers(widths, "widths") if widths else None,
+        draws=draws,
+        augment=augment,
+        select=select,  # type: ignore[arg-type]
+    )
     source, count = read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source[0] if isinstance(source, list) else source
-    budget = experiments.Budget.of_inputs(
-        first.inputs,
-        epochs=epochs,
-        batch_size=batch_size or None,
-        lr=rates[0],
-        widths=shape,
-        draws=draws or None,
-        select=select,
-        augment=augment,
-    )
     print_data(first)
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
     console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}).", highlight=False)
     start = time.perf_counter()
-    with _running(per_method * len(chosen)) as done:
+    with running(per_method * len(chosen)) as done:
         found = experiments.compare(
             source,
             chosen,
@@ -202,7 +173,7 @@ def compare(
 
 
 @contextmanager
-def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
+def running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
     """Progress over the runs of a comparison; failures are printed as they come, and end it with code 1 if all runs fail."""
     from bmtl.experiments import AllFailed, Failure
 
@@ -210,7 +181,7 @@ def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
 
         def done(outcome: "Cell | Failure") -> None:
             if isinstance(outcome, Failure):
-                _print_failure(outcome)
+                print_failure(outcome)
                 outcome = outcome.cell
             advance(str(outcome))
 
@@ -221,7 +192,8 @@ def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
             raise typer.Exit(1) from error
 
 
-def _print_failure(failure: "Failure") -> None:
+def print_failure(failure: "Failure") -> None:
+    """One line on a run that failed."""
     console.print(
         f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}", highlight=False, soft_wrap=True
     )
@@ -241,4 +213,4 @@ def _print_outcome(found: "Comparison", out: Path, start: float) -> None:
         f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}", highlight=False, soft_wrap=True
     )
     for failure in found.failures:
-        _print_failure(failure)
+        print_failure(failure)

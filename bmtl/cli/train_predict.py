@@ -9,7 +9,21 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console, counted, print_data, print_scores
-from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, read, whole_numbers
+from bmtl.cli.options import (
+    OWN_CODE,
+    BatchSize,
+    DataOption,
+    Dataset,
+    DrawsOption,
+    Epochs,
+    Root,
+    Schedule,
+    Steps,
+    Trunk,
+    Widths,
+    read,
+    whole_numbers,
+)
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -36,24 +50,19 @@ def train(
         str, typer.Option(metavar="NAME", help="Instead of the method's own; see `bmtl list balancers`.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows in a batch; 0 means 128, or as many as suit the data's kind.")
-    ] = 0,
-    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
-    widths: Annotated[
-        str,
+    trunk: Trunk = "",
+    steps: Steps = None,
+    epochs: Epochs = None,
+    schedule: Schedule = "",
+    batch_size: BatchSize = None,
+    lr: Annotated[
+        float | None,
         typer.Option(
-            metavar="N,N",
-            help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the data's kind.",
+            metavar="X", help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3.", show_default=False
         ),
-    ] = "",
-    draws: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Posterior and predictive draws; 0 means 100, or as many as suit the data's kind."
-        ),
-    ] = 0,
+    ] = None,
+    widths: Widths = "",
+    draws: DrawsOption = None,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
@@ -70,22 +79,24 @@ def train(
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
-    shape = whole_numbers(widths, "widths") if widths else None
+    if trunk:
+        chosen = chosen.on_trunk(trunk)
+    budget = experiments.Budget(
+        steps=steps,
+        epochs=epochs,
+        schedule=schedule or None,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        lr=lr,
+        widths=whole_numbers(widths, "widths") if widths else None,
+        draws=draws,
+        augment=augment,
+        select=select,  # type: ignore[arg-type]
+    )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
-    budget = experiments.Budget.of_inputs(
-        one.inputs,
-        epochs=epochs,
-        batch_size=batch_size or None,
-        lr=lr,
-        widths=shape,
-        draws=draws or None,
-        select=select,
-        augment=augment,
-    )
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
-    with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:
+    with progress(console, networks * budget.of(one).most_epochs, "epochs", "now predictions and scores") as advance:
         tree = experiments.run(
             one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
         )
@@ -125,7 +136,7 @@ def predict(
         Path,
         typer.Option(
             help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X; "
-            "for images a file or a folder of them."
+            "for drug-target pairs a table with the columns smiles and sequence; for images a file or a folder of them."
         ),
     ],
     out: Annotated[

@@ -69,7 +69,7 @@ class Images(Inputs):
         images = self.images[rows]
         return images if images.dtype == np.uint8 else np.round(255 * images).astype(np.uint8)
 
-    def defaults(self) -> dict[str, Any]:
+    def budget(self) -> dict[str, Any]:
         """Few images at a time, and the channels of a small U-net's levels."""
         return {"batch_size": 8, "widths": (16, 24, 32, 64), "draws": 10}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bmtl.datasets import (
+    affinity,
     camvid,
     checks,
     cityscapes,
@@ -18,6 +19,7 @@ from bmtl.datasets import (
     nyuv2,
     office_caltech10,
     qm9_12k,
+    qm9_graphs,
     qm9_mini,
     rooms,
     school,
@@ -108,10 +110,17 @@ def register(name: str, reader: Reader | Callable[..., MultiTaskData]) -> None:
 for _name, _reader in {
     "qm9-mini": Reader(qm9_mini.read, "2,000 small molecules, 11 real targets"),
     "qm9-12k": Reader(qm9_12k.read, "12,000 small molecules, 11 real targets", qm9_12k.FILE),
+    "qm9-graphs": Reader(
+        qm9_graphs.read,
+        "12,000 small molecules with their atoms' positions, 11 real targets; or all of QM9",
+        qm9_12k.FILE,
+    ),
     "office-caltech10": Reader(
         office_caltech10.read, "2,533 images, 4 tasks (domains) of 10 classes", office_caltech10.FILE
     ),
     "school": Reader(school.read, "15,362 pupils' exam scores, 139 tasks (schools)", school.FILE),
+    "davis": Reader(affinity.davis, "affinities of 68 drugs and 442 proteins, pKd", "dta/davis.npz"),
+    "kiba": Reader(affinity.kiba, "affinities of 2,111 drugs and 229 proteins, KIBA score", "dta/kiba.npz"),
     "camvid": Reader(camvid.read, "701 street scenes of 90 x 120, 11 classes", camvid.FILE),
     "cityscapes": Reader(
         cityscapes.read,

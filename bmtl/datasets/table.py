@@ -14,6 +14,7 @@ from torch import Tensor
 from bmtl.datasets import checks
 from bmtl.datasets.files import Archive
 from bmtl.datasets.input_kind import Inputs, register_kind
+from bmtl.datasets.tables.bins import Bins, quantile_bins
 from bmtl.datasets.tables.column import RawTable
 from bmtl.datasets.tables.features import Encoding
 from bmtl.datasets.tables.frames import raw_table
@@ -34,6 +35,7 @@ class Table(Inputs):
         encoding: How the columns of a file or data frame become `x`, where they are not the same.
         reading: Options with which files of new rows are read: of `read_table`, and for an ``.npz`` file its ``array``
             (``"X"``) and whether it is to ``unpack`` bits.
+        bins: Edges of each column's quantile bins, as a model sees the column; None where nothing was fitted.
 
     Raises:
         ValueError: If `x` is no table of finite numbers, or scaler or names do not fit its columns.
@@ -45,6 +47,7 @@ class Table(Inputs):
     features: tuple[str, ...] = field(default=(), repr=False)
     encoding: Encoding | None = field(default=None, repr=False)
     reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    bins: Bins | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         x = checks.inputs(self.x) if len(self.x) else np.asarray(self.x)
@@ -64,11 +67,11 @@ class Table(Inputs):
         encoding: Encoding | None = None,
         reading: Mapping[str, Any] | None = None,
     ) -> Self:
-        """A table with a scaler fitted on some rows.
+        """A table with a scaler and quantile bins fitted on some rows.
 
         Args:
             x: Raw numbers ``(N, ...)``.
-            rows: Those that the scaler is fitted on; None leaves numbers as they are.
+            rows: Those that scaler and bins are fitted on; None leaves numbers as they are.
             clip: Bound of the scaled numbers, in standard deviations.
             features: See the class.
             encoding: See the class.
@@ -81,7 +84,8 @@ class Table(Inputs):
         if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0):
             raise ValueError(f"clip is a positive number of standard deviations, inf for no bound; got {clip!r}.")
         scaler = Scaler(np.zeros(()), np.ones(()), clip) if rows is None else Scaler.fit(numbers[rows], clip=clip)
-        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}))
+        bins = None if rows is None else quantile_bins(scaler.transform(numbers[rows]).reshape(len(rows), -1))
+        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}), bins)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -90,17 +94,40 @@ class Table(Inputs):
         """Scaled numbers ``(B, ...)``."""
         return torch.as_tensor(self.scaler.transform(self.x[rows]), dtype=dtype)
 
+    def budget(self) -> dict[str, Any]:
+        """The schedule "cosine"."""
+        return {"schedule": "cosine"}
+
     def summary_features(self, rows: np.ndarray) -> np.ndarray:
         """Scaled numbers ``(B, D)`` as float64, flattened if a row has more than one dimension."""
         return self.scaler.transform(self.x[rows]).reshape(len(rows), -1)
+
+    def numbers(self, names: Sequence[str], raw: Any = None) -> np.ndarray:
+        lacking = [name for name in names if name not in self.features]
+        if lacking:
+            raise ValueError(
+                f"The table has no column {', '.join(map(repr, lacking))}; its columns are "
+                f"{', '.join(self.features) or 'without names'}."
+            )
+        x = self.x if raw is None else self._unscaled(raw)
+        return np.asarray(x[:, [self.features.index(name) for name in names]], dtype=np.float64)
 
     def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
         yield "x", self.x
 
     def describe(self) -> dict[str, Any]:
-        """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, and ``features``."""
+        """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, ``features`` and ``bins``."""
         shape = list(self.x.shape[1:])
-        return {"kind": self.kind, "width": int(np.prod(shape)), "shape": shape, "features": list(self.features)}
+        return {
+            "kind": self.kind,
+            "width": int(np.prod(shape)),
+            "shape": shape,
+            "features": list(self.features),
+            "bins": self._plain_bins(),
+        }
+
+    def _plain_bins(self) -> list[list[float]] | None:
+        return None if self.bins is None else [list(edges) for edges in self.bins]
 
     def lines(self) -> list[str]:
         if self.encoding is not None:
@@ -119,6 +146,10 @@ class Table(Inputs):
             ValueError: If a column is not there, a field cannot be read, or numbers have another shape or are not
                 finite.
         """
+        return torch.as_tensor(self.scaler.transform(self._unscaled(raw)), dtype=dtype)
+
+    def _unscaled(self, raw: ArrayLike | pd.DataFrame | RawTable) -> np.ndarray:
+        """New rows as numbers ``(M, D)``, not scaled."""
         if isinstance(raw, pd.DataFrame):
             raw = raw_table(raw, missing=self._options().get("missing", ()))
         if self.encoding is not None and not isinstance(raw, RawTable):
@@ -138,7 +169,7 @@ class Table(Inputs):
         if not np.isfinite(x).all():
             place = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
             raise ValueError(f"Inputs must be finite; the entry {place} is not. Impute it, or leave the row out.")
-        return torch.as_tensor(self.scaler.transform(x), dtype=dtype)
+        return x
 
     def _numbers(self, raw: RawTable) -> np.ndarray:
         """The columns of a table ``(N, D)`` where the training data were an array: by name, else in order."""
@@ -181,6 +212,7 @@ class Table(Inputs):
             "features": list(self.features),
             "encoding": None if self.encoding is None else self.encoding.state(),
             "reading": dict(self.reading),
+            "bins": self._plain_bins(),
         }
 
     @classmethod
@@ -192,4 +224,5 @@ class Table(Inputs):
             tuple(state["features"]),
             None if kept is None else Encoding.from_state(kept),
             dict(state["reading"]),
+            None if state["bins"] is None else tuple(tuple(edges) for edges in state["bins"]),
         )

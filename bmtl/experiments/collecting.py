@@ -21,6 +21,9 @@ from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
 from bmtl.models.tree_variable import TreeVariable
 
+CHUNK = 2048
+"""Training rows that are drawn for at a time: what a model needs for more of them at once may be more than there is."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -72,13 +75,23 @@ def collect(
         new: Inputs without labels, as the model sees them.
         trust: Draw for the training rows too, if the model has a joint density that the guide can be judged by.
     """
+    num_draws = budget.draws
+    assert num_draws is not None  # `Budget.of` has chosen it
     for trained, seed in zip(members, seeds, strict=True):
         _calibrate(data, trained, method, seed)
 
-    def of_rows(x: Any, y: Mapping[str, Tensor] | None) -> Draws:
+    def of_rows(x: Any, y: Mapping[str, Tensor] | None, rows_at_a_time: int | None = None) -> Draws:
         return mixture(
             [
-                draw(trained.model, trained.svi.guide, x, y, num_draws=budget.draws, seed=seed)
+                draw(
+                    trained.model,
+                    trained.svi.guide,
+                    x,
+                    y,
+                    num_draws=num_draws,
+                    batch_size=rows_at_a_time,
+                    seed=seed,
+                )
                 for trained, seed in zip(members, seeds, strict=True)
             ]
         )
@@ -86,12 +99,12 @@ def collect(
     drawn: dict[str, Draws] = {}
     reduced: dict[str, dict[str, Reduced]] = {}
 
-    def add(name: str, part: str) -> None:
+    def add(name: str, part: str, rows_at_a_time: int | None = None) -> None:
         x, y = tensors(data, method, part)
         if any(map(is_reduced, data.targets.values())):
-            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, x, y, budget.draws, 0)
+            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, x, y, num_draws, 0)
         else:
-            drawn[name] = of_rows(x, y)
+            drawn[name] = of_rows(x, y, rows_at_a_time)
 
     for name, part in (("test", "test"), ("validation", "val"), ("ood", "ood")):
         if part in data.rows:
@@ -100,7 +113,7 @@ def collect(
     if new is not None:
         drawn["new"] = of_rows(new, None)
     if trust and len(members) == 1 and method.ensemble_size == 1 and getattr(first.model, "joint_density", True):
-        add("train", "train")
+        add("train", "train", CHUNK)
         if drawn["train"].log_q is None:
             del drawn["train"]
             reduced.pop("train", None)

@@ -15,6 +15,7 @@ from bmtl.experiments.importing import Imported, announced, is_path, load
 MODELS: Mapping[str, str] = MappingProxyType(
     {
         "homoscedastic": "bmtl.models.recipes:homoscedastic",
+        "neural-linear": "bmtl.models.recipes:neural_linear",
         "evidential": "bmtl.models.recipes:evidential",
         "gaussian": "bmtl.models.recipes:gaussian",
         "bakker-heskes": "bmtl.models.recipes:bakker_heskes",
@@ -28,17 +29,26 @@ MODELS: Mapping[str, str] = MappingProxyType(
 
 TRUNKS: Mapping[str, str] = MappingProxyType(
     {
-        "mlp": "bmtl.models.networks.mlp:mlp_trunk",
         "unet": "bmtl.models.networks.unet:unet_trunk",
         "segnet": "bmtl.models.networks.segnet:segnet_trunk",
         "mtan": "bmtl.models.networks.segnet:mtan_trunk",
         "lite0": "bmtl.models.networks.lite0:lite0_trunk",
+        "tabular": "bmtl.models.networks.tabular:tabular_trunk",
+        "mlp": "bmtl.models.networks.mlp:mlp_trunk",
+        "schnet": "bmtl.models.networks.molecules:schnet_trunk",
+        "nnconv": "bmtl.models.networks.molecules:nnconv_trunk",
+        "fingerprints": "bmtl.models.networks.pairwise:fingerprints_trunk",
+        "fingerprints-ids": "bmtl.models.networks.pairwise:fingerprints_ids_trunk",
+        "deep-dta": "bmtl.models.networks.deep_dta:deep_dta_trunk",
+        "deep-dta-half": "bmtl.models.networks.deep_dta:deep_dta_half_trunk",
+        "graph-dta": "bmtl.models.networks.graph_dta:graph_dta_trunk",
+        "graph-composition": "bmtl.models.networks.graph_dta:graph_composition_trunk",
     }
 )
 """Maker of trunks by name."""
 
 _DEFAULT_TRUNKS = MappingProxyType(
-    {"table": "mlp", "images": "unet"}
+    {"table": "tabular", "images": "unet"}
 )  # by kind of input; a kind may name its own in describe()
 
 

@@ -1,8 +1,11 @@
 """What a method is given of a data set: one table of inputs for all targets, or each target's own rows."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from bmtl import inputs
@@ -56,18 +59,22 @@ def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
         inputs=data.inputs.describe(),
         support=(x, y) if needs_support(method) else None,
         labels=y,
+        examples=x,
     )
 
 
-def batches(x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int) -> Batches | BatchesByTask:
+def batches(
+    x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int, blocks: np.ndarray | None = None
+) -> Batches | BatchesByTask:
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
 
     A target with rows of its own, and fewer of them than the epoch has batches, has one in every batch all the same: its
-    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter).
+    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter). Of one table, rows come
+    in the `blocks` that its inputs ask for.
     """
     if isinstance(x, PerTask):
         return BatchesByTask(x, y, total=batch_size, seed=seed)
-    return Batches(x, y, batch_size, seed=seed)
+    return Batches(x, y, batch_size, seed=seed, blocks=None if blocks is None else torch.as_tensor(blocks))
 
 
 def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> AugmentedBatches:
@@ -87,12 +94,34 @@ def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> Augmented
     return AugmentedBatches(loader, views)
 
 
-def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:
+class Stretches:
+    """The same batches in stretches of equally many, pass after pass through the data.
+
+    Args:
+        loader: Batches of one pass.
+        steps: Number of batches in a stretch.
+    """
+
+    def __init__(self, loader: Loader, steps: int) -> None:
+        self.loader, self.steps = loader, steps
+        self._batches = itertools.chain.from_iterable(itertools.repeat(loader))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self._batches, self.steps)
+
+
+def once(x: Any, y: Mapping[str, Tensor], blocks: np.ndarray | None = None) -> Batches | BatchesByTask:
     """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all.
 
-    Of images there are as many in a batch as `rows_in_memory` says.
+    Of one table, the order is that of its `blocks`; of images there are as many in a batch as `rows_in_memory` says.
     """
     if not isinstance(x, PerTask):
+        if blocks is not None:
+            order = torch.as_tensor(np.argsort(blocks, kind="stable"))
+            x, y = inputs.take(x, order), {name: inputs.take(labels, order) for name, labels in y.items()}
         return Batches(x, y, rows_in_memory(y), shuffle=False)
     sizes = list(x.counts().values())
     return BatchesByTask(x, y, total=max(WHOLE, -(-sum(sizes) // min(sizes))), shuffle=False)

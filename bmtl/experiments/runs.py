@@ -1,7 +1,7 @@
 """One run: a method trained on a data set, drawn from, and written as a results tree."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import model_files
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.collecting import RunResult, collect, join
-from bmtl.experiments.fallback import save_arrays
 from bmtl.experiments.methods import Method
 from bmtl.experiments.training import Trained, train
 from bmtl.experiments.trees import run_tree
@@ -37,6 +36,7 @@ def run(
     *,
     keep_model: bool = False,
     trust: bool = False,
+    scored: bool = True,
     new: Any = None,
     callbacks: Sequence[Callback] = (),
 ) -> xr.DataTree:
@@ -56,6 +56,7 @@ def run(
         keep_model: Write ``model.pt`` next to the results, which `bmtl.experiments.load_fitted` reads.
         trust: Draw for the training rows too, where there are latents and a joint density: the groups at the tree's root,
             by which `bmtl.evaluation.trust` judges the guide.
+        scored: Whether there must be test rows; without, the tree holds what there is of other parts.
         new: Raw inputs without labels, such as out-of-distribution ones, to be drawn for too: the tree's ``predictions``
             and ``predictions_uncertainty``.
         callbacks: Further Lightning callbacks for the training.
@@ -67,7 +68,8 @@ def run(
             kept and has an option that is no plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
-    check_data(data, budget)
+    budget = budget.of(data)
+    check_data(data, budget, scored)
     unlabelled = None if new is None else data.inputs.prepare(new)
     if keep_model:
         model_files.check_settings(method)
@@ -97,7 +99,7 @@ def run(
                     raise KeyboardInterrupt
             finished.append(collected(len(members)))
         learnt = join(finished)
-        tree = run_tree(data, method, seed, budget, learnt, trust=trust)
+        tree = run_tree(data, method, seed, budget, learnt, new=new, trust=trust)
         if out is not None:
             states = [part.states for part in finished]
             _write(tree, out, data, method, budget, states)
@@ -127,9 +129,9 @@ def validation_score(tree: xr.DataTree) -> float:
     return float(_of_a_run(tree, "validation_score"))
 
 
-def check_data(data: MultiTaskData, budget: Budget) -> None:
+def check_data(data: MultiTaskData, budget: Budget, scored: bool = True) -> None:
     """Raise a ``ValueError`` if a run could not train on, select by, or score on the data."""
-    needed = {"train", "test"} | ({"val"} if budget.select == "val" else set())
+    needed = {"train"} | ({"test"} if scored else set()) | ({"val"} if budget.select == "val" else set())
     lacking = sorted(needed - set(data.rows))
     if lacking:
         raise ValueError(
@@ -173,31 +175,44 @@ def _write(
     states: Sequence[Sequence[dict[str, Any]]],
 ) -> None:
     """Writes the results; if that fails, what was learnt goes to a file that the error names."""
+    fallback = {
+        "fallback.npz": lambda path: results.write_arrays(tree, path),
+        "fallback-model.pt": lambda path: model_files.save(path, data, method, budget, states),
+    }
     try:
         results.write(tree, out / "results.nc")
     except Exception as error:
-        kept = []
-        for name, keep in (
-            ("fallback.npz", lambda path: save_arrays(tree, path)),
-            ("fallback-model.pt", lambda path: model_files.save(path, data, method, budget, states)),
-        ):
-            try:
-                keep(out / name)
-                kept.append(name)
-            except Exception:
-                logger.exception("The fallback %s cannot be written either.", out / name)
+        kept = [str(out / name) for name, keep in fallback.items() if _kept(keep, out / name)]
         raise NotWritten(
             f"{out / 'results.nc'} cannot be written ({type(error).__name__}: {error}). What was learnt is in "
-            f"{', '.join(str(out / name) for name in kept) or 'no file'}."
+            f"{', '.join(kept) or 'no file'}"
+            + ("; bmtl.evaluation.results.read_arrays reads the .npz." if str(out / "fallback.npz") in kept else ".")
         ) from error
+    for name in fallback:  # of an earlier run that could not be written
+        (out / name).unlink(missing_ok=True)
+
+
+def _kept(write: Callable[[Path], object], path: Path) -> bool:
+    """Writes a file; where that fails too, it is logged."""
+    try:
+        write(path)
+    except Exception:
+        logger.exception("The fallback %s cannot be written either.", path)
+        return False
+    return True
 
 
 def _write_partial(
     data: MultiTaskData, method: Method, seed: int, budget: Budget, parts: Sequence[RunResult], out: Path | None
 ) -> None:
+    """Writes what an interrupted run has learnt. An interruption stays one where that fails."""
     if out is not None and parts:
         partial = run_tree(data, method, seed, budget, join(parts), interrupted=True)
-        results.write(partial, out / "partial.nc")
+        try:
+            results.write(partial, out / "partial.nc")
+        except Exception:
+            logger.exception("%s cannot be written; its arrays go to %s.", out / "partial.nc", out / "fallback.npz")
+            _kept(lambda path: results.write_arrays(partial, path), out / "fallback.npz")
 
 
 def _of_a_run(tree: xr.DataTree, attribute: str) -> Any:

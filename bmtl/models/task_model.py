@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from bmtl.models.guides import Guide, GuideKind
 from bmtl.models.heads import Heads, LinearHeads
 from bmtl.models.likelihoods import Likelihood
+from bmtl.models.linear_part import LinearPart
 from bmtl.models.representations import Deterministic, Representation
 from bmtl.models.rows import Rows, check_labelled, data_by_target, groups
 from bmtl.models.tree_variable import TreeVariable
 from bmtl.tasks import check_names, task
+
+_NEAR_ZERO = 0.1
+"""Share of the usual initial weights that heads start at where they learn what a linear part leaves."""
 
 
 class TaskModel(nn.Module):
@@ -38,6 +42,7 @@ class TaskModel(nn.Module):
             `bmtl.models.representations`, or ``functools.partial`` of one with its options.
         labels: Training labels by target, ``(N, ...)``, from which each likelihood takes its start (`Likelihood.start`):
             needed for labels on no standard scale, such as counts. None starts at that of standardised labels.
+        linear_part: What is added to the heads' outputs; heads then start near 0.
         generator: Draws the initial weights; None uses torch's global generator.
 
     Raises:
@@ -55,6 +60,7 @@ class TaskModel(nn.Module):
         head: Callable[..., Heads] = LinearHeads,
         representation: Callable[..., Representation] = Deterministic,
         labels: Mapping[str, Tensor] | None = None,
+        linear_part: LinearPart | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -67,6 +73,9 @@ class TaskModel(nn.Module):
         if labels is not None:
             for name, likelihood in self.likelihoods.items():
                 likelihood.start(likelihood.gather(name, labels))
+        self.linear_part = linear_part
+        if linear_part is not None:
+            self.heads.start_near_zero(_NEAR_ZERO)
 
     @property
     def likelihoods(self) -> dict[str, Likelihood]:
@@ -151,6 +160,8 @@ class TaskModel(nn.Module):
                 likelihood = likelihoods[name]
                 with task(task_name(name, likelihood.objectives[0], likelihood)):
                     f = self.heads(name, h, joint)
+                    if self.linear_part is not None:
+                        f = self.linear_part(name, rows.x, f)
                     values = likelihood.sample(name)
                 labels = None if y is None else likelihood.gather(name, y)
                 yield _Output(name, likelihood, f, values, labels, rows.plates[name])

@@ -1,7 +1,5 @@
-"""``bmtl demo`` and ``bmtl compare``."""
+"""``bmtl compare``."""
 
-import io
-import re
 import signal
 import subprocess
 import sys
@@ -11,12 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from rich.console import Console
 
 from bmtl import cli
-from bmtl.cli import compare
 from bmtl.evaluation import results
-from bmtl.experiments import DEMO, METHODS
+from bmtl.experiments import METHODS
 
 TINY = ("--epochs", 2, "--batch-size", 32, "--widths", 6, "--draws", 8, "--jobs", 1)
 REFERENCES = ("constant", "ridge", "boosting")
@@ -25,57 +21,6 @@ TABLES = {"comparison.nc", "table.csv", "table.md", "table.tex", "training.png",
 
 def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-# ---- The demo --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """``bmtl demo --quick`` in this process: its folder and what it printed, styles included."""
-    out, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        terminal = Console(file=printed, force_terminal=True, width=120, legacy_windows=False)
-        for module in (sys.modules["bmtl.cli.console"], compare):  # bmtl.cli.console is the console itself
-            patch.setattr(module, "console", terminal)
-        patch.setattr(sys, "argv", ["bmtl", "demo", "--quick", "--out", str(out)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    assert not stop.value.code
-    return out, printed.getvalue()
-
-
-def test_the_demo_writes_its_files(demo):
-    out, _ = demo
-    assert names(out) == {f"{name}/seed-0/results.nc" for name in (*DEMO, *REFERENCES)} | TABLES | {"conflicts.png"}
-    assert set(results.read(out / "bayesian/seed-0/results.nc").children) >= {"posterior", "validation", "test"}
-    frame = pd.read_csv(out / "table.csv", index_col="learner")
-    assert frame.index.tolist() == [*DEMO, *REFERENCES]
-    frame = frame.loc[list(DEMO)]
-    assert frame.notna().drop(columns=["T", "delta_m [%]"]).all(axis=None)
-    assert frame.drop(index="stl")["T"].notna().all()
-
-
-def test_the_demo_prints_its_tables(demo):
-    out, printed = demo
-    frame = pd.read_csv(out / "table.csv", index_col="learner")
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", printed)
-    assert "qm9-mini: 2,000 rows (1,400 train, 300 val, 300 test)" in plain
-    assert "\n7 runs." in plain
-    assert "delta_m: mean relative change of MAE against stl" in plain
-    assert f"Wrote {out}/" in plain.replace("\n", "")
-    for task in ("mu [D]", "alpha [bohr^3]", "homo [meV]", "r2 [bohr^2]", "cv [cal/(mol K)]"):
-        assert task in plain
-    lines = plain[plain.index("Scores on") : plain.index("MAE by target")].splitlines()
-    (header,) = (line.split() for line in lines if line.startswith("score"))
-    cells = {line[:14].strip(): line[14:].replace("−", "-").split() for line in lines}
-    printed_of = {row: dict(zip(header[1:], cells[row], strict=True)) for row in ("mean NLL ↓", "T")}
-    for name in (*DEMO, *REFERENCES):
-        assert float(printed_of["mean NLL ↓"][name]) == pytest.approx(frame.loc[name, "mean NLL"], rel=0.01)
-    assert {name for name, cell in printed_of["T"].items() if cell == "–"} == {
-        "stl",
-        *REFERENCES,
-    }  # no step of their own
 
 
 # ---- A comparison ----------------------------------------------------------------------------------------------------
@@ -146,9 +91,11 @@ def test_a_comparison_killed_in_the_middle_goes_on_where_it_stood(run, archive, 
             same(results.read(whole / name), results.read(tmp_path / name))
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
     out = tmp_path / "out"
     changes = {"--methods": "ew", "--balancers": "ew,cagrad(c=0.4)", "--lr": "1e-5,0.05", "--seeds": 1}
+    changes |= {"--trunk": "mlp", "--schedule": "constant"}  # on which two epochs at the lower rate teach nothing
     code, printed, err = run(*given(archive, out, **changes), "-d", "drop=25400", "-d", "units=kg")
     assert (code, err) == (0, "")
     assert "Learning rates chosen on validation: ew (ew) 0.05, ew (cagrad(c=0.4)) 0.05." in printed
@@ -158,6 +105,7 @@ def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
     assert not any("25400" in column for column in frame.columns)
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypatch):
     from bmtl.experiments import Method, zoo
 
@@ -219,6 +167,7 @@ def test_data_sets_that_sound_alike_are_told(run, tmp_path):
     assert "There is no data set 'office-caltech'. Did you mean 'office-caltech10'? The names are: " in err
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_a_constant_target_is_warned_of_and_one_is_counted_as_one(run, tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 2))
     np.savez(tmp_path / "still.npz", X=x, y=np.full(40, 7.0))
@@ -242,6 +191,7 @@ def domains(tmp_path):
     return tmp_path / "domains.npz"
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_variational_multi_task_learning_beside_others(run, domains, tmp_path):
     """Compared, reported, trained and asked for predictions, on domains with rows of their own."""
     out = tmp_path / "out"

@@ -9,7 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import metrics, results
-from bmtl.experiments.references.base import REFERENCES
+from bmtl.experiments.references import runs
+from bmtl.experiments.references.base import fit
 from bmtl.experiments.references.runs import names, run_references
 from bmtl.targets import Binary, Count
 from tests.experiments.toys import toy
@@ -58,7 +59,7 @@ def test_the_linear_row_is_ridge_with_the_noise_found_on_validation(data, trees)
 
 
 def test_every_reference_with_a_cdf_is_judged_by_it(trees):
-    for name in REFERENCES:
+    for name in trees:
         ece = metrics.ece(trees[name])["ece"]
         assert np.isfinite(ece.sel(task="price")), name
         assert np.isfinite(ece.sel(task="visits")), name
@@ -76,3 +77,23 @@ def test_they_are_read_again_where_they_are_written(data, tmp_path):
         again["constant"]["test/predictive_mean/y_price"], first["constant"]["test/predictive_mean/y_price"]
     )
     assert results.read(file)["test"].children
+
+
+def test_a_reference_that_cannot_be_fitted_is_a_missing_row_and_no_lost_comparison(data, tmp_path, monkeypatch, caplog):
+    def failing(family, name, *rest):
+        if name == "linear":
+            raise ValueError("only one class")
+        return fit(family, name, *rest)
+
+    monkeypatch.setattr(runs, "fit", failing)
+    assert list(run_references(data, tmp_path, "seed-0", 0, ["constant", "linear"])) == ["constant"]
+    assert "The reference linear is left out: ValueError: only one class" in caplog.text
+
+
+def test_labels_of_one_class_or_of_none_in_training_lose_no_row(tmp_path):
+    """What scikit-learn refuses to fit: one class, one row, a constant."""
+    x, half = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) >= 20
+    rows = {"train": np.arange(20), "val": np.arange(20, 30), "test": np.arange(30, 40)}
+    y = {"one": (half & (np.arange(40) % 2 == 0)).astype(int), "constant": np.where(half, x[:, 0], 3.0)}
+    given = MultiTaskData.from_arrays(name="toy", x=x, y=y, rows=rows, families={"one": Binary()})
+    assert set(run_references(given, tmp_path, "seed-0", 0)) >= {"constant"}

@@ -9,6 +9,7 @@ from bmtl.evaluation.plots.comparisons import critical_difference_diagram, diffe
 from bmtl.evaluation.plots.conflicts import conflict_matrix, cosine_curves, cosine_matrix
 from bmtl.evaluation.plots.curves import loss_curves, training_curves
 from bmtl.evaluation.plots.images import image_maps
+from bmtl.evaluation.plots.label_shares import changes_by_target, label_share_curves
 from bmtl.evaluation.plots.marginals import marginal_calibration, marginal_targets
 from bmtl.evaluation.plots.ood import ood_densities
 from bmtl.evaluation.plots.predictives import interval_widths, pit_deviations
@@ -21,6 +22,7 @@ from bmtl.evaluation.plots.weights import weights_over_time
 from bmtl.evaluation.style import save
 
 __all__ = [
+    "changes_by_target",
     "conflict_matrix",
     "cosine_curves",
     "cosine_matrix",
@@ -30,6 +32,7 @@ __all__ = [
     "fidelity_curves",
     "image_maps",
     "interval_widths",
+    "label_share_curves",
     "loss_curves",
     "marginal_calibration",
     "marginal_targets",

@@ -1,5 +1,6 @@
 """Reference rows as results trees, on the split that the methods of a comparison are given."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,23 @@ from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
 from bmtl.targets.laws import CountMixture, distribution
 
+logger = logging.getLogger(__name__)
+
 
 def names(data: MultiTaskData) -> dict[str, str]:
-    """Reference -> what the comparison calls it: the linear one by its model, where that is the same for all targets."""
+    """Reference -> what the comparison calls it, of those that the data may have.
+
+    The linear one is called by its model, where that is the same for all targets.
+    """
     linear = {"real": "ridge", "vector": "ridge", "count": "poisson", "time-to-event": "log-normal AFT"}
     models = {linear.get(target.family.name, "logistic") for target in data.targets.values()}
-    return {name: models.pop() if name == "linear" and len(models) == 1 else name for name in REFERENCES}
+    real = all(target.family.name == "real" for target in data.targets.values())
+    grouped = real and bool(data.inputs.groups(data.rows["train"][:1]))
+    return {
+        name: models.pop() if name == "linear" and len(models) == 1 else name.replace("-", " ")
+        for name in REFERENCES
+        if grouped or name != "group-means"
+    }
 
 
 def run_references(
@@ -39,18 +51,23 @@ def run_references(
         given: Which of `REFERENCES`.
 
     Returns:
-        Name -> tree, without the references that some target's family, or the data's kind of input, does not have.
+        Name -> tree, without the references that some target's family, or the data's kind of input, does not have, and
+        those that cannot be fitted, which are warned of.
     """
     found = {}
     called = names(data)
-    for name in given:
+    for name in filter(called.__contains__, given):
         configuration = {"reference": name}
         file = out / called[name] / place / "results.nc"
         if written_for(file, configuration, seed, data):
             found[called[name]] = results.read(file)
             continue
-        with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
-            predictions = _predictions(data, name, seed)
+        try:
+            with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
+                predictions = _predictions(data, name, seed)
+        except Exception as error:  # a row is missing, and nothing else
+            logger.warning("The reference %s is left out: %s: %s", called[name], type(error).__name__, error)
+            continue
         if predictions is None:
             continue
         tree = results.to_datatree(
@@ -75,7 +92,7 @@ def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[st
     """Part -> target -> prediction for its labelled rows; None if the data have no such reference."""
     features = {}
     for part, numbers in data.rows.items():
-        x = data.inputs.summary_features(numbers)
+        x = _groups(data, numbers) if name == "group-means" else data.inputs.summary_features(numbers)
         if x is None and name != "constant":
             return None
         features[part] = np.zeros((len(numbers), 0)) if x is None else x
@@ -96,6 +113,11 @@ def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[st
                 scored = with_labels(predict(rows[part].x), rows[part].y)
                 found["validation" if part == "val" else part][task] = PredictedRows(scored, rows[part].y, there)
     return found
+
+
+def _groups(data: MultiTaskData, rows: np.ndarray) -> np.ndarray:
+    """Numbers of the rows' groups ``(B, G)``."""
+    return np.stack([*data.inputs.groups(rows).values()], axis=1)
 
 
 def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:

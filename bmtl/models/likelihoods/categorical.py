@@ -30,6 +30,7 @@ class Categorical(Likelihood):
     """
 
     name = "categorical"
+    outputs_are_logits = True
     families: ClassVar[tuple[str, ...]] = ("classes", "binary", "ordinal")
     from_head: ClassVar[str] = "log_variance"
 

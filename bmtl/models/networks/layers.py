@@ -74,3 +74,18 @@ def resized(x: Tensor, like: Tensor) -> Tensor:
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return nn.functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def kaiming(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draws weights of linear layers, convolutions and embeddings from He's normal, and sets their biases to 0.
+
+    Source:
+        He, Zhang, Ren & Sun (2015), "Delving Deep into Rectifiers".
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Embedding):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
+            bias = getattr(part, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)

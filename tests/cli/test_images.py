@@ -19,9 +19,7 @@ def pictures(tmp_path_factory):
 
 
 def test_rooms_are_compared_and_reported(run, tmp_path):
-    code, out, _ = run(
-        "compare", "rooms", "--methods", "ew", *SMALL, "--epochs", "1", "--jobs", "1", "--out", tmp_path
-    )
+    code, out, _ = run("compare", "rooms", "--methods", "ew", *SMALL, "--epochs", "1", "--jobs", "1", "--out", tmp_path)
     assert not code
     assert "mIoU" in out
     assert "semantic" in (tmp_path / "table.md").read_text(encoding="utf-8")
@@ -30,7 +28,9 @@ def test_rooms_are_compared_and_reported(run, tmp_path):
 
 
 def test_a_fitted_model_writes_maps_of_a_folder(run, pictures, tmp_path):
-    code, printed, _ = run("train", "rooms", *SMALL, "--epochs", "1", "--method", "mc-dropout", "--out", tmp_path / "run")
+    code, printed, _ = run(
+        "train", "rooms", *SMALL, "--epochs", "1", "--method", "mc-dropout", "--out", tmp_path / "run"
+    )
     assert not code
     assert "--data FOLDER --out maps" in printed
     assert not run("predict", tmp_path / "run", "--data", pictures, "--out", tmp_path / "maps", "--draws", "2")[0]

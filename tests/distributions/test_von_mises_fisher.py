@@ -15,7 +15,8 @@ def sphere(nodes=60):
     around = 2 * np.pi * np.arange(2 * nodes) / (2 * nodes)
     radius = np.sqrt(1 - height**2)
     points = np.stack(
-        [np.outer(radius, np.cos(around)), np.outer(radius, np.sin(around)), np.repeat(height[:, None], 2 * nodes, 1)], -1
+        [np.outer(radius, np.cos(around)), np.outer(radius, np.sin(around)), np.repeat(height[:, None], 2 * nodes, 1)],
+        -1,
     )
     area = np.repeat(weights[:, None] * np.pi / nodes, 2 * nodes, 1)
     return torch.tensor(points.reshape(-1, 3)), torch.tensor(area.ravel())

@@ -23,5 +23,7 @@ def _within(number: int) -> Score:
 
 
 MEAN_ANGLE = Score("mean_angle", "mean angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).mean, ("mean",))
-MEDIAN_ANGLE = Score("median_angle", "median angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).median, ("mean",))
+MEDIAN_ANGLE = Score(
+    "median_angle", "median angle [°]", lambda rows: angle_summary(angles_of_rows(rows)).median, ("mean",)
+)
 WITHIN = tuple(map(_within, range(len(THRESHOLDS))))

@@ -587,7 +587,9 @@ def test_what_does_not_fit_is_told():
         ValueError, match="'poisson' is for targets of count, and this one is 'real', for which there are: "
     ):
         likelihood_of(Real(), "poisson")
-    with pytest.raises(ValueError, match="noise is one of 'fixed', 'parameter', 'latent', 'heteroscedastic', and 'learnt'"):
+    with pytest.raises(
+        ValueError, match="noise is one of 'fixed', 'parameter', 'latent', 'heteroscedastic', and 'learnt'"
+    ):
         likelihood_of(Real(), noise="learnt")
     with pytest.raises(ValueError, match="df is a number of degrees of freedom, above 1"):
         likelihood_of(Real(), "student-t", df=1.0)

@@ -60,9 +60,8 @@ def main() -> None:
         steps += 1
         for group in svi.optimizer.param_groups:  # up for a fifth, then down to nothing
             group["lr"] = options.rate * min(5 * done + 0.05, 1.25 * (1 - done) + 1e-3, 1.0)
-    x, y = data.tensors("test")
     _, reduced = draw_reduced(
-        data, "test", lambda x, y: bmtl.draw(model, svi.guide, x, y, num_draws=1), x, y, num_draws=1, seed=0
+        data, "test", lambda x, y: bmtl.draw(model, svi.guide, x, y, num_draws=1), num_draws=1, seed=0
     )
     scores = reduced["semantic"].rows.whole
     print(

@@ -158,9 +158,8 @@ def train(data, seed, epochs, *, weights=None, start=None, likelihood=None):
         scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
         progress=False,
     )
-    x, y = data.tensors("test")
     _, reduced = draw_reduced(
-        data, "test", lambda x, y: draw(model, svi.guide, x, y, num_draws=2, seed=0), x, y, 2, seed=0
+        data, "test", lambda x, y: draw(model, svi.guide, x, y, num_draws=2, seed=0), num_draws=2, seed=0
     )
     return {
         "scores": {task: of.rows.whole[SCORE[task]] for task, of in reduced.items()},

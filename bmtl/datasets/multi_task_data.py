@@ -249,12 +249,15 @@ class MultiTaskData:
             digest.update(f"scaling:{self.scaling};".encode())
         return digest.hexdigest()
 
-    def tensors(self, part: str, dtype: torch.dtype = torch.float32) -> tuple[Any, dict[str, Tensor]]:
+    def tensors(
+        self, part: str, dtype: torch.dtype = torch.float32, *, places: slice | np.ndarray | None = None
+    ) -> tuple[Any, dict[str, Tensor]]:
         """Inputs and labels of one part, as a model sees them.
 
         Args:
             part: ``"train"``, ``"val"``, ``"test"``, or what the data set calls its parts.
             dtype: Of what is floating-point.
+            places: Which of the part's rows, by their places in it; all by default.
 
         Returns:
             Inputs of B rows, and target -> labels, rows first: scaled floats with NaN where missing (``(B, 2)`` for
@@ -263,7 +266,7 @@ class MultiTaskData:
         Raises:
             ValueError: If there is no such part.
         """
-        rows = self._rows(part)
+        rows = self._rows(part) if places is None else self._rows(part)[places]
         return self.inputs.tensors(rows, dtype), {name: self._labels(name, rows, dtype) for name in self.targets}
 
     def tensors_by_task(self, part: str, dtype: torch.dtype = torch.float32) -> tuple[PerTask, dict[str, Tensor]]:

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from bmtl import inputs
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method
@@ -100,11 +98,10 @@ def collect(
     reduced: dict[str, dict[str, Reduced]] = {}
 
     def add(name: str, part: str, rows_at_a_time: int | None = None) -> None:
-        x, y = tensors(data, method, part)
         if any(map(is_reduced, data.targets.values())):
-            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, x, y, num_draws, 0)
+            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, num_draws, 0)
         else:
-            drawn[name] = of_rows(x, y, rows_at_a_time)
+            drawn[name] = of_rows(*tensors(data, method, part), rows_at_a_time)
 
     for name, part in (("test", "test"), ("validation", "val"), ("ood", "ood")):
         if part in data.rows:
@@ -138,12 +135,13 @@ def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int)
     """Fits what was fixed in training to validation rows; of images to as many as are held at once, evenly spaced."""
     if not getattr(trained.model, "noise_from_validation", False):
         return
-    x, y = tensors(data, method, "val" if "val" in data.rows else "train")
+    part = "val" if "val" in data.rows else "train"
     if any(map(is_reduced, data.targets.values())):
-        count = inputs.count(x)
-        rows = np.unique(np.linspace(0, count - 1, min(count, rows_in_memory(y))).round().astype(int))
-        places = torch.from_numpy(rows)
-        x, y = inputs.take(x, places), {name: labels[places] for name, labels in y.items()}
+        count, one = len(data.rows[part]), data.tensors(part, places=slice(0, 1))[1]
+        places = np.unique(np.linspace(0, count - 1, min(count, rows_in_memory(one))).round().astype(int))
+        x, y = data.tensors(part, places=places)
+    else:
+        x, y = tensors(data, method, part)
     trained.model.calibrate(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bmtl import inputs
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation.images import PredictedImages
 from bmtl.evaluation.results import PredictedRows
@@ -45,20 +44,14 @@ def is_reduced(target: Target) -> bool:
     return target.family.reducer(target.scaler) is not None
 
 
-def rows_at_once(labels: Mapping[str, Tensor], outputs: Mapping[str, int], draws: int) -> int:
-    """How many rows are drawn at a time.
-
-    Args:
-        labels: Of a part, by target.
-        outputs: Numbers that a prediction holds for an entry of a label, by target, such as the number of classes.
-        draws: Number of draws.
-    """
-    largest = max(of[0].numel() * outputs[name] for name, of in labels.items())
+def rows_at_once(data: MultiTaskData, draws: int) -> int:
+    """How many rows are drawn at a time: an entry of a label has a number, or one for each class, in every draw."""
+    largest = max(of.values[0].size * max(1, len(of.family.class_names)) for of in data.targets.values())
     return max(1, ENTRIES // (largest * draws))
 
 
 def draw_reduced(
-    data: MultiTaskData, part: str, draw: Drawer, x: Any, y: Mapping[str, Tensor], num_draws: int, seed: int
+    data: MultiTaskData, part: str, draw: Drawer, num_draws: int, seed: int
 ) -> tuple[Draws, dict[str, Reduced]]:
     """Draws for a part, a chunk of rows at a time.
 
@@ -66,8 +59,6 @@ def draw_reduced(
         data: With images among its targets.
         part: Of the data.
         draw: Draws for some rows, with the same global latents whatever the rows.
-        x: Inputs of the part as the model sees them.
-        y: Labels of the part as the model sees them.
         num_draws: How many are drawn.
         seed: Of the sample; the same for every method of a comparison.
 
@@ -83,9 +74,8 @@ def draw_reduced(
     shown = np.unique(np.linspace(0, len(numbers) - 1, min(SHOWN, len(numbers))).round().astype(int))
     images: dict[str, PredictedImages] = {}
     whole: list[Draws] = []
-    outputs = {name: max(1, len(target.family.class_names)) for name, target in data.targets.items()}
-    for places in chunks(len(numbers), rows_at_once(y, outputs, num_draws)):
-        drawn = draw(inputs.take(x, places), {name: of[places] for name, of in y.items()})
+    for places in chunks(len(numbers), rows_at_once(data, num_draws)):
+        drawn = draw(*data.tensors(part, places=places))
         rows = np.arange(places.start, places.stop)
         for name, reducer in reducers.items():
             target = data.targets[name]

@@ -201,7 +201,7 @@ def main() -> None:
             by_method: dict[str, list[dict[str, object]]] = {each: [] for each in methods}
             for seed in range(options.first_split, options.first_split + (1 if options.quick else options.splits)):
                 if options.quick:
-                    data = load("qm9-mini").subset(["mu", "gap"])
+                    data = load("qm9-mini").subset(["mu", "cv"])
                 else:
                     data = data_of(name, SETS[name](options.root), seed)
                 to = references(data)

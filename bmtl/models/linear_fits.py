@@ -2,6 +2,8 @@
 
 import numpy as np
 
+WIDEST = 256
+"""Features up to which logits are fitted before training; of more, they are better learnt with the network."""
 PENALTIES = np.logspace(-6, 4, 21)
 _STRENGTHS = np.logspace(-3, 1, 5)  # inverse penalties of a logistic regression
 _FEWEST = 6  # rows of a class for a logistic regression

@@ -1,4 +1,4 @@
-"""A linear part of each target's prediction that is fitted before training and frozen: the network learns the rest."""
+"""A linear part of each target's prediction, fitted before training and then frozen: the network learns the rest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from bmtl.models.likelihoods import Likelihood
-from bmtl.models.linear_fits import ridge
+from bmtl.models.linear_fits import WIDEST, ridge
 from bmtl.models.networks.tabular import features
 
 
 class LinearPart(nn.Module):
     """What is added to the first outputs of each head: a linear function of the features.
 
-    It is 0 until `fit`. What it holds are buffers, which are saved with the model.
+    It is 0 until `fit`, and frozen: its coefficients are buffers, which are saved with the model. Those of logits of more
+    than 256 features are parameters instead, which start at 0 and are trained with the network.
 
     Args:
         columns: Number of features D.
@@ -27,7 +28,11 @@ class LinearPart(nn.Module):
         super().__init__()
         self.names, self.columns, self.clip = tuple(likelihoods), columns, clip
         for i, likelihood in enumerate(likelihoods.values()):  # buffers' names must not hold a dot, target names may
-            self.register_buffer(f"weight_{i}", torch.zeros(likelihood.linear_outputs, columns + 1))
+            weight = torch.zeros(likelihood.linear_outputs, columns + 1)
+            if likelihood.outputs_are_logits and columns > WIDEST:
+                self.register_parameter(f"weight_{i}", nn.Parameter(weight))
+            else:
+                self.register_buffer(f"weight_{i}", weight)
 
     def weight(self, target: str) -> Tensor:
         """Coefficients ``(outputs, D + 1)``, the intercept last; no row for a likelihood without a linear part."""

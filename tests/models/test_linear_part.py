@@ -104,6 +104,16 @@ def test_classes_start_at_a_logistic_regression_and_others_at_nothing():
     assert not nothing("y", tensor(X), torch.zeros(60, 1)).any()
 
 
+def test_logits_of_wide_tables_are_trained_with_the_network():
+    x = np.random.default_rng(6).normal(size=(40, 300))
+    likelihoods = {"sign": Bernoulli(), "size": Gaussian()}
+    labels = {"sign": torch.as_tensor((x[:, 0] > 0).astype(int)), "size": tensor(x[:, 1])}
+    part = part_of(likelihoods, labels, x)
+    assert [name for name, _ in part.named_parameters()] == ["weight_0"]
+    assert not part.weight("sign").any()
+    assert part.weight("size").any()
+
+
 def test_labels_that_are_few_alike_or_missing_start_at_nothing():
     for labels in (np.full(60, np.nan), np.full(60, 2.0), np.where(np.arange(60) < 2, Y, np.nan)):
         likelihood = Gaussian()

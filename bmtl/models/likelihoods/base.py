@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bmtl.labels import Labels, read_labels
 from bmtl.models.guides import Latent
 from bmtl.models.likelihoods.unknown import Noise, Unknown, check_noise
-from bmtl.models.linear_fits import logistic, ridge
+from bmtl.models.linear_fits import WIDEST, logistic, ridge
 from bmtl.targets import Family
 from bmtl.tasks import observe
 
@@ -22,7 +22,6 @@ Values = Mapping[str, Tensor]
 """Unknowns by name: numbers and tensors, or ``(S, 1, ...)`` under S vectorised particles."""
 
 _LEAST_UNIT = 1e-3  # of a unit of errors, in standard deviations of the labels
-_WIDEST = 256  # features up to which logits are fitted before training; heads of wide tables learn theirs better
 _STANDARDISED = 1e-3  # how far labels may be from mean 0 and standard deviation 1 to be left as they are
 
 
@@ -339,7 +338,7 @@ class Likelihood(nn.Module):
     def _start_logits(self, x: Tensor, y: Tensor) -> Tensor | None:
         """Logistic regression."""
         seen = y != -1 if not y.is_floating_point() else ~y.isnan()
-        if not seen.any() or x.shape[1] > _WIDEST:
+        if not seen.any() or x.shape[1] > WIDEST:
             return None
         logits = torch.as_tensor(logistic(x[seen].numpy(), y[seen].long().numpy(), self.classes))
         return logits if self.outputs == self.classes else logits[1:] - logits[:1]

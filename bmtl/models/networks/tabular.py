@@ -11,8 +11,6 @@ from bmtl.models.networks.mlp import mlp
 
 CLIP = 5.0
 """Bound of standardised features: a column that hardly varies may standardise to large numbers on a few rows."""
-WIDE = 256
-"""Number of features above which the heads see the features too."""
 
 
 class PiecewiseLinear(nn.Module):
@@ -45,10 +43,8 @@ class PiecewiseLinear(nn.Module):
 class Tabular(nn.Module):
     """``h = [relu network of (bins, z), silu network of z]`` of standardised features z, clipped at 5.
 
-    The two make different errors: steps and kinks are easy for the first, smooth functions for the second. Where there are
-    more than 256 features, h holds z too, so that heads have a linear part of their own.
-
-    Recipes add a linear part to each target that is fitted before training (`bmtl.models.linear_part`).
+    The two make different errors: steps and kinks are easy for the first, smooth functions for the second. Recipes add a
+    linear part to each target (`bmtl.models.linear_part`).
 
     Args:
         columns: Number of features D.
@@ -93,14 +89,12 @@ class Tabular(nn.Module):
         self.smooth = mlp(
             columns, widths, activation=activation or nn.SiLU, site="dropout_smooth", generator=generator, **options
         )
-        self.skips = columns > WIDE
-        self.width = 2 * widths[-1] + self.skips * columns
+        self.width = 2 * widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """The representation ``(B, width)`` of ``x`` ``(B, D)`` or ``(B, ...)`` with D numbers a row."""
         z = features(x, self.clip)
-        parts = [self.by_bins(torch.cat([self.encoding(z), z], -1)), self.smooth(z)]
-        return torch.cat([*parts, z] if self.skips else parts, -1)
+        return torch.cat([self.by_bins(torch.cat([self.encoding(z), z], -1)), self.smooth(z)], -1)
 
 
 def features(x: Tensor, clip: float) -> Tensor:

@@ -6,6 +6,7 @@ These functions dispatch on the type of the inputs, and nothing else in bmtl ask
     take(x, rows)        the rows of these indices
     to(x, device, dtype) the same on a device; only floating-point tensors change dtype
     split(x, parts)      consecutive parts, in order; `chunks` by size, `few` the first row
+    sizes(x)             how large each row is, where a batch is padded to its largest; None for most kinds
     parts(x)             the tensors that x is made of, rows first, by name; `with_parts` puts others in their places
 
 They know a tensor (rows first), a structure of inputs with equally many rows (a dict of named inputs, a tuple, a
@@ -336,6 +337,18 @@ def few(x: Any) -> Any:
 @few.register
 def _(x: PerTask) -> PerTask:
     return PerTask({task: few(own) for task, own in x.items()})
+
+
+# ---- sizes -------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def sizes(x: Any) -> Tensor | None:
+    """The size of each row ``(N,)``, where rows are padded to the largest of a batch: atoms of a molecule, say.
+
+    Batches of rows of like size cost less. None, the default, for kinds whose rows cost alike.
+    """
+    return None
 
 
 # ---- structures --------------------------------------------------------------------------------------------------

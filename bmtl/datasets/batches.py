@@ -18,6 +18,10 @@ class Batches:
     inputs, each draws from its own shuffled order: an epoch is as long as the longest task, and a shorter one starts a
     new order whenever its rows are used up. A task's share of a batch is at most its number of rows.
 
+    Where rows differ in size (`bmtl.inputs.sizes`), a batch of a shuffled epoch has rows of like size: a shuffled order is
+    cut into pieces of 16 batches, each piece is sorted by size and cut into batches, and their order is drawn. What is left
+    of an epoch is a smaller batch of random rows, the last.
+
     Iterate over one epoch at a time. `state_dict` may be taken between any two batches; a loader of the same data that
     loads it goes on with the very next batch.
 
@@ -54,6 +58,7 @@ class Batches:
         self.y = dict(y)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.num_rows = _rows(self.x, self.y)
+        self._row_sizes = inputs.sizes(self.x) if shuffle else None
         self.blocks = blocks
         if blocks is not None and (isinstance(x, PerTask) or blocks.shape != (max(self.num_rows.values()),)):
             raise ValueError(
@@ -128,6 +133,8 @@ class Batches:
         """Rows of one task for one epoch, at least as many as are handed out."""
         share = min(self.batch_size, rows)
         passes = math.ceil(len(self) * share / rows)
+        if self._row_sizes is not None:
+            return like_sizes(self._row_sizes, self.batch_size, self.generator)
         if self.shuffle:
             return torch.cat([self._shuffled(rows) for _ in range(passes)])
         return torch.arange(rows).repeat(passes)
@@ -154,6 +161,27 @@ class Batches:
         """Each task's own rows."""
         x = PerTask({task: inputs.take(self.x[task], own) for task, own in rows.items()})
         return x, {task: inputs.take(self.y[task], own) for task, own in rows.items()}
+
+
+PIECE = 16
+"""Batches of a piece of the order that is sorted by size: more would make batches of one kind of rows only."""
+
+
+def like_sizes(sizes: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """An order ``(N,)`` in which rows of like size are next to each other, so that batches cost little.
+
+    Args:
+        sizes: Of the rows ``(N,)``.
+        batch_size: Rows in a batch; the N % batch_size rows at the end are of any size.
+        generator: Draws the order.
+    """
+    order = torch.randperm(len(sizes), generator=generator)
+    whole = len(order) // batch_size * batch_size
+    sizes = sizes.to(order.device)
+    pieces = [piece[sizes[piece].argsort(stable=True)] for piece in order[:whole].split(PIECE * batch_size)]
+    batches = torch.cat([*pieces, order[:0]]).view(-1, batch_size)
+    drawn = torch.randperm(len(batches), generator=generator)
+    return torch.cat([batches[drawn].flatten(), order[whole:]])
 
 
 def _rows(x: Any, y: Mapping[str, Tensor]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What the inputs of a data set are: one class a kind of input, which is all that anything else must know of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -81,6 +81,18 @@ class Inputs(ABC):
     def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None
+
+    def numbers(self, names: Sequence[str], raw: Any = None) -> np.ndarray:
+        """Unscaled numbers ``(N, D)`` of these names, which baselines of targets are functions of.
+
+        Args:
+            names: Of the D numbers.
+            raw: New raw inputs, as for `prepare`; by default its own rows.
+
+        Raises:
+            ValueError: If the inputs have no numbers of such names.
+        """
+        raise ValueError(f"Inputs of the kind {self.kind!r} have no numbers by name, such as {', '.join(names)}.")
 
     def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What rows have in common, such as the drug and the protein of a pair: name -> number of each row's group ``(B,)``.

@@ -31,6 +31,8 @@ TRUNKS: Mapping[str, str] = MappingProxyType(
     {
         "tabular": "bmtl.models.networks.tabular:tabular_trunk",
         "mlp": "bmtl.models.networks.mlp:mlp_trunk",
+        "schnet": "bmtl.models.networks.molecules:schnet_trunk",
+        "nnconv": "bmtl.models.networks.molecules:nnconv_trunk",
         "fingerprints": "bmtl.models.networks.pairwise:fingerprints_trunk",
         "fingerprints-ids": "bmtl.models.networks.pairwise:fingerprints_ids_trunk",
         "deep-dta": "bmtl.models.networks.deep_dta:deep_dta_trunk",

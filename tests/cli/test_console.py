@@ -63,7 +63,16 @@ SHOWN = {
     "trunks": list(registry.TRUNKS),
     "likelihoods": list(LIKELIHOODS),
     "balancers": list(SLOTS),
-    "datasets": ["qm9-mini", "qm9-12k", "office-caltech10", "school", "uci/<name>", "npz:<path>", "csv:<path>"],
+    "datasets": [
+        "qm9-mini",
+        "qm9-12k",
+        "qm9-graphs",
+        "office-caltech10",
+        "school",
+        "uci/<name>",
+        "npz:<path>",
+        "csv:<path>",
+    ],
 }
 
 

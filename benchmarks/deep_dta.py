@@ -1,8 +1,8 @@
 """What exact short cuts make of a training step of DeepDTA's network: values, gradients and time beside the plain network.
 
 Forward and backward of 256 random training pairs of Davis, without heads, all variants in turns in one process with one
-thread; times are medians, and ratios those of this run. With --quick, or where the data are absent, made-up pairs of shorter
-sequences take their place.
+thread; times are medians of processor time, and ratios those of this run. With --quick, made-up pairs of shorter sequences
+take their place.
 
 Run: python benchmarks/deep_dta.py [--root ../shared/data] [--turns 5] [--quick]
 """
@@ -57,9 +57,9 @@ def main() -> None:
     seconds = {name: [] for name in networks}
     for _ in range(turns):
         for name, network in networks.items():
-            start = time.perf_counter()
+            start = time.process_time()
             network(batch).square().mean().backward()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     print(f"{'variant':<24} {'values':>9} {'gradients':>10} {'seconds':>8} {'ratio':>6}")
     plain = np.median(seconds["plain"])
     for name in networks:

@@ -56,6 +56,8 @@ DETERGENTS = "dta/ood_detergents.npz"
 REGULARISER = {"regulariser": 1e-4}  # as published for these sets
 EVIDENTIAL = ("enet", "mt-enet", "mt-enet-sample", "mse-enet", "mse-enet-0.1", "mt-enet-censored")
 OTHERS = ("mc-dropout", "ensemble", "gaussian", "student-t-censored")
+DETECTING = ("enet", "mt-enet", "mse-enet", "mc-dropout", "ensemble")
+"""Whose uncertainty is compared out of distribution."""
 REFERENCES = ("constant", "group-means", "boosting")
 COLUMNS = (
     "MSE ↓",
@@ -89,7 +91,6 @@ def main():
     torch.set_num_threads(1)  # networks of this size are slower on two
     try:
         folds = [smaller(load(options.set, root=options.root, split=i), options.quick) for i in range(options.folds)]
-        detergents = new_drugs(options.root)
     except FileNotFoundError as error:
         sys.exit(f"Error: {error}")
     widths = (16, 16) if options.quick else tuple(map(int, options.widths.split(",")))
@@ -104,13 +105,14 @@ def main():
     floor = folds[0].targets[TARGET].family.ends[0]
     names = [name for name in options.methods.split(",") if np.isfinite(floor) or not name.endswith("-censored")]
     methods = {name: method_of(name, options.trunk) for name in names}
-    table = table_2(folds, methods, budget, options.out, floor)
+    outside = None if options.no_ood or options.set != "davis" else new_pairs(folds[0], options.root, options.quick)
+    table = table_2(folds, methods, budget, options.out, floor, outside)
     table.to_csv(options.out / "scores.csv", index=False)
     text = report(table, options, budget)
     (options.out / "table.md").write_text(text)
     print(f"\n{text}", flush=True)
-    if options.set == "davis" and not options.no_ood:
-        text = figure_6(folds[0], detergents, options.trunk, budget, options.out, options.quick)
+    if outside is not None:
+        text = figure_6(folds[0], outside, methods, options.trunk, budget, options.out)
         (options.out / "ood.md").write_text(text)
         print(f"\n{text}")
 
@@ -119,7 +121,9 @@ def learnt(data, method, seed, budget, folder, new=None):
     """The tree of a run; one that is there already of the same settings and data is not trained again."""
     file = folder / "results.nc"
     if written_for(file, configuration(method, budget), seed, data):
-        return results.read(file)
+        tree = results.read(file)
+        if new is None or "predictions" in tree.children:
+            return tree
     return run(data, method, seed, budget, folder, new=new)
 
 
@@ -138,14 +142,15 @@ def smaller(data, quick):
 # ---- Table 2 -----------------------------------------------------------------------------------------------------
 
 
-def table_2(folds, methods, budget, out, floor):
+def table_2(folds, methods, budget, out, floor, outside):
     """A row for each fold of each method, reference rows first."""
     rows = []
     for fold, data in enumerate(folds):
         for name, tree in run_references(data, out, f"fold-{fold}", fold, REFERENCES).items():
             rows.append({"method": name, "fold": fold} | judged(tree, floor))
         for name, method in methods.items():
-            tree = learnt(data, method, fold, budget, out / name / f"fold-{fold}")
+            new = outside if fold == 0 and name in DETECTING else None
+            tree = learnt(data, method, fold, budget, out / name / f"fold-{fold}", new)
             rows.append({"method": name, "fold": fold} | judged(tree, floor))
             shown = ", ".join(f"{column} {rows[-1][column]:.3f}" for column in ("MSE ↓", "CI ↑", "NLL mass ↓"))
             print(f"{name}, fold {fold}: {shown}", flush=True)
@@ -198,35 +203,29 @@ def entry(values):
 # ---- Figure 6 ----------------------------------------------------------------------------------------------------
 
 
-def new_drugs(root):
-    """SMILES of the detergents."""
+def new_pairs(data, root, quick):
+    """Every detergent with every kinase, once where kinases have one sequence."""
     source = "27 detergents of PubChem, from DTA_task/data/pubchem_detergent.csv of https://github.com/deargen/MT-ENet."
-    return Archive(find("the detergents", [DETERGENTS], root, source)).array("smiles").tolist()
-
-
-def figure_6(data, detergents, trunk, budget, out, quick):
-    """The table of how well uncertainties tell detergents from Davis' drugs, and the picture."""
+    detergents = Archive(find("the detergents", [DETERGENTS], root, source)).array("smiles").tolist()
     sequences = list(dict.fromkeys(data.inputs.proteins.texts))[: 3 if quick else None]
-    outside = pd.DataFrame(
-        [(drug, protein) for drug in detergents for protein in sequences], columns=["smiles", "sequence"]
-    )
-    groups = np.repeat(np.arange(len(detergents)), len(sequences))
+    pairs = [(drug, protein) for drug in detergents for protein in sequences]
+    return pd.DataFrame(pairs, columns=["smiles", "sequence"])
+
+
+def figure_6(data, outside, methods, trunk, budget, out):
+    """The table of how well uncertainties tell detergents from Davis' drugs, and the picture."""
+    groups = pd.factorize(outside["smiles"])[0]
     drugs = data.inputs.drug[data.rows["test"]]
     rows = [{"method": "nearest", "score": "distance"} | separation(*nearest(data, outside), drugs, groups)]
-    chosen = {
-        "enet": method_of("enet", trunk),
-        "mt-enet": method_of("mt-enet", trunk),
-        "mt-enet, tie": method_of("mt-enet", trunk, tie=True),
-        **{f"mt-enet, c = {c:g}": method_of("mt-enet", trunk, regulariser=c) for c in (1e-3, 1e-2)},
-        "mc-dropout": method_of("mc-dropout", trunk),
-        "ensemble": method_of("ensemble", trunk),
-    }
-    if quick:
-        chosen = {name: chosen[name] for name in ("mt-enet", "mt-enet, tie", "mc-dropout")}
+    chosen = {name: (methods[name], out / name / "fold-0") for name in DETECTING if name in methods}
+    if "mt-enet" in methods:
+        variants = {"tie": {"tie": True}, "c = 0.001": {"regulariser": 1e-3}, "c = 0.01": {"regulariser": 1e-2}}
+        for name, changed in variants.items():
+            method = replace(method_of("mt-enet", trunk, **changed), name=f"mt-enet, {name}")
+            chosen[method.name] = (method, out / "ood" / name.replace(" = ", "-"))
     trees = {}
-    for name, method in chosen.items():
-        folder = out / "ood" / name.replace(", ", "-").replace(" = ", "-")
-        trees[name] = learnt(data, replace(method, name=name), 0, budget, folder, new=outside)
+    for name, (method, folder) in chosen.items():
+        trees[name] = learnt(data, method, 0, budget, folder, outside)
         for kind in ("epistemic", "aleatoric"):
             both = ood.uncertainties(trees[name], TARGET, kind)
             rows.append({"method": name, "score": kind} | separation(*both, drugs, groups))
@@ -244,8 +243,8 @@ def figure_6(data, detergents, trunk, budget, out, quick):
         for row in rows
     ]
     lines = [
-        f"{len(drugs):,} test pairs of Davis in distribution, {len(outside):,} pairs of {len(detergents)} detergents and "
-        f"{len(sequences)} kinases out of it.",
+        f"{len(drugs):,} test pairs of Davis in distribution, {len(outside):,} pairs of {groups.max() + 1} detergents and "
+        "kinases out of it.",
         "In brackets: 95 % interval over resampled drugs. Chance: AUROC 0.5, FPR95 0.95.",
     ]
     return "\n".join([*lines, "", markdown_table(["method", "score", "AUROC ↑", "FPR95 ↓"], *body, left=2), ""])

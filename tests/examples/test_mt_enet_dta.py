@@ -16,14 +16,14 @@ def root(root_with):
 def quick(start, root, tmp_path_factory):
     """Folder, scores, and what was printed."""
     out = tmp_path_factory.mktemp("dta")
-    printed = start("--root", root, "--out", out, "--quick", "--methods", "mt-enet,mt-enet-censored")
+    printed = start("--root", root, "--out", out, "--quick", "--methods", "mt-enet,mt-enet-censored,mc-dropout")
     return out, pd.read_csv(out / "scores.csv").set_index("method"), printed
 
 
 def test_the_columns_are_what_they_say(example, quick):
     out, scores, printed = quick
     assert (out / "table.md").read_text() in printed
-    assert scores.index.tolist() == ["constant", "group means", "boosting", "mt-enet", "mt-enet-censored"]
+    assert scores.index.tolist() == ["constant", "group means", "boosting", "mt-enet", "mt-enet-censored", "mc-dropout"]
     assert scores.loc["constant", "CI ↑"] == 0.5
     rows = scored(results.read(out / "mt-enet" / "fold-0" / "results.nc"))["affinity"]
     atom = rows.labels == 5.0
@@ -45,7 +45,22 @@ def test_detergents_are_told_from_drugs(quick):
     assert ((frame["low"] <= frame["auroc"]) & (frame["auroc"] <= frame["high"])).all()
     assert frame.loc[("nearest", "distance"), "auroc"] > 0.9  # detergents are unlike kinase inhibitors
     assert frame.loc[("mc-dropout", "aleatoric"), "auroc"] == 0.5  # a constant noise
+    assert set(frame.index.get_level_values(0)) == {
+        "nearest",
+        "mt-enet",
+        "mc-dropout",
+        "mt-enet, tie",
+        "mt-enet, c = 0.001",
+        "mt-enet, c = 0.01",
+    }
     assert (out / "density.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_there_is_not_trained_again(example, start, root, quick, monkeypatch):
+    out, _, printed = quick
+    monkeypatch.setattr(example, "run", None)
+    again = start("--root", root, "--out", out, "--quick", "--methods", "mt-enet,mt-enet-censored,mc-dropout")
+    assert again.partition("davis, test fold")[2] == printed.partition("davis, test fold")[2]
 
 
 def test_resampling_takes_whole_groups(example):

@@ -625,7 +625,10 @@ def test_a_gradient_scaler_changes_no_step(balancer, options):
         assert_close(value, parameters(expected)[name], rtol=1e-4, atol=1e-6)  # torch clips to within 1e-6
 
 
-@pytest.mark.parametrize("balancer", ["ew", "igb-v1 >> full >> nash-mtl", "last-layer >> upgrad"])
+FLOAT16 = ["ew", "igb-v1 >> full >> nash-mtl", "igb-v1 >> last-layer >> nash-mtl", "last-layer >> upgrad"]
+
+
+@pytest.mark.parametrize("balancer", FLOAT16)
 @pytest.mark.usefixtures("_as_lightning_is")
 def test_float16_takes_about_the_steps_of_float32(balancer):
     svi, expected = regressions(balancer, SGD), regressions(balancer, SGD)
@@ -634,9 +637,10 @@ def test_float16_takes_about_the_steps_of_float32(balancer):
         data = batches(shuffle=False)
         trainer(max_epochs=3, plugins=plugins).fit(BalancedTraining(run, clip=1.0), data, data)
     assert not svi.skipped
+    # IGB's weights of two tasks go down to 1e-12 here, which float16 cannot hold, and Nash-MTL compares their directions.
+    assert all(not record.events for record in svi.history)
     for name, value in parameters(svi).items():
-        # Nash-MTL solves for its weights with a Gram matrix of half precision, which amplifies its rounding.
-        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.03)
+        assert_close(value, parameters(expected)[name], rtol=5e-3, atol=2e-3)
 
 
 # ---- Under a trainer of one's own ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import warnings
@@ -393,6 +394,74 @@ def test_a_plateau_scheduler_follows_the_validation_loss():
     with pytest.raises(ValueError, match="give validation batches"):
         quick(svi, batches(), max_epochs=2, scheduler=plateau)
     assert svi.steps == 0
+
+
+def one_cycle(steps, peak=0.2):
+    return functools.partial(
+        torch.optim.lr_scheduler.OneCycleLR, max_lr=peak, total_steps=steps, div_factor=25.0, final_div_factor=1e4
+    )
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 12), (3, 6)])
+def test_one_cycle_by_the_step_ends_annealed(accumulate, steps):
+    """Three epochs of four batches; accumulated over three, an epoch's last batch is a step of its own."""
+    svi = regressions(optim=SGD)
+    result = quick(
+        svi, batches(), max_epochs=3, scheduler=one_cycle(steps), interval="step", accumulate=accumulate
+    )
+    found = [record.lr for record in result.history]
+    reference = one_cycle(steps)(SGD([nn.Parameter(torch.zeros(1))]))
+    expected = []
+    for _ in range(3):
+        for number in range(4):
+            expected.append(reference.get_last_lr()[0])
+            if (number + 1) % accumulate == 0 or number == 3:
+                reference.optimizer.step()
+                if len(expected) < 12:
+                    reference.step()
+    assert found == pytest.approx(expected)
+    assert found[0] == pytest.approx(0.2 / 25)
+    assert max(found) > 0.15
+    assert svi.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 / 25 / 1e4)
+
+
+def test_the_schedule_goes_on_where_a_step_is_skipped():
+    """The first batch of an epoch is spoilt: the cycle ends annealed all the same, and torch's warning is not heard."""
+    svi = regressions(optim=SGD, on_error="skip")
+    quick(svi, spoilt(), max_epochs=3, scheduler=one_cycle(12), interval="step")
+    assert svi.skipped == 3
+    assert svi.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 / 25 / 1e4)
+
+
+def test_schedules_that_do_not_fit_are_refused_before_a_step():
+    plateau = functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
+    for scheduler, options, message in (
+        (one_cycle(12), {}, "cycle of 12 steps, and training takes 3 of interval='epoch'"),
+        (one_cycle(12), {"interval": "step", "accumulate": 2}, "Give it total_steps=6"),
+        (plateau, {"interval": "step", "val": batches()}, "use it with interval='epoch'"),
+        (one_cycle(12), {"interval": "batch"}, "interval is 'epoch' or 'step'"),
+    ):
+        svi = regressions(optim=SGD)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            quick(svi, batches(), max_epochs=3, scheduler=scheduler, **options)
+        assert svi.steps == 0
+    quick(svi, batches(), max_epochs=3, scheduler=one_cycle(3))  # by the epoch it is in place too
+
+
+def test_a_cycle_that_is_resumed_is_the_uninterrupted_one(tmp_path):
+    options = {"scheduler": one_cycle(24), "interval": "step", "seed": 5}
+    expected = regressions()
+    quick(expected, batches(), max_epochs=6, **options)
+
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 2
+
+    quick(regressions(), batches(), max_epochs=6, out=tmp_path, callbacks=[Stop()], **options)
+    svi = regressions()
+    quick(svi, batches(), max_epochs=6, out=tmp_path, resume=tmp_path / "last.ckpt", **options)
+    assert_same(parameters(svi), parameters(expected))
+    assert [r.lr for r in svi.history] == [r.lr for r in expected.history]
 
 
 # ---- Files: logs, checkpoints, resumption ----------------------------------------------------------------------------

@@ -287,6 +287,7 @@ class BalancedSVI:
                 if self.probe is not None and self.steps % self.probe.every == 0:
                     probed = self.probe.measure(self._objective(everything, scale))
                 update = self.balancer.backward(objective, self._context(active))
+            before.leave_out(self._of_absent(active))
             if distributed.world_size() > 1:
                 distributed.check_weights(torch.cat([update.weights, update.weights_heads]))
                 distributed.average_gradients(self._program.trained.named)
@@ -309,6 +310,13 @@ class BalancedSVI:
         self.steps += 1
         self._batch += 1
         return record
+
+    def _of_absent(self, active: Tensor) -> list[Tensor]:
+        """The parameters of absent tasks that a statement of several tasks reaches all the same, as the model names them."""
+        of = getattr(self.model, "parameters_of", None)
+        if of is None or active.all():
+            return []
+        return [p for name, here in zip(self.names, active.tolist(), strict=True) if not here for p in of(name)]
 
     def _failed(self, error: StepError, before: GradientsBefore, scale: float, values: Tensor) -> tuple[str, ...]:
         """Leaves the gradients as they were before a step that cannot be taken, and says so or raises."""

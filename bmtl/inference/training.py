@@ -150,7 +150,9 @@ class BalancedTraining(LightningModule):
             if not self.trainer.enable_validation:
                 raise ValueError("ReduceLROnPlateau waits for a validation loss, 'val/loss'; give validation batches.")
             if self.interval == "step":
-                raise ValueError("ReduceLROnPlateau waits for an epoch's validation loss; use it with interval='epoch'.")
+                raise ValueError(
+                    "ReduceLROnPlateau waits for an epoch's validation loss; use it with interval='epoch'."
+                )
         if isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR):
             _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
             epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches

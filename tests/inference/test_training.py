@@ -406,9 +406,7 @@ def one_cycle(steps, peak=0.2):
 def test_one_cycle_by_the_step_ends_annealed(accumulate, steps):
     """Three epochs of four batches; accumulated over three, an epoch's last batch is a step of its own."""
     svi = regressions(optim=SGD)
-    result = quick(
-        svi, batches(), max_epochs=3, scheduler=one_cycle(steps), interval="step", accumulate=accumulate
-    )
+    result = quick(svi, batches(), max_epochs=3, scheduler=one_cycle(steps), interval="step", accumulate=accumulate)
     found = [record.lr for record in result.history]
     reference = one_cycle(steps)(SGD([nn.Parameter(torch.zeros(1))]))
     expected = []

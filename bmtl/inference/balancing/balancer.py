@@ -258,6 +258,8 @@ class Balancer(nn.Module):
         wants: dict[str, Slot] = {self.transform.observes: self.transform}
         if self.weighting is not None:
             wants[self.weighting.needs] = self.weighting
+        by_gradients = self.weighting is not None and self.weighting.by_gradients
+        self.geometry.expect(gradients="jacobian" in wants or by_gradients)
         gives = self.geometry.gives
         if "jacobian" in wants and "jacobian" not in gives:
             raise ValueError(

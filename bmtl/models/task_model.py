@@ -28,6 +28,9 @@ class TaskModel(nn.Module):
     Each objective of each likelihood is a task: the target's name where it has one, ``<target>/<objective>`` where it has
     several. What belongs to a target (its head, its noise) is inside its (first) task; what belongs to several is shared.
 
+    Attributes:
+        stacked: The statement that a target is part of with others, by target; empty where each is its own.
+
     Args:
         trunk: Maps inputs of B rows to ``(B, width)``.
         width: Width of the trunk's output.
@@ -75,7 +78,8 @@ class TaskModel(nn.Module):
         if labels is not None:
             for name, likelihood in self.likelihoods.items():
                 likelihood.start(likelihood.gather(name, labels))
-        self._stacked = {name: of for of in (stacks(likelihoods, self.n_data) if stack else ()) for name in of.names}
+        several = stacks(likelihoods, self.n_data) if stack else []
+        self.stacked: dict[str, Stacked] = {name: of for of in several for name in of.names}
 
     @property
     def likelihoods(self) -> dict[str, Likelihood]:
@@ -108,7 +112,7 @@ class TaskModel(nn.Module):
         joint = {site: latent.posterior(kind, scale) for site, latent in self.heads.joint_latents().items()}
         own: dict[str, dict[str, Latent]] = {}
         for name, likelihood in self.likelihoods.items():
-            stacked = self._stacked.get(name)
+            stacked = self.stacked.get(name)
             if stacked is None:
                 own[name] = {**self.heads.latents(name), **likelihood.latents(name)}
             elif name == stacked.names[0]:  # where the program samples those of all
@@ -161,7 +165,7 @@ class TaskModel(nn.Module):
         for rows in self.rows(x, y):
             h = self.representation(rows)
             for name in rows.targets:
-                likelihood, stacked = likelihoods[name], self._stacked.get(name)
+                likelihood, stacked = likelihoods[name], self.stacked.get(name)
                 labels = None if y is None else likelihood.gather(name, y)
                 if stacked is None:
                     with task(task_name(name, likelihood.objectives[0], likelihood)):
@@ -194,7 +198,7 @@ class TaskModel(nn.Module):
 
         A batch without a label of the task gives them gradients of 0, which an optimizer with moments would follow.
         """
-        if task_ not in self._stacked:
+        if task_ not in self.stacked:
             return []
         return [*self.heads.parameters_of(task_), *self.likelihoods[task_].unknowns.parameters()]
 

@@ -262,7 +262,7 @@ def test_every_kind_of_likelihood_stacks(kind, noise, monkeypatch):
         torch.manual_seed(0)
         trunk = nn.Sequential(nn.Linear(4, WIDTH), nn.Tanh())
         model = TaskModel(trunk, WIDTH, {name: make(noise=noise) for name in y}, 40, stack=stack, labels=y)
-        assert len({id(of) for of in model._stacked.values()}) == int(stack)
+        assert len({id(of) for of in model.stacked.values()}) == int(stack)
         losses.append(bmtl.TaskELBO("mc").task_losses(model, model.guide(), x, y))
     assert_close(losses[0].nll, losses[1].nll, rtol=1e-5, atol=1e-4)
     assert_close(losses[0].kl, losses[1].kl, rtol=1e-5, atol=1e-5)
@@ -279,7 +279,7 @@ def test_what_is_one_statement_and_what_is_not():
         "fewer": Gaussian(),
     }
     model, _ = model_of(True, of, n_data={name: 20 if name == "fewer" else 40 for name in of})
-    assert set(model._stacked) == {"a", "b"}
+    assert set(model.stacked) == {"a", "b"}
     x, y = data()
     labels = dict.fromkeys(of, y["a"]) | {"three": y["c"], "two": y["c"].clamp(max=1)}
     trace = poutine.trace(model).get_trace(x, labels)
@@ -294,7 +294,7 @@ def test_two_groups_of_one_likelihood_have_labels_of_their_own():
     labels = dict.fromkeys(of, y["a"])
     losses = bmtl.TaskELBO().task_losses(model, guide, x, labels)
     assert losses.names == ("a", "b", "c", "d")
-    assert {of.label for of in model._stacked.values()} == {"gaussian_1", "gaussian_2"}
+    assert {of.label for of in model.stacked.values()} == {"gaussian_1", "gaussian_2"}
     assert set(bmtl.draw(model, guide, x, num_draws=2).targets) == set(of)
 
 

@@ -47,7 +47,7 @@ class Twice(nn.Module):
 
 
 class Tied(nn.Module):
-    """A weight that another statement uses too, a bias of two layers, a scale, a layer that is cut off in half of the rows."""
+    """A weight that another statement uses too, a bias of two layers, and a scale."""
 
     def __init__(self):
         super().__init__()

@@ -141,4 +141,6 @@ def _layer_of(leaf: Any, users: dict[Any, list[tuple[Any, int]]], keys: set[int]
     if dtypes not in ({torch.float32}, {torch.float64}) or sum(map(len, inputs)) * _WORTH > inputs[0].shape[1]:
         return None
     counts = tuple(map(len, inputs))
-    return KernelLayer(weight, bias, transposed, tuple(nodes), counts, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+    return KernelLayer(
+        weight, bias, transposed, tuple(nodes), counts, inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+    )

@@ -1,8 +1,8 @@
-"""What a balanced step of a `TaskModel` costs over a plain PyTorch loop, with one statement for all targets and with one each.
+"""What a balanced step of a `TaskModel` costs over a plain PyTorch loop, with one statement for all targets or one each.
 
 The network of `bmtl demo` (34-128-128 and 11 linear heads, batches of 128) on real targets with fixed, learnt and latent
-noise. All contestants take turns in one process with one thread; the table gives medians of the processor's time, which other
-processes of a machine disturb little. Run: python benchmarks/task_model.py [--rounds 100] [--quick]
+noise. All contestants take turns in one process with one thread; the table gives medians of the processor's time, which
+other processes of a machine disturb little. Run: python benchmarks/task_model.py [--rounds 100] [--quick]
 """
 
 import argparse

@@ -24,6 +24,7 @@ from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
 from bmtl.inference.errors import CheckpointError
 from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
+from bmtl.inference.optimizers import needs_closure
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -135,6 +136,11 @@ class BalancedTraining(LightningModule):
         optimizer = self.svi.optimizer
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError("Lightning drives torch optimizers; give BalancedSVI a factory, not a PyroOptim.")
+        if needs_closure(optimizer) and (self.clip is not None or self.accumulate > 1):
+            raise ValueError(
+                f"{type(optimizer).__name__} evaluates its loss several times a step: it goes with clip=None and "
+                "accumulate=1."
+            )
         if self.make_scheduler is None:
             return optimizer
         groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
@@ -184,7 +190,7 @@ class BalancedTraining(LightningModule):
             self.svi.scale_gradients(1.0 / len(self._taken))
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip * self.svi.scale)
-            optimizer.step()
+            optimizer.step(self.svi.closure())
             args, kwargs = self._taken[-1]
             self.svi.after_step(*args, **kwargs)
         if ends and self.interval == "step":

@@ -38,6 +38,7 @@ from tests.inference.programs import (
     batch,
     double,
     nothing,
+    task_model,
     without_seconds,
 )
 
@@ -460,6 +461,56 @@ def test_a_cycle_that_is_resumed_is_the_uninterrupted_one(tmp_path):
     quick(svi, batches(), max_epochs=6, out=tmp_path, resume=tmp_path / "last.ckpt", **options)
     assert_same(parameters(svi), parameters(expected))
     assert [r.lr for r in svi.history] == [r.lr for r in expected.history]
+
+
+# ---- Optimizers that evaluate their loss themselves -------------------------------------------------------------------
+
+LBFGS = functools.partial(torch.optim.LBFGS, lr=1.0, max_iter=15, history_size=10, line_search_fn="strong_wolfe")
+
+
+def test_lbfgs_reaches_the_least_squares():
+    """Linear regressions on the inputs themselves, one batch: the normal equations' answer after one epoch of few steps."""
+    x, y = (value for value in batch(ROWS, missing=True))
+    model = task_model(nn.Identity(), 3, dict.fromkeys(TASKS, 0), ROWS, noise="fixed")
+    svi = BalancedSVI(model, model.guide(), LBFGS, "ew")
+    before = torch.get_rng_state()
+    result = quick(svi, [(x, y)], max_epochs=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(result.history) == 4
+    for name in ("a", "b"):
+        seen = ~y[name].isnan()
+        design = torch.cat([x[seen], torch.ones(int(seen.sum()), 1)], 1)
+        exact = torch.linalg.lstsq(design, y[name][seen][:, None]).solution[:, 0]
+        (layer,) = model.heads.of(name)
+        assert_close(torch.cat([layer.weight[0], layer.bias]), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_a_line_search_sees_one_function():
+    """A guide with latents: an evaluation at the same parameters repeats loss and gradients of the step."""
+    torch.manual_seed(0)
+    model = Sites(ROWS)
+    svi = BalancedSVI(model, AutoNormal(model), LBFGS, "dwa")
+    svi.step(*batch(ROWS))
+    svi.zero_grad()
+    svi.backward(*batch(ROWS))
+    expected = [p.grad.clone() for p in svi.parameters]
+    after = torch.get_rng_state()
+    evaluate = svi.closure()
+    first, again = evaluate(), evaluate()
+    assert again == pytest.approx(first, rel=1e-5)
+    assert torch.equal(torch.get_rng_state(), after)
+    for p, gradient in zip(svi.parameters, expected, strict=True):
+        assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_no_one_function_is_refused():
+    for balancer in ("full >> upgrad", "uw"):
+        with pytest.raises(ValueError, match="LBFGS"):
+            regressions(balancer, LBFGS).step(*batch(ROWS))
+    regressions(bmtl.balancer("last-layer >> upgrad", heads="alpha"), LBFGS).step(*batch(ROWS))
+    for options in ({"clip": 1.0}, {"accumulate": 2}):
+        with pytest.raises(ValueError, match="clip=None and"):
+            quick(regressions("ew", LBFGS), batches(), max_epochs=1, **options)
 
 
 # ---- Files: logs, checkpoints, resumption ----------------------------------------------------------------------------

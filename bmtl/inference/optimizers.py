@@ -62,8 +62,8 @@ def check_closure(optimizer: Optimizer, balancer: Any, scaler: Any) -> None:
     weighting = balancer.weighting
     if weighting is not None and (balancer.heads != "alpha" or weighting.by_gradients):
         raise ValueError(
-            f"{name} minimises one function of all parameters, and {str(balancer)!r} weighs trunk and heads differently. Use "
-            "a balancer without a gradient weighting, or bmtl.balancer(..., heads='alpha')."
+            f"{name} minimises one function of all parameters, and {str(balancer)!r} weighs trunk and heads differently. "
+            "Use a balancer without a gradient weighting, or bmtl.balancer(..., heads='alpha')."
         )
     if any(p.requires_grad for p in balancer.parameters()) or scaler is not None:
         raise ValueError(

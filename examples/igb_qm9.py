@@ -35,18 +35,18 @@ from scipy.stats import spearmanr
 
 from bmtl.datasets import load
 from bmtl.datasets.qm9_12k import FILE, SPLIT, SPLIT_SEED
-from bmtl.datasets.qm9_mini import UNITS
+from bmtl.datasets.qm9_properties import UNITS
 from bmtl.evaluation import comparison, results
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.experiments import Budget, Cell, Failure, Method, run_cells, step_seconds, validation_scores
 
 QUICK_SPLIT = {"train": 400, "val": 100, "test": 100}
 RATES = (1e-3, 5e-4, 1e-4)
-BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), draws=20, score="log", plateau=True)
+BUDGET = Budget(epochs=100, batch_size=120, widths=(256, 256), draws=20, score="log", schedule="plateau")
 
 FIXED = {"noise": "fixed"}  # trained at unit variance
 
-METHODS = [
+UNDER_TEST = [
     Method("stl", options=FIXED, single_task=True),
     *(Method(name, name, options=FIXED) for name in ("ew", "rlw", "dwa", "uw", "si", "igb-v1", "igb-v2")),
     Method("igb-v2 sampled", "igb-v2(explore=1)", options=FIXED),
@@ -57,6 +57,7 @@ METHODS = [
     Method("igb-v1+nash", "igb-v1 >> nash-mtl", options=FIXED),
     Method("igb-v2+nash", "igb-v2(sac_lr=1e-4) >> nash-mtl", options=FIXED),
 ]
+METHODS = [method.on_trunk("mlp") for method in UNDER_TEST]
 QUICK = ("stl", "ew", "igb-v1", "igb-v2", "nash-mtl")
 
 # Dai et al. (2023), "Improvable Gap Balancing for Multi-Task Learning", Table 2: MAE in the order and units of UNITS,

@@ -61,14 +61,17 @@ def main():
     if options.quick:
         x, y = x[:QUICK_ROWS], y[:QUICK_ROWS]
 
-    budget = Budget(epochs=epochs, batch_size=32, lr=8e-3, widths=(50,), draws=10 if options.quick else 100)
+    draws = 10 if options.quick else 100
+    budget = Budget(epochs=epochs, schedule="constant", batch_size=32, lr=8e-3, widths=(50,), draws=draws)
     scores, first = [], {}
     for seed in range(seeds):
         data = assemble("red wine", x, y, task_names=[TARGET], units="grade", seed=seed)
         outside = sample(white, len(data.rows["test"]), seed)
         scores += nearest(data, outside, seed)
         for name in NAMES:
-            tree = run(data, METHODS[name], seed, budget, options.out / name / f"seed-{seed}", new=outside)
+            tree = run(
+                data, METHODS[name].on_trunk("mlp"), seed, budget, options.out / name / f"seed-{seed}", new=outside
+            )
             first.setdefault(name, tree)
             scores += judged(tree, name, seed)
             print(f"{name}, seed {seed}: AUROC of the epistemic uncertainty {scores[-3]['auroc']:.3f}", flush=True)

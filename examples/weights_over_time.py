@@ -26,10 +26,10 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)  # a network of this size is slower on two
     data = load("qm9-mini")
-    budget = Budget(epochs=1 if options.quick else options.epochs, select="last")
+    budget = Budget(epochs=1 if options.quick else options.epochs, schedule="constant", select="last")
     trees = {}
     for balancer in options.balancers.split(","):
-        trees[balancer] = run(data, method(balancer), 0, budget)
+        trees[balancer] = run(data, method(balancer).on_trunk("mlp"), 0, budget)
         print(f"{balancer}: {trees[balancer]['training'].sizes['step']} steps")
     print(f"Wrote {plots.save(plots.weights_over_time(trees), options.out)}.")
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from bmtl import __version__
-from bmtl.cli import compare, list, report, train_predict  # each adds its commands
+from bmtl.cli import compare, demo, list, report, train_predict  # each adds its commands
 from bmtl.cli.console import app, console, errors, print_error
 
-__all__ = ["app", "compare", "list", "main", "report", "train_predict"]
+__all__ = ["app", "compare", "demo", "list", "main", "report", "train_predict"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -1,4 +1,4 @@
-"""``bmtl demo`` and ``bmtl compare``: methods next to each other on one data set."""
+"""``bmtl compare``: methods next to each other on one data set."""
 
 import shlex
 import time
@@ -13,9 +13,15 @@ from rich.markup import escape
 from bmtl.cli.console import app, console, counted, print_data, print_error, print_scores
 from bmtl.cli.options import (
     OWN_CODE,
+    BatchSize,
     DataOption,
     Dataset,
+    Epochs,
     Root,
+    Schedule,
+    Steps,
+    Trunk,
+    Widths,
     command,
     items,
     numbers,
@@ -27,36 +33,6 @@ from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
     from bmtl.experiments import Cell, Comparison, Failure
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/demo"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Two epochs of one seed: shows that it runs, not how well.")
-    ] = False,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds.")] = 2,
-    epochs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Number of epochs; 0 means 30, or 2 with --quick.")
-    ] = 0,
-    jobs: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Processes; 0 means one per processor, or 1 with --quick.")
-    ] = 0,
-) -> None:
-    """Compare deterministic balancers and a Bayesian model on 2,000 real molecules (QM9, 11 properties)."""
-    from bmtl import experiments
-    from bmtl.datasets import load
-
-    data = load("qm9-mini")
-    total = len(experiments.DEMO) * (1 if quick else seeds)
-    print_data(data)
-    console.print(f"{counted(total, 'run')}.", highlight=False)
-    start = time.perf_counter()
-    with _running(total) as done:
-        found = experiments.demo(
-            data, out, quick=quick, seeds=seeds, epochs=epochs or None, jobs=jobs or None, command=command(), done=done
-        )
-    _print_outcome(found, out, start)
 
 
 @app.command(
@@ -86,17 +62,20 @@ def compare(
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
+    trunk: Trunk = "",
+    steps: Steps = None,
+    epochs: Epochs = None,
+    schedule: Schedule = "",
+    batch_size: BatchSize = None,
     lr: Annotated[
         str,
         typer.Option(
-            metavar="X", help="Learning rate. Several, comma separated: each method's is chosen on validation."
+            metavar="X",
+            help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3. Several, comma separated: each "
+            "method's is chosen on validation.",
         ),
-    ] = "2e-3",
-    widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
+    ] = "",
+    widths: Widths = "128,128",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     baseline: Annotated[
         str,
@@ -143,11 +122,15 @@ def compare(
     chosen = [experiments.method(name) for name in items(methods)]
     if balancers:
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
-    rates = numbers(lr, "lr")
+    if trunk:
+        chosen = [method.on_trunk(trunk) for method in chosen]
+    rates = numbers(lr, "lr") if lr else []
     budget = experiments.Budget(
+        steps=steps,
         epochs=epochs,
+        schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
-        lr=rates[0],
+        lr=rates[0] if rates else None,
         widths=whole_numbers(widths, "widths"),
         draws=draws,
         select=select,  # type: ignore[arg-type]
@@ -159,7 +142,7 @@ def compare(
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
     console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}).", highlight=False)
     start = time.perf_counter()
-    with _running(per_method * len(chosen)) as done:
+    with running(per_method * len(chosen)) as done:
         found = experiments.compare(
             source,
             chosen,
@@ -185,7 +168,7 @@ def compare(
 
 
 @contextmanager
-def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
+def running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
     """Progress over the runs of a comparison; failures are printed as they come, and end it with code 1 if all runs fail."""
     from bmtl.experiments import AllFailed, Failure
 
@@ -193,7 +176,7 @@ def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
 
         def done(outcome: "Cell | Failure") -> None:
             if isinstance(outcome, Failure):
-                _print_failure(outcome)
+                print_failure(outcome)
                 outcome = outcome.cell
             advance(str(outcome))
 
@@ -204,7 +187,8 @@ def _running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
             raise typer.Exit(1) from error
 
 
-def _print_failure(failure: "Failure") -> None:
+def print_failure(failure: "Failure") -> None:
+    """One line on a run that failed."""
     console.print(
         f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}", highlight=False, soft_wrap=True
     )
@@ -224,4 +208,4 @@ def _print_outcome(found: "Comparison", out: Path, start: float) -> None:
         f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}", highlight=False, soft_wrap=True
     )
     for failure in found.failures:
-        _print_failure(failure)
+        print_failure(failure)

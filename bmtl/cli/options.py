@@ -36,6 +36,53 @@ DataOption = Annotated[
     ),
 ]
 
+Trunk = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Network of every method: a name of `bmtl list trunks`, or package.module:maker or file.py:maker. By default "
+        "that of the kind of input: tabular for tables.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of steps, validated every 40 and ended early where a quarter of them brings no gain. Tables have 3,000 "
+        "by default.",
+        show_default=False,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of passes over the training rows, instead of steps. Other inputs have 30 by default.",
+        show_default=False,
+    ),
+]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="cosine (AdamW, the rate warms up and falls), the default for tables; constant (Adam), that of other inputs; "
+        "or plateau.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Rows in a batch; by default 128, and under the schedule cosine a power of two near an eighth of the training "
+        "rows, 16 to 256.",
+        show_default=False,
+    ),
+]
+Widths = Annotated[str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")]
+
 
 def command() -> str:
     """The command that is being run, as one would type it again."""

@@ -9,7 +9,20 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console, counted, print_data, print_scores
-from bmtl.cli.options import OWN_CODE, DataOption, Dataset, Root, read, whole_numbers
+from bmtl.cli.options import (
+    OWN_CODE,
+    BatchSize,
+    DataOption,
+    Dataset,
+    Epochs,
+    Root,
+    Schedule,
+    Steps,
+    Trunk,
+    Widths,
+    read,
+    whole_numbers,
+)
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -36,12 +49,18 @@ def train(
         str, typer.Option(metavar="NAME", help="Instead of the method's own; see `bmtl list balancers`.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of epochs.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows in a batch.")] = 128,
-    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate.")] = 2e-3,
-    widths: Annotated[
-        str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")
-    ] = "128,128",
+    trunk: Trunk = "",
+    steps: Steps = None,
+    epochs: Epochs = None,
+    schedule: Schedule = "",
+    batch_size: BatchSize = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3.", show_default=False
+        ),
+    ] = None,
+    widths: Widths = "128,128",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
@@ -56,8 +75,12 @@ def train(
     chosen = experiments.method(method)
     if balancer:
         chosen = chosen.balanced_by(balancer)
+    if trunk:
+        chosen = chosen.on_trunk(trunk)
     budget = experiments.Budget(
+        steps=steps,
         epochs=epochs,
+        schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
         lr=lr,
         widths=whole_numbers(widths, "widths"),
@@ -68,7 +91,7 @@ def train(
     one = source[0] if isinstance(source, list) else source
     print_data(one)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
-    with progress(console, networks * epochs, "epochs", "now predictions and scores") as advance:
+    with progress(console, networks * budget.of(one).most_epochs, "epochs", "now predictions and scores") as advance:
         tree = experiments.run(
             one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
         )

@@ -87,7 +87,7 @@ class Archive:
                 larger than memory.
         """
         if name not in self:
-            raise ValueError(f"{self.path} has no array {name!r}; its arrays are: {', '.join(self.names)}.")
+            raise ValueError(f"{self.path} has no array {name!r}; its arrays are: {', '.join(self.names) or 'none'}.")
         try:
             with ZipFile(self.path) as archive:
                 array = self._read(archive, f"{name}.npy", name)

@@ -346,6 +346,34 @@ class MultiTaskData:
         checks.names_among(tasks, self.tasks)
         return self._with(targets={name: self.targets[name] for name in tasks})
 
+    def with_share_of_labels(self, share: float, *, seed: int = 0, parts: Sequence[str] = ("train", "val")) -> Self:
+        """The same data with a random share of the labels, as where each label costs a measurement.
+
+        Which rows keep their label is drawn for each target and part by itself; of n labels ``round(share * n)`` stay, one
+        at least. Scalers are fitted again, and other parts keep all their labels.
+
+        Args:
+            share: Above 0, and 1 at most.
+            seed: Of what is drawn.
+            parts: Parts that lose labels.
+
+        Raises:
+            ValueError: If the share is out of range or there is no such part.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share is {share}; expected more than 0 and 1 at most.")
+        generator = np.random.default_rng(seed)
+        targets = {}
+        for name, target in self.targets.items():
+            values = target.values.copy()
+            for part in parts:
+                there = self._rows(part)[self.has_label(name, part)]
+                kept = max(round(share * len(there)), 1)
+                values[generator.permutation(there)[kept:]] = -1 if values.dtype.kind == "i" else np.nan
+            values = target.family.check(name, values, len(values))
+            targets[name] = fitted_target(name, values, target.family, target.unit, self.rows, self.scaling)
+        return self._with(targets=targets)
+
     def labelled(self) -> Self:
         """The same data without rows that have no label for any target, as ``data.subset([task])`` may leave many.
 

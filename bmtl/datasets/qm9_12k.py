@@ -7,7 +7,8 @@ import numpy as np
 
 from bmtl.datasets.files import Archive, find
 from bmtl.datasets.multi_task_data import MultiTaskData
-from bmtl.datasets.qm9_mini import CITATION, CLIP, LICENCE, UNITS, in_units
+from bmtl.datasets.qm9_mini import CLIP, FEATURES
+from bmtl.datasets.qm9_properties import CITATION, ELEMENTS, LICENCE, UNITS, Energies, properties
 
 FILE = "qm9/qm9_12k.npz"
 SPLIT = {"train": 10_000, "val": 1_000, "test": 1_000}
@@ -21,18 +22,24 @@ SOURCE = (
 
 
 def read(
-    root: str | Path | None = None, *, sizes: Mapping[str, int] | None = None, seed: int = SPLIT_SEED
+    root: str | Path | None = None,
+    *,
+    energies: Energies = "atomization",
+    sizes: Mapping[str, int] | None = None,
+    seed: int = SPLIT_SEED,
 ) -> MultiTaskData:
-    """The molecules, 34 features and 11 targets in the units of `qm9_mini`; the gap is left out.
+    """The molecules, 34 features and 11 targets in the units of `qm9_properties`.
 
     Args:
         root: Folder of the data; the default is what the environment variable ``BMTL_DATA`` says.
+        energies: ``"atomization"``: u0, u298, h298 and g298 without the energies of the free atoms, as in the paper;
+            ``"total"``: with them.
         sizes: Part -> number of molecules; the default is 10,000 for training and 1,000 each for validation and test.
         seed: Of the order from which the parts are taken one after the other.
 
     Raises:
         FileNotFoundError: If `root` does not hold the file.
-        ValueError: If there are not as many molecules.
+        ValueError: If there are not as many molecules, or `energies` is something else.
     """
     archive = Archive(find("qm9-12k", [FILE], root, SOURCE))
     names, x, y = archive.array("y_names").tolist(), archive.array("X"), archive.array("y")
@@ -44,9 +51,10 @@ def read(
     return MultiTaskData.from_arrays(
         "qm9-12k",
         x,
-        in_units({task: y[:, names.index(task)] for task in UNITS}),
+        properties({task: y[:, names.index(task)] for task in UNITS}, x[:, : len(ELEMENTS)], energies),
         {part: order[end - sizes[part] : end] for part, end in zip(sizes, ends, strict=True)},
         units=UNITS,
+        features=FEATURES,
         clip=CLIP,
         citation=CITATION,
         licence=LICENCE,

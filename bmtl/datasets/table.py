@@ -14,6 +14,7 @@ from torch import Tensor
 from bmtl.datasets import checks
 from bmtl.datasets.files import Archive
 from bmtl.datasets.input_kind import Inputs, register_kind
+from bmtl.datasets.tables.bins import Bins, quantile_bins
 from bmtl.datasets.tables.column import RawTable
 from bmtl.datasets.tables.features import Encoding
 from bmtl.datasets.tables.frames import raw_table
@@ -34,6 +35,7 @@ class Table(Inputs):
         encoding: How the columns of a file or data frame become `x`, where they are not the same.
         reading: Options with which files of new rows are read: of `read_table`, and for an ``.npz`` file its ``array``
             (``"X"``) and whether it is to ``unpack`` bits.
+        bins: Edges of each column's quantile bins, as a model sees the column; None where nothing was fitted.
 
     Raises:
         ValueError: If `x` is no table of finite numbers, or scaler or names do not fit its columns.
@@ -45,6 +47,7 @@ class Table(Inputs):
     features: tuple[str, ...] = field(default=(), repr=False)
     encoding: Encoding | None = field(default=None, repr=False)
     reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    bins: Bins | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         x = checks.inputs(self.x) if len(self.x) else np.asarray(self.x)
@@ -64,11 +67,11 @@ class Table(Inputs):
         encoding: Encoding | None = None,
         reading: Mapping[str, Any] | None = None,
     ) -> Self:
-        """A table with a scaler fitted on some rows.
+        """A table with a scaler and quantile bins fitted on some rows.
 
         Args:
             x: Raw numbers ``(N, ...)``.
-            rows: Those that the scaler is fitted on; None leaves numbers as they are.
+            rows: Those that scaler and bins are fitted on; None leaves numbers as they are.
             clip: Bound of the scaled numbers, in standard deviations.
             features: See the class.
             encoding: See the class.
@@ -81,7 +84,8 @@ class Table(Inputs):
         if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0):
             raise ValueError(f"clip is a positive number of standard deviations, inf for no bound; got {clip!r}.")
         scaler = Scaler(np.zeros(()), np.ones(()), clip) if rows is None else Scaler.fit(numbers[rows], clip=clip)
-        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}))
+        bins = None if rows is None else quantile_bins(scaler.transform(numbers[rows]).reshape(len(rows), -1))
+        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}), bins)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -98,9 +102,18 @@ class Table(Inputs):
         yield "x", self.x
 
     def describe(self) -> dict[str, Any]:
-        """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, and ``features``."""
+        """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, ``features`` and ``bins``."""
         shape = list(self.x.shape[1:])
-        return {"kind": self.kind, "width": int(np.prod(shape)), "shape": shape, "features": list(self.features)}
+        return {
+            "kind": self.kind,
+            "width": int(np.prod(shape)),
+            "shape": shape,
+            "features": list(self.features),
+            "bins": self._plain_bins(),
+        }
+
+    def _plain_bins(self) -> list[list[float]] | None:
+        return None if self.bins is None else [list(edges) for edges in self.bins]
 
     def lines(self) -> list[str]:
         if self.encoding is not None:
@@ -181,6 +194,7 @@ class Table(Inputs):
             "features": list(self.features),
             "encoding": None if self.encoding is None else self.encoding.state(),
             "reading": dict(self.reading),
+            "bins": self._plain_bins(),
         }
 
     @classmethod
@@ -192,4 +206,5 @@ class Table(Inputs):
             tuple(state["features"]),
             None if kept is None else Encoding.from_state(kept),
             dict(state["reading"]),
+            None if state["bins"] is None else tuple(tuple(edges) for edges in state["bins"]),
         )

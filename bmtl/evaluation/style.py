@@ -1,7 +1,7 @@
 """Style of figures: colours, panels by task, legends, and atomic files."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -87,6 +87,11 @@ def task_names(
     return list(found)[:MOST_PANELS], note
 
 
+def with_any(records: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    """The runs whose array has one of the tasks: those with a line in some panel, which belong in the legend."""
+    return [name for name, record in records.items() if set(shown) & set(record["task"].values.tolist())]
+
+
 def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and width of each method; later ones are thinner, so that a line below another shows at its edges."""
     pairs = cycle([{"color": colour, "linestyle": dash} for dash in DASHES for colour in COLOURS])
@@ -111,18 +116,25 @@ def panels(
 
 
 def method_legend(
-    figure: Figure, methods: Sequence[str], *, labels: Mapping[str, str] | None = None, extra: Sequence[Any] = ()
+    figure: Figure,
+    methods: Sequence[str],
+    *,
+    drawn: Collection[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    extra: Sequence[Any] = (),
 ) -> None:
     """One legend above all panels, drawn from the styles, so that a method absent from the first panel is there too.
 
     Args:
         figure: Laid out by ``constrained``.
         methods: In the order of `lines_of`.
+        drawn: Those of them that some panel shows; all by default.
         labels: What to call a method, where not by its name.
         extra: Further handles, such as a band's.
     """
-    called = {name: (labels or {}).get(name, name) for name in methods}
-    handles = [Line2D([], [], label=called[name], **line) for name, line in lines_of(methods).items()]
+    called = {name: (labels or {}).get(name, name) for name in methods if drawn is None or name in drawn}
+    lines = lines_of(methods)
+    handles = [Line2D([], [], label=label, **lines[name]) for name, label in called.items()]
     longest = max(len(name) for name in called.values())
     entries = [*handles, *extra]
     most = max(1, int(figure.get_figwidth() * 11 / (longest + 6)))

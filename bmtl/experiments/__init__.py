@@ -3,7 +3,8 @@
 from bmtl.evaluation.tables import best, caption, table
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import Cell, Failure
-from bmtl.experiments.comparisons import DEMO, AllFailed, Comparison, compare, demo
+from bmtl.experiments.comparisons import AllFailed, Comparison, compare
+from bmtl.experiments.demo import DEMO, Demo, demo
 from bmtl.experiments.fitted import Fitted
 from bmtl.experiments.grid import run_cells
 from bmtl.experiments.methods import Method
@@ -21,6 +22,7 @@ __all__ = [
     "Budget",
     "Cell",
     "Comparison",
+    "Demo",
     "EachEpoch",
     "Failure",
     "Fitted",

@@ -1,56 +1,125 @@
-"""What every method of a comparison gets alike: epochs, batches, rate, widths, and how an epoch is chosen."""
+"""What every method of a comparison gets alike: steps or epochs, batches, rate, widths, and how parameters are chosen."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from bmtl.datasets import MultiTaskData
 
 SELECTIONS = {
     "val": "epoch with the best score on validation",
     "last": "last epoch",
     "best-on-test": "epoch with the best score on the test rows, which no honest figure may use",
 }
+SCHEDULES = {
+    "cosine": "AdamW whose rate warms up and falls along a cosine",
+    "constant": "Adam at a constant rate",
+    "plateau": "Adam whose rate falls when the score no longer improves",
+}
+VALIDATED_EVERY = 40
+"""Steps between validations, where a budget is in steps."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """What every method gets alike.
 
+    What is None is chosen by the data's kind of input (`for_kind`), alike for all methods.
+
     Attributes:
-        epochs: Number of epochs.
-        batch_size: Rows in a batch.
-        lr: Learning rate of Adam.
+        steps: Number of steps, rounded up to whole epochs, which are of 40 steps or fewer and validated. Training ends early
+            where a quarter of the steps, 750 of 3,000, has brought no better score. 3,000 under the schedule "cosine",
+            unless `epochs` is given.
+        epochs: Number of passes over the training rows instead, each of them validated and none left out. 30 under the
+            schedules "constant" and "plateau", unless `steps` is given.
+        schedule: "cosine": AdamW with decoupled weight decay of 0.01 on the weight matrices of networks, its rate rises over
+            the first twentieth of the steps and falls to 0 along a cosine. "constant": Adam at a constant rate.
+            "plateau": Adam, its rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five epochs.
+            Tables have "cosine", other inputs "constant".
+        batch_size: Rows in a batch. Under the schedule "cosine" the power of two that is nearest to an eighth of the
+            training rows, from 16 to 256; else 128.
+        lr: Learning rate, at its highest. 5e-3 under the schedule "cosine", else 2e-3.
         widths: Widths of the trunk.
         draws: Posterior and predictive draws.
         score: What epochs are compared by: the validation "likelihood" (of a program trained at unit variance at each
             target's best noise, which is the mean "log" of its squared errors), or "mean" or "log" as for `bmtl.fit`.
-        select: Which epoch's parameters are kept: "val" has the best validation score, "last" the last. "best-on-test"
-            selects on the test rows: only to explain published figures that did so, and labelled in the tree.
-        plateau: Whether the learning rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five
-            epochs; else it is constant.
+        select: Which parameters are kept: "val" are those with the best validation score, the ones before the first step
+            included where the budget is in steps; "last" the last. "best-on-test" selects on the test rows: only to explain
+            published figures that did so, and labelled in the tree.
 
     Raises:
-        ValueError: If a number is not positive or an option is unknown.
+        ValueError: If a number is not positive, an option is unknown, or both steps and epochs are given.
     """
 
-    epochs: int = 30
-    batch_size: int = 128
-    lr: float = 2e-3
+    steps: int | None = None
+    epochs: int | None = None
+    schedule: Literal["cosine", "constant", "plateau"] | None = None
+    batch_size: int | None = None
+    lr: float | None = None
     widths: tuple[int, ...] = (128, 128)
     draws: int = 100
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
-    plateau: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
-        numbers = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr", "draws")}
-        wrong = [f"{name}={value}" for name, value in numbers.items() if not value > 0]
+        numbers = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "draws")}
+        wrong = [f"{name}={value}" for name, value in numbers.items() if value is not None and not value > 0]
         if wrong or not self.widths or min(self.widths) < 1:
             raise ValueError(
                 f"A budget's numbers are positive; {', '.join(wrong) or f'widths={self.widths}'} was given."
             )
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(
+                f"A budget is in steps or in epochs; steps={self.steps} and epochs={self.epochs} were given."
+            )
         for name, given, known in (
             ("score", self.score, ("likelihood", "mean", "log")),
             ("select", self.select, tuple(SELECTIONS)),
+            ("schedule", self.schedule, (None, *SCHEDULES)),
         ):
             if given not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, and {given!r} was given.")
+                options = ", ".join(str(one) for one in known if one is not None)
+                raise ValueError(f"{name} is one of {options}, and {given!r} was given.")
+
+    def for_kind(self, kind: str) -> Self:
+        """The same with everything chosen that a kind of input decides. What is chosen already stays.
+
+        The batch size of the schedule "cosine" stays open: it depends on the rows of each network (`rows_in_batch`).
+        """
+        schedule = self.schedule or ("cosine" if kind == "table" else "constant")
+        cosine = schedule == "cosine"
+        steps, epochs = self.steps, self.epochs
+        if steps is None and epochs is None:
+            steps, epochs = (3000, None) if cosine else (None, 30)
+        return replace(
+            self,
+            schedule=schedule,
+            steps=steps,
+            epochs=epochs,
+            batch_size=self.batch_size or (None if cosine else 128),
+            lr=self.lr or (5e-3 if cosine else 2e-3),
+        )
+
+    def of(self, data: MultiTaskData) -> Self:
+        """`for_kind` of a data set's inputs."""
+        return self.for_kind(data.inputs.kind)
+
+    def rows_in_batch(self, rows: int) -> int:
+        """Rows in a batch of a network with this many training rows."""
+        if self.batch_size is not None:
+            return self.batch_size
+        powers = (16, 32, 64, 128, 256)
+        return min(powers, key=lambda size: abs(size - rows / 8))
+
+    @property
+    def epochs_of_steps(self) -> tuple[int, int] | None:
+        """Number of epochs and steps in each, where the budget is in steps."""
+        if self.steps is None:
+            return None
+        epochs = -(-self.steps // VALIDATED_EVERY)
+        return epochs, -(-self.steps // epochs)
+
+    @property
+    def most_epochs(self) -> int:
+        """Number of epochs of a run that does not end early."""
+        return self.epochs_of_steps[0] if self.epochs_of_steps else self.epochs or 0

@@ -73,7 +73,8 @@ class Job:
     def of(cls, data: Splits, cell: Cell, budget: Budget, out: Path, trust: bool = False) -> "Job":
         """The job of a cell of a grid."""
         own = data if isinstance(data, MultiTaskData) else data[cell.split or 0]
-        return cls(own, cell, budget if cell.lr is None else replace(budget, lr=cell.lr), out, trust)
+        budget = (budget if cell.lr is None else replace(budget, lr=cell.lr)).of(own)
+        return cls(own, cell, budget, out, trust)
 
     @property
     def folder(self) -> Path:

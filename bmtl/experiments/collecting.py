@@ -17,6 +17,9 @@ from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.inference.record import history_arrays
 from bmtl.models.tree_variable import TreeVariable
 
+CHUNK = 2048
+"""Training rows that are drawn for at a time: what a model needs for more of them at once may be more than there is."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -63,9 +66,9 @@ def collect(
     """
     model, guide = trained.model, trained.svi.guide
 
-    def of(part: str) -> Draws:
+    def of(part: str, rows_at_a_time: int | None = None) -> Draws:
         x, y = tensors(data, method, part)
-        return draw(model, guide, x, y, num_draws=budget.draws, seed=seed)
+        return draw(model, guide, x, y, num_draws=budget.draws, batch_size=rows_at_a_time, seed=seed)
 
     if getattr(model, "noise_from_validation", False):
         x, y = tensors(data, method, "val" if "val" in data.rows else "train")
@@ -78,7 +81,7 @@ def collect(
     if new is not None:
         drawn["new"] = draw(model, guide, new, num_draws=budget.draws, seed=seed)
     if trust and method.ensemble_size == 1 and getattr(model, "joint_density", True):
-        train = of("train")
+        train = of("train", CHUNK)
         if train.log_q is not None:
             drawn["train"] = train
     shown = drawn.get("train", next(iter(drawn.values())))

@@ -22,7 +22,6 @@ from bmtl.experiments.outputs import Trees, write_comparison
 from bmtl.experiments.references import run_references
 from bmtl.experiments.runs import validation_score
 from bmtl.experiments.timing import step_seconds
-from bmtl.experiments.zoo import METHODS
 
 Done = Callable[[Cell | Failure], None]
 
@@ -146,43 +145,6 @@ def compare(
         rows = _references(data, numbers, folder) if reference else {}
         scores, trees = write(finished, rows, seconds)
         return Comparison(scores, trees, failures, chosen)
-
-
-def demo(
-    data: MultiTaskData,
-    out: str | Path,
-    *,
-    quick: bool = False,
-    seeds: int = 2,
-    epochs: int | None = None,
-    jobs: int | None = None,
-    command: str | None = None,
-    done: Done = lambda outcome: None,
-) -> Comparison:
-    """The comparison that ``bmtl demo`` shows.
-
-    Args:
-        data: `bmtl.datasets.load("qm9-mini")`.
-        out: Folder.
-        quick: A few epochs of one seed: shows that everything runs, not how well.
-        seeds: Number of seeds.
-        epochs: Number of epochs; by default `Budget`'s, or 2 of a quick one.
-        jobs: Processes, as for `compare`; by default 1 for a quick one, where starting another would take longest.
-        command: As for `compare`.
-        done: As for `compare`.
-    """
-    budget = Budget()
-    if quick:
-        budget, seeds, jobs = replace(budget, epochs=2, draws=20), 1, jobs or 1
-    if epochs is not None:
-        budget = replace(budget, epochs=epochs)
-    methods = [METHODS[name] for name in DEMO]
-    steps = 10 if quick else 40
-    return compare(data, methods, range(seeds), budget, out, jobs=jobs, timed_steps=steps, command=command, done=done)
-
-
-DEMO = ("stl", "ew", "uw", "igb-v1", "nash-mtl", "igb-v1+nash", "bayesian")
-"""Methods of the demo."""
 
 
 def _cells(data: Splits, methods: Sequence[Method], seeds: Sequence[int]) -> list[Cell]:

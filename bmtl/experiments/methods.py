@@ -31,7 +31,7 @@ class Method:
             task alike however many labels it has.
         single_task: One network a target, each trained by itself (STL).
         ensemble_size: Networks, each from a seed of its own, whose predictives are mixed: a deep ensemble.
-        weight_decay: Of Adam, on all parameters.
+        weight_decay: Of Adam, on all parameters, as the method's paper has it; 0 leaves decay to the budget's schedule.
 
     Raises:
         ValueError: If there is no such recipe, trunk or balancer, or a number is out of range.
@@ -65,6 +65,14 @@ class Method:
             ValueError: If there is no such balancer.
         """
         return replace(self, balancer=balancer, name=f"{self.name} ({balancer})")
+
+    def on_trunk(self, trunk: str) -> Method:
+        """The same method on a trunk of this name or import path.
+
+        Raises:
+            ValueError: If there is no such trunk.
+        """
+        return replace(self, trunk=trunk)
 
     def settings(self) -> dict[str, Any]:
         """Everything that was set, as plain values, with the digests of the code that is not bmtl's own."""

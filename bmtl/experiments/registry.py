@@ -26,10 +26,12 @@ MODELS: Mapping[str, str] = MappingProxyType(
 )
 """Recipe by name."""
 
-TRUNKS: Mapping[str, str] = MappingProxyType({"mlp": "bmtl.models.networks.mlp:mlp_trunk"})
+TRUNKS: Mapping[str, str] = MappingProxyType(
+    {"tabular": "bmtl.models.networks.tabular:tabular_trunk", "mlp": "bmtl.models.networks.mlp:mlp_trunk"}
+)
 """Maker of trunks by name."""
 
-_DEFAULT_TRUNKS = MappingProxyType({"table": "mlp"})  # by kind of input; a kind may name its own in describe()
+_DEFAULT_TRUNKS = MappingProxyType({"table": "tabular"})  # by kind of input; a kind may name its own in describe()
 
 
 def recipe(name: str) -> Imported:

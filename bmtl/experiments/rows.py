@@ -1,6 +1,7 @@
 """What a method is given of a data set: one table of inputs for all targets, or each target's own rows."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +53,7 @@ def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
         inputs=data.inputs.describe(),
         support=(x, y) if needs_support(method) else None,
         labels=y,
+        examples=x,
     )
 
 
@@ -64,6 +66,25 @@ def batches(x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int) -> Batc
     if isinstance(x, PerTask):
         return BatchesByTask(x, y, total=batch_size, seed=seed)
     return Batches(x, y, batch_size, seed=seed)
+
+
+class Stretches:
+    """The same batches in stretches of equally many, pass after pass through the data.
+
+    Args:
+        loader: Batches of one pass.
+        steps: Number of batches in a stretch.
+    """
+
+    def __init__(self, loader: Batches | BatchesByTask, steps: int) -> None:
+        self.loader, self.steps = loader, steps
+        self._batches = itertools.chain.from_iterable(itertools.repeat(loader))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self._batches, self.steps)
 
 
 def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:

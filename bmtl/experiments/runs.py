@@ -1,7 +1,7 @@
 """One run: a method trained on a data set, drawn from, and written as a results tree."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import model_files
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.collecting import RunResult, collect, join, mix
-from bmtl.experiments.fallback import save_arrays
 from bmtl.experiments.methods import Method
 from bmtl.experiments.training import train
 from bmtl.experiments.trees import run_tree
@@ -66,6 +65,7 @@ def run(
             kept and has an option that is no plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
+    budget = budget.of(data)
     check_data(data, budget)
     unlabelled = None if new is None else data.inputs.prepare(new)
     if keep_model:
@@ -156,31 +156,44 @@ def _write(
     states: Sequence[Sequence[dict[str, Any]]],
 ) -> None:
     """Writes the results; if that fails, what was learnt goes to a file that the error names."""
+    fallback = {
+        "fallback.npz": lambda path: results.write_arrays(tree, path),
+        "fallback-model.pt": lambda path: model_files.save(path, data, method, budget, states),
+    }
     try:
         results.write(tree, out / "results.nc")
     except Exception as error:
-        kept = []
-        for name, keep in (
-            ("fallback.npz", lambda path: save_arrays(tree, path)),
-            ("fallback-model.pt", lambda path: model_files.save(path, data, method, budget, states)),
-        ):
-            try:
-                keep(out / name)
-                kept.append(name)
-            except Exception:
-                logger.exception("The fallback %s cannot be written either.", out / name)
+        kept = [str(out / name) for name, keep in fallback.items() if _kept(keep, out / name)]
         raise NotWritten(
             f"{out / 'results.nc'} cannot be written ({type(error).__name__}: {error}). What was learnt is in "
-            f"{', '.join(str(out / name) for name in kept) or 'no file'}."
+            f"{', '.join(kept) or 'no file'}"
+            + ("; bmtl.evaluation.results.read_arrays reads the .npz." if str(out / "fallback.npz") in kept else ".")
         ) from error
+    for name in fallback:  # of an earlier run that could not be written
+        (out / name).unlink(missing_ok=True)
+
+
+def _kept(write: Callable[[Path], object], path: Path) -> bool:
+    """Writes a file; where that fails too, it is logged."""
+    try:
+        write(path)
+    except Exception:
+        logger.exception("The fallback %s cannot be written either.", path)
+        return False
+    return True
 
 
 def _write_partial(
     data: MultiTaskData, method: Method, seed: int, budget: Budget, parts: Sequence[RunResult], out: Path | None
 ) -> None:
+    """Writes what an interrupted run has learnt. An interruption stays one where that fails."""
     if out is not None and parts:
         partial = run_tree(data, method, seed, budget, join(parts), interrupted=True)
-        results.write(partial, out / "partial.nc")
+        try:
+            results.write(partial, out / "partial.nc")
+        except Exception:
+            logger.exception("%s cannot be written; its arrays go to %s.", out / "partial.nc", out / "fallback.npz")
+            _kept(lambda path: results.write_arrays(partial, path), out / "fallback.npz")
 
 
 def _of_a_run(tree: xr.DataTree, attribute: str) -> Any:

@@ -35,7 +35,13 @@ def step_seconds(
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
-            timed = {m.name: program(data, m, 0, budget)[1:] for m in methods if not m.single_task}
+            timed = {}
+            for method in methods:
+                if not method.single_task:
+                    try:
+                        timed[method.name] = program(data, method, 0, budget)[1:]
+                    except Exception as error:
+                        logger.warning("%s cannot be timed: %s", method.name, error)
             times: dict[str, list[float]] = {name: [] for name in timed}
             batches = {
                 name: itertools.chain.from_iterable(itertools.repeat(train)) for name, (_, train) in timed.items()

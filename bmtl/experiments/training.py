@@ -1,10 +1,11 @@
 """Trains one network of a method, as Lightning's loop does, and says which epoch was kept."""
 
-import functools
+import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import nn
 from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method, build
-from bmtl.experiments.rows import batches, once, spec_of, tensors
+from bmtl.experiments.rows import Stretches, batches, once, spec_of, tensors
+from bmtl.experiments.schedules import Cosine, optimizer_of, plateau
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
@@ -29,7 +31,7 @@ class Trained:
     Attributes:
         model: The program.
         svi: What trained it, with its guide and history.
-        score: Of the epoch whose parameters were kept; NaN without validation rows, or after an interruption.
+        score: Of the parameters that were kept; NaN without validation rows, or after an interruption.
         interrupted: Whether training was cut off by Ctrl-C.
     """
 
@@ -55,14 +57,15 @@ class EachEpoch(Callback):
 
 def program(
     data: MultiTaskData, method: Method, seed: int, budget: Budget
-) -> tuple[nn.Module, BalancedSVI, Batches | BatchesByTask]:
-    """What a method trains, before its first step, and the batches that it trains on."""
+) -> tuple[nn.Module, BalancedSVI, Batches | BatchesByTask | Stretches]:
+    """What a method trains, before its first step, and the batches of an epoch."""
+    budget = budget.of(data)
     x, y = tensors(data, method, "train")
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
-    optim = functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
-    svi = BalancedSVI(model, guide, optim, balancer_of(method.balancer).make(), elbo)
-    return model, svi, batches(x, y, budget.batch_size, seed)
+    svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
+    loader = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed)
+    return model, svi, loader if budget.epochs_of_steps is None else Stretches(loader, budget.epochs_of_steps[1])
 
 
 def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:
@@ -101,6 +104,7 @@ def train(
     Raises:
         KeyboardInterrupt: If training was interrupted before its first step.
     """
+    budget = budget.of(data)
     labelled = data.labelled()  # rows that teach nothing would only lengthen the epochs
     model, svi, loader = program(labelled, method, seed, budget)
     part = "test" if budget.select == "best-on-test" else "val"
@@ -108,18 +112,23 @@ def train(
     if score == "likelihood":
         # At each target's best noise the likelihood is the mean log of its squared errors.
         score = "log" if getattr(model, "noise_from_validation", False) else "mean"
+    validation = once(*tensors(labelled, method, part)) if part in labelled.rows else None
+    keeps_best = budget.select != "last" and validation is not None
+    in_steps = budget.epochs_of_steps is not None
+    before = _start(svi, loader, validation, score, seed) if keeps_best and in_steps and validation else None
     try:
         result = fit(
             svi,
             loader,
-            once(*tensors(labelled, method, part)) if part in labelled.rows else None,
-            max_epochs=budget.epochs,
-            scheduler=_plateau if budget.plateau else None,
+            validation,
+            max_epochs=budget.most_epochs,
+            patience=max(1, budget.most_epochs // 4) if keeps_best and in_steps else None,
+            scheduler=plateau if budget.schedule == "plateau" else None,
             score=score,
-            restore_best=budget.select != "last" and part in labelled.rows,
+            restore_best=keeps_best,
             seed=seed,
             progress=False,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *([Cosine(svi, budget.most_epochs)] if budget.schedule == "cosine" else [])],
         )
     except KeyboardInterrupt:
         if not svi.steps:
@@ -130,7 +139,29 @@ def train(
             except Exception:  # an interruption stays one, and the results so far are still to be written
                 logger.exception("%s cannot be written.", folder / "last.ckpt")
         return Trained(model, svi, float("nan"), interrupted=True)
-    return Trained(model, svi, _kept_score(result, score))
+    found = _kept_score(result, score)
+    if before is not None and before[0] <= found:
+        svi.load_program_state(before[1])
+        found = before[0]
+    return Trained(model, svi, found)
+
+
+def _start(
+    svi: BalancedSVI, loader: Iterable[Any], validation: Iterable[Any], score: str, seed: int
+) -> tuple[float, Any]:
+    """The validation score before the first step, and the parameters."""
+    sums, labelled = torch.zeros(0), torch.zeros(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        svi.initialise(*next(iter(loader)))
+        for batch in validation:
+            found = svi.evaluate(*batch)
+            losses = torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
+            sums = sums + losses if len(sums) else losses
+            labelled = labelled + found.labelled if len(labelled) else found.labelled
+    means = (sums / labelled)[labelled > 0]
+    total = float((means.log() if score == "log" else means).mean())
+    return total, copy.deepcopy(svi.program_state())
 
 
 def _kept_score(result: FitResult, score: str) -> float:
@@ -141,7 +172,3 @@ def _kept_score(result: FitResult, score: str) -> float:
     kept = result.best_epoch - 1 if result.restored and result.best_epoch is not None else -1
     with np.errstate(invalid="ignore", divide="ignore"):
         return float((np.log(losses) if score == "log" else losses)[:, kept].mean())
-
-
-def _plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=5, min_lr=1e-5)

@@ -60,20 +60,32 @@ def share_state(tensors: Mapping[str, Tensor], module: nn.Module) -> None:
     Raises:
         ValueError: If the processes have tensors of other names or shapes.
     """
+    if world_size() > 1:
+        share_parameters(tensors)
+        module.load_state_dict(gather(module.state_dict() if rank() == 0 else None)[0])
+
+
+def share_parameters(tensors: Mapping[str, Tensor]) -> None:
+    """Gives every process the first one's tensors.
+
+    Raises:
+        ValueError: In all processes, if they have tensors of other names or shapes.
+    """
     if world_size() == 1:
         return
     own = [(name, tuple(tensor.shape)) for name, tensor in tensors.items()]
-    for number, theirs in enumerate(gather(own)):
-        if theirs != own:
-            differ = sorted({name for name, _ in set(own) ^ set(theirs)})
-            raise ValueError(
-                f"The processes train together and have different parameters: {differ or 'in another order'} (process "
-                f"{rank()} against process {number}). Build one model in all of them, and let the first batch of each "
-                "show every task."
-            )
+    every = gather(own)
+    others = [(number, theirs) for number, theirs in enumerate(every) if theirs != own]
+    if others:
+        number, theirs = others[0]
+        differ = sorted({name for name, _ in set(own) ^ set(theirs)})
+        raise ValueError(
+            f"The processes train together and have different parameters: {differ or 'in another order'} (process "
+            f"{rank()} against process {number}). Build one model in all of them, change it in all of them alike, and let "
+            "the first batch of each show every task."
+        )
     for tensor in tensors.values():
         tensor.detach().copy_(_sent(tensor.detach()))
-    module.load_state_dict(gather(module.state_dict() if rank() == 0 else None)[0])
 
 
 def union(found: Mapping[int, Tensor], parameters: Sequence[Tensor]) -> dict[int, Tensor]:

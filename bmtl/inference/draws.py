@@ -24,12 +24,12 @@ from bmtl.inference.predictives import Draws
 from bmtl.inference.program_warnings import warn_of_random_rows
 from bmtl.inference.readings import read, read_components
 from bmtl.inference.site_tasks import named_rows
+from bmtl.inference.without_graph import Mode, without_graph
 
 Program = Callable[..., Any]
 DRAWS = 100  # of a guide, by default
 
 
-@torch.no_grad()
 def draw(
     model: Program,
     guide: Program,
@@ -88,8 +88,9 @@ def draw(
     if sampled is not None:
         guide = sampled = sampled.thinned(sampled.num_draws if num_draws is None else num_draws)
         num_draws = sampled.num_draws
+    number = DRAWS if num_draws is None else num_draws
     with evaluating(model, guide), forked(None):
-        found = _draw(model, guide, chunks, y, DRAWS if num_draws is None else num_draws, sites, seed)
+        found = without_graph(lambda mode: _draw(model, guide, chunks, y, number, sites, seed, mode))
     if sampled is None:
         return found
     return replace(found, log_q=None, chains=sampled.chains, sample_stats=sampled.sample_stats)
@@ -103,8 +104,11 @@ def _draw(
     num_draws: int,
     sites: Collection[str] | None,
     seed: int,
+    mode: Mode,
 ) -> Draws:
-    probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
+    torch.manual_seed(seed)
+    with mode():
+        probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
     passes = guides_of_draws(guide, 1 if fixed else num_draws, seed)
@@ -117,8 +121,9 @@ def _draw(
         globals_: Trace | None = None
         for part in chunks:
             proposal = own_guide if globals_ is None else poutine.replay(own_guide, trace=globals_)
-            guide_trace = poutine.trace(proposal).get_trace(part)
-            with _explained():
+            with mode():
+                guide_trace = poutine.trace(proposal).get_trace(part)
+            with mode(), _explained():
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
             new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
             if y is not None and not fixed:
@@ -274,7 +279,7 @@ def _log_density(trace: Trace, names: set[str], counted: set[str] | None) -> flo
         density = fn.log_prob(site["value"])
         if site["mask"] is not None:
             density = torch.where(torch.as_tensor(site["mask"]), density, 0.0)
-        total += float(density.double().sum())
+        total += float(density.detach().double().sum())
     return total
 
 

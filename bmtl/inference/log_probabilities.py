@@ -18,6 +18,7 @@ from bmtl.inference.draws import evaluating, guides_of_draws
 from bmtl.inference.loaders import forked
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, targets_of_site
+from bmtl.inference.without_graph import Mode, without_graph
 from bmtl.labels import PARTICLE_PLATE
 
 
@@ -104,9 +105,14 @@ def _averaged(log_p: Tensor) -> Tensor:
 
 def _nesting(model: Callable[..., Any], guide: Callable[..., Any], x: Any) -> int:
     """How deep plates are nested at most."""
-    with torch.no_grad(), evaluating(model, guide), forked(None):
-        proposal = poutine.trace(guide).get_trace(x)
-        trace = poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)
+
+    def traces(mode: Mode) -> tuple[Any, Any]:
+        with mode():
+            proposal = poutine.trace(guide).get_trace(x)
+            return proposal, poutine.trace(poutine.replay(model, trace=proposal)).get_trace(x)
+
+    with evaluating(model, guide), forked(None):
+        proposal, trace = without_graph(traces)
     frames = [f for t in (proposal, trace) for site in t.nodes.values() for f in site.get("cond_indep_stack", ())]
     return -min((frame.dim for frame in frames if frame.dim is not None), default=0)
 

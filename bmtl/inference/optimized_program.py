@@ -110,6 +110,8 @@ class OptimizedProgram:
     def refresh(self, losses: Sequence[TaskLosses] = ()) -> tuple[str, ...]:
         """Takes up the parameters that there are now; what no module has any more leaves the optimizer.
 
+        Processes that train together all call it, and those that are new get the first process's values.
+
         Args:
             losses: Of runs whose `pyro.param` statements count.
 
@@ -117,7 +119,7 @@ class OptimizedProgram:
             The names of those that are new.
 
         Raises:
-            ValueError: If the optimizer lacks some.
+            ValueError: If the optimizer lacks some, or the processes have others.
         """
         self.programs.refresh()
         before = vars(self.trained).copy()
@@ -131,7 +133,9 @@ class OptimizedProgram:
                 vars(self.trained).update(before)
                 raise
             optimizers.drop(self.optimizer, gone)
-        return tuple(self.trained.names[id(p)] for p in new)
+        names = tuple(self.trained.names[id(p)] for p in new)
+        distributed.share_parameters(dict(zip(names, new, strict=True)))
+        return names
 
     def check_reached(self, losses: Sequence[TaskLosses], nodes: Sequence[int], batch: Batch) -> None:
         """Finds the leaves that the losses reach and nothing trains, and takes up those that may join.
@@ -173,7 +177,10 @@ class OptimizedProgram:
                 "x = x.detach().clone().requires_grad_()."
             )
         if distributed.world_size() > 1:
-            told.append("Processes that train together must show every parameter in their first batches.")
+            told.append(
+                "Processes that train together take up what was unfrozen, replaced or added by svi.refresh() in all of "
+                "them; a pyro.param statement must be met in the first batch of each."
+            )
         return " ".join(told)
 
     def _held(self) -> dict[int, tuple[str, Tensor]]:

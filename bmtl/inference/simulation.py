@@ -6,6 +6,7 @@ A guide that is the posterior therefore has them anywhere among its own draws wi
 Gelman (2018), "Yes, but did it work?: evaluating variational inference", section 3.
 """
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from bmtl.inference.draws import evaluating, guides_of_draws
 from bmtl.inference.loaders import forked
 from bmtl.inference.predicted_sites import EXPECTED, predicted_sites
 from bmtl.inference.site_tasks import named_rows
+from bmtl.inference.without_graph import Mode, without_graph
 
 Fit = Callable[[int, Any, dict[str, Tensor]], Callable[..., Any]]
 
@@ -104,9 +106,8 @@ def simulated_ranks(
     truths, means, sds, ranks = [], [], [], []
     for own in torch.randint(2**62, (datasets,), generator=generator).tolist():
         with forked(None):
-            torch.manual_seed(own)
             with evaluating(model):
-                trace = poutine.trace(model).get_trace(x)
+                trace = without_graph(functools.partial(_seeded_trace, model, x, own))
             latents, y = _latents_and_labels(trace)
             chosen = _chosen(latents, sites)
             with torch.enable_grad():
@@ -128,13 +129,19 @@ def simulated_ranks(
     return SimulatedRanks(by_entry(truths), by_entry(means), by_entry(sds), by_entry(ranks), num_draws)
 
 
+def _seeded_trace(model: Callable[..., Any], x: Any, seed: int, mode: Mode) -> Trace:
+    torch.manual_seed(seed)
+    with mode():
+        return poutine.trace(model).get_trace(x)
+
+
 def _sampled(trace: Trace, model: Trace) -> dict[str, Tensor]:
     """Values of all sites that are neither observed nor a plate, by the names that the model gives them."""
     found: dict[str, Tensor] = {}
     sites: dict[str, Any] = dict(trace.nodes)
     for site in sites.values():
         if site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]:
-            found |= named_rows({**model.nodes.get(site["name"], site), "value": site["value"]})
+            found |= named_rows({**model.nodes.get(site["name"], site), "value": site["value"].detach()})
     return found
 
 
@@ -145,7 +152,7 @@ def _latents_and_labels(trace: Trace) -> tuple[dict[str, Tensor], dict[str, Tens
     for targets, site in predicted_sites(trace, {}):
         for name in named_rows(site):
             del found[name]
-        value = site["value"]
+        value = site["value"].detach()
         labels |= dict(zip(targets.names, targets.split(value, len(site["fn"].event_shape)), strict=True))
     if not found or not labels:
         raise ValueError(f"The model samples latents {list(found)} and the targets {list(labels)}. {EXPECTED}")

@@ -202,13 +202,14 @@ class BalancedSVI:
         Call it after a layer was unfrozen, replaced or added. A factory is asked again, and what is new joins the optimizer
         in the group where the factory puts it. A ready optimizer must hold what is new: ``svi.optimizer.add_param_group``
         first. What no module has any more leaves the optimizer. With a factory, steps do this by themselves for any
-        parameter that a loss reaches.
+        parameter that a loss reaches. Processes that train together all call it after the same change, since in them no step
+        takes up parameters by itself; what is new gets the first process's values.
 
         Returns:
             The names of the parameters that are new.
 
         Raises:
-            ValueError: If the optimizer lacks parameters; names them.
+            ValueError: If the optimizer lacks parameters, or the processes have different ones; names them.
         """
         return self._program.refresh() if self.initialised else ()
 

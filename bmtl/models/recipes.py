@@ -21,6 +21,7 @@ from torch import nn
 from bmtl.models.choosing import Choice, chosen, likelihoods_of
 from bmtl.models.heads import HEADS, CommonPriorHeads, LinearHeads, TensorNormalHeads
 from bmtl.models.likelihoods import Likelihood, Noise, likelihood_of
+from bmtl.models.linear_part import LinearPart
 from bmtl.models.representations import Bottleneck, Deterministic, MCDropout
 from bmtl.models.spec import DataSpec, needs_support
 from bmtl.models.task_model import TaskModel
@@ -306,6 +307,9 @@ def _built(
     representation: Callable[..., Any] = Deterministic,
 ) -> Built:
     width: int = trunk.width  # type: ignore[assignment]
+    linear_part = None
+    if getattr(trunk, "linear_part", False):
+        linear_part = LinearPart(int(spec.inputs["width"]), likelihoods, trunk.clip)  # type: ignore[arg-type]
     model = TaskModel(
         trunk,
         width,
@@ -314,6 +318,9 @@ def _built(
         head=head,
         representation=representation,
         labels=spec.labels,
+        linear_part=linear_part,
         generator=generator,
     )
+    if linear_part is not None and spec.examples is not None and spec.labels is not None:
+        linear_part.fit(spec.examples, spec.labels, likelihoods)
     return model, model.guide()

@@ -18,6 +18,8 @@ class DataSpec:
         n_data: Number of training rows, for all targets or each target's own.
         inputs: Description of the inputs in plain values, with their ``"kind"``; of tables their ``"width"``.
         support: The training rows ``(x, y)``, for recipes that ask for them (``recipe.requires_support``).
+        examples: Training inputs as the model sees them, in the order of `labels`: what is fitted before training is fitted
+            to them. None for a fitted model that is read from a file.
         labels: Training labels as the model sees them, by target ``(N, ...)``: where likelihoods take their start from.
     """
 
@@ -26,6 +28,7 @@ class DataSpec:
     inputs: Mapping[str, Any]
     support: tuple[Any, Mapping[str, Tensor]] | None = None
     labels: Mapping[str, Tensor] | None = None
+    examples: Any = None
 
 
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])

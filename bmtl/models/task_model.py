@@ -12,10 +12,14 @@ from bmtl.models.guides import Guide, GuideKind, Latent
 from bmtl.models.heads import Heads, LinearHeads
 from bmtl.models.likelihoods import Likelihood
 from bmtl.models.likelihoods.stacked import Stacked, stacks
+from bmtl.models.linear_part import LinearPart
 from bmtl.models.representations import Deterministic, Representation
 from bmtl.models.rows import Rows, check_labelled, data_by_target, groups
 from bmtl.models.tree_variable import TreeVariable
 from bmtl.tasks import check_names, task, task_plate
+
+_NEAR_ZERO = 0.1
+"""Share of the usual initial weights that heads start at where they learn what a linear part leaves."""
 
 
 class TaskModel(nn.Module):
@@ -45,6 +49,7 @@ class TaskModel(nn.Module):
             both forms, and draws have the same names.
         labels: Training labels by target, ``(N, ...)``, from which each likelihood takes its start (`Likelihood.start`):
             needed for labels on no standard scale, such as counts. None starts at that of standardised labels.
+        linear_part: What is added to the heads' outputs; heads then start near 0.
         generator: Draws the initial weights; None uses torch's global generator.
 
     Raises:
@@ -66,6 +71,7 @@ class TaskModel(nn.Module):
         representation: Callable[..., Representation] = Deterministic,
         stack: bool = True,
         labels: Mapping[str, Tensor] | None = None,
+        linear_part: LinearPart | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +86,9 @@ class TaskModel(nn.Module):
                 likelihood.start(likelihood.gather(name, labels))
         several = stacks(likelihoods, self.n_data) if stack else []
         self.stacked: dict[str, Stacked] = {name: of for of in several for name in of.names}
+        self.linear_part = linear_part
+        if linear_part is not None:
+            self.heads.start_near_zero(_NEAR_ZERO)
 
     @property
     def likelihoods(self) -> dict[str, Likelihood]:
@@ -170,6 +179,8 @@ class TaskModel(nn.Module):
                 if stacked is None:
                     with task(task_name(name, likelihood.objectives[0], likelihood)):
                         f = self.heads(name, h, joint)
+                        if self.linear_part is not None:
+                            f = self.linear_part(name, rows.x, f)
                         values = likelihood.sample(name)
                     yield _Output(name, likelihood, f, values, labels, rows.plates[name])
                     continue
@@ -180,11 +191,11 @@ class TaskModel(nn.Module):
                         sampled[stacked.label] = tasks, heads, stacked.sample()
                 tasks, heads, values = sampled[stacked.label]
                 if rows.own:  # inputs of its own: a statement of its own
-                    f = self.heads.stacked_outputs((name,), h, joint, self.heads.row(heads, stacked.names.index(name)))
-                    f, values = stacked.one(name, f, values)
+                    heads = self.heads.row(heads, stacked.names.index(name))
+                    f, values = stacked.one(name, self._outputs_of((name,), rows, h, joint, heads), values)
                     yield _Output(name, likelihood, f, values, labels, rows.plates[name])
                 elif name == stacked.names[0]:
-                    f = self.heads.stacked_outputs(stacked.names, h, joint, heads)
+                    f = self._outputs_of(stacked.names, rows, h, joint, heads)
                     every = None if y is None else stacked.gather(y)
                     if y is not None and every is None:  # labels of several types or shapes
                         for one in stacked.names:
@@ -192,6 +203,11 @@ class TaskModel(nn.Module):
                             yield _Output(one, likelihoods[one], own, theirs, y[one], rows.plates[one])
                     else:
                         yield _StackedOutput(stacked, f, values, every, tasks, rows.plates[name])
+
+    def _outputs_of(self, targets: tuple[str, ...], rows: Rows, h: Tensor, joint: Any, heads: Any) -> Tensor:
+        """The outputs ``(..., K, B, outputs)`` of targets of one statement."""
+        f = self.heads.stacked_outputs(targets, h, joint, heads)
+        return f if self.linear_part is None else self.linear_part.stacked(targets, rows.x, f)
 
     def parameters_of(self, task_: str) -> list[nn.Parameter]:
         """The parameters that are one task's alone and lie in a statement of several tasks.

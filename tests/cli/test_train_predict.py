@@ -1,12 +1,13 @@
 """``bmtl train`` and ``bmtl predict``."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bmtl import cli
+from bmtl import cli, experiments
 from bmtl.datasets import load
 from bmtl.evaluation import results
 
@@ -186,6 +187,20 @@ def test_wrong_options_are_told_before_training(run, archive, tmp_path, never_tr
     code, _, err = run("train", f"npz:{archive}", *arguments, "--out", tmp_path)
     assert code == 2
     assert message in err
+
+
+def test_names_of_targets_start_no_formula_in_the_predictions(run, tmp_path, monkeypatch):
+    names = ("=1+1", "-beta", "@SUM(A1)")
+    table = pd.DataFrame({f"{name} mean": [-1.5, 2.0] for name in names}, index=pd.Index([0, 1], name="row"))
+    fitted = SimpleNamespace(
+        inputs=SimpleNamespace(read=lambda path: None), targets=names, table=lambda raw, **options: table
+    )
+    monkeypatch.setattr(experiments, "load_fitted", lambda *args, **options: fitted)
+    new = write(tmp_path / "new.csv", np.zeros((2, 3)))
+    assert run("predict", tmp_path, "--data", new, "--out", tmp_path / "p.csv")[0] == 0
+    lines = (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "row,'=1+1 mean,'-beta mean,'@SUM(A1) mean"
+    assert lines[1:] == ["0,-1.5,-1.5,-1.5", "1,2.0,2.0,2.0"]
 
 
 def test_columns_are_taken_by_name(run, tmp_path):

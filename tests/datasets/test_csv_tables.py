@@ -93,6 +93,7 @@ def test_a_wide_file_is_read_as_it_is(save):
         "width": 7,
         "shape": [7],
         "features": ["age", "age (missing)", "city=Bern", "city=Oslo", "city=Rome", "city=(other)", "seen"],
+        "bins": [[]] * 7,
     }
     assert data.features("train").shape == (30, 7)
     assert np.isfinite(data.features("test")).all()

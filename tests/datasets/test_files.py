@@ -137,6 +137,8 @@ def test_a_member_that_is_no_array_is_no_array(tmp_path):
     for name in ("X", "notes.txt"):
         with pytest.raises(ValueError, match=f"has no array '{name}'; its arrays are: y"):
             archive.array(name)
+    with pytest.raises(ValueError, match="has no array 'X'; its arrays are: none"):
+        archive_of(tmp_path / "b.npz", X="hello").array("X")
 
 
 @given(st.data())

@@ -432,3 +432,48 @@ def test_a_thousand_tasks_are_taken_apart_quickly():
     assert one.rows["train"] is data.rows["train"]
     assert one.labelled().rows["train"].tolist() == [14, 15]
     assert one.fingerprint != data.fingerprint
+
+
+def toys():
+    """Real, class, count and censored labels of 200 rows, some missing."""
+    random = np.random.default_rng(0)
+    y = {
+        "price": random.normal(50, 10, 200),
+        "grade": random.integers(0, 3, 200),
+        "visits": random.poisson(3.0, 200).astype(float),
+        "days": random.exponential(10.0, (200, 1)).repeat(2, axis=1),
+    }
+    y["price"][::9] = np.nan
+    y["grade"][::7] = -1
+    y["days"][::4, 1] = np.inf
+    rows = {"train": np.arange(100), "val": np.arange(100, 150), "test": np.arange(150, 200)}
+    families = {"grade": 3, "visits": "count", "days": "time-to-event"}
+    return MultiTaskData.from_arrays("toys", random.normal(size=(200, 2)), y, rows, families=families)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.01])
+def test_a_share_of_the_labels(share):
+    """Of each target and part that share stays, scalers know no others, and what is taken away depends on the seed."""
+    data = toys()
+    few = data.with_share_of_labels(share, seed=1)
+    for name, target in data.targets.items():
+        for part in ("train", "val"):
+            before, after = data.has_label(name, part), few.has_label(name, part)
+            assert after.sum() == max(round(share * before.sum()), 1)
+            assert not (after & ~before).any()
+        np.testing.assert_array_equal(few.has_label(name, "test"), data.has_label(name, "test"))
+        kept = few.rows_by_task("train")[name]
+        np.testing.assert_array_equal(few.targets[name].values[kept], target.values[kept])
+    if 0.1 < share < 1:
+        labels = few.targets["price"].values[few.rows_by_task("train")["price"]]
+        assert few.targets["price"].scaler.mean == pytest.approx(labels.mean())
+        again, other = (data.with_share_of_labels(share, seed=seed) for seed in (1, 2))
+        assert again.fingerprint == few.fingerprint != other.fingerprint
+        kept = [few.has_label(name, "train") for name in data.tasks[:2]]
+        assert (kept[0] != kept[1]).any()  # each target by itself
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
+def test_a_share_of_the_labels_is_above_0_and_1_at_most(share):
+    with pytest.raises(ValueError, match="share is"):
+        toys().with_share_of_labels(share)

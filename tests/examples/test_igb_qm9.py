@@ -40,7 +40,7 @@ def test_data_are_in_the_units_of_the_table(example, root):
     assert data.tasks == tuple(example.UNITS)
     assert {part: len(rows) for part, rows in data.rows.items()} == example.SPLIT
     assert data.targets["mu"].values.mean() == pytest.approx(2.6773, abs=1e-4)  # the file's README, in D
-    assert data.targets["u0"].values.mean() == pytest.approx(-411e3 * 27.2, rel=0.01)  # Hartree to meV
+    assert data.targets["u0"].values.mean() == pytest.approx(-76.2e3, rel=0.01)  # of atomization, in meV
     assert abs(data.tensors("train")[0]).max() <= 5
 
 

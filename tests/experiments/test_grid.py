@@ -67,6 +67,20 @@ def test_names_of_folders(tmp_path, name, folder):
     assert Cell(Method(name), 3).folder(tmp_path) == tmp_path / folder / "seed-3"
 
 
+@pytest.mark.parametrize("name", ["..", ".", "", "  ", "../..", "///", "x" * 300, "..\\.."])
+def test_a_name_that_is_no_folder_inside_the_output_is_told_before_training(data, tmp_path, never_trains, name):
+    cells = [Cell(EW, 0), Cell(replace(EW, name=name), 0)]
+    with pytest.raises(ValueError, match="A method's name is a folder's too: 1 to 120 letters"):
+        list(run_cells(data, cells, BUDGET, tmp_path / "out", jobs=1))
+    assert not list(tmp_path.glob("**/*.nc"))
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "..hidden", "a/../../b", "nul\0", "=1+1", "-beta"])
+def test_every_folder_is_inside_the_output(tmp_path, name):
+    folder = Cell(Method(name), 0).folder(tmp_path).resolve()
+    assert folder.parent.parent == tmp_path.resolve()
+
+
 def test_a_cell_says_what_it_is():
     assert str(Cell(EW, 3)) == "ew (seed 3)"
     assert str(Cell(EW, 3, 2, 1e-4)) == "ew (split 2, seed 3, lr 0.0001)"

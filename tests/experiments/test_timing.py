@@ -3,8 +3,9 @@ from dataclasses import replace
 import torch
 
 from bmtl.experiments import step_seconds
+from bmtl.inference.errors import NonFinite
 from bmtl.inference.svi import BalancedSVI
-from tests.experiments.toys import BAYESIAN, BUDGET, EW, NASH, STL, mixed
+from tests.experiments.toys import BAYESIAN, BUDGET, EW, NASH, STL, UW, broken, mixed
 
 
 def test_methods_take_turns(data, monkeypatch):
@@ -41,3 +42,19 @@ def test_nothing_to_time_is_no_error(data):
 
 def test_missing_labels_are_no_trouble():
     assert step_seconds(mixed(), [EW], BUDGET, steps=2)["ew"] > 0
+
+
+def test_a_method_that_diverges_while_it_is_timed_has_no_time_and_the_others_theirs(data, monkeypatch, caplog):
+    """Its error once ended the whole comparison."""
+    step, taken = BalancedSVI.step, []
+
+    def diverging(self, *args):
+        taken.append(self)
+        if str(self.balancer) == NASH.balancer and taken.count(self) == 7:
+            raise NonFinite("the loss of 'mass' is nan")
+        return step(self, *args)
+
+    monkeypatch.setattr(BalancedSVI, "step", diverging)
+    assert list(step_seconds(data, [EW, NASH, broken(), UW], BUDGET, steps=4)) == ["ew", "uw"]
+    assert "A step of nash-mtl cannot be timed" in caplog.text
+    assert "broken cannot be timed: noise is one of" in caplog.text

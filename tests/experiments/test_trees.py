@@ -3,6 +3,8 @@ import tracemalloc
 import warnings
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
@@ -93,6 +95,28 @@ def test_inputs_without_labels_are_predicted_in_units():
     np.testing.assert_array_equal(tree["predictions/y_kind"][0], found.targets["kind"].draws)
     total = (found.targets["length"].aleatoric + found.targets["length"].epistemic) * scaler.std**2
     np.testing.assert_allclose(tree["predictions_uncertainty/total_length"], total)
+
+
+def test_counts_that_were_never_scaled_are_scored_as_they_are():
+    """Their mean absolute error was that of counts "unscaled" by a scaler that had been made all the same."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 3))
+    n = random.poisson(np.exp(1.5 + 0.4 * x[:, 0])).astype(float)
+    rows = {"train": np.arange(20), "val": np.arange(20, 30), "test": np.arange(30, 60)}
+    x_test, y_test = torch.tensor(x[30:]).float(), {"n": torch.tensor(n[30:]).float()}
+
+    def rate(x):
+        return torch.exp(1.5 + 0.4 * x[:, 0])
+
+    def model(x, y=None):
+        with bmtl.task("n"), pyro.plate("rows", 20, subsample=x):
+            bmtl.observe("y_n", dist.Poisson(rate(x)), None if y is None else y["n"])
+
+    for options in ({"scaling": "none"}, {"families": {"n": "count"}}, {"families": {"n": "count"}, "scaling": "none"}):
+        data = MultiTaskData.from_arrays("counts", x, {"n": n}, rows, **options)
+        tree = results_tree(data, bmtl.draw(model, lambda *args: None, x_test, y_test))
+        error = (rate(x_test) - y_test["n"]).abs().mean().item()
+        assert metrics.mae(tree)["mae"].item() == pytest.approx(error, rel=1e-5)
 
 
 def test_arviz_takes_the_predictions_of_a_task_as_they_are(runs):

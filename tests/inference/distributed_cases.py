@@ -283,6 +283,31 @@ _SPECS = {
     "two samples": {"spec": "full(cross=True) >> sdm-grad", "halves": True},
     "other examples": {"spec": "last-layer(cross=True) >> sdm-grad"},
 }
+
+
+def late(rank: int, world: int) -> Found:
+    """A layer is unfrozen and a head replaced, with other values in each process: those of the first one count."""
+    torch.manual_seed(rank)
+    svi = BalancedSVI(Regressions(N_DATA), nothing, SGD, "full >> nash-mtl")
+    svi.model.trunk.bias.requires_grad_(False)
+    svi.step(*part(joined(0), rows_of(rank, world)))
+    svi.model.trunk.bias.requires_grad_(True)
+    torch.manual_seed(7 + rank)
+    svi.model.heads["b"] = nn.Linear(4, 1)
+    if world > 1:
+        with pytest.raises(ValueError, match=r"lacks.*'model.heads.b.weight'.*svi.refresh\(\) in all of them"):
+            svi.step(*part(joined(1), rows_of(rank, world)))
+    assert set(svi.refresh()) == {"model.trunk.bias", "model.heads.b.weight", "model.heads.b.bias"}
+    for step in range(1, 4):
+        svi.step(*part(joined(step), rows_of(rank, world)))
+    if world > 1:
+        if rank:
+            svi.model.heads["c"].register_parameter("more", nn.Parameter(torch.zeros(2)))
+        with pytest.raises(ValueError, match="processes train together and have different parameters"):
+            svi.refresh()
+    return found_by(svi) if not rank else {n: t for n, t in found_by(svi).items() if n != "p.model.heads.c.more"}
+
+
 CASES: dict[str, Case] = {
     **{name: functools.partial(regressions, **options) for name, options in _SPECS.items()},
     **{
@@ -313,6 +338,7 @@ CASES: dict[str, Case] = {
     "lightning": lightning,
     "told apart": told_apart,
     "wrapped": wrapped,
+    "late": late,
     **{f"watched, {spec}": functools.partial(watched, spec=spec) for spec in ("ew", "last-layer >> nash-mtl")},
 }
 

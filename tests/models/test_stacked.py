@@ -24,6 +24,7 @@ from bmtl.models.likelihoods import (
     StudentT,
     Weibull,
 )
+from bmtl.models.linear_part import LinearPart
 from bmtl.models.networks import mlp
 from bmtl.models.representations import Bottleneck, Deterministic, MCDropout
 from tests.inference.programs import NAN
@@ -266,6 +267,23 @@ def test_every_kind_of_likelihood_stacks(kind, noise, monkeypatch):
         losses.append(bmtl.TaskELBO("mc").task_losses(model, model.guide(), x, y))
     assert_close(losses[0].nll, losses[1].nll, rtol=1e-5, atol=1e-4)
     assert_close(losses[0].kl, losses[1].kl, rtol=1e-5, atol=1e-5)
+
+
+def test_a_linear_part_is_added_to_each():
+    x, y = data()
+    labels = {name: y["a"].nan_to_num() + k for k, name in enumerate(("a", "b"))} | {"c": y["c"], "d": y["c"]}
+    of = {"a": Gaussian(), "b": Gaussian(), "c": Categorical(3), "d": Categorical(3)}
+    losses = []
+    for stack in (True, False):
+        model, guide = model_of(stack, of)
+        model.linear_part = LinearPart(4, of, 5.0)
+        model.linear_part.fit(x, labels, of)
+        model.double()
+        losses.append(bmtl.TaskELBO().task_losses(model, guide, x, labels))
+        assert model.linear_part.weight("a").abs().sum() > 0
+        assert model.linear_part.weight("d").abs().sum() > 0
+    assert losses[0].names == losses[1].names
+    assert_close(losses[0].nll, losses[1].nll)
 
 
 def test_what_is_one_statement_and_what_is_not():

@@ -24,6 +24,9 @@ _NOT_TEXT = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", "Save it as CSV from the program that wrote it."),
     (b"\x00\x05\x16\x07", "the metadata that macOS keeps of another file", "Give the file without `._` in its name."),
     (b"PAR1", "a Parquet file", "Name it .parquet."),
+    (b"BZh", "compressed by bzip2", "Unpack it, or compress it by gzip."),
+    (b"\xfd7zXZ\x00", "compressed by xz", "Unpack it, or compress it by gzip."),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstandard", "Unpack it, or compress it by gzip."),
 )
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 200  # rows from which the delimiter is found

@@ -8,6 +8,7 @@ from bmtl.evaluation.plots.classes import entropy_histograms, pava_plot, reliabi
 from bmtl.evaluation.plots.comparisons import critical_difference_diagram, difference_forest, scores_by_task
 from bmtl.evaluation.plots.conflicts import conflict_matrix, cosine_curves, cosine_matrix
 from bmtl.evaluation.plots.curves import loss_curves, training_curves
+from bmtl.evaluation.plots.label_shares import changes_by_target, label_share_curves
 from bmtl.evaluation.plots.marginals import marginal_calibration, marginal_targets
 from bmtl.evaluation.plots.ood import ood_densities
 from bmtl.evaluation.plots.predictives import interval_widths, pit_deviations
@@ -20,6 +21,7 @@ from bmtl.evaluation.plots.weights import weights_over_time
 from bmtl.evaluation.style import save
 
 __all__ = [
+    "changes_by_target",
     "conflict_matrix",
     "cosine_curves",
     "cosine_matrix",
@@ -28,6 +30,7 @@ __all__ = [
     "entropy_histograms",
     "fidelity_curves",
     "interval_widths",
+    "label_share_curves",
     "loss_curves",
     "marginal_calibration",
     "marginal_targets",

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from bmtl.evaluation import metrics
 from bmtl.evaluation.parts import group, part_of, part_targets
-from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
+from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names, with_any
 from bmtl.targets.metrics.pit import LEVELS
 
 
@@ -52,7 +52,7 @@ def reliability_curves(trees: Trees, *, tasks: Sequence[str] | None = None, colu
         figure.supxlabel(f"Nominal level of the central interval{left_out}", fontsize=9)
         figure.supylabel("Share of labels inside it", fontsize=9)
         band = Patch(color="#BBBBBB", alpha=0.5, linewidth=0, label="calibrated, 95 %")
-        method_legend(figure, list(runs), extra=[band])
+        method_legend(figure, list(runs), drawn=with_any(curves, shown), extra=[band])
     return figure
 
 

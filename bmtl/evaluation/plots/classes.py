@@ -14,7 +14,17 @@ from scipy.stats import beta
 from bmtl.evaluation import metrics
 from bmtl.evaluation.metrics import class_arrays
 from bmtl.evaluation.parts import group, part_of
-from bmtl.evaluation.style import MOST_PANELS, Trees, lines_of, method_legend, named, panels, styled, task_names
+from bmtl.evaluation.style import (
+    MOST_PANELS,
+    Trees,
+    lines_of,
+    method_legend,
+    named,
+    panels,
+    styled,
+    task_names,
+    with_any,
+)
 from bmtl.targets.metrics.entropy import entropy_ratio_of_rows
 from bmtl.targets.metrics.probabilities import entropy_of_probabilities, predicted_class
 
@@ -63,7 +73,8 @@ def reliability_diagrams(
         figure.supxlabel(f"{what}{left_out}", fontsize=9)
         happened = "right predictions" if of_class is None else f"labels of class {of_class}"
         figure.supylabel(f"Share of {happened}; below, of rows", fontsize=9)
-        method_legend(figure, list(runs), extra=[Line2D([], [], color="#666666", linewidth=0.8, label="calibrated")])
+        calibrated = Line2D([], [], color="#666666", linewidth=0.8, label="calibrated")
+        method_legend(figure, list(runs), drawn=with_any(judged, shown), extra=[calibrated])
     return figure
 
 

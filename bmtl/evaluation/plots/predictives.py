@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from bmtl.evaluation import metrics
 from bmtl.evaluation.parts import scored
-from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
+from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names, with_any
 
 WIDTH_LEVELS = np.arange(1, 20) / 20  # .05, .10, ..., .95
 
@@ -49,7 +49,7 @@ def pit_deviations(trees: Trees, *, tasks: Sequence[str] | None = None, columns:
         figure.supxlabel(f"Predictive cdf at the label{left_out}", fontsize=9)
         figure.supylabel("Share of labels below, less uniform", fontsize=9)
         band = Patch(color="#BBBBBB", alpha=0.5, linewidth=0, label="calibrated, 95 % of whole curves")
-        method_legend(figure, list(runs), extra=[band])
+        method_legend(figure, list(runs), drawn=with_any(curves, shown), extra=[band])
     return figure
 
 
@@ -86,7 +86,7 @@ def interval_widths(trees: Trees, *, tasks: Sequence[str] | None = None, columns
                 panel.set_title(f"{task} ({units[task]})", fontweight="bold")
         figure.supxlabel(f"Nominal level of the central interval{left_out}", fontsize=9)
         figure.supylabel("Mean width", fontsize=9)
-        method_legend(figure, list(runs))
+        method_legend(figure, list(runs), drawn=with_any(curves, shown))
     return figure
 
 

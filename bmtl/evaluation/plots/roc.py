@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bmtl.evaluation.parts import scored
-from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
+from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names, with_any
 from bmtl.targets.metrics.roc import area_under_roc, average_precision_of_scores, roc_points
 
 MOST_AREAS = 8  # numbers that fit the corner of a panel
@@ -80,5 +80,5 @@ def roc_curves(
             figure.supxlabel(f"Recall: share of events above the threshold{left_out}", fontsize=9)
             figure.supylabel("Precision: share of events among those above it", fontsize=9)
         nothing = Line2D([], [], color="#666666", linewidth=0.8, dashes=(4, 2), label="no information")
-        method_legend(figure, list(runs), extra=[nothing])
+        method_legend(figure, list(runs), drawn=with_any(records, shown), extra=[nothing])
     return figure

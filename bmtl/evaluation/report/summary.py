@@ -1,5 +1,8 @@
 """The report in words: what was compared on what, which method is best, and what is missing."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from bmtl.evaluation.columns import held
@@ -141,9 +144,9 @@ def _facts(reading: Reading) -> Markup:
     selections = {str((run.about.get("configuration") or {}).get("selection", "not recorded")) for run in reading.runs}
     pairs.append(("Parameters kept", "; ".join(sorted(selections))))
     budgets = {
-        f"{_count(int(budget['epochs']), 'epoch')}, batches of {budget['batch_size']} rows"
+        _length(budget) + (f", batches of {budget['batch_size']} rows" if budget["batch_size"] else "")
         for budget in ((run.about.get("configuration") or {}).get("budget") for run in reading.runs)
-        if isinstance(budget, dict) and {"epochs", "batch_size"} <= budget.keys()
+        if isinstance(budget, dict) and {"steps", "epochs", "batch_size"} <= budget.keys()
     }
     if budgets:
         pairs.append(
@@ -153,6 +156,13 @@ def _facts(reading: Reading) -> Markup:
             )
         )
     return facts(pairs)
+
+
+def _length(budget: Mapping[str, Any]) -> str:
+    """How long a run was trained at most."""
+    if budget["steps"]:
+        return f"at most {_count(int(budget['steps']), 'step')}"
+    return _count(int(budget["epochs"]), "epoch")
 
 
 def _missing(reading: Reading) -> Markup:

@@ -1,5 +1,6 @@
 """Reference rows as results trees, on the split that the methods of a comparison are given."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from bmtl.experiments.cells import written_for
 from bmtl.experiments.references.base import REFERENCES, Rows, fit
 from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
-from bmtl.targets.laws import distribution
+from bmtl.targets.laws import CountMixture, distribution
+
+logger = logging.getLogger(__name__)
 
 
 def names(data: MultiTaskData) -> dict[str, str]:
@@ -39,7 +42,8 @@ def run_references(
         given: Which of `REFERENCES`.
 
     Returns:
-        Name -> tree, without the references that some target's family, or the data's kind of input, does not have.
+        Name -> tree, without the references that some target's family, or the data's kind of input, does not have, and
+        those that cannot be fitted, which are warned of.
     """
     found = {}
     called = names(data)
@@ -49,8 +53,12 @@ def run_references(
         if written_for(file, configuration, seed, data):
             found[called[name]] = results.read(file)
             continue
-        with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
-            predictions = _predictions(data, name, seed)
+        try:
+            with threadpool_limits(1):  # trees of few rows wait for their threads many times longer than they compute
+                predictions = _predictions(data, name, seed)
+        except Exception as error:  # a row is missing, and nothing else
+            logger.warning("The reference %s is left out: %s: %s", called[name], type(error).__name__, error)
+            continue
         if predictions is None:
             continue
         tree = results.to_datatree(
@@ -99,11 +107,13 @@ def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[st
 
 
 def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:
-    """A prediction in reported units with the log density of its labels, and their cdf where the law is continuous."""
+    """A prediction in reported units with the log density of its labels, and their cdf (exact ones of a continuous law)."""
     if prediction.probability is not None:
         density = np.log(prediction.probability[np.arange(len(labels)), labels])
         return replace(prediction, log_likelihood=density[None])
     assert prediction.law is not None
     law = distribution(prediction.law)
     exact = labels[:, 0] if labels.ndim == 2 and prediction.draws.ndim == 2 else labels
-    return replace(prediction, log_likelihood=np.asarray(law.log_prob(exact))[None])
+    numbers = labels.ndim == 1 and not isinstance(law, CountMixture)
+    pit = np.asarray(law.cdf(exact)) if numbers else None
+    return replace(prediction, log_likelihood=np.asarray(law.log_prob(exact))[None], pit=pit)

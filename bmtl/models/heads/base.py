@@ -35,6 +35,9 @@ class Heads(nn.Module):
         self.width = width
         self.targets = tuple(likelihoods)
 
+    def start_near_zero(self, share: float) -> None:
+        """Multiplies the weights that training starts at, before guides are made. Nothing by default."""
+
     def joint_latents(self) -> dict[str, Latent]:
         """Latents of all targets together, by site."""
         return {}

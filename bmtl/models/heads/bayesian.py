@@ -46,6 +46,9 @@ class BayesianHeads(Heads):
             parts[target].append(torch.cat([layer.weight, layer.bias[:, None]], 1).detach())
         self.starts = {target: torch.cat(rows) for target, rows in parts.items()}
 
+    def start_near_zero(self, share: float) -> None:
+        self.starts = {target: share * start for target, start in self.starts.items()}
+
     def latents(self, target: str) -> dict[str, Latent]:
         return {f"head_{target}": Latent(self.starts[target])}
 

@@ -33,6 +33,11 @@ class LinearHeads(Heads):
         """The layers of a target's blocks."""
         return [self.layers[i] for i in self._of_target[target]]  # type: ignore[misc]
 
+    @torch.no_grad()
+    def start_near_zero(self, share: float) -> None:
+        for parameter in self.layers.parameters():
+            parameter.mul_(share)
+
     def forward(self, target: str, h: Tensor, joint: Any) -> Tensor | tuple[Tensor, ...]:
         parts = tuple(layer(h) for layer in self.of(target))
         return parts[0] if len(parts) == 1 else parts

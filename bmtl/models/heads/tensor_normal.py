@@ -70,6 +70,9 @@ class TensorNormalHeads(Heads):
         # One output has nothing to correlate.
         self.class_factor = nn.Parameter(torch.zeros(outputs, outputs)) if outputs > 1 else None
 
+    def start_near_zero(self, share: float) -> None:
+        self.start = share * self.start
+
     def joint_latents(self) -> dict[str, Latent]:
         count = len(self.targets)
         return {

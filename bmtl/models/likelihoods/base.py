@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 from bmtl.labels import Labels, read_labels
 from bmtl.models.guides import Latent
 from bmtl.models.likelihoods.unknown import Noise, Unknown, check_noise
+from bmtl.models.linear_fits import logistic, ridge
 from bmtl.targets import Family
 from bmtl.tasks import observe
 
 Values = Mapping[str, Tensor]
 """Unknowns by name: numbers and tensors, or ``(S, 1, ...)`` under S vectorised particles."""
 
+_LEAST_UNIT = 1e-3  # of a unit of errors, in standard deviations of the labels
+_WIDEST = 256  # features up to which logits are fitted before training; heads of wide tables learn theirs better
 _STANDARDISED = 1e-3  # how far labels may be from mean 0 and standard deviation 1 to be left as they are
 
 
@@ -83,6 +87,37 @@ class Likelihood(nn.Module):
         Args:
             y: Training labels as the model sees them, ``(N, ...)``.
         """
+
+    outputs_are_logits: ClassVar[bool] = False
+    """Whether its outputs are logits of classes, to which a logistic regression may be fitted."""
+
+    @property
+    def least_squares(self) -> bool:
+        """Whether its first output is a location of exact real labels, to which least squares may be fitted."""
+        return False
+
+    @property
+    def linear_outputs(self) -> int:
+        """How many of its first outputs `start_linear` has a function of; 0 for none."""
+        return 1 if self.least_squares else self.outputs if self.outputs_are_logits else 0
+
+    def start_linear(self, x: Tensor, y: Tensor, common: Tensor | None = None) -> Tensor | None:
+        """Fits a linear function of the inputs to training labels, which the network's output is then added to.
+
+        Where it fits by least squares, a step of 1 in f becomes a standard deviation of what is left.
+
+        Args:
+            x: Features ``(N, D)`` of training rows, float64.
+            y: Their labels, as the model sees them.
+            common: Coefficients ``(D + 1,)`` of a function that labels have in common with other targets', to be added.
+
+        Returns:
+            Coefficients ``(linear_outputs, D + 1)``, the intercept last, on the scale of f; None where the likelihood has
+            no such function, or there are too few labels.
+        """
+        if self.least_squares:
+            return self._start_ridge(x, y.double().cpu(), common)
+        return self._start_logits(x, y.cpu()) if self.outputs_are_logits else None
 
     def latents(self, target: str) -> dict[str, Latent]:
         """The latents of a target by site, as `TaskModel` needs them for its guide."""
@@ -257,6 +292,30 @@ class Likelihood(nn.Module):
         if found is not None:
             self.location.fill_(found[0])
             self.unit.fill_(found[1])
+
+    @torch.no_grad()
+    def _start_ridge(self, x: Tensor, y: Tensor, common: Tensor | None) -> Tensor | None:
+        """Ridge regression; f is in units of its leave-one-out errors."""
+        seen = ~y.isnan()
+        rows, labels = x[seen].numpy(), y[seen].numpy()
+        if len(labels) < 3 or labels.min() == labels.max():
+            return None
+        given = np.zeros(x.shape[1] + 1) if common is None else common.numpy()
+        own, errors = ridge(rows, labels - rows @ given[:-1] - given[-1])
+        # Labels that a line meets exactly still leave a unit to measure errors in.
+        unit = max(float(np.sqrt(np.mean(errors**2))), _LEAST_UNIT * float(labels.std()))
+        self.unit.fill_(unit)
+        found = given + own
+        found[-1] -= self.location.item()
+        return torch.as_tensor(found / unit)[None]
+
+    def _start_logits(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Logistic regression."""
+        seen = y != -1 if not y.is_floating_point() else ~y.isnan()
+        if not seen.any() or x.shape[1] > _WIDEST:
+            return None
+        logits = torch.as_tensor(logistic(x[seen].numpy(), y[seen].long().numpy(), self.classes))
+        return logits if self.outputs == self.classes else logits[1:] - logits[:1]
 
     @torch.no_grad()
     def _start_log(self, y: Tensor) -> None:

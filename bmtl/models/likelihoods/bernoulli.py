@@ -22,6 +22,7 @@ class Bernoulli(Likelihood):
     """
 
     name = "bernoulli"
+    outputs_are_logits = True
     families = ("binary",)
 
     def __init__(self, noise: Noise = "parameter", noise_prior: tuple[float, float] = (0.0, 2.0)) -> None:

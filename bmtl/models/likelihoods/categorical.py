@@ -30,6 +30,7 @@ class Categorical(Likelihood):
     """
 
     name = "categorical"
+    outputs_are_logits = True
     families: ClassVar[tuple[str, ...]] = ("classes", "binary", "ordinal")
 
     def __init__(self, count: int, noise: Noise = "parameter", noise_prior: tuple[float, float] = (0.0, 2.0)) -> None:

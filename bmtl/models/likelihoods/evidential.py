@@ -105,6 +105,10 @@ class Evidential(Likelihood):
     def blocks(self) -> tuple[int, ...]:
         return (1, self.outputs - 1)
 
+    @property
+    def least_squares(self) -> bool:
+        return not self.censored and self.bounds is None
+
     def start(self, y: Tensor) -> None:
         self._start_linear(finite_ends(y) if self.censored else y)
 

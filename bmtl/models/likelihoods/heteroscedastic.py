@@ -46,5 +46,9 @@ class Heteroscedastic(Likelihood):
         scale = self.unit * (F.softplus(raw) + _FLOOR).sqrt()
         return with_censoring(dist.Normal(self.location + self.unit * mean, scale), self.censored, self.bounds)
 
+    @property
+    def least_squares(self) -> bool:
+        return not self.censored and self.bounds is None
+
     def start(self, y: Tensor) -> None:
         self._start_linear(finite_ends(y) if self.censored else y)

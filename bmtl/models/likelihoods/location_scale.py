@@ -93,6 +93,10 @@ class LocationScale(Likelihood):
         inside = log_between(p, torch.where(known, -torch.inf, lower), torch.where(known, p.loc.detach(), upper))
         return torch.where(known, loss, -inside)
 
+    @property
+    def least_squares(self) -> bool:
+        return not self.censored and self.bounds is None
+
     def start(self, y: Tensor) -> None:
         self._start_linear(finite_ends(y) if self.censored else y)
 

@@ -2,5 +2,6 @@
 
 from bmtl.models.networks.dropout import Dropout, DropoutGuide
 from bmtl.models.networks.mlp import MLP, mlp, mlp_trunk
+from bmtl.models.networks.tabular import Tabular, tabular_trunk
 
-__all__ = ["MLP", "Dropout", "DropoutGuide", "mlp", "mlp_trunk"]
+__all__ = ["MLP", "Dropout", "DropoutGuide", "Tabular", "mlp", "mlp_trunk", "tabular_trunk"]

@@ -30,6 +30,7 @@ def mlp(
     dropout: float = 0.0,
     mc_dropout: float = 0.0,
     input_dropout: float | None = None,
+    site: str = "dropout",
     generator: torch.Generator | None = None,
 ) -> MLP:
     """A trunk of linear layers, each followed by an activation (and dropout).
@@ -42,6 +43,7 @@ def mlp(
         mc_dropout: That of dropping a unit in predictions too, see `Dropout`; before every layer, the first and a head on
             top included.
         input_dropout: That of dropping a feature, of the same sort; `mc_dropout` by default, and 0 without it.
+        site: What the sites of `mc_dropout` are called, with a number each.
         generator: Draws the initial weights, by PyTorch's own rule for linear layers (uniform within ``1/sqrt(inputs)``
             of the layer); None uses torch's global generator.
 
@@ -57,13 +59,13 @@ def mlp(
     first = mc_dropout if input_dropout is None else input_dropout
     layers: list[nn.Module] = []
     if first:
-        layers.append(nn.Dropout(first) if dropout else Dropout(inputs, first, "dropout_0"))
+        layers.append(nn.Dropout(first) if dropout else Dropout(inputs, first, f"{site}_0"))
     for i, (wide, narrow) in enumerate(zip((inputs, *widths), widths, strict=False)):
         layers += [linear(wide, narrow, generator), activation()]
         if dropout:
             layers.append(nn.Dropout(dropout))
         elif mc_dropout:
-            layers.append(Dropout(narrow, mc_dropout, f"dropout_{i + 1}"))
+            layers.append(Dropout(narrow, mc_dropout, f"{site}_{i + 1}"))
     return MLP(layers, widths[-1])
 
 

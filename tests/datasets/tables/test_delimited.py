@@ -1,6 +1,8 @@
+import bz2
 import csv
 import gzip
 import io
+import lzma
 import tempfile
 from pathlib import Path
 
@@ -136,6 +138,9 @@ def test_further_fields_may_be_missing(read):
         (b"PK\x03\x04" + b"0" * 40, "t.csv", "a zip archive or an Excel workbook"),
         (b"\xd0\xcf\x11\xe0" + b"0" * 40, "t.csv", "an Excel workbook"),
         (b"PAR1" + b"0" * 40, "t.csv", "a Parquet file.*Name it .parquet"),
+        (bz2.compress(b"a,b\n1,2\n"), "t.csv.bz2", "is compressed by bzip2.*Unpack it"),
+        (lzma.compress(b"a,b\n1,2\n"), "t.csv.xz", "is compressed by xz.*Unpack it"),
+        (b"\x28\xb5\x2f\xfd" + b"0" * 40, "t.csv.zst", "is compressed by zstandard.*Unpack it"),
         (b"\x00\x05\x16\x07\x00\x02", "t.csv", "the metadata that macOS keeps of another file"),
         ("a,b\n1,2\n", "._t.csv", "the metadata that macOS keeps of another file"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-6], "t.csv.gz", "a damaged gzip file"),

@@ -3,7 +3,16 @@ import pytest
 from matplotlib import pyplot as plt
 
 from bmtl.evaluation import metrics
-from bmtl.evaluation.plots import cosine_matrix, pit_plot, reliability_curves, save, training_curves, weights_over_time
+from bmtl.evaluation.plots import (
+    cosine_matrix,
+    interval_widths,
+    pit_deviations,
+    pit_plot,
+    reliability_curves,
+    save,
+    training_curves,
+    weights_over_time,
+)
 from bmtl.targets import Real, TimeToEvent
 from bmtl.targets.metrics.pit import LEVELS
 from tests.evaluation import trees
@@ -61,6 +70,15 @@ def test_without_a_cdf_there_is_nothing_to_draw():
     alone = trees.tree(observed={"a": np.array([0, 1, 0])}, probability={"a": p})
     with pytest.raises(ValueError, match="has a predictive cdf of any task"):
         reliability_curves(alone)
+
+
+def test_the_legend_lists_the_runs_with_a_curve(make_tree):
+    labels, p = np.array([0, 1, 0]), np.full((3, 2), 0.5)
+    runs = {"constant": trees.tree(observed={"a": labels}, probability={"a": p}), "ew": make_tree()}
+    for draw in (reliability_curves, interval_widths, pit_deviations):
+        texts = [text.get_text() for text in draw(runs).legends[0].get_texts()]
+        assert texts[0] == "ew"
+        assert "constant" not in texts
 
 
 @pytest.mark.parametrize("coverage", [False, True])

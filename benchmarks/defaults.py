@@ -1,0 +1,239 @@
+"""How good the defaults are on tables: every table at hand, fresh splits, against ridge, boosting and the network before.
+
+A fifth of the rows is for testing, a fifth of the rest for validation. References are scikit-learn's with their defaults, a
+model a target, trained on training and validation rows together: ridge or logistic regression with its penalty by
+cross-validation, and histogram gradient boosting. The error of a target is its root mean squared error, or its log loss;
+errors are divided by a reference's and averaged geometrically, over a set's targets and splits, then over sets. "plain" is
+the network 128-128 with 30 epochs of Adam at a constant rate. NLL is the mean over targets, per standard deviation of the
+labels in training; coverage is that of central 90 % intervals. Seconds are of processor time. Run:
+
+    python benchmarks/defaults.py --root ../shared/data [--methods plain,uw,igb-v1] [--sets enb,power] [--splits 1]
+        [--first-split 100] [--json defaults.json] [--quick]
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_limits
+
+from bmtl.datasets import MultiTaskData, load
+from bmtl.evaluation import metrics
+from bmtl.experiments import Budget, Method, method, run
+
+ROOT = Path("../shared/data")
+Arrays = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]
+"""Inputs, labels by target, and the group of each row: no group is in two parts."""
+
+
+def uci(name: str) -> Callable[[Path], Arrays]:
+    def read(root: Path) -> Arrays:
+        with np.load(root / "uci" / f"{name}.npz", allow_pickle=False) as file:
+            x, y = file["X"], file["Y_all"]
+        return x, {f"y{i}": column for i, column in enumerate(y.T)}, np.arange(len(x))
+
+    return read
+
+
+def mulan(name: str) -> Callable[[Path], Arrays]:
+    def read(root: Path) -> Arrays:
+        with np.load(root / "mulan_mtr" / f"{name}.npz", allow_pickle=False) as file:
+            x, y, names = file["X"], file["Y"], file["targets"]
+        return x, {str(target): y[:, i] for i, target in enumerate(names)}, np.arange(len(x))
+
+    return read
+
+
+def qm9(root: Path) -> Arrays:
+    """Nine targets: the four energies are one in all but name."""
+    with np.load(root / "qm9" / "qm9_12k.npz", allow_pickle=False) as file:
+        x, y, names = file["X"], file["y"], file["y_names"]
+    kept = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "cv")
+    return x, {str(t): y[:, i] for i, t in enumerate(names) if t in kept}, np.arange(len(x))
+
+
+def school(root: Path) -> Arrays:
+    with np.load(root / "school" / "school.npz", allow_pickle=False) as file:
+        x, y, task = file["X"].astype(float), file["y"], file["task"]
+    return x, {f"school {k}": np.where(task == k, y, np.nan) for k in np.unique(task)}, np.arange(len(x))
+
+
+def tox21(root: Path) -> Arrays:
+    with np.load(root / "tox21" / "tox21.npz", allow_pickle=False) as file:
+        x, y, names, smiles = np.unpackbits(file["fp"], axis=1), file["Y"], file["targets"], file["smiles"]
+    groups = np.unique(smiles, return_inverse=True)[1]
+    return x.astype(float), {str(t): y[:, i].astype(np.int64) for i, t in enumerate(names)}, groups
+
+
+SETS: Mapping[str, Callable[[Path], Arrays]] = {
+    **{name: uci(name) for name in ("yacht", "boston", "concrete")},
+    "enb": mulan("enb"),
+    "wine": uci("wine"),
+    **{name: mulan(name) for name in ("jura", "slump", "wq")},
+    **{name: uci(name) for name in ("naval", "power", "kin8nm", "protein")},
+    "qm9": qm9,
+    "school": school,
+    "tox21": tox21,
+}
+
+
+def split(arrays: Arrays, seed: int) -> dict[str, np.ndarray]:
+    groups = arrays[2]
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    ends = np.round(np.array([0.64, 0.8]) * len(names)).astype(int)
+    parts = dict(zip(("train", "val", "test"), np.split(names, ends), strict=True))
+    return {part: np.flatnonzero(np.isin(groups, own)) for part, own in parts.items()}
+
+
+def data_of(name: str, arrays: Arrays, seed: int) -> MultiTaskData:
+    """Targets without a label in some part are left out."""
+    x, y, _ = arrays
+    rows = split(arrays, seed)
+    families = {t: "binary" for t, values in y.items() if values.dtype.kind == "i"}
+    missing = {t: values == -1 if t in families else np.isnan(values) for t, values in y.items()}
+    kept = {t: values for t, values in y.items() if all((~missing[t][own]).sum() > 2 for own in rows.values())}
+    own = {t: family for t, family in families.items() if t in kept}
+    return MultiTaskData.from_arrays(name, x, kept, rows, families=own, clip=5.0)
+
+
+def errors_of(data: MultiTaskData, predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of means or probabilities of the test rows that have a label."""
+    found = {}
+    for target, labels in data.labels("test").items():
+        seen = data.has_label(target, "test")
+        guess = predicted[target]
+        if data.targets[target].family.scaled:
+            found[target] = float(np.sqrt(np.mean((labels[seen] - guess) ** 2)))
+        else:
+            found[target] = float(log_loss(labels[seen], guess, labels=[0, 1]))
+    return found
+
+
+def references(data: MultiTaskData) -> dict[str, dict[str, float]]:
+    """Errors of ridge (or logistic regression) and boosting, by target."""
+    x = np.concatenate([data.features("train"), data.features("val")])
+    test = data.features("test")
+    found: dict[str, dict[str, np.ndarray]] = {"linear": {}, "boosting": {}}
+    for target in data.tasks:
+        y = np.concatenate([data.labels("train")[target], data.labels("val")[target]])
+        seen = np.concatenate([data.has_label(target, "train"), data.has_label(target, "val")])
+        rows = test[data.has_label(target, "test")]
+        if data.targets[target].family.scaled:
+            linear = RidgeCV(alphas=np.logspace(-6, 4, 21)).fit(x[seen], y[seen])
+            trees = HistGradientBoostingRegressor(random_state=0).fit(x[seen], y[seen])
+            found["linear"][target], found["boosting"][target] = linear.predict(rows), trees.predict(rows)
+        else:
+            logit = LogisticRegressionCV(Cs=5, cv=3, scoring="neg_log_loss", max_iter=200, tol=1e-3)
+            found["linear"][target] = logit.fit(x[seen], y[seen]).predict_proba(rows)
+            trees = HistGradientBoostingClassifier(random_state=0).fit(x[seen], y[seen])
+            found["boosting"][target] = trees.predict_proba(rows)
+    return {name: errors_of(data, predicted) for name, predicted in found.items()}
+
+
+def settings(name: str) -> tuple[Method, Budget]:
+    if name == "plain":
+        return method("ew").on_trunk("mlp"), Budget(schedule="constant")
+    return method(name), Budget()
+
+
+def outcome(data: MultiTaskData, name: str, seed: int, short: bool) -> dict[str, object]:
+    """Errors by target, and what a run's predictive distributions are worth."""
+    chosen, budget = settings(name)
+    if short:
+        budget = Budget(epochs=1, draws=5, schedule=budget.schedule)
+    start = time.process_time()
+    tree = run(data, chosen, seed, budget)
+    seconds = time.process_time() - start
+    real = [target.family.scaled for target in data.targets.values()]
+    scores = metrics.rmse(tree)["rmse"] if all(real) else metrics.nll(tree)["nll"]
+    scale = np.array([-np.log(target.scaler.std) if target.family.scaled else 0.0 for target in data.targets.values()])
+    covered = metrics.coverage(tree)["coverage"].values
+    return {
+        "errors": dict(zip(data.tasks, scores.values.tolist(), strict=True)),
+        "nll": float((metrics.nll(tree)["nll"].values + scale.ravel()).mean()),
+        "coverage": float(covered.mean()) if all(real) else None,
+        "steps": int(tree["training"]["step"].values[-1]) + 1,
+        "seconds": seconds,
+    }
+
+
+def relative(errors: Mapping[str, float], to: Mapping[str, float]) -> float:
+    return float(np.mean([np.log(errors[target] / to[target]) for target in errors]))
+
+
+def row(name: str, outcomes: list[dict[str, object]]) -> dict[str, object]:
+    """The splits of a set as one."""
+    compared: dict[str, object] = {"set": name}
+    for key in outcomes[0]:
+        values = [each[key] for each in outcomes]
+        compared[key] = None if None in values else float(np.mean(values))  # type: ignore[arg-type]
+    return compared
+
+
+def shown(value: object, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=ROOT)
+    parser.add_argument("--methods", default="plain,uw,igb-v1")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--splits", type=int, default=1)
+    parser.add_argument("--first-split", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="the table that comes with bmtl, an epoch")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="sklearn")
+    names, methods = options.sets.split(","), options.methods.split(",")
+    if options.quick:
+        names, methods = ["qm9-mini"], methods[:2]
+    found: dict[str, dict[str, dict[str, object]]] = {name: {} for name in names}
+    with threadpool_limits(1):
+        for name in names:
+            by_method: dict[str, list[dict[str, object]]] = {each: [] for each in methods}
+            for seed in range(options.first_split, options.first_split + (1 if options.quick else options.splits)):
+                if options.quick:
+                    data = load("qm9-mini").subset(["mu", "gap"])
+                else:
+                    data = data_of(name, SETS[name](options.root), seed)
+                to = references(data)
+                for each in methods:
+                    of = outcome(data, each, seed, options.quick)
+                    errors = of.pop("errors")
+                    of |= {f"over {other}": relative(errors, to[other]) for other in to}  # type: ignore[arg-type]
+                    of["worst over linear"] = max(np.log(errors[t] / to["linear"][t]) for t in errors)  # type: ignore[index]
+                    by_method[each].append(of)
+            for each in methods:
+                one = row(name, by_method[each])
+                for key in ("over linear", "over boosting", "worst over linear"):
+                    one[key] = float(np.exp(one[key]))  # type: ignore[arg-type]
+                found[name][each] = one
+                print(
+                    f"{name:10} {each:14} boosting {shown(one['over boosting'], 3)}  linear {shown(one['over linear'], 3)} "
+                    f"(worst target {shown(one['worst over linear'], 3)})  NLL {shown(one['nll'], 3)}  "
+                    f"coverage {shown(one['coverage'])}  steps {one['steps']:.0f}  {one['seconds']:.1f} s",
+                    flush=True,
+                )
+    for each in methods:
+        ratios = {name: found[name][each]["over boosting"] for name in names}
+        without = [value for name, value in ratios.items() if name != "naval"]
+        mean = float(np.exp(np.mean(np.log(list(ratios.values())))))  # type: ignore[arg-type]
+        print(
+            f"{each}: error over boosting's {mean:.3f}, without naval "
+            f"{float(np.exp(np.mean(np.log(without)))):.3f}; "  # type: ignore[arg-type]
+            f"{sum(found[name][each]['seconds'] for name in names):.0f} s"  # type: ignore[misc]
+        )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Optimizers and learning rates of a budget."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from bmtl.experiments.budgets import Budget
+from bmtl.experiments.methods import Method
+from bmtl.inference import BalancedSVI
+
+DECAY = 1e-2
+WARM_UP = 0.05
+"""Share of the steps over which the rate rises."""
+
+
+def optimizer_of(method: Method, budget: Budget) -> Callable[[Any], torch.optim.Optimizer]:
+    """What makes the optimizer of a method, for a budget with everything chosen.
+
+    A method with a weight decay of its own has Adam's.
+    """
+    assert budget.lr is not None
+    if budget.schedule != "cosine" or method.weight_decay:
+        return functools.partial(torch.optim.Adam, lr=budget.lr, weight_decay=method.weight_decay, fused=True)
+    return functools.partial(decoupled, lr=budget.lr)
+
+
+def decoupled(parameters: Any, *, lr: float) -> torch.optim.AdamW:
+    """AdamW that decays the weight matrices of networks: no bias, noise, or parameter of a posterior.
+
+    Args:
+        parameters: `bmtl.inference.NamedParameters`, as `BalancedSVI` calls it.
+        lr: Learning rate.
+
+    Source:
+        Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization".
+    """
+    groups: dict[float, list[tuple[str, torch.Tensor]]] = {DECAY: [], 0.0: []}
+    for name, parameter in parameters.items():
+        matrix = name.rpartition(".")[2] == "weight" and parameter.dim() > 1
+        groups[DECAY if matrix else 0.0].append((name, parameter))
+    given: list[dict[str, Any]] = [{"params": own, "weight_decay": decay} for decay, own in groups.items() if own]
+    return torch.optim.AdamW(given, lr=lr, fused=True)
+
+
+class Cosine(Callback):
+    """Sets the learning rate of each step: up over the first twentieth of the steps, then down to 0 along a cosine.
+
+    Args:
+        svi: What is trained.
+        epochs: Number of epochs of a run that does not end early.
+
+    Source:
+        Loshchilov & Hutter (2017), "SGDR: Stochastic Gradient Descent with Warm Restarts", without restarts.
+    """
+
+    def __init__(self, svi: BalancedSVI, epochs: int) -> None:
+        self.svi, self.epochs = svi, epochs
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        in_epoch = int(trainer.num_training_batches)
+        share = rate(trainer.current_epoch * in_epoch + batch_idx, self.epochs * in_epoch)
+        optimizer = self.svi.optimizer
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the highest rate at a step, from 0."""
+    warm_up = max(1, round(WARM_UP * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+    """The rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five epochs."""
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=5, min_lr=1e-5)

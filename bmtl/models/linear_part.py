@@ -1,0 +1,89 @@
+"""A linear part of each target's prediction that is fitted before training and frozen: the network learns the rest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bmtl.models.likelihoods import Likelihood
+from bmtl.models.linear_fits import ridge
+from bmtl.models.networks.tabular import features
+
+
+class LinearPart(nn.Module):
+    """What is added to the first outputs of each head: a linear function of the features.
+
+    It is 0 until `fit`. What it holds are buffers, which are saved with the model.
+
+    Args:
+        columns: Number of features D.
+        likelihoods: By target, what the output is for.
+        clip: Bound of the features.
+    """
+
+    def __init__(self, columns: int, likelihoods: Mapping[str, Likelihood], clip: float) -> None:
+        super().__init__()
+        self.names, self.columns, self.clip = tuple(likelihoods), columns, clip
+        for i, likelihood in enumerate(likelihoods.values()):  # buffers' names must not hold a dot, target names may
+            self.register_buffer(f"weight_{i}", torch.zeros(likelihood.linear_outputs, columns + 1))
+
+    def weight(self, target: str) -> Tensor:
+        """Coefficients ``(outputs, D + 1)``, the intercept last; no row for a likelihood without a linear part."""
+        found: Tensor = getattr(self, f"weight_{self.names.index(target)}")
+        return found
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, labels: Mapping[str, Tensor], likelihoods: Mapping[str, Likelihood]) -> None:
+        """Fits each target's part to training rows, and the unit of its likelihood to what is left.
+
+        Where every row has a label of one target only, as pupils have of their school, targets share a linear function, and
+        each has one of its own of what that leaves.
+
+        Args:
+            x: Inputs ``(N, ...)`` as the model sees them.
+            labels: Labels by target, as the model sees them.
+            likelihoods: By target.
+        """
+        z = features(x, self.clip).double().cpu()
+        gathered = {name: likelihood.gather(name, labels) for name, likelihood in likelihoods.items()}
+        common = _common(z, gathered, list(likelihoods.values()))
+        for name, likelihood in likelihoods.items():
+            found = likelihood.start_linear(z, gathered[name], common)
+            if found is not None:
+                self.weight(name).copy_(found)
+
+    def forward(self, target: str, x: Any, f: Any) -> Any:
+        """A head's output ``(..., B, outputs)``, or its blocks, with the linear part of rows ``(B, ...)``."""
+        weight = self.weight(target)
+        if not len(weight):
+            return f
+        part = features(x, self.clip) @ weight[:, :-1].mT + weight[:, -1]
+        if isinstance(f, tuple):  # blocks with weights of their own stay apart
+            return (f[0] + part, *f[1:])
+        rest = f.shape[-1] - part.shape[-1]
+        return f + (nn.functional.pad(part, (0, rest)) if rest else part)
+
+    def stacked(self, targets: Sequence[str], x: Any, f: Tensor) -> Tensor:
+        """The same of K targets of one kind of likelihood, whose outputs are ``(..., K, B, outputs)``."""
+        weight = torch.cat([self.weight(target) for target in targets])
+        if not len(weight):
+            return f
+        part = features(x, self.clip) @ weight[:, :-1].mT + weight[:, -1]
+        part = part.unflatten(-1, (len(targets), -1)).transpose(-2, -3)
+        rest = f.shape[-1] - part.shape[-1]
+        return f + (nn.functional.pad(part, (0, rest)) if rest else part)
+
+
+def _common(z: Tensor, labels: Mapping[str, Tensor], likelihoods: Sequence[Likelihood]) -> Tensor | None:
+    """Coefficients ``(D + 1,)`` of one least-squares function of all targets, where no row has labels of two."""
+    if len(labels) < 2 or not all(likelihood.least_squares for likelihood in likelihoods):
+        return None
+    together = torch.stack([y.double().cpu() for y in labels.values()], 1)
+    seen = ~together.isnan()
+    if int(seen.sum(1).max()) > 1 or int(seen.sum()) < 2:
+        return None
+    rows, targets = np.nonzero(seen.numpy())
+    coefficients, _ = ridge(z.numpy()[rows], together.numpy()[rows, targets])
+    return torch.as_tensor(coefficients)

@@ -1,0 +1,109 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from bmtl.datasets import Batches
+from bmtl.evaluation import metrics
+from bmtl.experiments import Budget, run
+from bmtl.experiments.methods import Method
+from bmtl.experiments.rows import Stretches
+from bmtl.experiments.schedules import DECAY, decoupled, optimizer_of, rate
+from bmtl.inference.parameters import NamedParameters
+from bmtl.models.linear_fits import ridge
+from tests.experiments.toys import BUDGET, EW, toy
+
+
+def test_a_kind_of_input_decides_what_was_left_open():
+    table, other = Budget().for_kind("table"), Budget().for_kind("graphs")
+    assert (table.schedule, table.steps, table.epochs, table.batch_size, table.lr) == ("cosine", 3000, None, None, 5e-3)
+    assert (other.schedule, other.steps, other.epochs, other.batch_size, other.lr) == ("constant", None, 30, 128, 2e-3)
+    assert table.for_kind("graphs") == table
+    plain = Budget(schedule="constant", epochs=7, lr=0.1).for_kind("table")
+    assert (plain.epochs, plain.batch_size, plain.lr, plain.most_epochs) == (7, 128, 0.1, 7)
+    assert Budget(epochs=7).for_kind("table").steps is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(3, 16), (128, 16), (200, 32), (500, 64), (1000, 128), (1500, 128), (1600, 256), (10**6, 256)]
+)
+def test_batches_are_an_eighth_of_the_rows(rows, size):
+    assert Budget().rows_in_batch(rows) == size
+    assert Budget(batch_size=5).rows_in_batch(rows) == 5
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, (1, 1)), (40, (1, 40)), (41, (2, 21)), (3000, (75, 40))])
+def test_steps_are_validated_at_least_every_forty(steps, epochs):
+    assert Budget(steps=steps).epochs_of_steps == epochs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"steps": 5, "epochs": 2}, "steps or in epochs"),
+        ({"steps": 0}, "numbers are positive; steps=0"),
+        ({"schedule": "linear"}, "schedule is one of cosine, constant, plateau"),
+    ],
+)
+def test_budgets_that_contradict_themselves_are_refused(wrong, reason):
+    with pytest.raises(ValueError, match=reason):
+        Budget(**wrong)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100, 3000])
+def test_the_rate_rises_and_falls(steps):
+    rates = [rate(step, steps) for step in range(steps)]
+    top = rates.index(max(rates))
+    assert max(rates) == 1
+    assert top <= max(1, 0.05 * steps)
+    assert all(a < b for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b > 0 for a, b in pairwise(rates[top:]))
+    assert rate(steps, steps) == pytest.approx(0 if steps > 1 else 1)
+
+
+def test_decay_is_of_weight_matrices():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    pairs = [*network.named_parameters(), ("guide.loc", torch.zeros(2, 2, requires_grad=True))]
+    optimizer = decoupled(NamedParameters(pairs), lr=0.1)
+    decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
+    assert [id(p) for p in decayed] == [id(network[0].weight)]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, DECAY}
+
+
+def test_a_decay_of_the_methods_own_is_adams():
+    network = NamedParameters(torch.nn.Linear(3, 2).named_parameters())
+    cosine = Budget().for_kind("table")
+    own = optimizer_of(Method("mine", weight_decay=0.3), cosine)(network)
+    assert type(own) is torch.optim.Adam
+    assert [group["weight_decay"] for group in own.param_groups] == [0.3]
+    assert type(optimizer_of(EW, cosine)(network)) is torch.optim.AdamW
+    assert type(optimizer_of(EW, Budget().for_kind("graphs"))(network)) is torch.optim.Adam
+
+
+def test_stretches_pass_through_all_rows_before_any_comes_again():
+    loader = Stretches(Batches(torch.arange(10), {"y": torch.arange(10)}, 3, seed=1), 2)
+    seen = torch.cat([x for _ in range(6) for x, _ in loader])  # twelve batches, three passes of four
+    assert len(loader) == 2
+    assert [sorted(seen[i : i + 10].tolist()) for i in (0, 10, 20)] == [list(range(10))] * 3
+
+
+def test_a_budget_in_steps_is_kept_and_ends_early_without_gain():
+    budget = replace(BUDGET, epochs=None, steps=60)
+    tree = run(toy(), EW, 0, budget)
+    assert tree["training"]["step"].values[-1] + 1 == 60
+    assert len(np.unique(tree["training"]["epoch"])) == 2
+    # At a rate like this nothing improves: a quarter of twelve epochs is waited for.
+    hopeless = run(toy(), EW, 0, replace(budget, steps=480, lr=50.0))
+    assert hopeless["training"]["step"].values[-1] + 1 < 480
+
+
+def test_training_that_only_does_harm_leaves_the_linear_part():
+    """The parameters before the first step are among those that are chosen from: a ridge regression, nearly."""
+    data = toy()
+    tree = run(data, EW, 0, replace(BUDGET, epochs=None, steps=80, lr=50.0))
+    coefficients, _ = ridge(data.features("train"), data.targets["mass"].scaled(data.rows["train"]))
+    expected = data.targets["mass"].scaler.inverse(data.features("test") @ coefficients[:-1] + coefficients[-1])
+    error = np.sqrt(np.mean((data.labels("test")["mass"] - expected) ** 2))
+    assert float(metrics.rmse(tree)["rmse"].sel(task="mass")) == pytest.approx(error, rel=0.1)

@@ -23,7 +23,7 @@ from bmtl.inference.balancing.options import Count
 
 
 class Full(Geometry):
-    """Compares the gradients of all shared parameters (K backwards, K x P numbers held once).
+    """Compares the gradients of all shared parameters (K backwards, at most K x P numbers held once).
 
     The shared parameters are those upstream of a tensor marked with `bmtl.shared`; in a program without a mark, those
     that two or more tasks reach in the autograd graph. Parameters that no task reaches are left alone. The gradients of

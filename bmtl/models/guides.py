@@ -206,6 +206,8 @@ class Guide(nn.Module):
         return made
 
     def __getitem__(self, site: str) -> nn.Module:
+        if site not in self.latents:
+            raise ValueError(f"The guide has the sites {list(self.latents)}, and {site!r} was asked for.")
         return self.posteriors[self.latents.index(site)]
 
     def items(self) -> Iterator[tuple[str, nn.Module]]:

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"targets"},
     "datasets": {"inputs", "targets"},
 }
-IMPORT_ALL = {"__init__", "__main__", "cli", "experiments"}
+IMPORT_ALL = {"__init__", "__main__", "cli", "estimators", "experiments"}
 LEARNING = {"torch", "pyro", "lightning", "pytorch_lightning", "torchmetrics", "gpytorch", "torch_geometric"}
 # `arviz` itself is installed for the user: its two lines, 0.23 and 1.x, differ in what they return.
 FOREIGN = {"evaluation": LEARNING | {"arviz"}, "targets": LEARNING | {"arviz", "pandas", "sklearn"}, "": {"arviz"}}

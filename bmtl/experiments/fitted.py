@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import xarray as xr
+from torch import nn
 
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.methods import Method, ModelAndGuide
+from bmtl.experiments.trees import scaler_of_new
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
+from bmtl.targets import Prediction
 from bmtl.targets.summaries import summary
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -24,7 +27,7 @@ class Fitted:
     Attributes:
         name: The data set it was trained on.
         method: What was trained.
-        targets: Target -> its family, unit and scaler.
+        targets: Target -> its family, unit, scaler and baseline.
         inputs: The data's inputs without their rows: turns raw ones into what the model sees.
         parts: Targets and members, each a model and a guide: one part, or one a target where each was trained by itself.
         draws: Draws of a prediction.
@@ -52,10 +55,7 @@ class Fitted:
         Raises:
             ValueError: If `raw` is not of the kind of the training inputs.
         """
-        drawn = self._draw(self.inputs.prepare(raw), num_draws or self.draws, seed)
-        predictions = {
-            name: drawn.targets[name].in_units(target.family, target.scaler) for name, target in self.targets.items()
-        }
+        predictions = self.predictions(raw, num_draws=num_draws, seed=seed)
         about = {"method": self.method.name, "balancer": self.method.balancer, "seed": seed, "data_name": self.name}
         tree = results.to_datatree(
             {"predictions": {name: PredictedRows(prediction) for name, prediction in predictions.items()}},
@@ -72,15 +72,32 @@ class Fitted:
 
     def table(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> pd.DataFrame:
         """The summary of `predict` with a row for each input and columns such as ``energy mean [kWh]``."""
-        drawn = self._draw(self.inputs.prepare(raw), num_draws or self.draws, seed)
         columns: dict[str, Any] = {}
-        for name, target in self.targets.items():
-            prediction = drawn.targets[name].in_units(target.family, target.scaler)
+        for name, prediction in self.predictions(raw, num_draws=num_draws, seed=seed).items():
+            target = self.targets[name]
             for column in summary(target.family, prediction, QUANTILES):
                 unit = target.unit if column.unit == "target" else column.unit
                 title = f"{name} {column.name}".strip()
                 columns[title if unit in ("", "1") else f"{title} [{unit}]"] = column.values
         return pd.DataFrame(columns)
+
+    def predictions(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> dict[str, Prediction]:
+        """What `predict` puts into a tree: target -> its prediction for each row, in reported units."""
+        dtype = next(self.parts[0][0][0].parameters()).dtype
+        drawn = self._draw(self.inputs.prepare(raw, dtype), num_draws or self.draws, seed)
+        return {
+            name: drawn.targets[name].in_units(target.family, scaler_of_new(target, self.inputs, raw))
+            for name, target in self.targets.items()
+        }
+
+    def double(self) -> Self:
+        """The same with its parameters, and so its predictions, in float64."""
+        for part in self.parts:
+            for model, guide in part:
+                for module in (model, guide):
+                    if isinstance(module, nn.Module):
+                        module.double()
+        return self
 
     def _draw(self, x: Any, num_draws: int, seed: int) -> Draws:
         def of_members(part: Sequence[ModelAndGuide]) -> list[Draws]:

@@ -1,10 +1,12 @@
 """Objects by name: ``package.module:name``, ``file.py:name``, and what installed packages announce as entry points."""
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -77,6 +79,12 @@ def announced(group: str) -> dict[str, str]:
     Raises:
         ValueError: If two packages announce the same name.
     """
+    return dict(_announced(group, tuple(sys.path), entry_points))
+
+
+@functools.lru_cache
+def _announced(group: str, search: tuple[str, ...], entry_points: Callable[..., Any]) -> dict[str, str]:
+    """See `announced`. All packages of the search path are read for it, which takes longer than to build a model."""
     found: dict[str, str] = {}
     for point in entry_points(group=group):
         path = f"{point.module}:{point.attr}"

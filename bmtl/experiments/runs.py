@@ -35,6 +35,7 @@ def run(
     *,
     keep_model: bool = False,
     trust: bool = False,
+    scored: bool = True,
     new: Any = None,
     callbacks: Sequence[Callback] = (),
 ) -> xr.DataTree:
@@ -54,6 +55,7 @@ def run(
         keep_model: Write ``model.pt`` next to the results, which `bmtl.experiments.load_fitted` reads.
         trust: Draw for the training rows too, where there are latents and a joint density: the groups at the tree's root,
             by which `bmtl.evaluation.trust` judges the guide.
+        scored: Whether there must be test rows; without, the tree holds what there is of other parts.
         new: Raw inputs without labels, such as out-of-distribution ones, to be drawn for too: the tree's ``predictions``
             and ``predictions_uncertainty``.
         callbacks: Further Lightning callbacks for the training.
@@ -66,7 +68,7 @@ def run(
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
     budget = budget.of(data)
-    check_data(data, budget)
+    check_data(data, budget, scored)
     unlabelled = None if new is None else data.inputs.prepare(new)
     if keep_model:
         model_files.check_settings(method)
@@ -94,7 +96,7 @@ def run(
                     raise KeyboardInterrupt
             finished.append(mix(members))
         learnt = join(finished)
-        tree = run_tree(data, method, seed, budget, learnt, trust=trust)
+        tree = run_tree(data, method, seed, budget, learnt, new=new, trust=trust)
         if out is not None:
             states = [part.states for part in finished]
             _write(tree, out, data, method, budget, states)
@@ -124,9 +126,9 @@ def validation_score(tree: xr.DataTree) -> float:
     return float(_of_a_run(tree, "validation_score"))
 
 
-def check_data(data: MultiTaskData, budget: Budget) -> None:
+def check_data(data: MultiTaskData, budget: Budget, scored: bool = True) -> None:
     """Raise a ``ValueError`` if a run could not train on, select by, or score on the data."""
-    needed = {"train", "test"} | ({"val"} if budget.select == "val" else set())
+    needed = {"train"} | ({"test"} if scored else set()) | ({"val"} if budget.select == "val" else set())
     lacking = sorted(needed - set(data.rows))
     if lacking:
         raise ValueError(

@@ -22,6 +22,7 @@ from bmtl.models.choosing import Choice, chosen, likelihoods_of
 from bmtl.models.heads import HEADS, CommonPriorHeads, LinearHeads, TensorNormalHeads
 from bmtl.models.likelihoods import Likelihood, Noise, likelihood_of
 from bmtl.models.linear_part import LinearPart
+from bmtl.models.neural_linear import NeuralLinear
 from bmtl.models.representations import Bottleneck, Deterministic, MCDropout
 from bmtl.models.spec import DataSpec, needs_support
 from bmtl.models.task_model import TaskModel
@@ -42,6 +43,7 @@ def homoscedastic(
     head: str = "linear",
     prior_scale: float | None = None,
     dropout: float = 0.0,
+    censored: bool = False,
 ) -> Built:
     """Task noise as task weight; with ``noise="fixed"`` the deterministic program that balancers are compared on.
 
@@ -55,6 +57,7 @@ def homoscedastic(
         head: "linear" has point weights, "bayesian" a normal prior on every weight and bias.
         prior_scale: Standard deviation of a Bayesian head's prior; ``1 / sqrt(width)`` by default.
         dropout: MC dropout before every layer.
+        censored: Labels at a bound of their family count with the probability beyond it, see `likelihoods_of`.
 
     Raises:
         ValueError: If an option is unknown or does not fit a target.
@@ -65,14 +68,38 @@ def homoscedastic(
     heads = choice("head", head, {"linear": LinearHeads, "bayesian": HEADS["bayesian"]})
     if head == "bayesian":
         heads = functools.partial(heads, prior_scale=prior_scale)
-    likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior)
+    likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior, censored=censored)
     made = trunk(mc_dropout=dropout) if dropout else trunk()
     return _built(spec, made, generator, likelihoods, heads, MCDropout if dropout else Deterministic)
 
 
-def gaussian(spec: DataSpec, *, trunk: Trunk, generator: torch.Generator, likelihood: Choice = None) -> Built:
+@needs_support(to_start=True)
+def neural_linear(spec: DataSpec, *, trunk: Trunk, generator: torch.Generator, likelihood: Choice = None) -> Built:
+    """The deterministic program whose heads of real targets are done again in closed form, see `NeuralLinear`.
+
+    Args:
+        spec: Of the data, with their support.
+        trunk: Makes the trunk.
+        generator: Draws initial weights.
+        likelihood: Instead of the families' own; others than Gaussian ones keep their heads.
+
+    Source:
+        Snoek et al. (2015), "Scalable Bayesian Optimization Using Deep Neural Networks".
+    """
+    model = functools.partial(NeuralLinear, support=spec.support)
+    return _built(spec, trunk(), generator, likelihoods_of(spec, likelihood, noise="fixed"), model=model)
+
+
+def gaussian(
+    spec: DataSpec,
+    *,
+    trunk: Trunk,
+    generator: torch.Generator,
+    likelihood: Choice = None,
+    censored: bool = False,
+) -> Built:
     """A mean and a variance for each row of a real target: a member of a deep ensemble (Lakshminarayanan et al., 2017)."""
-    likelihoods = likelihoods_of(spec, likelihood, real="heteroscedastic")
+    likelihoods = likelihoods_of(spec, likelihood, real="heteroscedastic", censored=censored)
     return _built(spec, trunk(), generator, likelihoods)
 
 
@@ -83,6 +110,7 @@ def evidential(
     generator: torch.Generator,
     likelihood: Choice = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    censored: bool = False,
     **options: Any,
 ) -> Built:
     """ENet (``objective="nll"``), MSE-ENet ("nll+mse") and MT-ENet ("nll+lipschitz"), Oh & Shin (2022).
@@ -93,6 +121,7 @@ def evidential(
         generator: Draws initial weights.
         likelihood: Instead of these.
         bounds: Bounds of targets whose labels stop there, in the model's scale.
+        censored: As for `homoscedastic`: those of the targets' families.
         **options: Of `bmtl.models.likelihoods.Evidential`.
 
     Raises:
@@ -102,7 +131,7 @@ def evidential(
     if unknown:
         raise ValueError(f"bounds names {unknown}, and the targets are {list(spec.targets)}.")
     own = {name: {"bounds": pair} for name, pair in (bounds or {}).items()}
-    likelihoods = likelihoods_of(spec, likelihood, real="evidential", options=options, own=own)
+    likelihoods = likelihoods_of(spec, likelihood, real="evidential", options=options, own=own, censored=censored)
     return _built(spec, trunk(), generator, likelihoods)
 
 
@@ -305,12 +334,13 @@ def _built(
     likelihoods: Mapping[str, Likelihood],
     head: Callable[..., Any] = LinearHeads,
     representation: Callable[..., Any] = Deterministic,
+    model: Callable[..., TaskModel] = TaskModel,
 ) -> Built:
     width: int = trunk.width  # type: ignore[assignment]
     linear_part = None
     if getattr(trunk, "linear_part", False):
         linear_part = LinearPart(int(spec.inputs["width"]), likelihoods, trunk.clip)  # type: ignore[arg-type]
-    model = TaskModel(
+    made = model(
         trunk,
         width,
         likelihoods,
@@ -323,4 +353,4 @@ def _built(
     )
     if linear_part is not None and spec.examples is not None and spec.labels is not None:
         linear_part.fit(spec.examples, spec.labels, likelihoods)
-    return model, model.guide()
+    return made, made.guide()

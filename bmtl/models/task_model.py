@@ -168,7 +168,7 @@ class TaskModel(nn.Module):
         return groups(x, self.n_data, lambda name: likelihoods[name].labelled(likelihoods[name].gather(name, y)))
 
     def _walk(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output | _StackedOutput"]:
-        """The program up to the labels: what each target's statement needs, in order."""
+        """The program up to the labels: what each statement needs, in order."""
         likelihoods, joint = self.likelihoods, self.heads.joint()
         sampled: dict[str, tuple[task_plate, Any, dict[str, Tensor]]] = {}  # where the first of its targets is met
         for rows in self.rows(x, y):
@@ -197,12 +197,16 @@ class TaskModel(nn.Module):
                 elif name == stacked.names[0]:
                     f = self._outputs_of(stacked.names, rows, h, joint, heads)
                     every = None if y is None else stacked.gather(y)
+                    found = _StackedOutput(stacked, f, values, every, tasks, rows.plates[name])
                     if y is not None and every is None:  # labels of several types or shapes
-                        for one in stacked.names:
-                            own, theirs = stacked.one(one, f, values)
-                            yield _Output(one, likelihoods[one], own, theirs, y[one], rows.plates[one])
+                        yield from found.apart(likelihoods, y)
                     else:
-                        yield _StackedOutput(stacked, f, values, every, tasks, rows.plates[name])
+                        yield found
+
+    def _walk_apart(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
+        """The same with a statement for each target."""
+        for of in self._walk(x, y):
+            yield from of.apart(self.likelihoods, y)
 
     def _outputs_of(self, targets: tuple[str, ...], rows: Rows, h: Tensor, joint: Any, heads: Any) -> Tensor:
         """The outputs ``(..., K, B, outputs)`` of targets of one statement."""
@@ -323,6 +327,10 @@ class _Output(NamedTuple):
         """What the head of each target gives."""
         return [(self.name, self.f)]
 
+    def apart(self, likelihoods: Mapping[str, Likelihood], y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
+        """What each target's own statement needs."""
+        yield self
+
 
 class _StackedOutput(NamedTuple):
     """The part of a batch of targets that are one statement; values and labels have a dimension of targets."""
@@ -336,6 +344,12 @@ class _StackedOutput(NamedTuple):
 
     def outputs(self) -> list[tuple[str, Any]]:
         return [(name, self.stacked.one(name, self.f, self.values)[0]) for name in self.stacked.names]
+
+    def apart(self, likelihoods: Mapping[str, Likelihood], y: Mapping[str, Tensor] | None) -> Iterator[_Output]:
+        """What each target's own statement needs."""
+        for name in self.stacked.names:
+            f, values = self.stacked.one(name, self.f, self.values)
+            yield _Output(name, likelihoods[name], f, values, None if y is None else y[name], self.plate)
 
 
 class TaskGuide(nn.Module):

@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from bmtl.targets.laws import Law, law_to_units
+from bmtl.targets.laws import EmpiricalPredictive, Law, distribution, law_to_units
+from bmtl.targets.laws.predictive import Predictive
 from bmtl.targets.scaler import Scaler, rounded_once
 from bmtl.targets.units import Units
 
@@ -152,3 +153,8 @@ class Prediction:
             if density is None
             else rounded_once(np.subtract, density, family.log_volume(labels, scaler)),
         )
+
+
+def predictive(prediction: Prediction) -> Predictive:
+    """The distribution of a prediction of numbers: that of its law, or of its draws where it has none."""
+    return EmpiricalPredictive(prediction.draws) if prediction.law is None else distribution(prediction.law)

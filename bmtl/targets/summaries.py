@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bmtl.targets.family import Family
-from bmtl.targets.laws import EmpiricalPredictive, distribution
-from bmtl.targets.prediction import Prediction
+from bmtl.targets.prediction import Prediction, predictive
 
 
 class Column(NamedTuple):
@@ -64,8 +63,7 @@ def _of_numbers(prefix: str, prediction: Prediction, levels: Sequence[float]) ->
         variance = getattr(prediction, name)
         if variance is not None:
             yield Column(f"{prefix}{name} sd", np.sqrt(variance), "target")
-    predictive = EmpiricalPredictive(prediction.draws) if prediction.law is None else distribution(prediction.law)
-    quantiles = predictive.quantile(np.asarray(levels)[:, None])
+    quantiles = predictive(prediction).quantile(np.asarray(levels)[:, None])
     for level, values in zip(levels, quantiles, strict=True):
         yield Column(f"{prefix}{100 * level:g} %", values, "target")
 

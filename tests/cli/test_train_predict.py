@@ -10,6 +10,7 @@ import pytest
 from bmtl import cli, experiments
 from bmtl.datasets import load
 from bmtl.evaluation import results
+from bmtl.evaluation.attributes import decode_attributes
 
 TINY = ("--epochs", 2, "--batch-size", 32, "--widths", 6, "--draws", 8, "--seed", 3)
 
@@ -179,6 +180,9 @@ def test_a_missing_or_damaged_model_is_told(run, trained, tmp_path):
         (["--balancer", "nonsense"], "No balancer is called 'nonsense'"),
         (["--lr", "0"], "numbers are positive"),
         (["--select", "none"], "select is one of"),
+        (["--trunk", "nonsense"], "There is no trunk 'nonsense'"),
+        (["--schedule", "linear"], "schedule is one of cosine, constant, plateau"),
+        (["--steps", "5", "--epochs", "2"], "A budget is in steps or in epochs"),
         (["--widths", "wide"], "--widths is a number or several"),
         (["-d", "drop=other"], "`drop` names the unknown 'other'; the targets are: mass, 25400"),
     ],
@@ -187,6 +191,26 @@ def test_wrong_options_are_told_before_training(run, archive, tmp_path, never_tr
     code, _, err = run("train", f"npz:{archive}", *arguments, "--out", tmp_path)
     assert code == 2
     assert message in err
+
+
+def test_network_and_schedule_are_options(run, archive, tmp_path):
+    plain = ("--trunk", "mlp", "--schedule", "constant", "--steps", 3)
+    for options, trunk, schedule, lr, batch in (
+        (plain, "mlp", "constant", 2e-3, 128),
+        (("--steps", 3), "", "cosine", 5e-3, None),
+    ):
+        out = tmp_path / schedule
+        assert run("train", f"npz:{archive}", "--method", "ew", "--draws", 4, *options, "--out", out)[0] == 0
+        said = decode_attributes(results.read(out / "results.nc"))["configuration"]
+        budget = said["budget"]
+        assert said["method"]["trunk"] == trunk
+        assert [budget[name] for name in ("schedule", "lr", "batch_size", "steps", "epochs")] == [
+            schedule,
+            lr,
+            batch,
+            3,
+            None,
+        ]
 
 
 def test_names_of_targets_start_no_formula_in_the_predictions(run, tmp_path, monkeypatch):

@@ -120,35 +120,39 @@ def test_ragged_data_are_compared(tmp_path):
     assert found.scores["delta_m"].notnull().all()
 
 
+PLAIN = replace(BUDGET, schedule="constant")
+
+
 # ---- Learning rates --------------------------------------------------------------------------------------------------
 
 
 def test_each_methods_learning_rate_is_chosen_on_validation(data, tmp_path):
     rates = (1e-5, 0.05)
-    found = compare(data, [EW, UW], [0, 1], BUDGET, tmp_path, rates=rates, jobs=1, reference=False, timed_steps=0)
+    methods = [EW.on_trunk("mlp"), UW.on_trunk("mlp")]
+    found = compare(data, methods, [0, 1], PLAIN, tmp_path, rates=rates, jobs=1, reference=False, timed_steps=0)
     assert found.rates == {"ew": 0.05, "uw": 0.05}  # two epochs at 1e-5 learn nothing
-    for method in (EW, UW):
+    for method in methods:
         scores = {
             rate: validation_score(results.read(tmp_path / f"learning-rates/{rate:g}/{method.name}/seed-0/results.nc"))
             for rate in rates
         }
         assert min(scores, key=scores.get) == found.rates[method.name]
-        alone = run(data, method, 1, replace(BUDGET, lr=0.05))
+        alone = run(data, method, 1, replace(PLAIN, lr=0.05))
         np.testing.assert_allclose(
             found.scores["score"].sel({"learner": method.name, "split": 1, "metric": "mae"}), metrics.mae(alone)["mae"]
         )
 
 
 def test_the_run_that_a_rate_was_chosen_by_is_not_run_again(data, tmp_path, monkeypatch):
-    trained = []
+    trained, plain = [], EW.on_trunk("mlp")
     real = workers.run
     monkeypatch.setattr(
         workers, "run", lambda d, m, s, b, *a, **k: trained.append((s, b.lr)) or real(d, m, s, b, *a, **k)
     )
-    compare(data, [EW], [0, 1], BUDGET, tmp_path, rates=(1e-5, 0.05), jobs=1, reference=False, timed_steps=0)
+    compare(data, [plain], [0, 1], PLAIN, tmp_path, rates=(1e-5, 0.05), jobs=1, reference=False, timed_steps=0)
     assert trained == [(0, 1e-5), (0, 0.05), (1, 0.05)]
     trained.clear()
-    compare(data, [EW], [0, 1], BUDGET, tmp_path, rates=(1e-5, 0.05), jobs=1, reference=False, timed_steps=0)
+    compare(data, [plain], [0, 1], PLAIN, tmp_path, rates=(1e-5, 0.05), jobs=1, reference=False, timed_steps=0)
     assert trained == []
 
 

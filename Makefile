@@ -50,6 +50,10 @@ bench: $(VENV)/.installed-dev ## Run every benchmark (ARGS=--quick for a short o
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
 
+.PHONY: gpu
+gpu: $(VENV)/.installed-dev ## Check a CUDA device and write gpu.json; says "skipped" without one (ARGS=--quick for a short one)
+	@$(BIN)/python benchmarks/gpu.py --json gpu.json $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.installed-dev ## Run the property tests with fresh seeds for a time (ARGS=tests/..., FUZZ_SECONDS=600)
 	@end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); \

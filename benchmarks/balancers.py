@@ -2,9 +2,10 @@
 
 An MLP (64-512-512-512, batch 128) and a CNN (three convolutions and a linear layer 1024-128, batch 32) with K linear heads
 are trained with Adam on K squared errors, one thread. All contestants take turns, so a drift of the machine's speed hits
-them alike; T is the median step time over that of a plain PyTorch loop with summed losses. Run:
+them alike; T is the median processor time of a step over that of a plain PyTorch loop with summed losses. Run:
 
     python benchmarks/balancers.py [--rounds 30] [--json balancers.json] [--networks mlp cnn] [--tasks 3 11 40] [--quick]
+        [--match upgrad torchjd]
 """
 
 import argparse
@@ -25,6 +26,7 @@ import bmtl
 from bmtl.inference.balancing import SLOTS
 
 WIDTHS = {"mlp": 512, "cnn": 128}
+BASE = "plain loop, EW"
 Step = Callable[[], None]
 
 
@@ -127,7 +129,7 @@ def contestants(kind: str, tasks: int) -> dict[str, Step]:
         torch.manual_seed(0)
         return Net(kind, tasks)
 
-    found: dict[str, Step] = {"plain loop, EW": plain(net(), x, y), "bmtl ew": ours("ew", net(), x, y)}
+    found: dict[str, Step] = {BASE: plain(net(), x, y), "bmtl ew": ours("ew", net(), x, y)}
     gram = [name for name, slot in SLOTS.items() if slot.slot == "weighting" and slot.needs == "gram"]  # type: ignore[attr-defined]
     for geometry in ("full", "last-layer", "representation"):
         if geometry in SLOTS:
@@ -138,16 +140,17 @@ def contestants(kind: str, tasks: int) -> dict[str, Step]:
     return found
 
 
-def measure(kind: str, tasks: int, rounds: int) -> dict[str, float]:
-    """Median milliseconds of each contestant, taking turns."""
-    steps = contestants(kind, tasks)
+def measure(kind: str, tasks: int, rounds: int, match: list[str]) -> dict[str, float]:
+    """Median milliseconds of each contestant that has a word of `match` in its name, taking turns."""
+    every = contestants(kind, tasks)
+    steps = {name: step for name, step in every.items() if name == BASE or any(word in name for word in match or [""])}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step()
             if turn >= 2:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (time.process_time() - start))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -156,6 +159,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--networks", nargs="+", default=["mlp", "cnn"], choices=sorted(WIDTHS))
     parser.add_argument("--tasks", nargs="+", type=int, default=[3, 11, 40])
+    parser.add_argument("--match", nargs="+", default=[], help="words of contestants' names, all by default")
     parser.add_argument("--json", help="file for the medians in milliseconds")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
@@ -164,17 +168,16 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, torchjd {version('torchjd')}, one thread")
     columns = [(kind, tasks) for kind in options.networks for tasks in options.tasks]
-    results = {f"{kind} K={tasks}": measure(kind, tasks, options.rounds) for kind, tasks in columns}
+    results = {f"{kind} K={tasks}": measure(kind, tasks, options.rounds, options.match) for kind, tasks in columns}
     width = max(len(name) for column in results.values() for name in column) + 2
     print(f"\nT over the plain loop (first row: milliseconds)\n{'':{width}}" + "".join(f"{c:>11}" for c in results))
     for name in next(iter(results.values())):
-        base = "plain loop, EW"
-        cells = (f"{r[name] if name == base else r[name] / r[base]:11.2f}" for r in results.values())
+        cells = (f"{r[name] if name == BASE else r[name] / r[BASE]:11.2f}" for r in results.values())
         print(f"{name:{width}}" + "".join(cells))
-    best = {
-        c: min(v for n, v in r.items() if n.startswith("torchjd")) / r["plain loop, EW"] for c, r in results.items()
-    }
-    print(f"{'best TorchJD row':{width}}" + "".join(f"{best[c]:11.2f}" for c in results))
+    peers = [[v for n, v in r.items() if n.startswith("torchjd")] for r in results.values()]
+    if all(peers):
+        best = (min(of) / r[BASE] for of, r in zip(peers, results.values(), strict=True))
+        print(f"{'best TorchJD row':{width}}" + "".join(f"{value:11.2f}" for value in best))
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)

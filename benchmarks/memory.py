@@ -1,7 +1,8 @@
 """What a balanced step needs in memory: K tasks on a trunk of P parameters.
 
 Each configuration trains for a few steps in a process of its own, and its peak resident memory is taken above what the
-imports and the first small step of torch take. `full` holds the K x P gradients once; the others hold nothing of that size.
+imports and the first small step of torch take. `full` holds the K x P gradients once where a weighting works on them or
+where layers have fewer inputs than rows; the others hold nothing of that size.
 The column "P" is the peak in units of P numbers of float32: 1 for the parameters, 1 for their gradients. Run:
 
     python benchmarks/memory.py [--tasks 40] [--parameters 10e6] [--steps 3] [--json memory.json] [--quick]

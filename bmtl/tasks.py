@@ -18,7 +18,12 @@ from torch import Tensor
 from bmtl.labels import read_labels
 
 TASK_PLATE = "task"
-"""Name of the vectorised plate whose rows are tasks."""
+"""Name of the vectorised plate whose rows are tasks; of one with a label, ``task/<label>``."""
+
+
+def is_task_plate(name: str) -> bool:
+    """Whether a plate of this name has tasks as its rows."""
+    return name == TASK_PLATE or name.startswith(f"{TASK_PLATE}/")
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -87,26 +92,36 @@ class task_plate(pyro.plate):
         dim: The plate's dimension, counted from the right; by default the next free one.
         n_data: Number of data of each task, from 1, where they differ and rows inside are padded to one length; by default
             what the plates inside declare.
+        label: Tells this plate from others of the same program, each with tasks of its own. Sites inside a plate with a
+            label are called ``<label>/<name>``, and one row of such a site reads as ``<name>_<task>`` (`bmtl.draw`).
 
     Raises:
         TypeError: If `n_data` holds anything but integers.
         ValueError: If a name is empty or appears twice, or `n_data` has another length or a number below 1.
     """
 
-    def __init__(self, names: Sequence[str], dim: int | None = None, n_data: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        dim: int | None = None,
+        n_data: Sequence[int] | None = None,
+        label: str | None = None,
+    ) -> None:
         self.names = check_names(names)
+        self.label = label
         self.n_data = None if n_data is None else tuple(n_data)
         if self.n_data is not None and len(self.n_data) != len(self.names):
             raise ValueError(f"n_data has {len(self.n_data)} numbers for the {len(self.names)} tasks {self.names}.")
         for name, number in zip(self.names, self.n_data or (), strict=False):
             _check_number(name, number)
-        super().__init__(TASK_PLATE, len(self.names), dim=dim)
+        super().__init__(TASK_PLATE if label is None else f"{TASK_PLATE}/{label}", len(self.names), dim=dim)
 
     def _process_message(self, msg: Message) -> None:
         super()._process_message(msg)
         if msg["type"] == "sample":
             msg["task_names"] = self.names  # type: ignore[typeddict-unknown-key]
             msg["task_n_data"] = self.n_data  # type: ignore[typeddict-unknown-key]
+            msg["task_label"] = self.label  # type: ignore[typeddict-unknown-key]
 
 
 @effectful(type="shared")

@@ -23,6 +23,7 @@ from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels,
 from bmtl.inference.predictives import Draws
 from bmtl.inference.program_warnings import warn_of_random_rows
 from bmtl.inference.readings import read, read_components
+from bmtl.inference.site_tasks import named_rows
 from bmtl.inference.without_graph import Mode, without_graph
 
 Program = Callable[..., Any]
@@ -132,12 +133,11 @@ def _draw(
                 if not i:
                     warn_of_random_rows((guide_trace, trace))
                 globals_ = _global_latents(guide_trace, probe)
-                values: dict[str, Any] = {name: site["value"] for name, site in globals_.nodes.items()}
-                values |= {name: site["value"] for name, site in trace.nodes.items() if _is_derived(site)}
+                values = _named_values(trace, globals_)
                 _check_sites(sites, values)
-                for name in trace.nodes:
-                    if name in values and (sites is None or name in sites):
-                        posterior.setdefault(name, []).append(to_numpy(values[name]))
+                for name, value in values.items():
+                    if sites is None or name in sites:
+                        posterior.setdefault(name, []).append(to_numpy(value))
             for targets, site in predicted_sites(trace, guide_trace):
                 own = [
                     totals.setdefault(name, TargetAccumulator(name, None if y is None else y.get(name), len(passes)))
@@ -246,6 +246,21 @@ def _check_sites(sites: Collection[str] | None, latents: Collection[str]) -> Non
     unknown = sorted(set(sites or ()) - set(latents))
     if unknown:
         raise ValueError(f"There is no global latent {', '.join(map(repr, unknown))}; there are {list(latents)}.")
+
+
+def _named_values(trace: Trace, latents: Trace) -> dict[str, Tensor]:
+    """The values of the global latents and of what derives from them, in the model's order.
+
+    A latent of several tasks in a plate with a label is given by task, as latents of their own would be.
+    """
+    found: dict[str, Tensor] = {}
+    for name, site in trace.nodes.items():
+        if name in latents.nodes:
+            found |= named_rows({**site, "value": latents.nodes[name]["value"]})
+        elif _is_derived(site):
+            value: Any = site["value"]
+            found[name] = value
+    return found
 
 
 def _is_derived(site: Any) -> bool:

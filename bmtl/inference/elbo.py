@@ -141,6 +141,9 @@ class TaskELBO(ELBO):
                 "The model has no task: no observed or latent site lies in `bmtl.task(name)` or in a plate named "
                 f"{TASK_PLATE!r}. Put each task's sites in `with bmtl.task(...)`.\n{model_trace.format_shapes()}"
             )
+        order = getattr(model, "tasks", None)  # a model may name its tasks in an order of its own
+        if isinstance(order, tuple) and set(order) == walk.names.keys():
+            walk.names = dict.fromkeys(order)
         return walk.losses(self.num_particles, self.vectorize_particles, marks)
 
     def watch(self, losses: TaskLosses) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bmtl.inference.site_tasks import Site, SiteTask, labelled_rows
 from bmtl.labels import PARTICLE_PLATE
-from bmtl.tasks import TASK_PLATE
+from bmtl.tasks import is_task_plate
 
 Number = Tensor | float
 
@@ -103,7 +103,7 @@ class _Plates(NamedTuple):
     def of(cls, site: Site) -> "_Plates":
         names, turn, turns, rows, size = [], [], 1, 1.0, 1.0
         for frame in site["cond_indep_stack"]:
-            if frame.name in (TASK_PLATE, PARTICLE_PLATE):
+            if frame.name == PARTICLE_PLATE or is_task_plate(frame.name):
                 continue
             names.append(frame.name)
             size *= max(frame.full_size or frame.size, 1)

@@ -65,7 +65,8 @@ class TaskLosses:
     """The negative ELBO of one batch, term by term; nothing is divided.
 
     Attributes:
-        names: The K tasks, in the order in which the model first mentions them.
+        names: The K tasks, in the order of the model's attribute `tasks` where it has one, else in that in which it first
+            mentions them.
         nll_terms: Expected negative log-likelihood of each task; a task without a labelled row has 0.
         kl_terms: KL divergence of each task's own latents.
         shared: KL divergence of the shared latents, ``()``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class OptimizedProgram:
         self, module: nn.Module, programs: Programs, optim: Factory | Optimizer | PyroOptim, balancer: Balancer
     ) -> None:
         self.module, self.programs, self.balancer = module, programs, balancer
+        self.by_closure = False  # the optimizer evaluates its loss itself
         self.trained = TrainedParameters(module, programs.model, programs.guide)
         self.optimizer: Optimizer | PyroOptim | None = optim if isinstance(optim, Optimizer | PyroOptim) else None
         self._factory: Factory | None = None if isinstance(optim, Optimizer | PyroOptim) else optim
@@ -79,6 +80,7 @@ class OptimizedProgram:
             raise ValueError(f"The balancer {str(self.balancer)!r} has parameters of its own; use a torch optimizer.")
         elif distributed.world_size() > 1:
             raise ValueError("Several processes need a torch optimizer, and optim is a PyroOptim. Give a factory.")
+        self.by_closure = optimizers.needs_closure(self.optimizer)
 
     def _check_cut(self, losses: TaskLosses, batch: Batch) -> None:
         """Checks that the losses are the same where the graph is cut at the marked tensors."""
@@ -199,9 +201,11 @@ class OptimizedProgram:
         """That of the optimizer's first group; 1 without a torch optimizer."""
         return float(self.optimizer.param_groups[0]["lr"]) if isinstance(self.optimizer, Optimizer) else 1.0
 
-    def update(self, scaler: torch.amp.GradScaler | None) -> None:
+    def update(self, scaler: torch.amp.GradScaler | None, closure: Callable[[], float] | None = None) -> None:
         """Lets the optimizer step."""
-        if isinstance(self.optimizer, PyroOptim):
+        if closure is not None and isinstance(self.optimizer, Optimizer):
+            self.optimizer.step(closure)
+        elif isinstance(self.optimizer, PyroOptim):
             self.optimizer(list(self.trained.named))
         elif self.optimizer is not None and scaler is not None:
             scaler.step(self.optimizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,35 @@ def make(factory: Factory, parameters: NamedParameters) -> Optimizer:
             "tensor), and freeze what is not to be trained: parameter.requires_grad_(False)."
         )
     return optimizer
+
+
+def needs_closure(optimizer: Optimizer | PyroOptim | None) -> bool:
+    """Whether an optimizer evaluates its loss itself, several times a step, as LBFGS does."""
+    if not isinstance(optimizer, Optimizer):
+        return False
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def check_closure(optimizer: Optimizer, balancer: Any, scaler: Any) -> None:
+    """Checks that a balanced step is one function of the parameters, for an optimizer that evaluates it several times.
+
+    Raises:
+        ValueError: If trunk and heads have weights of their own, the update is no combination of gradients, the balancer has
+            parameters, or losses are scaled.
+    """
+    name = type(optimizer).__name__
+    weighting = balancer.weighting
+    if weighting is not None and (balancer.heads != "alpha" or weighting.by_gradients):
+        raise ValueError(
+            f"{name} minimises one function of all parameters, and {str(balancer)!r} weighs trunk and heads differently. "
+            "Use a balancer without a gradient weighting, or bmtl.balancer(..., heads='alpha')."
+        )
+    if any(p.requires_grad for p in balancer.parameters()) or scaler is not None:
+        raise ValueError(
+            f"{name} evaluates a step's loss several times, which a balancer with parameters of its own and a gradient "
+            "scaler do not allow."
+        )
 
 
 def check_ready(optimizer: Optimizer, parameters: NamedParameters, own: nn.Module) -> None:

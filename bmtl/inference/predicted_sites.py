@@ -54,7 +54,8 @@ def targets_of_site(site: Any) -> SiteTargets | None:
 
     ``y_depth`` predicts the target "depth". ``y`` predicts the target of its task: each task's own in a task plate, that
     of `bmtl.task`, or a target "y" without either. ``y_height`` in a task plate over ("boys", "girls") predicts
-    "height_boys" and "height_girls". A site of vectors whose components are targets names them:
+    "height_boys" and "height_girls"; ``<label>/y`` in a task plate with that label is its ``y``. A site of vectors whose
+    components are targets names them:
 
         pyro.sample("y_a+b", dist.MultivariateNormal(...), infer={"components": ("a", "b")})
 
@@ -62,9 +63,10 @@ def targets_of_site(site: Any) -> SiteTargets | None:
         ValueError: If the site is in a task plate and under `bmtl.task` at once; if it names another number of components
             than its vectors have.
     """
-    name = site["name"]
     if site["type"] != "sample" or site_is_subsample(site):  # a target "y" has the plate "y_rows"
         return None
+    label = site.get("task_label")
+    name = site["name"] if label is None else site["name"].removeprefix(f"{label}/")
     if name != SITE and not name.startswith(PREFIX):
         return None
     components = tuple(site["infer"].get("components", ()))

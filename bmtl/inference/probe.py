@@ -85,6 +85,7 @@ class ConflictProbe(Callback):
         rows = dict(zip(objective.names, objective.rows, strict=True))
         gradients: dict[str, dict[int, Tensor]] = {}
         found: dict[tuple[str, str], float] = {}
+        trunk = parameters_reached(*objective.marks.tensors)
         for a, b in self.pairs:
             found[a, b] = math.nan
             if a not in rows or b not in rows:
@@ -93,7 +94,9 @@ class ConflictProbe(Callback):
                 if name not in gradients:
                     gradients[name] = _gradients(rows[name], objective)
             one, two = gradients[a], gradients[b]
-            gram = gram_matrix([torch.stack([one[key], two[key]]) for key in one if key in two], 2)
+            # Behind the marks, heads in one statement are reached by both, with gradients of 0 for another's.
+            both = [key for key in one if key in two and (key in trunk or bool(one[key].any() and two[key].any()))]
+            gram = gram_matrix([torch.stack([one[key], two[key]]) for key in both], 2)
             lengths = gram[0, 0].sqrt() * gram[1, 1].sqrt()
             if lengths > 0:
                 found[a, b] = (gram[0, 1] / lengths).item()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bmtl.inference.site_tasks import Site
 from bmtl.labels import PARTICLE_PLATE
-from bmtl.tasks import TASK_PLATE
+from bmtl.tasks import is_task_plate
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,11 @@ class ProgramWarnings:
                     continue
                 if isinstance(site["scale"], Tensor) or site["scale"] != 1:
                     continue  # scaled up to all data, by a plate or by hand
-                frames = [frame for frame in site["cond_indep_stack"] if frame.name not in (TASK_PLATE, PARTICLE_PLATE)]
+                frames = [
+                    frame
+                    for frame in site["cond_indep_stack"]
+                    if frame.name != PARTICLE_PLATE and not is_task_plate(frame.name)
+                ]
                 for frame in frames:
                     before = self._sizes.setdefault(frame.name, frame.size)
                     if frame.size != before:

@@ -89,14 +89,14 @@ class Programs:
     def evaluate(self, batch: Batch) -> TaskLosses:
         """As `run_aside`, without a graph, unless the program takes derivatives itself and needs one."""
         if not self._needs_graph:
-            generators = _generators()
+            before = generators()
             try:
                 with torch.no_grad():
                     return self.run_aside(batch)
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                _set_generators(generators)
+                set_generators(before)
                 try:
                     losses = self._with_graph(batch)
                 except RuntimeError:
@@ -142,11 +142,13 @@ def forked_generators() -> Iterator[None]:
         yield
 
 
-def _generators() -> tuple[Tensor, list[Tensor]]:
+def generators() -> tuple[Tensor, list[Tensor]]:
+    """The states of torch's random generators."""
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-def _set_generators(states: tuple[Tensor, list[Tensor]]) -> None:
+def set_generators(states: tuple[Tensor, list[Tensor]]) -> None:
+    """Puts them back."""
     torch.set_rng_state(states[0])
     if states[1]:
         torch.cuda.set_rng_state_all(states[1])

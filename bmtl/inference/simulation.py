@@ -23,6 +23,7 @@ from bmtl.inference.accumulator import to_numpy
 from bmtl.inference.draws import evaluating, guides_of_draws
 from bmtl.inference.loaders import forked
 from bmtl.inference.predicted_sites import EXPECTED, predicted_sites
+from bmtl.inference.site_tasks import named_rows
 from bmtl.inference.without_graph import Mode, without_graph
 
 Fit = Callable[[int, Any, dict[str, Tensor]], Callable[..., Any]]
@@ -114,7 +115,7 @@ def simulated_ranks(
             with evaluating(guide):
                 guides = [of_draw for _, of_draw in guides_of_draws(guide, num_draws, own)]
                 traces = (poutine.trace(of_draw).get_trace(x) for of_draw in guides)
-                drawn = np.stack([_entries(_sampled(each), chosen, latents) for each in traces])  # (S, entries)
+                drawn = np.stack([_entries(_sampled(each, trace), chosen, latents) for each in traces])  # (S, entries)
         truth = _entries(latents, chosen, latents)
         names = names or [_called(name, index, latents) for name, indices in chosen.items() for index in indices]
         truths.append(truth)
@@ -134,22 +135,24 @@ def _seeded_trace(model: Callable[..., Any], x: Any, seed: int, mode: Mode) -> T
         return poutine.trace(model).get_trace(x)
 
 
-def _sampled(trace: Trace) -> dict[str, Tensor]:
-    """Values of all sites that are neither observed nor a plate."""
+def _sampled(trace: Trace, model: Trace) -> dict[str, Tensor]:
+    """Values of all sites that are neither observed nor a plate, by the names that the model gives them."""
+    found: dict[str, Tensor] = {}
     sites: dict[str, Any] = dict(trace.nodes)
-    return {
-        name: site["value"].detach()
-        for name, site in sites.items()
-        if site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]
-    }
+    for site in sites.values():
+        if site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]:
+            found |= named_rows({**model.nodes.get(site["name"], site), "value": site["value"].detach()})
+    return found
 
 
 def _latents_and_labels(trace: Trace) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Values of the latents by site, and of the labels by target."""
-    found = _sampled(trace)
+    found = _sampled(trace, trace)
     labels: dict[str, Tensor] = {}
     for targets, site in predicted_sites(trace, {}):
-        value = found.pop(site["name"])
+        for name in named_rows(site):
+            del found[name]
+        value = site["value"].detach()
         labels |= dict(zip(targets.names, targets.split(value, len(site["fn"].event_shape)), strict=True))
     if not found or not labels:
         raise ValueError(f"The model samples latents {list(found)} and the targets {list(labels)}. {EXPECTED}")

@@ -7,7 +7,7 @@ from pyro.distributions import MaskedDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from bmtl.tasks import TASK_PLATE
+from bmtl.tasks import is_task_plate
 
 Site = Any  # Pyro's message of a sample statement: a dictionary with keys of bmtl's own
 
@@ -27,7 +27,7 @@ def task_of_site(site: Site) -> SiteTask:
     """
     tag = site.get("task")
     for frame in site["cond_indep_stack"]:
-        if frame.name == TASK_PLATE:
+        if is_task_plate(frame.name):
             if tag is not None:
                 raise ValueError(
                     f"Site {site['name']!r} lies in the task plate and in bmtl.task({tag!r}) at once. Use one of the two."
@@ -43,6 +43,26 @@ def task_of_site(site: Site) -> SiteTask:
                 return SiteTask((names[frame.counter - 1],))
             return SiteTask(names, frame.dim)
     return SiteTask() if tag is None else SiteTask((tag,))
+
+
+def task_plate_of(site: Site) -> str:
+    """Name of the task plate that a site lies in; "" without one."""
+    return next((frame.name for frame in site["cond_indep_stack"] if is_task_plate(frame.name)), "")
+
+
+def named_rows(site: Site) -> dict[str, Tensor]:
+    """A site's value by its name; of one in a task plate with a label, each task's row as ``<name>_<task>``."""
+    label, value = site.get("task_label"), site["value"]
+    if label is None:
+        return {site["name"]: value}
+    stem = site["name"].removeprefix(f"{label}/")
+    owner = task_of_site(site)
+    assert owner.dim is not None
+    axis = value.dim() - len(site["fn"].event_shape) + owner.dim
+    # Behind the tasks' dimension there are those of the plates inside, of which a latent of all rows has one entry.
+    inner = tuple(range(axis, axis - owner.dim - 1))
+    rows = value.unbind(axis)
+    return {f"{stem}_{task}": row.squeeze(inner) for task, row in zip(owner.names, rows, strict=True)}
 
 
 def task_of_auxiliary(name: str, guide_trace: Trace, owners: dict[str, SiteTask]) -> tuple[SiteTask, tuple[str, ...]]:

@@ -26,6 +26,12 @@ class GradientsBefore:
         self._tensors = tensors
         self._kept = {id(p): p.grad.clone() for p in tensors if p.grad is not None}
 
+    def leave_out(self, parameters: Iterable[Tensor]) -> None:
+        """Takes gradients of 0 from parameters that had none: an optimizer with moments would follow them."""
+        for p in parameters:
+            if id(p) not in self._kept:
+                p.grad = None
+
     def put_back(self, factor: float = 1.0) -> None:
         """Writes them again, multiplied by a factor."""
         for p in self._tensors:

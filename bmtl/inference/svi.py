@@ -25,9 +25,9 @@ from bmtl.inference.halves import Halves, split
 from bmtl.inference.history import History
 from bmtl.inference.numbers_of_data import NumbersOfData
 from bmtl.inference.optimized_program import OptimizedProgram
-from bmtl.inference.optimizers import Factory, Optimizer
+from bmtl.inference.optimizers import Factory, Optimizer, check_closure
 from bmtl.inference.probe import ConflictProbe
-from bmtl.inference.programs import Batch, Programs
+from bmtl.inference.programs import Batch, Programs, generators, set_generators
 from bmtl.inference.record import StepRecord
 from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes
 from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
@@ -75,7 +75,7 @@ class BalancedSVI:
         guide: Its guide: a module, a function, or an AutoGuide (set up from the first batch).
         optim: A factory such as ``functools.partial(torch.optim.Adam, lr=1e-3)``, called with all parameters (a list whose
             ``items()`` are pairs of name and tensor, for groups by name); a ready torch optimizer; or, for plain functions
-            with `pyro.param` alone, a `pyro.optim.PyroOptim`.
+            with `pyro.param` alone, a `pyro.optim.PyroOptim`. LBFGS works too, see `closure`.
         balancer: Anything that `bmtl.balancer` takes.
         elbo: How losses are estimated; `TaskELBO()` by default.
         on_error: What a step does that cannot be taken (a loss or gradient that is not finite, a loss that a transform
@@ -157,6 +157,7 @@ class BalancedSVI:
         self._epoch_sums = torch.zeros(0, dtype=torch.float64)
         self._epoch_counts = torch.zeros(0, dtype=torch.float64)
         self._pending: dict[str, Any] | None = None
+        self._evaluated: tuple[Any, ...] | None = None  # of the last step, for `closure`
 
     # ---- Set-up --------------------------------------------------------------------------------------------------
 
@@ -185,6 +186,8 @@ class BalancedSVI:
         if not self.initialised:
             losses = self._program.set_up((args, kwargs))
             self.names = losses.names
+            if self._program.by_closure and isinstance(self.optimizer, Optimizer):
+                check_closure(self.optimizer, self.balancer, self.scaler)
             self._lr0 = self._program.learning_rate
             self._numbers.declare(losses.names, declared_sizes(losses), self.elbo.n_data)
             self._epoch_sums = torch.zeros(len(losses.names), dtype=torch.float64)
@@ -242,7 +245,35 @@ class BalancedSVI:
 
     def update(self) -> None:
         """Lets the optimizer step on the gradients that `backward` left."""
-        self._program.update(self.scaler)
+        self._program.update(self.scaler, self.closure())
+
+    def closure(self) -> Callable[[], float] | None:
+        """What an optimizer that evaluates its loss several times a step, such as LBFGS, calls; None for any other.
+
+        It is the loss of the batch of the last `backward`, with the draws of latents and the weights of that step, so that a
+        line search sees one function. Its first call gives what `backward` has found.
+        """
+        if not self._program.by_closure:
+            return None
+        assert self._evaluated is not None, "backward comes first"
+        batch, draws, weights, present, first = self._evaluated
+        known = [first]
+
+        def evaluate() -> float:
+            if known:
+                return known.pop()
+            self.zero_grad()
+            set_generators(draws)
+            with torch.enable_grad():
+                losses = self._programs.run_aside(batch).arranged(self.names)
+                terms = ScaledLosses.of(losses, self.elbo, self._numbers).only(present)
+                objective = self._objective(terms, 1.0)
+                for total in (objective.weighted(weights), objective.unweighted(weights)):
+                    if total is not None and total.requires_grad:
+                        total.backward(retain_graph=True)
+            return float(weights @ terms.values[present]) + terms.unweighted_terms
+
+        return evaluate
 
     def after_step(self, *args: Any, **kwargs: Any) -> None:
         """Shows the batch's losses at the new parameters to a balancer that asks for them (FAMO); free otherwise."""
@@ -262,6 +293,7 @@ class BalancedSVI:
         start = time.perf_counter()
         self.initialise(*args, **kwargs)
         batch = args, kwargs
+        draws = generators() if self._program.by_closure else None
         terms: ScaledLosses | Halves
         if self.balancer.halves:
             runs = [self._terms(half) for half in split(args, kwargs)]
@@ -288,6 +320,7 @@ class BalancedSVI:
                 if self.probe is not None and self.steps % self.probe.every == 0:
                     probed = self.probe.measure(self._objective(everything, scale))
                 update = self.balancer.backward(objective, self._context(active))
+            before.leave_out(self._of_absent(active))
             if distributed.world_size() > 1:
                 distributed.check_weights(torch.cat([update.weights, update.weights_heads]))
                 distributed.average_gradients(self._program.trained.named)
@@ -297,6 +330,9 @@ class BalancedSVI:
             update, events = None, self._failed(error, before, scale, values)
         else:
             events = tuple(update.events)
+            if draws is not None:
+                first = float(update.weights @ values[active]) + rest
+                self._evaluated = batch, draws, update.weights, active, first
             self._epoch_sums += values if len(objective.names) == len(values) else torch.where(active, values, 0.0)
             self._epoch_counts += active
         lr = self._program.learning_rate if isinstance(self.optimizer, Optimizer) else float("nan")
@@ -310,6 +346,13 @@ class BalancedSVI:
         self.steps += 1
         self._batch += 1
         return record
+
+    def _of_absent(self, active: Tensor) -> list[Tensor]:
+        """The parameters of absent tasks that a statement of several tasks reaches all the same, as the model names them."""
+        of = getattr(self.model, "parameters_of", None)
+        if of is None or active.all():
+            return []
+        return [p for name, here in zip(self.names, active.tolist(), strict=True) if not here for p in of(name)]
 
     def _failed(self, error: StepError, before: GradientsBefore, scale: float, values: Tensor) -> tuple[str, ...]:
         """Leaves the gradients as they were before a step that cannot be taken, and says so or raises."""

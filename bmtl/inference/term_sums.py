@@ -1,7 +1,5 @@
 """Sums of a program's terms by task, and the tasks' vectors that they make."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from bmtl.inference.losses import TaskTerms
@@ -13,7 +11,7 @@ class TermSums:
 
     def __init__(self) -> None:
         self.tasks: dict[str, Tensor | float] = {}
-        self.plate: Tensor | float = 0.0  # of a task plate's tasks, (K_plate,)
+        self.plates: dict[tuple[str, ...], Tensor | float] = {}  # of each task plate's tasks, (K_plate,)
         self.shared: Tensor | float = 0.0
 
     def add(self, owner: SiteTask, term: Tensor | float) -> None:
@@ -24,7 +22,7 @@ class TermSums:
                 term = term.sum(dims) if dims else term
                 if term.shape != (len(owner.names),):  # broadcast along the plate: its rows are equal
                     term = term.expand(len(owner.names))
-            self.plate = self.plate + term
+            self.plates[owner.names] = self.plates.get(owner.names, 0.0) + term
             return
         if isinstance(term, Tensor) and term.dim():
             term = term.sum()
@@ -35,30 +33,29 @@ class TermSums:
 
     def tensors(self) -> list[Tensor]:
         """The sums that are tensors."""
-        return [term for term in (*self.tasks.values(), self.plate, self.shared) if isinstance(term, Tensor)]
+        every = (*self.tasks.values(), *self.plates.values(), self.shared)
+        return [term for term in every if isinstance(term, Tensor)]
 
-    def terms(self, names: tuple[str, ...], plate_names: tuple[str, ...], particles: int, zero: Tensor) -> TaskTerms:
+    def terms(self, names: tuple[str, ...], particles: int, zero: Tensor) -> TaskTerms:
         """The sums of the tasks `names`, means over particles.
 
         Args:
             names: The K tasks.
-            plate_names: Those of the task plate.
             particles: Number of particles added up.
             zero: A scalar of the terms' dtype and device.
         """
-        plate = self.plate
+        plates = {of: plate for of, plate in self.plates.items() if isinstance(plate, Tensor)}
         if not self.tasks:
-            if not isinstance(plate, Tensor):
+            if not plates:
                 return TaskTerms(zero.expand(len(names)))
-            if plate_names == names:
+            if plates.keys() == {names}:
+                plate = plates[names]
                 return TaskTerms(plate / particles if particles > 1 else plate)
-        rows: Sequence[Tensor] = plate.unbind() if isinstance(plate, Tensor) else ()
-        in_plate = dict(zip(plate_names, rows, strict=bool(rows)))
-        terms = []
-        for name in names:
-            term = self.tasks.get(name, 0.0)
-            terms.append(mean(term + in_plate[name] if name in in_plate else term, particles, zero))
-        return TaskTerms(terms)
+        found: dict[str, Tensor | float] = dict(self.tasks)
+        for of, plate in plates.items():
+            for name, row in zip(of, plate.unbind(), strict=True):
+                found[name] = found[name] + row if name in found else row
+        return TaskTerms([mean(found.get(name, 0.0), particles, zero) for name in names])
 
     def shared_term(self, particles: int, zero: Tensor) -> Tensor:
         """The sum of what belongs to no task, a mean over particles."""

@@ -16,9 +16,9 @@ from bmtl.inference.label_counts import LabelCounts
 from bmtl.inference.losses import ScoreTerms, TaskLosses
 from bmtl.inference.program_warnings import ProgramWarnings
 from bmtl.inference.shared_representation import SharedRepresentation
-from bmtl.inference.site_tasks import Site, SiteTask, task_of_auxiliary, task_of_site
+from bmtl.inference.site_tasks import Site, SiteTask, task_of_auxiliary, task_of_site, task_plate_of
 from bmtl.inference.term_sums import TermSums
-from bmtl.tasks import TASK_PLATE
+from bmtl.tasks import is_task_plate
 
 
 class TraceWalk:
@@ -36,7 +36,7 @@ class TraceWalk:
         self.warnings = warnings
         self.traces: list[tuple[Trace, Trace]] = []
         self.names: dict[str, None] = {}  # in the order in which the model first mentions them
-        self._plate_names: tuple[str, ...] = ()
+        self._plate_names: dict[str, tuple[str, ...]] = {}  # the tasks of each task plate
         self._nll, self._kl, self._score_nll, self._score_kl = (TermSums() for _ in range(4))
         self._counts = LabelCounts()
         self._scored = False
@@ -77,6 +77,8 @@ class TraceWalk:
                 owner = owners[name]
             else:
                 owner, tasks = task_of_auxiliary(name, guide_trace, owners)
+                if owner.dim is not None and not site.get("task_names"):  # an AutoGuide makes plates without names
+                    owner = owner._replace(names=self._plate_names.get(task_plate_of(site), owner.names))
                 owners[name] = owner
                 if tasks:
                     self.warnings.joint_site(name, tasks)
@@ -102,7 +104,7 @@ class TraceWalk:
         zero = like.new_zeros(())
 
         def terms(sums: TermSums) -> Any:
-            return sums.terms(names, self._plate_names, particles, zero)
+            return sums.terms(names, particles, zero)
 
         score = None
         if self._scored:
@@ -129,9 +131,12 @@ class TraceWalk:
         owner = task_of_site(site)
         self.names.update(dict.fromkeys(owner.names))
         if owner.dim is not None:
-            if self._plate_names not in ((), owner.names):
-                raise ValueError(f"Two task plates give different tasks: {self._plate_names} and {owner.names}.")
-            self._plate_names = owner.names
+            known = self._plate_names.setdefault(task_plate_of(site), owner.names)
+            if known != owner.names:
+                raise ValueError(
+                    f"Two task plates give different tasks: {known} and {owner.names}. Give each a label of its own, "
+                    "bmtl.task_plate(names, label=...)."
+                )
         return owner
 
     # ---- One site's terms ----------------------------------------------------------------------------------------
@@ -193,7 +198,7 @@ class TraceWalk:
             groups.setdefault((owners[name], site["is_observed"]), MultiFrameTensor()).add((frames, log_r.detach()))
         for (owner, observed), costs in groups.items():
             target = self._score_nll if observed else self._score_kl
-            task_frames = {f for frames in costs for f in frames if f.name == TASK_PLATE}
+            task_frames = {f for frames in costs for f in frames if is_task_plate(f.name)}
             for site in drawn:
                 cost = costs.sum_to({*site["cond_indep_stack"], *task_frames})
                 term = -(cost * site["score_parts"].score_function)

@@ -24,6 +24,7 @@ from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
 from bmtl.inference.errors import CheckpointError
 from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
+from bmtl.inference.optimizers import needs_closure
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -67,8 +68,9 @@ class BalancedTraining(LightningModule):
         clip: Largest norm of the gradient of all parameters together; None clips nothing.
         accumulate: Number of batches over whose gradients one optimizer step takes the mean. Batches whose step is skipped
             (``on_error="skip"``) are left out of it: the mean is over the others, and without any there is no step.
-        scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch, a
-            `ReduceLROnPlateau` on ``val/loss``.
+        scheduler: Makes a learning-rate scheduler from the optimizer.
+        interval: When it steps: after each "epoch", a `ReduceLROnPlateau` on ``val/loss``; or after each "step", that is
+            after every `accumulate` batches and an epoch's last ones, skipped or not, so that the schedule is the run's.
         score: What ``val/loss`` is: the "mean" of the tasks' losses, or the mean of their "log": an improvement by a tenth
             then counts alike in every task. For squared errors that is the Gaussian negative log-likelihood at the best
             noise of each task, up to a constant.
@@ -77,7 +79,9 @@ class BalancedTraining(LightningModule):
 
     Raises:
         TypeError: For an argument of another type.
-        ValueError: For a number out of its range, or another word for `score`.
+        ValueError: For a number out of its range, or another word for `score` or `interval`. When training starts, for a
+            scheduler that does not fit: a `OneCycleLR` of another number of steps than the run has, or a
+            `ReduceLROnPlateau` without validation or with ``interval="step"``.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class BalancedTraining(LightningModule):
         clip: float | None = None,
         accumulate: int = 1,
         scheduler: Callable[[torch.optim.Optimizer], Scheduler] | None = None,
+        interval: Literal["epoch", "step"] = "epoch",
         score: Literal["mean", "log"] = "mean",
         seed: int = 0,
     ) -> None:
@@ -94,6 +99,7 @@ class BalancedTraining(LightningModule):
         if not isinstance(svi, BalancedSVI):
             raise TypeError(f"svi is a bmtl.BalancedSVI, and {type(svi).__name__} was given.")
         choice("score", score, ("mean", "log"))
+        choice("interval", interval, ("epoch", "step"))
         if clip is not None:
             clip = positive_number("clip", clip, "a gradient norm")
         accumulate = whole_number("accumulate", accumulate, 1, "a number of batches")
@@ -108,10 +114,11 @@ class BalancedTraining(LightningModule):
         self.svi = svi
         self.program = svi.module  # registered, so that Lightning moves it to the device
         self.clip, self.accumulate, self.score, self.seed = clip, accumulate, score, seed
-        self.make_scheduler = scheduler
+        self.make_scheduler, self.interval = scheduler, interval
         self.validation: dict[str, list[float]] = {}
         self._sums = torch.zeros(0)
         self._rows = torch.zeros(0)
+        self._resumed = False
         self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
 
     def configure_optimizers(self) -> Any:
@@ -129,12 +136,41 @@ class BalancedTraining(LightningModule):
         optimizer = self.svi.optimizer
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError("Lightning drives torch optimizers; give BalancedSVI a factory, not a PyroOptim.")
+        if needs_closure(optimizer) and (self.clip is not None or self.accumulate > 1):
+            raise ValueError(
+                f"{type(optimizer).__name__} evaluates its loss several times a step: it goes with clip=None and "
+                "accumulate=1."
+            )
         if self.make_scheduler is None:
             return optimizer
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         scheduler = self.make_scheduler(optimizer)
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and not self.trainer.enable_validation:
-            raise ValueError("ReduceLROnPlateau waits for a validation loss, 'val/loss'; give validation batches.")
+        self._check_scheduler(scheduler)
+        if self._resumed:  # the saved rates are there already, and a new schedule has set its first ones
+            for group, saved in zip(optimizer.param_groups, groups, strict=True):
+                group.update(saved)
         return [optimizer], [scheduler]
+
+    def _check_scheduler(self, scheduler: Scheduler) -> None:
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if not self.trainer.enable_validation:
+                raise ValueError("ReduceLROnPlateau waits for a validation loss, 'val/loss'; give validation batches.")
+            if self.interval == "step":
+                raise ValueError(
+                    "ReduceLROnPlateau waits for an epoch's validation loss; use it with interval='epoch'."
+                )
+        if isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR):
+            _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
+            epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
+            if epochs is None or epochs < 0 or math.isinf(batches) or not batches:
+                return  # nobody knows how long the run is
+            steps = epochs * (1 if self.interval == "epoch" else math.ceil(batches / self.accumulate))
+            if scheduler.total_steps != steps:
+                raise ValueError(
+                    f"OneCycleLR has a cycle of {scheduler.total_steps} steps, and training takes {steps} of interval="
+                    f"{self.interval!r} ({epochs} epochs of {batches} batches, accumulate={self.accumulate}): it would not "
+                    f"end annealed. Give it total_steps={steps}, or another interval."
+                )
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""
@@ -149,13 +185,16 @@ class BalancedTraining(LightningModule):
         record = self.svi.backward(*args, **kwargs)
         if record.status != "skipped":
             self._taken.append((args, kwargs))
-        if ((batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch) and self._taken:
+        ends = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
+        if ends and self._taken:
             self.svi.scale_gradients(1.0 / len(self._taken))
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip * self.svi.scale)
-            optimizer.step()
+            optimizer.step(self.svi.closure())
             args, kwargs = self._taken[-1]
             self.svi.after_step(*args, **kwargs)
+        if ends and self.interval == "step":
+            self._schedule()
         record.seconds["step"] = time.perf_counter() - start
 
     def on_train_epoch_start(self) -> None:
@@ -170,10 +209,21 @@ class BalancedTraining(LightningModule):
         names = self.svi.names
         means = self.svi.end_epoch()
         self._log({f"train/{n}": m for n, m in zip(names, means.tolist(), strict=True) if not math.isnan(m)})
+        if self.interval == "epoch":
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Lets the scheduler step."""
         schedulers: Any = self.lr_schedulers()  # Lightning gives one, a list of several, or None
         for scheduler in schedulers if isinstance(schedulers, list) else [s for s in (schedulers,) if s]:
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 scheduler.step(self.trainer.callback_metrics["val/loss"])
+            elif scheduler.last_epoch + 1 == getattr(scheduler, "total_steps", None):
+                pass  # a cycle's end: one step more and it would rise again
+            elif self.svi.skipped or self.svi.scaler is not None:
+                with warnings.catch_warnings():  # the optimizer's first step may have been a skipped one
+                    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                    scheduler.step()
             else:
                 scheduler.step()
 
@@ -230,6 +280,7 @@ class BalancedTraining(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_entry(checkpoint)
+        self._resumed = True
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
 
@@ -251,6 +302,7 @@ def fit(
     clip: float | None = None,
     accumulate: int = 1,
     scheduler: Callable[[torch.optim.Optimizer], Scheduler] | None = None,
+    interval: Literal["epoch", "step"] = "epoch",
     score: Literal["mean", "log"] = "mean",
     seed: int = 0,
     out: str | Path | None = None,
@@ -274,7 +326,9 @@ def fit(
         clip: Largest norm of the gradient; None clips nothing.
         accumulate: Number of batches over whose gradients one optimizer step takes the mean; those whose step is skipped are
             left out of it.
-        scheduler: Makes a learning-rate scheduler from the optimizer; it steps after each epoch.
+        scheduler: Makes a learning-rate scheduler from the optimizer, such as ``functools.partial(
+            torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=epochs * batches)`` with ``interval="step"``.
+        interval: When it steps: after each "epoch", or after each "step" (every `accumulate` batches).
         score: What ``val/loss`` is, by which epochs are compared: the "mean" of the tasks' losses, or the mean of their
             "log", which counts an improvement by a tenth alike in every task.
         seed: Seeds the order of the batches and all draws. The global generators are left as they were.
@@ -314,7 +368,9 @@ def fit(
     wrong = [callback for callback in callbacks if not isinstance(callback, Callback)]
     if wrong:
         raise TypeError(f"callbacks are Lightning's, lightning.pytorch.Callback, and {wrong[0]!r} was given.")
-    module = _FromLoaders(svi, clip=clip, accumulate=accumulate, scheduler=scheduler, score=score, seed=seed)
+    module = _FromLoaders(
+        svi, clip=clip, accumulate=accumulate, scheduler=scheduler, interval=interval, score=score, seed=seed
+    )
     seed = module.seed
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():

@@ -1,8 +1,9 @@
 """Guides for programs that declare their latents: a name, a starting value, and how the posterior is shaped."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyro
@@ -11,6 +12,8 @@ import torch
 from pyro.distributions import TorchDistribution, transforms
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bmtl.tasks import task_plate
 
 GuideKind = Literal["normal", "correlated", "point"]
 
@@ -27,11 +30,32 @@ class Latent:
         form: "entries" has a posterior for each entry. "rows" may let the entries of a row covary, and has a closed
             divergence from a multivariate normal over rows. "correlation" is the Cholesky factor of a correlation matrix,
             which starts at the identity.
+        tasks: The tasks whose latent this is, in a task plate: the start is then ``(K, 1, ...)``.
+        label: Of that plate.
     """
 
     start: Tensor
     lr_multiplier: float = 1.0
     form: Literal["entries", "rows", "correlation"] = "entries"
+    tasks: tuple[str, ...] = ()
+    label: str | None = None
+
+    @property
+    def batch_dims(self) -> int:
+        """How many of the start's dimensions are those of plates."""
+        return 2 if self.tasks else 0
+
+    @classmethod
+    def stacked(cls, latents: Mapping[str, "Latent"], label: str) -> "Latent":
+        """The latents of several tasks, alike in all but their start, as one in a task plate.
+
+        Args:
+            latents: By task.
+            label: Of the plate.
+        """
+        first = next(iter(latents.values()))
+        start = torch.stack([latent.start for latent in latents.values()]).unsqueeze(1)
+        return replace(first, start=start, tasks=tuple(latents), label=label)
 
     def posterior(self, kind: GuideKind, scale: float) -> nn.Module:
         """A module that returns the posterior's distribution.
@@ -44,10 +68,10 @@ class Latent:
         if self.form == "correlation":
             return CorrelationFactor(len(self.start), kind == "point")
         if kind == "point":
-            return Point(self.start, self.lr_multiplier)
+            return Point(self.start, self.lr_multiplier, self.batch_dims)
         if self.form == "rows":
             return NormalRows(self.start, scale, self.lr_multiplier, kind == "correlated")
-        return Normal(self.start, scale, self.lr_multiplier)
+        return Normal(self.start, scale, self.lr_multiplier, self.batch_dims)
 
 
 # ---- Posteriors of one latent ----------------------------------------------------------------------------------------
@@ -60,13 +84,15 @@ class Normal(nn.Module):
         start: Starting value of the location.
         scale: Starting standard deviation.
         lr_multiplier: See `Latent`.
+        batch_dims: How many of its dimensions are those of plates.
 
     Raises:
         ValueError: If `scale` is not positive.
     """
 
-    def __init__(self, start: Tensor, scale: float, lr_multiplier: float = 1.0) -> None:
+    def __init__(self, start: Tensor, scale: float, lr_multiplier: float = 1.0, batch_dims: int = 0) -> None:
         super().__init__()
+        self.batch_dims = batch_dims
         if not 0 < scale < math.inf:
             raise ValueError(f"scale is a standard deviation, above 0, and {scale} was given.")
         self.lr_multiplier = lr_multiplier
@@ -74,7 +100,8 @@ class Normal(nn.Module):
         self.rho = nn.Parameter(torch.full_like(start, _inverse_softplus(scale)))
 
     def forward(self) -> TorchDistribution:
-        return dist.Normal(self.loc * self.lr_multiplier, F.softplus(self.rho)).to_event(self.loc.dim())
+        fn = dist.Normal(self.loc * self.lr_multiplier, F.softplus(self.rho))
+        return fn.to_event(self.loc.dim() - self.batch_dims)
 
 
 class NormalRows(Normal):
@@ -129,15 +156,16 @@ class Point(nn.Module):
     Args:
         start: Starting value.
         lr_multiplier: See `Latent`.
+        batch_dims: How many of its dimensions are those of plates.
     """
 
-    def __init__(self, start: Tensor, lr_multiplier: float = 1.0) -> None:
+    def __init__(self, start: Tensor, lr_multiplier: float = 1.0, batch_dims: int = 0) -> None:
         super().__init__()
-        self.lr_multiplier = lr_multiplier
+        self.lr_multiplier, self.batch_dims = lr_multiplier, batch_dims
         self.value = nn.Parameter(start.detach() / lr_multiplier)
 
     def forward(self) -> TorchDistribution:
-        return dist.Delta(self.value * self.lr_multiplier, event_dim=self.value.dim())
+        return dist.Delta(self.value * self.lr_multiplier, event_dim=self.value.dim() - self.batch_dims)
 
 
 def _inverse_softplus(scale: float) -> float:
@@ -154,15 +182,32 @@ class Guide(nn.Module):
 
     Args:
         posteriors: By site, a module that returns the posterior's distribution.
+        stacked: Those of the latents that are in a task plate, by site.
     """
 
-    def __init__(self, posteriors: Mapping[str, nn.Module]) -> None:
+    def __init__(self, posteriors: Mapping[str, nn.Module], stacked: Mapping[str, Latent] | None = None) -> None:
         super().__init__()
         self.latents = tuple(posteriors)
+        self._stacked = {site: (of.tasks, of.label) for site, of in (stacked or {}).items() if of.tasks}
         # Module names must not hold a dot, sites may: by position.
         self.posteriors = nn.ModuleList(posteriors.values())
 
+    @classmethod
+    def of(cls, latents: Mapping[str, Latent], kind: GuideKind, scale: float) -> "Guide":
+        """The guide of latents by site; see `Latent.posterior` for the arguments."""
+        return cls({site: latent.posterior(kind, scale) for site, latent in latents.items()}, latents)
+
+    @classmethod
+    def joined(cls, guides: Sequence["Guide"]) -> "Guide":
+        """One guide of the latents of several."""
+        made = cls({site: q for guide in guides for site, q in guide.items()})
+        for guide in guides:
+            made._stacked |= guide._stacked
+        return made
+
     def __getitem__(self, site: str) -> nn.Module:
+        if site not in self.latents:
+            raise ValueError(f"The guide has the sites {list(self.latents)}, and {site!r} was asked for.")
         return self.posteriors[self.latents.index(site)]
 
     def items(self) -> Iterator[tuple[str, nn.Module]]:
@@ -170,8 +215,10 @@ class Guide(nn.Module):
         return zip(self.latents, self.posteriors, strict=True)
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
+        plates = {label: task_plate(tasks, dim=-2, label=label) for tasks, label in set(self._stacked.values())}
         for site, posterior in self.items():
-            pyro.sample(site, posterior())
+            with plates[self._stacked[site][1]] if site in self._stacked else nullcontext():
+                pyro.sample(site, posterior())
 
 
 class MeanField(Guide):

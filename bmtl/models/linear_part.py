@@ -70,6 +70,16 @@ class LinearPart(nn.Module):
         rest = f.shape[-1] - part.shape[-1]
         return f + (nn.functional.pad(part, (0, rest)) if rest else part)
 
+    def stacked(self, targets: Sequence[str], x: Any, f: Tensor) -> Tensor:
+        """The same of K targets of one kind of likelihood, whose outputs are ``(..., K, B, outputs)``."""
+        weight = torch.cat([self.weight(target) for target in targets])
+        if not len(weight):
+            return f
+        part = features(x, self.clip) @ weight[:, :-1].mT + weight[:, -1]
+        part = part.unflatten(-1, (len(targets), -1)).transpose(-2, -3)
+        rest = f.shape[-1] - part.shape[-1]
+        return f + (nn.functional.pad(part, (0, rest)) if rest else part)
+
 
 def _common(z: Tensor, labels: Mapping[str, Tensor], likelihoods: Sequence[Likelihood]) -> Tensor | None:
     """Coefficients ``(D + 1,)`` of one least-squares function of all targets, where no row has labels of two."""

@@ -138,7 +138,7 @@ class NeuralLinear(TaskModel):
             super().forward(x, y)
             return
         h = self._features(x)
-        for of in self._walk(x, y):
+        for of in self._walk_apart(x, y):
             i = self.names.index(of.name)
             with of.plate, task(task_name(of.name, of.likelihood.objectives[0], of.likelihood)):
                 if not self.closed[i]:

@@ -8,14 +8,15 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from bmtl.models.guides import Guide, GuideKind
+from bmtl.models.guides import Guide, GuideKind, Latent
 from bmtl.models.heads import Heads, LinearHeads
 from bmtl.models.likelihoods import Likelihood
+from bmtl.models.likelihoods.stacked import Stacked, stacks
 from bmtl.models.linear_part import LinearPart
 from bmtl.models.representations import Deterministic, Representation
 from bmtl.models.rows import Rows, check_labelled, data_by_target, groups
 from bmtl.models.tree_variable import TreeVariable
-from bmtl.tasks import check_names, task
+from bmtl.tasks import check_names, task, task_plate
 
 _NEAR_ZERO = 0.1
 """Share of the usual initial weights that heads start at where they learn what a linear part leaves."""
@@ -31,6 +32,9 @@ class TaskModel(nn.Module):
     Each objective of each likelihood is a task: the target's name where it has one, ``<target>/<objective>`` where it has
     several. What belongs to a target (its head, its noise) is inside its (first) task; what belongs to several is shared.
 
+    Attributes:
+        stacked: The statement that a target is part of with others, by target; empty where each is its own.
+
     Args:
         trunk: Maps inputs of B rows to ``(B, width)``.
         width: Width of the trunk's output.
@@ -40,6 +44,9 @@ class TaskModel(nn.Module):
             ``functools.partial`` of one with its options.
         representation: Makes the representation, as ``representation(trunk, width, generator=...)``: a class of
             `bmtl.models.representations`, or ``functools.partial`` of one with its options.
+        stack: Whether targets with likelihoods of one kind and as many data are one statement in a task plate, on common
+            inputs: the same losses and gradients, to rounding, with fewer statements. Parameters are each target's own in
+            both forms, and draws have the same names.
         labels: Training labels by target, ``(N, ...)``, from which each likelihood takes its start (`Likelihood.start`):
             needed for labels on no standard scale, such as counts. None starts at that of standardised labels.
         linear_part: What is added to the heads' outputs; heads then start near 0.
@@ -59,6 +66,7 @@ class TaskModel(nn.Module):
         *,
         head: Callable[..., Heads] = LinearHeads,
         representation: Callable[..., Representation] = Deterministic,
+        stack: bool = True,
         labels: Mapping[str, Tensor] | None = None,
         linear_part: LinearPart | None = None,
         generator: torch.Generator | None = None,
@@ -73,6 +81,8 @@ class TaskModel(nn.Module):
         if labels is not None:
             for name, likelihood in self.likelihoods.items():
                 likelihood.start(likelihood.gather(name, labels))
+        several = stacks(likelihoods, self.n_data) if stack else []
+        self.stacked: dict[str, Stacked] = {name: of for of in several for name in of.names}
         self.linear_part = linear_part
         if linear_part is not None:
             self.heads.start_near_zero(_NEAR_ZERO)
@@ -114,13 +124,20 @@ class TaskModel(nn.Module):
         if kind not in self.heads.kinds or kind not in get_args(GuideKind):
             raise ValueError(f"kind is one of {', '.join(map(repr, self.heads.kinds))}, and {kind!r} was given.")
         joint = {site: latent.posterior(kind, scale) for site, latent in self.heads.joint_latents().items()}
-        own: dict[str, dict[str, nn.Module]] = {}
+        own: dict[str, dict[str, Latent]] = {}
         for name, likelihood in self.likelihoods.items():
-            latents = {**self.heads.latents(name), **likelihood.latents(name)}
-            own[name] = {site: latent.posterior(kind, scale) for site, latent in latents.items()}
+            stacked = self.stacked.get(name)
+            if stacked is None:
+                own[name] = {**self.heads.latents(name), **likelihood.latents(name)}
+            elif name == stacked.names[0]:  # where the program samples those of all
+                heads = self.heads.stacked_latents(stacked.names, stacked.label)
+                own[name] = {stacked.site(of): latent for of, latent in heads.items()} | stacked.latents()
+            else:
+                own[name] = {}
+        each = {name: Guide.of(latents, kind, scale) for name, latents in own.items()}
         if self.representation.has_latents:
-            return TaskGuide(self, Guide(joint), {name: Guide(posteriors) for name, posteriors in own.items()})
-        return Guide(joint | {site: q for posteriors in own.values() for site, q in posteriors.items()})
+            return TaskGuide(self, Guide(joint), each)
+        return Guide.joined([Guide(joint), *each.values()])
 
     def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         """The program.
@@ -134,6 +151,10 @@ class TaskModel(nn.Module):
             ValueError: If the batch lacks a target's inputs or labels, or their shape is not the likelihood's.
         """
         for of in self._walk(x, y):
+            if isinstance(of, _StackedOutput):
+                with of.tasks, of.plate:
+                    of.stacked.observe(of.f, of.values, of.labels)
+                continue
             with of.plate:
                 for objective in of.likelihood.objectives:
                     with task(task_name(of.name, objective, of.likelihood)):
@@ -151,20 +172,60 @@ class TaskModel(nn.Module):
         check_labelled(y, [target for name, of in likelihoods.items() for target in of.targets(name)])
         return groups(x, self.n_data, lambda name: likelihoods[name].labelled(likelihoods[name].gather(name, y)))
 
-    def _walk(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
-        """The program up to the labels: what each target's statement needs, in order."""
+    def _walk(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output | _StackedOutput"]:
+        """The program up to the labels: what each statement needs, in order."""
         likelihoods, joint = self.likelihoods, self.heads.joint()
+        sampled: dict[str, tuple[task_plate, Any, dict[str, Tensor]]] = {}  # where the first of its targets is met
         for rows in self.rows(x, y):
             h = self.representation(rows)
             for name in rows.targets:
-                likelihood = likelihoods[name]
-                with task(task_name(name, likelihood.objectives[0], likelihood)):
-                    f = self.heads(name, h, joint)
-                    if self.linear_part is not None:
-                        f = self.linear_part(name, rows.x, f)
-                    values = likelihood.sample(name)
+                likelihood, stacked = likelihoods[name], self.stacked.get(name)
                 labels = None if y is None else likelihood.gather(name, y)
-                yield _Output(name, likelihood, f, values, labels, rows.plates[name])
+                if stacked is None:
+                    with task(task_name(name, likelihood.objectives[0], likelihood)):
+                        f = self.heads(name, h, joint)
+                        if self.linear_part is not None:
+                            f = self.linear_part(name, rows.x, f)
+                        values = likelihood.sample(name)
+                    yield _Output(name, likelihood, f, values, labels, rows.plates[name])
+                    continue
+                if stacked.label not in sampled:
+                    tasks = task_plate(stacked.names, dim=-2, label=stacked.label)
+                    with tasks:
+                        heads = self.heads.stacked(stacked.names, h, joint, stacked.site)
+                        sampled[stacked.label] = tasks, heads, stacked.sample()
+                tasks, heads, values = sampled[stacked.label]
+                if rows.own:  # inputs of its own: a statement of its own
+                    heads = self.heads.row(heads, stacked.names.index(name))
+                    f, values = stacked.one(name, self._outputs_of((name,), rows, h, joint, heads), values)
+                    yield _Output(name, likelihood, f, values, labels, rows.plates[name])
+                elif name == stacked.names[0]:
+                    f = self._outputs_of(stacked.names, rows, h, joint, heads)
+                    every = None if y is None else stacked.gather(y)
+                    found = _StackedOutput(stacked, f, values, every, tasks, rows.plates[name])
+                    if y is not None and every is None:  # labels of several types or shapes
+                        yield from found.apart(likelihoods, y)
+                    else:
+                        yield found
+
+    def _walk_apart(self, x: Any, y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
+        """The same with a statement for each target."""
+        for of in self._walk(x, y):
+            yield from of.apart(self.likelihoods, y)
+
+    def _outputs_of(self, targets: tuple[str, ...], rows: Rows, h: Tensor, joint: Any, heads: Any) -> Tensor:
+        """The outputs ``(..., K, B, outputs)`` of targets of one statement."""
+        f = self.heads.stacked_outputs(targets, h, joint, heads)
+        return f if self.linear_part is None else self.linear_part.stacked(targets, rows.x, f)
+
+    def parameters_of(self, task_: str) -> list[nn.Parameter]:
+        """The parameters that are one task's alone and lie in a statement of several tasks.
+
+        A batch without a label of the task gives them gradients of 0, which an optimizer with moments would follow.
+        """
+        if task_ not in self.stacked:
+            return []
+        return [*self.heads.parameters_of(task_), *self.likelihoods[task_].unknowns.parameters()]
 
     # ---- What it says about itself -------------------------------------------------------------------------------
 
@@ -210,7 +271,8 @@ class TaskModel(nn.Module):
         found: dict[str, Tensor] = {}
 
         def program() -> None:
-            found.update({of.name: of.f for of in self._walk(x, None) if of.likelihood.needs_calibration})
+            for of in self._walk(x, None):
+                found.update({name: f for name, f in of.outputs() if self.likelihoods[name].needs_calibration})
 
         drawn = poutine.trace(guide).get_trace(x)
         poutine.trace(poutine.replay(program, trace=drawn)).get_trace()
@@ -265,6 +327,34 @@ class _Output(NamedTuple):
     values: Mapping[str, Tensor]
     labels: Tensor | None
     plate: pyro.plate
+
+    def outputs(self) -> list[tuple[str, Any]]:
+        """What the head of each target gives."""
+        return [(self.name, self.f)]
+
+    def apart(self, likelihoods: Mapping[str, Likelihood], y: Mapping[str, Tensor] | None) -> Iterator["_Output"]:
+        """What each target's own statement needs."""
+        yield self
+
+
+class _StackedOutput(NamedTuple):
+    """The part of a batch of targets that are one statement; values and labels have a dimension of targets."""
+
+    stacked: Stacked
+    f: Tensor
+    values: Mapping[str, Tensor]
+    labels: Tensor | None
+    tasks: task_plate
+    plate: pyro.plate
+
+    def outputs(self) -> list[tuple[str, Any]]:
+        return [(name, self.stacked.one(name, self.f, self.values)[0]) for name in self.stacked.names]
+
+    def apart(self, likelihoods: Mapping[str, Likelihood], y: Mapping[str, Tensor] | None) -> Iterator[_Output]:
+        """What each target's own statement needs."""
+        for name in self.stacked.names:
+            f, values = self.stacked.one(name, self.f, self.values)
+            yield _Output(name, likelihoods[name], f, values, None if y is None else y[name], self.plate)
 
 
 class TaskGuide(nn.Module):

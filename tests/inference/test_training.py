@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import warnings
@@ -37,6 +38,7 @@ from tests.inference.programs import (
     batch,
     double,
     nothing,
+    task_model,
     without_seconds,
 )
 
@@ -395,6 +397,120 @@ def test_a_plateau_scheduler_follows_the_validation_loss():
     assert svi.steps == 0
 
 
+def one_cycle(steps, peak=0.2):
+    return functools.partial(
+        torch.optim.lr_scheduler.OneCycleLR, max_lr=peak, total_steps=steps, div_factor=25.0, final_div_factor=1e4
+    )
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 12), (3, 6)])
+def test_one_cycle_by_the_step_ends_annealed(accumulate, steps):
+    """Three epochs of four batches; accumulated over three, an epoch's last batch is a step of its own."""
+    svi = regressions(optim=SGD)
+    result = quick(svi, batches(), max_epochs=3, scheduler=one_cycle(steps), interval="step", accumulate=accumulate)
+    found = [record.lr for record in result.history]
+    reference = one_cycle(steps)(SGD([nn.Parameter(torch.zeros(1))]))
+    expected = []
+    for _ in range(3):
+        for number in range(4):
+            expected.append(reference.get_last_lr()[0])
+            if (number + 1) % accumulate == 0 or number == 3:
+                reference.optimizer.step()
+                if len(expected) < 12:
+                    reference.step()
+    assert found == pytest.approx(expected)
+    assert found[0] == pytest.approx(0.2 / 25)
+    assert max(found) > 0.15
+    assert svi.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 / 25 / 1e4)
+
+
+def test_the_schedule_goes_on_where_a_step_is_skipped():
+    """The first batch of an epoch is spoilt: the cycle ends annealed all the same, and torch's warning is not heard."""
+    svi = regressions(optim=SGD, on_error="skip")
+    quick(svi, spoilt(), max_epochs=3, scheduler=one_cycle(12), interval="step")
+    assert svi.skipped == 3
+    assert svi.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 / 25 / 1e4)
+
+
+def test_schedules_that_do_not_fit_are_refused_before_a_step():
+    plateau = functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)
+    for scheduler, options, message in (
+        (one_cycle(12), {}, "cycle of 12 steps, and training takes 3 of interval='epoch'"),
+        (one_cycle(12), {"interval": "step", "accumulate": 2}, "Give it total_steps=6"),
+        (plateau, {"interval": "step", "val": batches()}, "use it with interval='epoch'"),
+        (one_cycle(12), {"interval": "batch"}, "interval is 'epoch' or 'step'"),
+    ):
+        svi = regressions(optim=SGD)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            quick(svi, batches(), max_epochs=3, scheduler=scheduler, **options)
+        assert svi.steps == 0
+    quick(svi, batches(), max_epochs=3, scheduler=one_cycle(3))  # by the epoch it is in place too
+
+
+def test_a_cycle_that_is_resumed_is_the_uninterrupted_one(tmp_path):
+    options = {"scheduler": one_cycle(24), "interval": "step", "seed": 5}
+    expected = regressions()
+    quick(expected, batches(), max_epochs=6, **options)
+
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 2
+
+    quick(regressions(), batches(), max_epochs=6, out=tmp_path, callbacks=[Stop()], **options)
+    svi = regressions()
+    quick(svi, batches(), max_epochs=6, out=tmp_path, resume=tmp_path / "last.ckpt", **options)
+    assert_same(parameters(svi), parameters(expected))
+    assert [r.lr for r in svi.history] == [r.lr for r in expected.history]
+
+
+# ---- Optimizers that evaluate their loss themselves -------------------------------------------------------------------
+
+LBFGS = functools.partial(torch.optim.LBFGS, lr=1.0, max_iter=15, history_size=10, line_search_fn="strong_wolfe")
+
+
+def test_lbfgs_reaches_the_least_squares():
+    """Linear regressions on the inputs themselves, one batch: the normal equations' answer after one epoch of few steps."""
+    x, y = (value for value in batch(ROWS, missing=True))
+    model = task_model(nn.Identity(), 3, dict.fromkeys(TASKS, 0), ROWS, noise="fixed")
+    svi = BalancedSVI(model, model.guide(), LBFGS, "ew")
+    before = torch.get_rng_state()
+    result = quick(svi, [(x, y)], max_epochs=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(result.history) == 4
+    for name in ("a", "b"):
+        seen = ~y[name].isnan()
+        design = torch.cat([x[seen], torch.ones(int(seen.sum()), 1)], 1)
+        exact = torch.linalg.lstsq(design, y[name][seen][:, None]).solution[:, 0]
+        (layer,) = model.heads.of(name)
+        assert_close(torch.cat([layer.weight[0], layer.bias]), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_a_line_search_sees_one_function():
+    """A guide with latents: an evaluation at the same parameters repeats loss and gradients of the step."""
+    torch.manual_seed(0)
+    model = Sites(ROWS)
+    svi = BalancedSVI(model, AutoNormal(model), LBFGS, "dwa")
+    svi.backward(*batch(ROWS))
+    expected = [p.grad.clone() for p in svi.parameters]
+    after = torch.get_rng_state()
+    evaluate = svi.closure()
+    first, again = evaluate(), evaluate()
+    assert again == pytest.approx(first, rel=1e-5)
+    assert torch.equal(torch.get_rng_state(), after)
+    for p, gradient in zip(svi.parameters, expected, strict=True):
+        assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_no_one_function_is_refused():
+    for balancer in ("full >> upgrad", "uw"):
+        with pytest.raises(ValueError, match="LBFGS"):
+            regressions(balancer, LBFGS).step(*batch(ROWS))
+    regressions(bmtl.balancer("last-layer >> upgrad", heads="alpha"), LBFGS).step(*batch(ROWS))
+    for options in ({"clip": 1.0}, {"accumulate": 2}):
+        with pytest.raises(ValueError, match="clip=None and"):
+            quick(regressions("ew", LBFGS), batches(), max_epochs=1, **options)
+
+
 # ---- Files: logs, checkpoints, resumption ----------------------------------------------------------------------------
 
 
@@ -625,7 +741,10 @@ def test_a_gradient_scaler_changes_no_step(balancer, options):
         assert_close(value, parameters(expected)[name], rtol=1e-4, atol=1e-6)  # torch clips to within 1e-6
 
 
-@pytest.mark.parametrize("balancer", ["ew", "igb-v1 >> full >> nash-mtl", "last-layer >> upgrad"])
+FLOAT16 = ["ew", "igb-v1 >> full >> nash-mtl", "igb-v1 >> last-layer >> nash-mtl", "last-layer >> upgrad"]
+
+
+@pytest.mark.parametrize("balancer", FLOAT16)
 @pytest.mark.usefixtures("_as_lightning_is")
 def test_float16_takes_about_the_steps_of_float32(balancer):
     svi, expected = regressions(balancer, SGD), regressions(balancer, SGD)
@@ -634,9 +753,10 @@ def test_float16_takes_about_the_steps_of_float32(balancer):
         data = batches(shuffle=False)
         trainer(max_epochs=3, plugins=plugins).fit(BalancedTraining(run, clip=1.0), data, data)
     assert not svi.skipped
+    # IGB's weights of two tasks go down to 1e-12 here, which float16 cannot hold, and Nash-MTL compares their directions.
+    assert all(not record.events for record in svi.history)
     for name, value in parameters(svi).items():
-        # Nash-MTL solves for its weights with a Gram matrix of half precision, which amplifies its rounding.
-        assert_close(value, parameters(expected)[name], rtol=0.02, atol=0.03)
+        assert_close(value, parameters(expected)[name], rtol=5e-3, atol=2e-3)
 
 
 # ---- Under a trainer of one's own ------------------------------------------------------------------------------------

@@ -42,13 +42,14 @@ def task_model(
     prior_scale: float | None = None,
     generator: torch.Generator | None = None,
     representation: Any = None,
+    stack: bool = False,
     **options: Any,
 ) -> TaskModel:
-    """A program of `likelihoods`, which take the other options."""
+    """A program of `likelihoods`, which take the other options; each target's statements are its own unless told."""
     heads = {"linear": LinearHeads, "bayesian": functools.partial(BayesianHeads, prior_scale=prior_scale)}.get(
         head, head
     )
-    made = {} if representation is None else {"representation": representation}
+    made = {"stack": stack} | ({} if representation is None else {"representation": representation})
     return TaskModel(trunk, width, likelihoods(classes, **options), n_data, head=heads, generator=generator, **made)
 
 

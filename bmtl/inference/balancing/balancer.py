@@ -165,10 +165,13 @@ class Balancer(nn.Module):
     def _compare(self, objective: Objective, loss_derivatives: Tensor, update: Update, ctx: Context) -> None:
         """Compares the task gradients, weighs them, and writes the update."""
         start = time.perf_counter()
+        loss_derivatives, later = _passed_and_left(loss_derivatives, objective.losses)
         measured = self.geometry.measure(objective, loss_derivatives)
         measured.losses = objective.losses
         measured.dtype = objective.rows[0].dtype if measured.J is None else measured.J.dtype
         self._check_gram(objective, measured.G)
+        if not (later == 1.0).all():
+            measured = measured.scaled(later)
         now = time.perf_counter()
         update.seconds["geometry"] = now - start
         factors = self.transform.refine(measured, ctx)
@@ -187,6 +190,7 @@ class Balancer(nn.Module):
         elif self.weighting is not None:
             alpha, direction = self._weigh(objective, measured, update, ctx)
             self.geometry.keep(ctx.active, alpha, factors, cosine)
+        factors = factors * later
         self._check_fidelity(objective, factors, alpha, update, ctx)
         self.geometry.age[0], self.geometry.age[1] = 0, self.geometry.age[1] + 1
         start, now = now, time.perf_counter()
@@ -254,6 +258,8 @@ class Balancer(nn.Module):
         wants: dict[str, Slot] = {self.transform.observes: self.transform}
         if self.weighting is not None:
             wants[self.weighting.needs] = self.weighting
+        by_gradients = self.weighting is not None and self.weighting.by_gradients
+        self.geometry.expect(gradients="jacobian" in wants or by_gradients)
         gives = self.geometry.gives
         if "jacobian" in wants and "jacobian" not in gives:
             raise ValueError(
@@ -316,6 +322,24 @@ class Balancer(nn.Module):
             )
         if state["names"] and not self.names:
             self.bind(state["names"])  # the slots, loaded next, then have what is saved
+
+
+def _passed_and_left(derivatives: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """A loss's derivative as what its gradient is multiplied by in the backward pass, and what is left for afterwards.
+
+    A weight of 1e-12 would make the gradients inside a half-precision pass vanish, and weightings that compare directions
+    would miss the task. What is left is a power of two, so that the product is exact; it is 1 unless the derivative is far
+    below that of the loss itself and of its logarithm.
+
+    Args:
+        derivatives: Of the scaled losses by the losses ``(K,)``.
+        losses: ``(K,)``.
+    """
+    natural = torch.minimum(1.0 / losses.abs(), torch.ones_like(losses))
+    _, exponents = torch.frexp((derivatives.abs() / natural).clamp(1e-300, 1.0))  # in [1/2, 1) times 2 to the exponent
+    far = (derivatives != 0) & (exponents < -6)
+    left = torch.where(far, torch.ldexp(torch.ones_like(losses), exponents), 1.0)
+    return derivatives / left, left
 
 
 def _quoted(names: Sequence[str], which: Tensor) -> str:

@@ -6,7 +6,7 @@ gradient of a complex leaf is ``dL/dRe + i dL/dIm``.)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
@@ -53,6 +53,7 @@ class Structure:
 
     shared: list[Tensor]
     private: list[list[Tensor]]  # per task
+    behind: list[Tensor] = field(default_factory=list)  # which several tasks reach behind the marks: stacked heads
 
     @property
     def sizes(self) -> list[int]:
@@ -79,7 +80,8 @@ def read_structure(objective: Objective) -> Structure:
     shared = distributed.union(shared, objective.parameters)
     return Structure(
         shared=list(shared.values()),
-        private=[[p for key, p in (parameters | common).items() if key not in shared] for parameters in own],
+        private=[[p for key, p in parameters.items() if key not in shared] for parameters in own],
+        behind=[p for key, p in common.items() if key not in shared],
     )
 
 

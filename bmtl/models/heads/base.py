@@ -1,7 +1,7 @@
 """What all heads have in common."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +58,39 @@ class Heads(nn.Module):
         """
         raise NotImplementedError
 
+    def stacked_latents(self, targets: Sequence[str], label: str) -> dict[str, Latent]:
+        """The latents of targets that are sampled together, by name, ``(K, 1, ...)``: those of a task plate with a label."""
+        found: dict[str, dict[str, Latent]] = {}
+        for target in targets:
+            for site, latent in self.latents(target).items():
+                found.setdefault(site.removesuffix(f"_{target}"), {})[target] = latent
+        return {name: Latent.stacked(latents, label) for name, latents in found.items()}
+
+    def stacked(self, targets: Sequence[str], h: Tensor, joint: Any, site: Callable[[str], str]) -> Any:
+        """Samples the latents of targets in the plate of their tasks; what it returns is handed to `stacked_outputs`.
+
+        Args:
+            targets: The K targets, of one kind of likelihood.
+            h: A representation, for dtype and device.
+            joint: What `joint` returned.
+            site: Makes a site's name of a latent's.
+        """
+        return None
+
+    def row(self, sampled: Any, k: int) -> Any:
+        """What `stacked` returned, for the k-th target alone."""
+        return sampled if sampled is None else sampled.narrow(-4, k, 1)  # (..., K, 1, C, D + 1)
+
+    def parameters_of(self, target: str) -> list[nn.Parameter]:
+        """The parameters that are one target's alone."""
+        return []
+
+    def stacked_outputs(self, targets: Sequence[str], h: Tensor, joint: Any, sampled: Any) -> Tensor:
+        """The outputs f ``(..., K, B, outputs)`` of targets from h; see `stacked` for the arguments."""
+        each = [self(target, h, joint) for target in targets]
+        # Under S particles h is (S, 1, B, width): the tasks' dimension is there already.
+        return torch.stack(each) if each[0].dim() < 4 else torch.cat(each, -3)
+
 
 def initial_layers(
     width: int, likelihoods: Mapping[str, Likelihood], generator: torch.Generator | None
@@ -68,6 +101,15 @@ def initial_layers(
         for target, widths in blocks.items():
             if i < len(widths):
                 yield target, linear(width, widths[i], generator)
+
+
+def affine_stacked(h: Tensor, weight: Tensor) -> Tensor:
+    """``(..., K, B, C)`` from h ``(B, D)`` and K latent heads ``(..., K, 1, C, D + 1)``, their bias last.
+
+    Under S particles h may be ``(S, 1, B, D)``.
+    """
+    weight = weight.squeeze(-3)
+    return h @ weight[..., :-1].mT + weight[..., None, :, -1]
 
 
 def affine(h: Tensor, weight: Tensor) -> Tensor:

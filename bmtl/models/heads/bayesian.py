@@ -1,6 +1,6 @@
 """Heads with a normal prior on every weight and bias."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from bmtl.models.guides import Latent
-from bmtl.models.heads.base import Heads, affine, check_scale, initial_layers
+from bmtl.models.heads.base import Heads, affine, affine_stacked, check_scale, initial_layers
 from bmtl.models.likelihoods import Likelihood
 
 
@@ -59,3 +59,11 @@ class BayesianHeads(Heads):
 
     def forward(self, target: str, h: Tensor, joint: Any) -> Tensor:
         return affine(h, pyro.sample(f"head_{target}", self.prior_of(target, h)))
+
+    def stacked(self, targets: Sequence[str], h: Tensor, joint: Any, site: Callable[[str], str]) -> Tensor:
+        prior = self.prior_of(targets[0], h)
+        found: Tensor = pyro.sample(site("head"), prior.expand((len(targets), 1)))
+        return found
+
+    def stacked_outputs(self, targets: Sequence[str], h: Tensor, joint: Any, sampled: Tensor) -> Tensor:
+        return affine_stacked(h, sampled)

@@ -1,10 +1,11 @@
 """Linear layers with point weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bmtl.models.heads.base import Heads, initial_layers
 from bmtl.models.likelihoods import Likelihood
@@ -40,3 +41,12 @@ class LinearHeads(Heads):
     def forward(self, target: str, h: Tensor, joint: Any) -> Tensor | tuple[Tensor, ...]:
         parts = tuple(layer(h) for layer in self.of(target))
         return parts[0] if len(parts) == 1 else parts
+
+    def parameters_of(self, target: str) -> list[nn.Parameter]:
+        return [p for layer in self.of(target) for p in layer.parameters()]
+
+    def stacked_outputs(self, targets: Sequence[str], h: Tensor, joint: Any, sampled: Any) -> Tensor:
+        layers = [layer for target in targets for layer in self.of(target)]
+        h = h.squeeze(-3) if h.dim() > 3 else h  # (S, 1, B, D) under S particles
+        f = F.linear(h, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
+        return f.unflatten(-1, (len(targets), -1)).transpose(-2, -3)

@@ -151,6 +151,21 @@ class Likelihood(nn.Module):
         """Its labels from those of a batch."""
         return y[name]
 
+    @property
+    def statement(self) -> tuple[Any, ...] | None:
+        """What likelihoods must have in common to be one statement of stacked labels; None of one that must be alone.
+
+        One statement have likelihoods of a class with one objective, one block of outputs, unknowns that are alike, and
+        equal options.
+        """
+        alone = len(self.objectives) > 1 or len(self.blocks) > 1 or type(self).observe is not Likelihood.observe
+        unknowns = self._unknowns()
+        others = set(self._buffers) - {"location", "unit"} or self._parameters or set(self._modules) - {"unknowns"}
+        if alone or others or self.location.dim() or any(type(unknown) is not Unknown for _, unknown in unknowns):
+            return None
+        options = {name: value for name, value in vars(self).items() if name != "training" and name[0] != "_"}
+        return (type(self), repr(sorted(options.items())), *((name, *unknown.options) for name, unknown in unknowns))
+
     # ---- The program ---------------------------------------------------------------------------------------------
 
     def sample(self, target: str) -> dict[str, Tensor]:

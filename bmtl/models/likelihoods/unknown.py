@@ -1,7 +1,8 @@
 """Quantities of a likelihood that do not depend on the inputs: a noise, a dispersion, cut points."""
 
 import math
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -58,6 +59,11 @@ class Unknown(nn.Module):
             self.value = nn.Buffer(value.clone())
 
     @property
+    def options(self) -> tuple[Any, ...]:
+        """All that it was made with but for its value."""
+        return self.noise, self.prior, self.lr_multiplier, tuple(self.start.shape)
+
+    @property
     def learnt(self) -> bool:
         """Whether training moves it."""
         return self.noise != "fixed"
@@ -74,6 +80,20 @@ class Unknown(nn.Module):
             return self.value
         mean, sd = (self.start.new_tensor(number) for number in self.prior)
         found: Tensor = pyro.sample(site, dist.Normal(mean, sd).expand(self.start.shape).to_event(self.start.dim()))
+        return found
+
+    @staticmethod
+    def together(unknowns: Sequence["Unknown"], site: str) -> Tensor:
+        """The values of several that are alike, ``(K, 1, ...)``: the statement in the plate of their tasks."""
+        first = unknowns[0]
+        if first.noise == "parameter":
+            return torch.stack([unknown.scaled for unknown in unknowns]).unsqueeze(1) * first.lr_multiplier
+        if first.noise == "fixed":
+            return torch.stack([unknown.value for unknown in unknowns]).unsqueeze(1)
+        mean, sd = (first.start.new_tensor(number) for number in first.prior)
+        shape = first.start.shape
+        prior = dist.Normal(mean, sd).expand((len(unknowns), 1, *shape)).to_event(len(shape))
+        found: Tensor = pyro.sample(site, prior)
         return found
 
     def log_prior(self, value: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The likelihoods of T tasks as one, whose labels are stacked."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from bmtl.models.likelihoods import Likelihood
+from bmtl.models.likelihoods.stacked import together
 
 
 class StackedLikelihood(nn.Module):
@@ -56,12 +56,4 @@ class StackedLikelihood(nn.Module):
             return
         values = [of.sample("") for of in each]
         stacked = {name: torch.stack([one[name] for one in values]).unsqueeze(1) for name in values[0]}
-        _together(each).observe_at(site, f, stacked, y)
-
-
-def _together(each: list[Likelihood]) -> Likelihood:
-    """A view of the first one whose start is all of theirs, ``(T, 1)``."""
-    view: Likelihood = copy.copy(each[0])
-    starts = {name: torch.stack([getattr(of, name) for of in each]).unsqueeze(1) for name in ("location", "unit")}
-    view._buffers = {**view._buffers, **starts}
-    return view
+        together(each).observe_at(site, f, stacked, y)

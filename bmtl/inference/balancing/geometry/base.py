@@ -59,6 +59,9 @@ class Geometry(Slot):
             "age", torch.tensor([-1, 0])
         )  # steps since the last comparison (-1: none yet); comparisons
 
+    def expect(self, gradients: bool) -> None:
+        """Is told before the first step whether the other slots want the gradients themselves (``Measured.J``)."""
+
     @property
     def due(self) -> bool:
         """Whether the next step compares gradients."""
@@ -118,7 +121,7 @@ class Geometry(Slot):
             backward(objective.weighted(alpha * loss_derivatives), rest)
             return
         structure = read_structure(objective)
-        own = list({id(p): p for parameters in structure.private for p in parameters}.values())
+        own = list({id(p): p for parameters in (*structure.private, structure.behind) for p in parameters}.values())
         pairs: list[tuple[Tensor, Tensor]] = []
         for parameters, weights, last in ((own, head_alpha, False), (structure.shared, alpha, rest is None)):
             total = objective.weighted(weights * loss_derivatives)

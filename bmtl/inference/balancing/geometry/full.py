@@ -1,6 +1,7 @@
 """The exact gradients of all shared parameters."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Change, Geometry
+from bmtl.inference.balancing.geometry.kernel_layers import KernelLayer, kernel_layers
 from bmtl.inference.balancing.gradients import (
     Structure,
     add_gradients,
@@ -21,11 +23,16 @@ from bmtl.inference.balancing.options import Count
 
 
 class Full(Geometry):
-    """Compares the gradients of all shared parameters (K backwards, K x P numbers held once).
+    """Compares the gradients of all shared parameters (K backwards, at most K x P numbers held once).
 
     The shared parameters are those upstream of a tensor marked with `bmtl.shared`; in a program without a mark, those
     that two or more tasks reach in the autograd graph. Parameters that no task reaches are left alone. The gradients of
-    the heads come from the same K passes, and the shared update is ``J' alpha``: there is no further pass.
+    the heads come from the same K passes, and the shared update is ``J' alpha``: there is no further pass through the trunk.
+    What several tasks reach behind a mark (heads that are stacked) has one pass of its own, from the losses to there.
+
+    Where no slot wants the gradients themselves, those of linear layers with more inputs than rows are not formed: their
+    products and their combination follow from the layer's inputs and output gradients (`kernel_layers`), in half the time
+    and with K x R x d_out numbers. The Gram matrix and the update are the same, to rounding.
 
     Args:
         every: Compare every n-th step and keep the weights in between.
@@ -46,6 +53,8 @@ class Full(Geometry):
         self.halves = cross
         self._structure = Structure([], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
+        self._layers: list[tuple[KernelLayer, Tensor]] = []  # with the tasks' gradients at their outputs (K, R, d_out)
+        self._wanted = True
         self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `write_gradients`
         self._memory = torch.empty(0, 0)  # the Jacobian's, kept: new pages cost a tenth of the step
 
@@ -57,10 +66,18 @@ class Full(Geometry):
         # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
         # models. A parameter that an old structure does not know would silently stay where it is.
         structure = self._structure = read_structure(objective)
-        self._private = []
+        self._private, self._layers = [], []
         if not self.cross:
-            jacobian = self._jacobian = self._gradients(objective, loss_derivatives)
-            return Measured(gram_matrix(structure.parts(jacobian), len(jacobian)), jacobian)
+            layers = []
+            if not self._wanted and len(objective.rows) > 1 and distributed.world_size() == 1:
+                layers = kernel_layers(objective.rows, structure.shared)
+                apart = {id(p) for layer in layers for p in layer.parameters}
+                structure.shared = [p for p in structure.shared if id(p) not in apart]
+            jacobian = self._jacobian = self._gradients(objective, loss_derivatives, layers)
+            gram = gram_matrix(structure.parts(jacobian), len(jacobian))
+            for layer, deltas in self._layers:
+                gram += self._products(layer, deltas) / objective.scale**2
+            return Measured(gram, None if layers else jacobian)
         if objective.halves is None:
             raise ValueError(
                 "'full(cross=True)' takes its two samples from the halves of a batch, which bmtl.BalancedSVI makes. Use it "
@@ -73,20 +90,37 @@ class Full(Geometry):
         jacobian = self._jacobian = one.add_(two).div_(2)
         return Measured(gram_matrix(structure.parts(jacobian), len(jacobian)), jacobian, cross=(cross + cross.T) / 2)
 
-    def _gradients(self, objective: Objective, loss_derivatives: Tensor) -> Tensor:
-        """The scaled losses' gradients of the shared parameters ``(K, P)``; those of the others go to `_private`."""
+    def expect(self, gradients: bool) -> None:
+        self._wanted = gradients
+
+    def _products(self, layer: KernelLayer, deltas: Tensor) -> Tensor:
+        gram = layer.gram(deltas)
+        if gram is not None:
+            return gram
+        # The rows' gradients nearly cancel: the sums themselves keep their digits.
+        formed = [layer.gradients(delta) for delta in deltas]
+        return gram_matrix([torch.stack([row[i][1] for row in formed]) for i in range(len(formed[0]))], len(formed))
+
+    def _gradients(self, objective: Objective, loss_derivatives: Tensor, layers: Sequence[KernelLayer] = ()) -> Tensor:
+        """The scaled losses' gradients of the shared parameters ``(K, P)``; those of the others go to `_private`.
+
+        Those at the outputs of `layers` go to `_layers`.
+        """
         structure = self._structure
+        edges = [edge for layer in layers for edge in layer.edges]
+        outputs: list[Sequence[Tensor | None]] = []
         scale = loss_derivatives * objective.per_datum_scale
         # Parameters may differ in precision; products of gradients need float32 at least.
         device = (structure.shared[0] if structure.shared else objective.rows[0]).device
         shape = len(objective.rows), sum(structure.sizes)
         jacobian = self._empty(shape, common_dtype(structure.shared), device)
         # The rest of the graph is walked after the weights are known, in `write_gradients`.
-        rest = objective.unweighted_terms is not None or objective.scores is not None
+        rest = objective.unweighted_terms is not None or objective.scores is not None or bool(structure.behind)
         for k, row in enumerate(objective.rows):
-            wanted = structure.shared + structure.private[k]
+            wanted: list[Any] = [*structure.shared, *structure.private[k], *edges]
             if not wanted or not row.requires_grad:
                 jacobian[k] = 0
+                outputs.append([None] * len(edges))
                 continue
             gradients: Sequence[Tensor | None] = torch.autograd.grad(
                 row,
@@ -101,9 +135,19 @@ class Full(Geometry):
                     view.zero_()
                 else:  # an embedding's may be sparse
                     view.copy_(real_entries(gradient.to_dense()))
-            for parameter, gradient in zip(structure.private[k], gradients[len(views) :], strict=True):
+            outputs.append(gradients[len(wanted) - len(edges) :])
+            own = gradients[len(views) : len(wanted) - len(edges)]
+            for parameter, gradient in zip(structure.private[k], own, strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
+        first = 0
+        for layer in layers:
+            rows = [layer.joined(row[first : first + len(layer.nodes)]) for row in outputs]
+            first += len(layer.nodes)
+            given = next((row for row in rows if row is not None), None)
+            if given is not None:
+                filled = [torch.zeros_like(given) if row is None else row for row in rows]
+                self._layers.append((layer, torch.stack(filled)))
         distributed.mean_(jacobian)  # before any product: the processes' own Gram matrices lack those between processes
         return jacobian if objective.scale == 1.0 else jacobian.div_(objective.scale)
 
@@ -124,16 +168,31 @@ class Full(Geometry):
         head_alpha: Tensor,
         direction: Tensor | None,
     ) -> None:
-        structure, private, jacobian = self._structure, self._private, self._jacobian
+        structure, private, jacobian, layers = self._structure, self._private, self._jacobian, self._layers
         if not objective.rows:  # what a step that failed has left
-            structure, private = Structure([], []), []
-        self._structure, self._private, self._jacobian = Structure([], []), [], torch.empty(0, 0)
+            structure, private, layers = Structure([], []), [], []
+        rest = objective.unweighted(alpha * loss_derivatives)
+        self._structure, self._private, self._jacobian, self._layers = Structure([], []), [], torch.empty(0, 0), []
         weights = head_alpha.tolist()
         pairs = [(p, gradient if weights[k] == 1 else gradient * weights[k]) for p, gradient, k in private]
+        pairs += _behind(objective, structure.behind, head_alpha * loss_derivatives, rest is not None)
         if structure.shared:
             update = (
                 (alpha * objective.scale).to(jacobian) @ jacobian if direction is None else direction * objective.scale
             )
             parts = zip(structure.shared, update.split(structure.sizes), strict=True)
             pairs += [(p, like(part, p)) for p, part in parts]
-        add_gradients(pairs, objective.unweighted(alpha * loss_derivatives))
+        for layer, deltas in layers:
+            pairs += layer.gradients(torch.tensordot(alpha.to(deltas), deltas, dims=1))
+        add_gradients(pairs, rest)
+
+
+def _behind(
+    objective: Objective, parameters: Sequence[Tensor], weights: Tensor, retain: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Gradients of the weighted sum of the losses by parameters that lie behind the marks, in one pass."""
+    total = objective.weighted(weights) if parameters else None
+    if total is None or not total.requires_grad:
+        return []
+    found = torch.autograd.grad(total, parameters, retain_graph=retain, allow_unused=True)
+    return [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]

@@ -189,8 +189,19 @@ def _kernel_gram(
     if inputs[0].is_complex() or sum(map(len, inputs)) > inputs[0].shape[1]:
         return None
     outputs = [_output_gradients(tensors[j], layer.uses[j], [row[j] for row in deltas]) for j in live]
-    a, delta = exact(_join(inputs, 0)), exact(_join(outputs, 1))  # (R, d_in), (K, R, d_out)
-    kernel = a @ a.T + float(own)
+    return kernel_products(_join(inputs, 0), _join(outputs, 1), own)
+
+
+def kernel_products(a: Tensor, delta: Tensor, bias: bool) -> Tensor | None:
+    """``sum_rs (delta_kr' delta_ls) (a_r' a_s + 1)``, ``(K, K)``, float64 on the host; None where float32 cancels.
+
+    Args:
+        a: Inputs of a linear layer ``(R, d_in)``.
+        delta: The tasks' gradients at its output ``(K, R, d_out)``.
+        bias: Whether the layer has a bias, for which the 1 is.
+    """
+    a, delta = exact(a), exact(delta)
+    kernel = a @ a.T + float(bias)
     gram = (delta.flatten(1) @ (kernel @ delta).flatten(1).T).cpu().double()
     if a.dtype == torch.float32:
         # Each row's own gradient has this length; the sum of them must not be far shorter.

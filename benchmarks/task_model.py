@@ -1,0 +1,114 @@
+"""What a balanced step of a `TaskModel` costs over a plain PyTorch loop, with one statement for all targets or one each.
+
+The network of `bmtl demo` (34-128-128 and 11 linear heads, batches of 128) on real targets with fixed, learnt and latent
+noise. All contestants take turns in one process with one thread; the table gives medians of the processor's time, which
+other processes of a machine disturb little. Run: python benchmarks/task_model.py [--rounds 100] [--quick]
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+import bmtl
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Gaussian
+
+FEATURES, WIDTH, TASKS, ROWS, DATA = 34, 128, 11, 128, 1400
+NAMES = [f"t{k}" for k in range(TASKS)]
+ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
+Step = Callable[[], object]
+
+
+def plain(stacked: bool, x: Tensor, y: dict[str, Tensor]) -> Step:
+    """Squared errors in plain PyTorch, with a head each or one for all."""
+    torch.manual_seed(0)
+    trunk = mlp(FEATURES, (WIDTH, WIDTH))
+    heads = nn.ModuleList([nn.Linear(WIDTH, TASKS)] if stacked else [nn.Linear(WIDTH, 1) for _ in NAMES])
+    optimizer = ADAM([*trunk.parameters(), *heads.parameters()])
+    joined = torch.stack(list(y.values()), 1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        h = trunk(x)
+        if stacked:
+            losses = 0.5 * (heads[0](h) - joined).square().mean(0)
+        else:
+            each = zip(heads, y.values(), strict=True)
+            losses = torch.stack([0.5 * (head(h).squeeze(-1) - of).square().mean() for head, of in each])
+        losses.sum().backward()
+        if not bool(losses.isfinite().all()):  # every contestant looks at its losses
+            raise ArithmeticError("A loss is not finite.")
+        optimizer.step()
+
+    return step
+
+
+def ours(stack: bool, noise: str, balancer: str, x: Tensor, y: dict[str, Tensor]) -> Step:
+    """A balanced step of the same network."""
+    torch.manual_seed(0)
+    model = TaskModel(
+        mlp(FEATURES, (WIDTH, WIDTH)), WIDTH, {name: Gaussian(noise) for name in NAMES}, DATA, stack=stack
+    )
+    elbo = bmtl.TaskELBO("analytic" if noise == "latent" else "mc")
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer, elbo)
+
+    def step() -> None:
+        svi.step(x, y)
+        svi.history.clear()
+
+    return step
+
+
+def contestants() -> dict[str, Step]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, FEATURES, generator=generator)
+    y = {name: torch.randn(ROWS, generator=generator) for name in NAMES}
+    found = {"plain loop, 11 heads": plain(False, x, y), "plain loop, one stacked head": plain(True, x, y)}
+    for noise in ("fixed", "parameter", "latent"):
+        for stack in (False, True):
+            label = f"ew, {noise} noise, {'one statement' if stack else 'a statement each'}"
+            found[label] = ours(stack, noise, "ew", x, y)
+    for balancer in ("full >> nash-mtl", "last-layer >> nash-mtl"):
+        for stack in (False, True):
+            label = f"{balancer}, {'one statement' if stack else 'a statement each'}"
+            found[label] = ours(stack, "fixed", balancer, x, y)
+    return found
+
+
+def measure(rounds: int) -> dict[str, float]:
+    """Median milliseconds of processor time of each contestant, taking turns."""
+    steps = contestants()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 5):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            if turn >= 5:
+                times[name].append(1e3 * (time.process_time() - start))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--quick", action="store_true", help="short: shows that it runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rounds = 1 if options.quick else options.rounds
+    print(f"torch {torch.__version__}, pyro {pyro.__version__}, one thread, medians of {rounds} interleaved steps")
+    times = measure(rounds)
+    base = times["plain loop, 11 heads"]
+    width = max(map(len, times)) + 2
+    print(f"{'':{width}}{'ms':>8}{'/ plain':>9}")
+    for name, found in times.items():
+        print(f"{name:{width}}{found:8.2f}{found / base:9.2f}")
+
+
+if __name__ == "__main__":
+    main()

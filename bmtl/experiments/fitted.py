@@ -11,7 +11,8 @@ from torch import nn
 from bmtl import inputs
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
-from bmtl.experiments.methods import Method, ModelAndGuide
+from bmtl.experiments.late_guides import FittedNetwork, LateGuide
+from bmtl.experiments.methods import Method
 from bmtl.experiments.trees import scaler_of_new
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
@@ -38,7 +39,7 @@ class Fitted:
     method: Method
     targets: Mapping[str, ReportedTarget]
     inputs: Any
-    parts: Sequence[Sequence[ModelAndGuide]]
+    parts: Sequence[Sequence[FittedNetwork]]
     draws: int
 
     @property
@@ -133,8 +134,17 @@ class Fitted:
             )
 
     def _draw(self, x: Any, num_draws: int, seed: int) -> Draws:
-        def of_members(part: Sequence[ModelAndGuide]) -> list[Draws]:
+        def of_members(part: Sequence[FittedNetwork]) -> list[Draws]:
             seeds = [seed * len(part) + i for i in range(len(part))]  # as the run was drawn from
-            return [draw(*member, x, num_draws=num_draws, seed=own) for member, own in zip(part, seeds, strict=True)]
+            return [
+                draw(
+                    model,
+                    guide.on(model, x) if isinstance(guide, LateGuide) else guide,
+                    x,
+                    num_draws=num_draws,
+                    seed=own,
+                )
+                for (model, guide), own in zip(part, seeds, strict=True)
+            ]
 
         return merge_targets([mixture(of_members(part)) for part in self.parts])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
 from bmtl.datasets import MultiTaskData, inputs_from_state, inputs_state
@@ -18,7 +19,8 @@ from bmtl.evaluation.storage import atomic
 from bmtl.experiments import importing
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.fitted import Fitted
-from bmtl.experiments.methods import Method, ModelAndGuide, build
+from bmtl.experiments.late_guides import FittedNetwork, LateGuide
+from bmtl.experiments.methods import Method, build
 from bmtl.experiments.rows import keeps_support, spec_of
 from bmtl.experiments.trees import reported
 from bmtl.inputs import PerTask
@@ -193,7 +195,14 @@ def _baseline(spec: Mapping[str, Any] | None) -> LinearBaseline | None:
     return None if spec is None else LinearBaseline.from_spec(spec)
 
 
-def _with_state(model: nn.Module, guide: Any, state: dict[str, Any]) -> ModelAndGuide:
+def _with_state(model: nn.Module, guide: Any, state: dict[str, Any]) -> FittedNetwork:
+    if isinstance(guide, AutoGuide) and guide.prototype_trace is None:
+        of = {
+            part: {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+            for part in ("model.", "guide.")
+        }
+        model.load_state_dict(of["model."])
+        return model, LateGuide(guide, of["guide."])
     together = nn.ModuleDict({"model": model})
     if isinstance(guide, nn.Module):  # else its parameters are the model's
         together["guide"] = guide

@@ -39,6 +39,11 @@ lint: $(VENV)/.installed-dev ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(VENV)/.installed-dev ## Build the documentation in build/docs; a warning is an error
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "Built build/docs/index.html"
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## Run every benchmark (ARGS=--quick for a short one)
 	@set -e; for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \

@@ -38,7 +38,14 @@ def measure(tasks: int, method: str, rows: int = 20) -> tuple[float, float, floa
     training = Training()
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        run(data, METHODS[method], 0, Budget(epochs=1, draws=20), folder, callbacks=[training])
+        run(
+            data,
+            METHODS[method].on_trunk("mlp"),
+            0,
+            Budget(epochs=1, draws=20, schedule="constant"),
+            folder,
+            callbacks=[training],
+        )
         whole = time.process_time() - start
         start = time.process_time()
         results.read(Path(folder) / "results.nc")

@@ -16,6 +16,7 @@ from bmtl.cli.options import (
     BatchSize,
     DataOption,
     Dataset,
+    DrawsOption,
     Epochs,
     Root,
     Schedule,
@@ -75,8 +76,8 @@ def compare(
             "method's is chosen on validation.",
         ),
     ] = "",
-    widths: Widths = "128,128",
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+    widths: Widths = "",
+    draws: DrawsOption = None,
     baseline: Annotated[
         str,
         typer.Option(
@@ -131,7 +132,7 @@ def compare(
         schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
         lr=rates[0] if rates else None,
-        widths=whole_numbers(widths, "widths"),
+        widths=whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         select=select,  # type: ignore[arg-type]
     )

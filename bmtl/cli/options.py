@@ -67,8 +67,8 @@ Schedule = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="cosine (AdamW, the rate warms up and falls), the default for tables; constant (Adam), that of other inputs; "
-        "or plateau.",
+        help="cosine (AdamW, the rate warms up and falls), the default for tables; or, with Adam, constant, plateau (lower "
+        "when validation does not improve), falling (to 0, epoch by epoch) or exponential.",
     ),
 ]
 BatchSize = Annotated[
@@ -81,7 +81,22 @@ BatchSize = Annotated[
         show_default=False,
     ),
 ]
-Widths = Annotated[str, typer.Option(metavar="N,N", help="Widths of the trunk's layers, comma separated.")]
+Widths = Annotated[
+    str,
+    typer.Option(
+        metavar="N,N",
+        help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the kind of inputs.",
+    ),
+]
+DrawsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Posterior and predictive draws; by default 100, or as many as suit the kind of inputs.",
+        show_default=False,
+    ),
+]
 
 
 def command() -> str:

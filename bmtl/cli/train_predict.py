@@ -14,6 +14,7 @@ from bmtl.cli.options import (
     BatchSize,
     DataOption,
     Dataset,
+    DrawsOption,
     Epochs,
     Root,
     Schedule,
@@ -60,8 +61,8 @@ def train(
             metavar="X", help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3.", show_default=False
         ),
     ] = None,
-    widths: Widths = "128,128",
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Posterior and predictive draws.")] = 100,
+    widths: Widths = "",
+    draws: DrawsOption = None,
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
@@ -83,7 +84,7 @@ def train(
         schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
         lr=lr,
-        widths=whole_numbers(widths, "widths"),
+        widths=whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         select=select,  # type: ignore[arg-type]
     )
@@ -126,7 +127,8 @@ def predict(
     data: Annotated[
         Path,
         typer.Option(
-            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X."
+            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X; "
+            "for drug-target pairs a table with the columns smiles and sequence."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Predictions: .csv (a row for each input) or .nc (with draws).")],

@@ -18,6 +18,10 @@ class Batches:
     inputs, each draws from its own shuffled order: an epoch is as long as the longest task, and a shorter one starts a
     new order whenever its rows are used up. A task's share of a batch is at most its number of rows.
 
+    Where rows differ in size (`bmtl.inputs.sizes`), a batch of a shuffled epoch has rows of like size: a shuffled order is
+    cut into pieces of 16 batches, each piece is sorted by size and cut into batches, and their order is drawn. What is left
+    of an epoch is a smaller batch of random rows, the last.
+
     Iterate over one epoch at a time. `state_dict` may be taken between any two batches; a loader of the same data that
     loads it goes on with the very next batch.
 
@@ -29,6 +33,8 @@ class Batches:
         shuffle: Draw a new order every epoch, rather than the rows' own.
         seed: Seeds the generator that this loader owns. Torch's global one is neither read nor moved.
         drop_last: Leave out the last batch of an epoch if it is smaller than the others.
+        blocks: Number of each row's block ``(N,)``: blocks are shuffled, and rows of one come one after another, so that a
+            batch is of few blocks. Not for `PerTask`.
 
     Raises:
         TypeError: If x is of a type that `bmtl.inputs` does not know, or y holds something else than tensors.
@@ -44,6 +50,7 @@ class Batches:
         seed: int = 0,
         *,
         drop_last: bool = False,
+        blocks: Tensor | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a positive whole number; got {batch_size!r}.")
@@ -51,6 +58,13 @@ class Batches:
         self.y = dict(y)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.num_rows = _rows(self.x, self.y)
+        self._row_sizes = inputs.sizes(self.x) if shuffle else None
+        self.blocks = blocks
+        if blocks is not None and (isinstance(x, PerTask) or blocks.shape != (max(self.num_rows.values()),)):
+            raise ValueError(
+                f"blocks numbers the block of each of {max(self.num_rows.values())} rows of one table; got the shape "
+                f"{tuple(blocks.shape)}."
+            )
         if len(self) == 0:
             raise ValueError(
                 f"The longest task has {max(self.num_rows.values())} rows, fewer than batch_size={batch_size}, and "
@@ -119,9 +133,19 @@ class Batches:
         """Rows of one task for one epoch, at least as many as are handed out."""
         share = min(self.batch_size, rows)
         passes = math.ceil(len(self) * share / rows)
+        if self._row_sizes is not None:
+            return like_sizes(self._row_sizes, self.batch_size, self.generator)
         if self.shuffle:
-            return torch.cat([torch.randperm(rows, generator=self.generator) for _ in range(passes)])
+            return torch.cat([self._shuffled(rows) for _ in range(passes)])
         return torch.arange(rows).repeat(passes)
+
+    def _shuffled(self, rows: int) -> Tensor:
+        order = torch.randperm(rows, generator=self.generator)
+        if self.blocks is None:
+            return order
+        _, number = torch.unique(self.blocks, return_inverse=True)
+        turn = torch.randperm(int(number.max()) + 1, generator=self.generator)
+        return order[torch.argsort(turn[number[order]], stable=True)]
 
     def _batch(self, i: int, orders: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
         longest = max(self.num_rows.values())
@@ -137,6 +161,27 @@ class Batches:
         """Each task's own rows."""
         x = PerTask({task: inputs.take(self.x[task], own) for task, own in rows.items()})
         return x, {task: inputs.take(self.y[task], own) for task, own in rows.items()}
+
+
+PIECE = 16
+"""Batches of a piece of the order that is sorted by size: more would make batches of one kind of rows only."""
+
+
+def like_sizes(sizes: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """An order ``(N,)`` in which rows of like size are next to each other, so that batches cost little.
+
+    Args:
+        sizes: Of the rows ``(N,)``.
+        batch_size: Rows in a batch; the N % batch_size rows at the end are of any size.
+        generator: Draws the order.
+    """
+    order = torch.randperm(len(sizes), generator=generator)
+    whole = len(order) // batch_size * batch_size
+    sizes = sizes.to(order.device)
+    pieces = [piece[sizes[piece].argsort(stable=True)] for piece in order[:whole].split(PIECE * batch_size)]
+    batches = torch.cat([*pieces, order[:0]]).view(-1, batch_size)
+    drawn = torch.randperm(len(batches), generator=generator)
+    return torch.cat([batches[drawn].flatten(), order[whole:]])
 
 
 def _rows(x: Any, y: Mapping[str, Tensor]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What the inputs of a data set are: one class a kind of input, which is all that anything else must know of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -74,9 +74,44 @@ class Inputs(ABC):
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The inverse of `state`, without rows."""
 
+    def budget(self) -> dict[str, Any]:
+        """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is asked for."""
+        return {}
+
     def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None
+
+    def numbers(self, names: Sequence[str], raw: Any = None) -> np.ndarray:
+        """Unscaled numbers ``(N, D)`` of these names, which baselines of targets are functions of.
+
+        Args:
+            names: Of the D numbers.
+            raw: New raw inputs, as for `prepare`; by default its own rows.
+
+        Raises:
+            ValueError: If the inputs have no numbers of such names.
+        """
+        raise ValueError(f"Inputs of the kind {self.kind!r} have no numbers by name, such as {', '.join(names)}.")
+
+    def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What rows have in common, such as the drug and the protein of a pair: name -> number of each row's group ``(B,)``.
+
+        The reference "group means" is made of them.
+        """
+        return {}
+
+    def blocks(self, rows: np.ndarray) -> np.ndarray | None:
+        """Number of each row's block ``(B,)``, where batches of few blocks cost less than batches of many; None if none do.
+
+        Batches that are not trained on are made of them.
+        """
+        return None
+
+    @property
+    def train_in_blocks(self) -> bool:
+        """Whether training batches are made of them too: cheaper, and with other gradient noise than any rows have."""
+        return False
 
     def lines(self) -> list[str]:
         """What the inputs are, in lines to be printed."""

@@ -26,7 +26,7 @@ from bmtl.datasets.tables.roles import find_roles
 from bmtl.datasets.tables.wide import TableOptions, decimals_of, labels_of, pieces_of_table
 from bmtl.datasets.target_fitting import Scaling, check_scaling, checked_targets, fitted_rows, fitted_target, units_of
 from bmtl.inputs import PerTask
-from bmtl.targets import Target
+from bmtl.targets import LinearBaseline, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,8 @@ class MultiTaskData:
         reading: Mapping[str, Any] | None = None,
         scaling: Scaling = "train",
         num_splits: int | None = None,
+        baselines: Mapping[str, LinearBaseline] | None = None,
+        notes: Sequence[str] = (),
     ) -> Self:
         """Fit the scalers, on the training rows if nothing else is asked for, and put the pieces together.
 
@@ -108,6 +110,9 @@ class MultiTaskData:
             reading: How files of new rows are read; see `Table`.
             scaling: Rows to fit the scalers on.
             num_splits: Number of fixed splits, of which `rows` is one.
+            baselines: Target -> what is known of its labels beforehand, from numbers of the inputs by their names; it is
+                subtracted before labels are scaled, and added back in units.
+            notes: See the class.
 
         Raises:
             ValueError: If the pieces do not fit together, or a target has no label in the training rows.
@@ -118,11 +123,8 @@ class MultiTaskData:
         kinds = {**dict.fromkeys(y, "real"), **(families or {})}
         labels = {target: labels_of_numbers(target, np.asarray(y[target]), kinds[target]) for target in y}
         checked = checked_targets(labels, len(numbers))
+        checks.names_of_targets("baselines", baselines or {}, y)
         unit = units_of(units, {target: family for target, (_, family) in checked.items()})
-        targets = {
-            target: fitted_target(target, values, family, unit.get(target) or "1", parts, scaling)
-            for target, (values, family) in checked.items()
-        }
         if isinstance(numbers, Inputs):
             if clip is not None or features or reading:
                 raise ValueError("clip, features and reading describe numbers (N, D); the inputs given have their own.")
@@ -130,7 +132,15 @@ class MultiTaskData:
         else:
             on = fitted_rows(parts, scaling)
             inputs = Table.fit(numbers, on, clip=clip, features=features, reading=reading)
-        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits)
+        known = baselines or {}
+        offsets = {target: baseline.of(inputs.numbers(baseline.features)) for target, baseline in known.items()}
+        targets = {
+            target: fitted_target(
+                target, values, family, unit.get(target) or "1", parts, scaling, known.get(target), offsets.get(target)
+            )
+            for target, (values, family) in checked.items()
+        }
+        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits, notes)
 
     @classmethod
     def from_frame(
@@ -230,6 +240,11 @@ class MultiTaskData:
             digest.update(plain.tobytes())
         for name, target in self.targets.items():
             digest.update(f"family/{name}:{target.family.name};".encode())
+        for name, target in self.targets.items():
+            if target.baseline is not None:
+                # To six digits: least squares are not the same to the last bit on every platform.
+                numbers = [f"{number:.6g}" for number in (*target.baseline.coefficients, target.baseline.intercept)]
+                digest.update(f"baseline/{name}:{target.baseline.features}:{numbers};".encode())
         if self.scaling != "train":  # models then see other numbers
             digest.update(f"scaling:{self.scaling};".encode())
         return digest.hexdigest()

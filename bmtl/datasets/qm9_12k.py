@@ -8,7 +8,15 @@ import numpy as np
 from bmtl.datasets.files import Archive, find
 from bmtl.datasets.multi_task_data import MultiTaskData
 from bmtl.datasets.qm9_mini import CLIP, FEATURES
-from bmtl.datasets.qm9_properties import CITATION, ELEMENTS, LICENCE, UNITS, Energies, properties
+from bmtl.datasets.qm9_properties import (
+    CITATION,
+    COUNTS,
+    LICENCE,
+    UNITS,
+    Energies,
+    atom_count_baselines,
+    properties,
+)
 
 FILE = "qm9/qm9_12k.npz"
 SPLIT = {"train": 10_000, "val": 1_000, "test": 1_000}
@@ -25,6 +33,7 @@ def read(
     root: str | Path | None = None,
     *,
     energies: Energies = "atomization",
+    residual: bool = False,
     sizes: Mapping[str, int] | None = None,
     seed: int = SPLIT_SEED,
 ) -> MultiTaskData:
@@ -34,6 +43,8 @@ def read(
         root: Folder of the data; the default is what the environment variable ``BMTL_DATA`` says.
         energies: ``"atomization"``: u0, u298, h298 and g298 without the energies of the free atoms, as in the paper;
             ``"total"``: with them.
+        residual: Least squares on the numbers of atoms, fitted on the training rows, are subtracted from every target
+            before it is scaled, and added back in units.
         sizes: Part -> number of molecules; the default is 10,000 for training and 1,000 each for validation and test.
         seed: Of the order from which the parts are taken one after the other.
 
@@ -43,19 +54,37 @@ def read(
     """
     archive = Archive(find("qm9-12k", [FILE], root, SOURCE))
     names, x, y = archive.array("y_names").tolist(), archive.array("X"), archive.array("y")
-    sizes = SPLIT if sizes is None else sizes
-    if sum(sizes.values()) > len(x):
-        raise ValueError(f"The parts {dict(sizes)} need {sum(sizes.values()):,} molecules; there are {len(x):,}.")
-    order = np.random.default_rng(seed).permutation(len(x))
-    ends = np.cumsum(list(sizes.values()))
+    rows = split(len(x), sizes, seed)
+    counts = x[:, : len(COUNTS)]
+    targets = properties({task: y[:, names.index(task)] for task in UNITS}, counts, energies)
     return MultiTaskData.from_arrays(
         "qm9-12k",
         x,
-        properties({task: y[:, names.index(task)] for task in UNITS}, x[:, : len(ELEMENTS)], energies),
-        {part: order[end - sizes[part] : end] for part, end in zip(sizes, ends, strict=True)},
+        targets,
+        rows,
         units=UNITS,
         features=FEATURES,
         clip=CLIP,
         citation=CITATION,
         licence=LICENCE,
+        baselines=atom_count_baselines(targets, counts, rows["train"]) if residual else None,
     )
+
+
+def split(molecules: int, sizes: Mapping[str, int] | None, seed: int) -> dict[str, np.ndarray]:
+    """Part -> rows, taken one after the other from an order that the seed draws.
+
+    Args:
+        molecules: How many there are.
+        sizes: Part -> number of molecules; the default is `SPLIT`.
+        seed: Of the order.
+
+    Raises:
+        ValueError: If there are not as many.
+    """
+    sizes = SPLIT if sizes is None else sizes
+    if sum(sizes.values()) > molecules:
+        raise ValueError(f"The parts {dict(sizes)} need {sum(sizes.values()):,} molecules; there are {molecules:,}.")
+    order = np.random.default_rng(seed).permutation(molecules)
+    ends = np.cumsum(list(sizes.values()))
+    return {part: order[end - sizes[part] : end] for part, end in zip(sizes, ends, strict=True)}

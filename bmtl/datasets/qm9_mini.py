@@ -14,9 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from bmtl.datasets.multi_task_data import MultiTaskData
-from bmtl.datasets.qm9_properties import CITATION, ELEMENTS, LICENCE, UNITS, Energies, properties
+from bmtl.datasets.qm9_properties import (
+    CITATION,
+    COUNTS,
+    LICENCE,
+    UNITS,
+    Energies,
+    atom_count_baselines,
+    properties,
+)
 
-FEATURES = (*(f"n{atom}" for atom in ELEMENTS), *(f"cm{i}" for i in range(29)))
+FEATURES = (*COUNTS, *(f"cm{i}" for i in range(29)))
 """Atom counts, then the sorted eigenvalues of the Coulomb matrix, zero-padded."""
 
 # Drawn once with numpy's default_rng(2014) and recorded in PARTS, row by row of TABLE: numpy does not promise the same
@@ -35,13 +43,17 @@ SHA256 = {
 }
 
 
-def read(root: str | Path | None = None, *, energies: Energies = "atomization") -> MultiTaskData:
+def read(
+    root: str | Path | None = None, *, energies: Energies = "atomization", residual: bool = False
+) -> MultiTaskData:
     """The 2,000 molecules, 34 features and 11 targets in the units of `qm9_properties`.
 
     Args:
         root: Folder with other copies of the two files; the default is the package's own.
         energies: ``"atomization"``: u0, u298, h298 and g298 without the energies of the free atoms, as in the paper;
             ``"total"``: with them.
+        residual: Least squares on the numbers of atoms, fitted on the training rows, are subtracted from every target
+            before it is scaled, and added back in units.
 
     Raises:
         FileNotFoundError: If `root` lacks a file.
@@ -52,16 +64,20 @@ def read(root: str | Path | None = None, *, energies: Energies = "atomization") 
     parts = _columns(_verified(folder, PARTS))
     x = np.stack([_floats(table[feature]) for feature in FEATURES], axis=1)  # (N, 34)
     hartree = {task: _floats(table[f"y_{task}"]) for task in UNITS}
+    counts = x[:, : len(COUNTS)]
+    y = properties(hartree, counts, energies)
+    rows = {name: np.flatnonzero(np.array(parts["part"]) == name) for name in SPLIT}
     return MultiTaskData.from_arrays(
         "qm9-mini",
-        x=x,
-        y=properties(hartree, x[:, : len(ELEMENTS)], energies),
-        rows={name: np.flatnonzero(np.array(parts["part"]) == name) for name in SPLIT},
+        x,
+        y,
+        rows,
         units=UNITS,
         features=FEATURES,
         clip=CLIP,
         citation=CITATION,
         licence=LICENCE,
+        baselines=atom_count_baselines(y, counts, rows["train"]) if residual else None,
     )
 
 

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from bmtl.targets import LinearBaseline
+
 MEV_PER_HARTREE = 27211.386
 
 # In the order, and the units, of Table 2 of the IGB paper.
@@ -31,6 +33,9 @@ UNITS = {
 
 ELEMENTS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 """Atomic number by element, in the order of all counts of atoms."""
+
+COUNTS = tuple(f"n{element}" for element in ELEMENTS)
+"""Names of the numbers of atoms."""
 
 ATOM_ENERGIES = {
     "u0": (-0.500273, -37.846772, -54.583861, -75.064579, -99.718730),
@@ -71,3 +76,18 @@ def properties(hartree: Mapping[str, np.ndarray], counts: np.ndarray, energies: 
                 values = values - number * energy
         found[name] = values * (MEV_PER_HARTREE if unit == "meV" else 1.0)
     return found
+
+
+def atom_count_baselines(
+    y: Mapping[str, np.ndarray], counts: np.ndarray, training: np.ndarray
+) -> dict[str, LinearBaseline]:
+    """Least squares of each property on the numbers of atoms, fitted on the training rows.
+
+    Args:
+        y: Property -> values ``(N,)``.
+        counts: Numbers of atoms ``(N, 5)``, in the order of `ELEMENTS`.
+        training: The training rows.
+    """
+    return {
+        name: LinearBaseline.fit(COUNTS, counts[training], np.asarray(values)[training]) for name, values in y.items()
+    }

@@ -94,9 +94,23 @@ class Table(Inputs):
         """Scaled numbers ``(B, ...)``."""
         return torch.as_tensor(self.scaler.transform(self.x[rows]), dtype=dtype)
 
+    def budget(self) -> dict[str, Any]:
+        """The schedule "cosine"."""
+        return {"schedule": "cosine"}
+
     def summary_features(self, rows: np.ndarray) -> np.ndarray:
         """Scaled numbers ``(B, D)`` as float64, flattened if a row has more than one dimension."""
         return self.scaler.transform(self.x[rows]).reshape(len(rows), -1)
+
+    def numbers(self, names: Sequence[str], raw: Any = None) -> np.ndarray:
+        lacking = [name for name in names if name not in self.features]
+        if lacking:
+            raise ValueError(
+                f"The table has no column {', '.join(map(repr, lacking))}; its columns are "
+                f"{', '.join(self.features) or 'without names'}."
+            )
+        x = self.x if raw is None else self._unscaled(raw)
+        return np.asarray(x[:, [self.features.index(name) for name in names]], dtype=np.float64)
 
     def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
         yield "x", self.x
@@ -132,6 +146,10 @@ class Table(Inputs):
             ValueError: If a column is not there, a field cannot be read, or numbers have another shape or are not
                 finite.
         """
+        return torch.as_tensor(self.scaler.transform(self._unscaled(raw)), dtype=dtype)
+
+    def _unscaled(self, raw: ArrayLike | pd.DataFrame | RawTable) -> np.ndarray:
+        """New rows as numbers ``(M, D)``, not scaled."""
         if isinstance(raw, pd.DataFrame):
             raw = raw_table(raw, missing=self._options().get("missing", ()))
         if self.encoding is not None and not isinstance(raw, RawTable):
@@ -151,7 +169,7 @@ class Table(Inputs):
         if not np.isfinite(x).all():
             place = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
             raise ValueError(f"Inputs must be finite; the entry {place} is not. Impute it, or leave the row out.")
-        return torch.as_tensor(self.scaler.transform(x), dtype=dtype)
+        return x
 
     def _numbers(self, raw: RawTable) -> np.ndarray:
         """The columns of a table ``(N, D)`` where the training data were an array: by name, else in order."""

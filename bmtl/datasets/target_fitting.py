@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from bmtl.datasets import checks, splits
-from bmtl.targets import Family, Target
+from bmtl.targets import Family, LinearBaseline, Target
 from bmtl.targets.names import check_name
 
 Scaling = Literal["train", "all", "none"]
@@ -33,7 +33,14 @@ def fitted_rows(rows: Mapping[str, np.ndarray], scaling: Scaling) -> np.ndarray 
 
 
 def fitted_target(
-    name: str, values: np.ndarray, family: Family, unit: str, rows: Mapping[str, np.ndarray], scaling: Scaling
+    name: str,
+    values: np.ndarray,
+    family: Family,
+    unit: str,
+    rows: Mapping[str, np.ndarray],
+    scaling: Scaling,
+    baseline: LinearBaseline | None = None,
+    offset: np.ndarray | None = None,
 ) -> Target:
     """A target with its scaler.
 
@@ -44,17 +51,22 @@ def fitted_target(
         unit: Reported unit.
         rows: Part -> rows.
         scaling: Rows that the scaler is fitted on.
+        baseline: What is known of the labels beforehand.
+        offset: The baseline of each label ``(N,)``, in reported units.
 
     Raises:
-        ValueError: If there is no label in the training rows.
+        ValueError: If there is no label in the training rows, or the target is of a family that has no baseline.
     """
+    if offset is not None and (not family.scaled or values.ndim != 1):
+        raise ValueError(f"A baseline is one of real labels (N,), and the target {name!r} is of {family}.")
     if family.missing(values[rows["train"]]).all():
         raise ValueError(f"Target {name!r} has no label in the {len(rows['train'])} training rows. Leave it out.")
     on = fitted_rows(rows, scaling)
     if on is None or not family.scaled:
-        return Target(values, family, unit)
+        return Target(values, family, unit, baseline=baseline, offset=offset)
     try:
-        return Target(values, family, unit, family.fit_scaler(values[on]))
+        scaler = family.fit_scaler(values[on] if offset is None else values[on] - offset[on])
+        return Target(values, family, unit, scaler, baseline, offset)
     except ValueError as error:
         raise ValueError(f"Target {name!r}: {error}") from error
 

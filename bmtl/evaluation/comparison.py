@@ -84,7 +84,7 @@ def compare(
     Returns:
         ``score (learner, split, task, metric)``: the scores of the targets' families, as far as the trees have what they
         are computed from; NaN where a score is not of the target's family, a target has no row, or the score cannot be
-            computed of what the tree holds (the attribute ``not_computed`` says why). ``delta_m (learner,
+        computed of what the tree holds (the attribute ``not_computed`` says why). ``delta_m (learner,
         split)`` in percent, of the primary scores of targets (those alone of which a relative change has a meaning,
         `Score.relative`); ``T (learner, split)``, step time over the reference's, medians, NaN for the baseline, which takes
         a step per task; ``step_seconds (learner, split)``; ``present (learner, split)``, whether there was a tree; ``rows

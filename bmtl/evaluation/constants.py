@@ -3,7 +3,7 @@
 family           (target)   the family as JSON, which `family_from_spec` takes
 unit             (target)   the reported unit, "1" for none
 primary          (target)   name of the score that the target is judged by first
-target_location  (target)   what scaling subtracted, in reported units; NaN where it differs by entry
+target_location  (target)   what scaling subtracted, in reported units, besides a baseline; NaN where it differs by entry
 target_scale     (target)   what scaling divided by; 1 for targets that were not scaled
 target_location_<t>, target_scale_<t> (entry_<t>)   the same of a vector's entries
 """
@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.assembly import dataset, storable
+from bmtl.targets.baseline import LinearBaseline
 from bmtl.targets.family import Family, Target, family_from_spec
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score
@@ -31,12 +32,14 @@ class ReportedTarget:
         unit: Reported unit, such as ``"meV"``; ``"1"`` for none.
         scaler: Between reported units and what the model saw.
         primary: Name of the score that it is judged by first; by default the family's first.
+        baseline: What was subtracted of each label before it was scaled; trees do not hold it.
     """
 
     family: Family
     unit: str = "1"
     scaler: Scaler = field(default_factory=Scaler.identity)
     primary: str = ""
+    baseline: LinearBaseline | None = None
 
     def __post_init__(self) -> None:
         scores = self.family.scores
@@ -58,7 +61,7 @@ class ReportedTarget:
         """
         labels = target.values[training]
         primary = target.family.primary(labels[~target.family.missing(labels)])
-        return cls(target.family, target.unit, target.scaler, primary)
+        return cls(target.family, target.unit, target.scaler, primary, target.baseline)
 
     @property
     def primary_score(self) -> Score:

@@ -1,5 +1,7 @@
 """The results tree: one `xarray.DataTree` a run, in ArviZ's schema, built from plain arrays.
 
+::
+
     posterior               site (chain, draw, ...)
     sample_stats            lp, log_q, diverging, energy, ... (chain, draw)
     observed_data, posterior_predictive, log_likelihood, ...   groups of the rows that the posterior was conditioned on
@@ -10,7 +12,7 @@
     training                losses, weights, cosine, ... (step, task, task_bis) (`bmtl.evaluation.history`)
 
 So ArviZ takes a run as it is, with ``tree`` on its 1.x line and ``az.from_datatree(tree)`` on 0.23 (which leaves the
-subtrees out):
+subtrees out)::
 
     tree = bmtl.evaluation.results.read("runs/model/results.nc")
     az.summary(tree)

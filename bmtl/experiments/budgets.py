@@ -14,6 +14,8 @@ SCHEDULES = {
     "cosine": "AdamW whose rate warms up and falls along a cosine",
     "constant": "Adam at a constant rate",
     "plateau": "Adam whose rate falls when the score no longer improves",
+    "falling": "Adam whose rate falls to 0 along half a cosine, epoch by epoch",
+    "exponential": "Adam whose rate is multiplied by 0.99 after each epoch",
 }
 VALIDATED_EVERY = 40
 """Steps between validations, where a budget is in steps."""
@@ -23,7 +25,7 @@ VALIDATED_EVERY = 40
 class Budget:
     """What every method gets alike.
 
-    What is None is chosen by the data's kind of input (`for_kind`), alike for all methods.
+    What is None is chosen by the data's inputs (`of`), alike for all methods.
 
     Attributes:
         steps: Number of steps, rounded up to whole epochs, which are of 40 steps or fewer and validated. Training ends early
@@ -34,12 +36,13 @@ class Budget:
         schedule: "cosine": AdamW with decoupled weight decay of 0.01 on the weight matrices of networks, its rate rises over
             the first twentieth of the steps and falls to 0 along a cosine. "constant": Adam at a constant rate.
             "plateau": Adam, its rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five epochs.
-            Tables have "cosine", other inputs "constant".
+            "falling": Adam, its rate falls to 0 along half a cosine, epoch by epoch. "exponential": Adam, its rate is
+            multiplied by 0.99 after each epoch. Tables have "cosine", other inputs what their kind says, or "constant".
         batch_size: Rows in a batch. Under the schedule "cosine" the power of two that is nearest to an eighth of the
             training rows, from 16 to 256; else 128.
         lr: Learning rate, at its highest. 5e-3 under the schedule "cosine", else 2e-3.
-        widths: Widths of the trunk.
-        draws: Posterior and predictive draws.
+        widths: Widths of the trunk; 128, 128 where the inputs' kind says nothing else.
+        draws: Posterior and predictive draws; 100 where the inputs' kind says nothing else.
         score: What epochs are compared by: the validation "likelihood" (of a program trained at unit variance at each
             target's best noise, which is the mean "log" of its squared errors), or "mean" or "log" as for `bmtl.fit`.
         select: Which parameters are kept: "val" are those with the best validation score, the ones before the first step
@@ -52,19 +55,20 @@ class Budget:
 
     steps: int | None = None
     epochs: int | None = None
-    schedule: Literal["cosine", "constant", "plateau"] | None = None
+    schedule: Literal["cosine", "constant", "plateau", "falling", "exponential"] | None = None
     batch_size: int | None = None
     lr: float | None = None
-    widths: tuple[int, ...] = (128, 128)
-    draws: int = 100
+    widths: tuple[int, ...] | None = None
+    draws: int | None = None
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
+        if self.widths is not None:
+            object.__setattr__(self, "widths", tuple(self.widths))
         numbers = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "draws")}
         wrong = [f"{name}={value}" for name, value in numbers.items() if value is not None and not value > 0]
-        if wrong or not self.widths or min(self.widths) < 1:
+        if wrong or (self.widths is not None and min(self.widths, default=0) < 1):
             raise ValueError(
                 f"A budget's numbers are positive; {', '.join(wrong) or f'widths={self.widths}'} was given."
             )
@@ -81,28 +85,31 @@ class Budget:
                 options = ", ".join(str(one) for one in known if one is not None)
                 raise ValueError(f"{name} is one of {options}, and {given!r} was given.")
 
-    def for_kind(self, kind: str) -> Self:
-        """The same with everything chosen that a kind of input decides. What is chosen already stays.
+    def of(self, data: MultiTaskData) -> Self:
+        """The same with everything chosen for a data set. What is chosen already stays.
 
-        The batch size of the schedule "cosine" stays open: it depends on the rows of each network (`rows_in_batch`).
+        `bmtl.datasets.Inputs.budget` says what suits a kind of inputs; what it leaves open follows from the schedule. The
+        batch size of the schedule "cosine" stays open: it depends on the rows of each network (`rows_in_batch`).
         """
-        schedule = self.schedule or ("cosine" if kind == "table" else "constant")
+        own = data.inputs.budget()
+        if self.steps is not None or self.epochs is not None:
+            own = {name: value for name, value in own.items() if name not in ("steps", "epochs")}
+        chosen = replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
+        schedule = chosen.schedule or "constant"
         cosine = schedule == "cosine"
-        steps, epochs = self.steps, self.epochs
+        steps, epochs = chosen.steps, chosen.epochs
         if steps is None and epochs is None:
             steps, epochs = (3000, None) if cosine else (None, 30)
         return replace(
-            self,
+            chosen,
             schedule=schedule,
             steps=steps,
             epochs=epochs,
-            batch_size=self.batch_size or (None if cosine else 128),
-            lr=self.lr or (5e-3 if cosine else 2e-3),
+            batch_size=chosen.batch_size or (None if cosine else 128),
+            lr=chosen.lr or (5e-3 if cosine else 2e-3),
+            widths=chosen.widths or (128, 128),
+            draws=chosen.draws or 100,
         )
-
-    def of(self, data: MultiTaskData) -> Self:
-        """`for_kind` of a data set's inputs."""
-        return self.for_kind(data.inputs.kind)
 
     def rows_in_batch(self, rows: int) -> int:
         """Rows in a batch of a network with this many training rows."""

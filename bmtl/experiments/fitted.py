@@ -11,6 +11,7 @@ from torch import nn
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.methods import Method, ModelAndGuide
+from bmtl.experiments.trees import scaler_of_new
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.targets import Prediction
@@ -26,7 +27,7 @@ class Fitted:
     Attributes:
         name: The data set it was trained on.
         method: What was trained.
-        targets: Target -> its family, unit and scaler.
+        targets: Target -> its family, unit, scaler and baseline.
         inputs: The data's inputs without their rows: turns raw ones into what the model sees.
         parts: Targets and members, each a model and a guide: one part, or one a target where each was trained by itself.
         draws: Draws of a prediction.
@@ -85,7 +86,8 @@ class Fitted:
         dtype = next(self.parts[0][0][0].parameters()).dtype
         drawn = self._draw(self.inputs.prepare(raw, dtype), num_draws or self.draws, seed)
         return {
-            name: drawn.targets[name].in_units(target.family, target.scaler) for name, target in self.targets.items()
+            name: drawn.targets[name].in_units(target.family, scaler_of_new(target, self.inputs, raw))
+            for name, target in self.targets.items()
         }
 
     def double(self) -> Self:

@@ -42,7 +42,7 @@ def run_cells(
         ValueError: If a name makes no folder, or two cells would lie in one folder, before anything is trained.
         KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does.
     """
-    folder = Path(out)
+    folder = Path(out).absolute()  # processes that are there already may have another current folder
     by_folder: dict[str, Cell] = {}
     for cell in cells:
         # Some file systems do not distinguish large from small letters.

@@ -23,9 +23,9 @@ from bmtl.experiments.rows import keeps_support, spec_of
 from bmtl.experiments.trees import reported
 from bmtl.inputs import PerTask
 from bmtl.models.spec import DataSpec
-from bmtl.targets import Scaler, family_from_spec
+from bmtl.targets import LinearBaseline, Scaler, family_from_spec
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the layout of ``model.pt``; files of another number are refused."""
 
 
@@ -63,7 +63,12 @@ def save(
         "method": method.settings(),
         "budget": asdict(budget),
         "targets": {
-            name: {"family": t.family.spec(), "unit": t.unit, "primary": reported(data, name).primary}
+            name: {
+                "family": t.family.spec(),
+                "unit": t.unit,
+                "primary": reported(data, name).primary,
+                "baseline": None if t.baseline is None else t.baseline.spec(),
+            }
             for name, t in data.targets.items()
         },
         "n_data": [spec.n_data for spec in specs],
@@ -177,10 +182,15 @@ def _rebuilt(kept: Mapping[str, Any], about: Mapping[str, Any]) -> Fitted:
             about["targets"][name]["unit"],
             Scaler(kept["scalers"][name]["mean"].numpy(), kept["scalers"][name]["std"].numpy()),
             about["targets"][name]["primary"],
+            _baseline(about["targets"][name]["baseline"]),
         )
         for name in families
     }
     return Fitted(about["name"], method, targets, inputs, parts, about["budget"]["draws"])
+
+
+def _baseline(spec: Mapping[str, Any] | None) -> LinearBaseline | None:
+    return None if spec is None else LinearBaseline.from_spec(spec)
 
 
 def _with_state(model: nn.Module, guide: Any, state: dict[str, Any]) -> ModelAndGuide:

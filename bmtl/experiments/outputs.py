@@ -1,6 +1,6 @@
 """The files of a comparison: its scores, tables and pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -62,16 +62,21 @@ def write_comparison(
     (out / "table.csv").write_text(to_csv(scores), encoding="utf-8")
     (out / "table.md").write_text(to_markdown(scores), encoding="utf-8")
     (out / "table.tex").write_text(to_latex(scores), encoding="utf-8")
+    write_pictures(trees, places, out)
+    return scores, trees
+
+
+def write_pictures(trees: Trees, methods: Collection[str], out: Path) -> None:
+    """Draws the first split: training, reliability, and the conflicts of one method that measured them."""
     first = min(number for _, number in trees)
     shown = {name: tree for (name, number), tree in trees.items() if number == first}
-    trained = {name: tree for name, tree in shown.items() if name in places}
+    trained = {name: tree for name, tree in shown.items() if name in methods}
     save(plots.training_curves(trained), out / "training.png")
     if any("pit" in tree["test"].children for tree in shown.values() if "test" in tree.children):
         save(plots.reliability_curves(shown), out / "reliability.png")
     measured = next((tree for tree in trained.values() if _measured(tree)), None)
     if measured is not None:
         save(plots.cosine_matrix(measured), out / "conflicts.png")
-    return scores, trees
 
 
 def _measured(tree: xr.DataTree) -> bool:

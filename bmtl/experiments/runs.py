@@ -96,7 +96,7 @@ def run(
                     raise KeyboardInterrupt
             finished.append(mix(members))
         learnt = join(finished)
-        tree = run_tree(data, method, seed, budget, learnt, trust=trust)
+        tree = run_tree(data, method, seed, budget, learnt, new=new, trust=trust)
         if out is not None:
             states = [part.states for part in finished]
             _write(tree, out, data, method, budget, states)

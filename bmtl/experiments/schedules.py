@@ -77,6 +77,17 @@ def rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
+def scheduler_of(budget: Budget) -> Callable[[torch.optim.Optimizer], Any] | None:
+    """What makes the scheduler by the epoch of a budget; None where the rate is constant, or set at each step."""
+    falling, exponential = torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler.ExponentialLR
+    makers: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
+        "plateau": plateau,
+        "falling": functools.partial(falling, T_max=budget.most_epochs),
+        "exponential": functools.partial(exponential, gamma=0.99),
+    }
+    return makers.get(budget.schedule or "")
+
+
 def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
     """The rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five epochs."""
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=5, min_lr=1e-5)

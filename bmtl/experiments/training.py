@@ -16,7 +16,7 @@ from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method, build
 from bmtl.experiments.rows import Stretches, batches, once, spec_of, tensors
-from bmtl.experiments.schedules import Cosine, optimizer_of, plateau
+from bmtl.experiments.schedules import Cosine, optimizer_of, scheduler_of
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
@@ -61,10 +61,12 @@ def program(
     """What a method trains, before its first step, and the batches of an epoch."""
     budget = budget.of(data)
     x, y = tensors(data, method, "train")
+    assert budget.widths is not None
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
-    loader = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed)
+    blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
+    loader = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
     return model, svi, loader if budget.epochs_of_steps is None else Stretches(loader, budget.epochs_of_steps[1])
 
 
@@ -112,7 +114,9 @@ def train(
     if score == "likelihood":
         # At each target's best noise the likelihood is the mean log of its squared errors.
         score = "log" if getattr(model, "noise_from_validation", False) else "mean"
-    validation = once(*tensors(labelled, method, part)) if part in labelled.rows else None
+    validation = None
+    if part in labelled.rows:
+        validation = once(*tensors(labelled, method, part), labelled.inputs.blocks(labelled.rows[part]))
     keeps_best = budget.select != "last" and validation is not None
     in_steps = budget.epochs_of_steps is not None
     before = _start(svi, loader, validation, score, seed) if keeps_best and in_steps and validation else None
@@ -123,7 +127,7 @@ def train(
             validation,
             max_epochs=budget.most_epochs,
             patience=max(1, budget.most_epochs // 4) if keeps_best and in_steps else None,
-            scheduler=plateau if budget.schedule == "plateau" else None,
+            scheduler=scheduler_of(budget),
             score=score,
             restore_best=keeps_best,
             seed=seed,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bmtl.datasets import MultiTaskData
+from bmtl.datasets import Inputs, MultiTaskData
 from bmtl.evaluation import results
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
 from bmtl.experiments.budgets import Budget
@@ -16,7 +16,7 @@ from bmtl.experiments.methods import Method
 from bmtl.inference import Draws
 from bmtl.inference.record import StepRecord, history_arrays
 from bmtl.models.tree_variable import TreeVariable
-from bmtl.targets import Prediction
+from bmtl.targets import Prediction, Scaler
 from bmtl.targets.score import Scored
 
 DATA_PARTS = {"test": "test", "validation": "val", "train": "train", "ood": "ood"}
@@ -33,6 +33,7 @@ def results_tree(
     train: Draws | None = None,
     ood: Draws | None = None,
     new: Draws | None = None,
+    raw: Any = None,
     tasks: Sequence[str] | None = None,
     model: Any = None,
     extras: Mapping[str, TreeVariable] | None = None,
@@ -50,6 +51,7 @@ def results_tree(
         train: The same for the rows of "train": what tells whether the guide can be trusted, and what ``az.loo`` is of.
         ood: The same for labelled rows from elsewhere, the data's part "ood".
         new: For inputs without labels: the tree's ``predictions``.
+        raw: Those inputs as they are at hand, where a target has a baseline.
         tasks: What the arrays of a history call its tasks; the targets by default.
         model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
         extras: The same, where the model is gone.
@@ -69,7 +71,11 @@ def results_tree(
     }
     if new is not None:
         parts["predictions"] = {
-            name: PredictedRows(new.targets[name].in_units(data.targets[name].family, data.targets[name].scaler))
+            name: PredictedRows(
+                new.targets[name].in_units(
+                    data.targets[name].family, scaler_of_new(reported(data, name), data.inputs, raw)
+                )
+            )
             for name in names
         }
     if not isinstance(history, Mapping) and history:
@@ -102,7 +108,14 @@ def results_tree(
 
 
 def run_tree(
-    data: MultiTaskData, method: Method, seed: int, budget: Budget, result: RunResult, **attributes: object
+    data: MultiTaskData,
+    method: Method,
+    seed: int,
+    budget: Budget,
+    result: RunResult,
+    *,
+    new: Any = None,
+    **attributes: object,
 ) -> xr.DataTree:
     """The results tree of a run of a comparison, with its scores on validation.
 
@@ -112,6 +125,7 @@ def run_tree(
         seed: The run's.
         budget: The run's.
         result: What it came to.
+        new: Raw inputs without labels that were drawn for.
         attributes: Further ones of the tree.
     """
     drawn = result.draws
@@ -125,6 +139,7 @@ def run_tree(
         train=drawn.get("train"),
         ood=drawn.get("ood"),
         new=drawn.get("new"),
+        raw=new,
         tasks=result.tasks,
         extras=result.extras,
         attributes={
@@ -144,6 +159,24 @@ def reported(data: MultiTaskData, name: str) -> ReportedTarget:
     return ReportedTarget.of(data.targets[name], data.rows["train"])
 
 
+def scaler_of_new(target: ReportedTarget, inputs: Inputs, raw: Any) -> Scaler:
+    """Between reported units and what a model sees of new inputs, the target's baseline included.
+
+    Args:
+        target: What is known of it.
+        inputs: Of the data, with or without their rows.
+        raw: New inputs as they are at hand.
+
+    Raises:
+        ValueError: If the target has a baseline, and no raw inputs are given.
+    """
+    if target.baseline is None:
+        return target.scaler
+    if raw is None:
+        raise ValueError("A target has a baseline, which is of raw inputs. Give those that were drawn for as `raw`.")
+    return target.scaler.shifted(target.baseline.of(inputs.numbers(target.baseline.features, raw)))
+
+
 def predicted_rows(data: MultiTaskData, part: str, predictions: Mapping[str, Prediction]) -> dict[str, PredictedRows]:
     """Predictions for the rows of a part in scaled units, as a tree's rows in reported units.
 
@@ -158,8 +191,9 @@ def predicted_rows(data: MultiTaskData, part: str, predictions: Mapping[str, Pre
     found = {}
     for name, prediction in predictions.items():
         target, places = data.targets[name], places_drawn(data, part, name, prediction.rows)
-        labels = target.values[data.rows[part][places]]
-        in_units = prediction.in_units(target.family, target.scaler, labels)
+        rows = data.rows[part][places]
+        labels = target.values[rows]
+        in_units = prediction.in_units(target.family, target.scaler_of(rows), labels)
         found[name] = PredictedRows(in_units, labels, places)
     return found
 

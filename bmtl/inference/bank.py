@@ -29,7 +29,7 @@ class Bank:
     """Networks of one architecture, trained side by side by Adam, each as it would be alone.
 
     Their parameters are stacked, and one run of the Pyro program under `torch.func.vmap` gives every network's losses. Each
-    network has data, a learning rate, a seed and numbers of its own, and ends with the parameters, up to rounding, of
+    network has data, a learning rate, a seed and numbers of its own, and ends with the parameters, up to rounding, of::
 
         svi = BalancedSVI(program, program.guide(), partial(torch.optim.Adam, lr=lr), "ew", TaskELBO(normalize="task_mean"))
         for epoch in range(epochs):

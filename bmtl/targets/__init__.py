@@ -1,5 +1,6 @@
 """What a target is, in numpy alone: one family a file, scalers, and what a predictive distribution of each is."""
 
+from bmtl.targets.baseline import LinearBaseline
 from bmtl.targets.binary import Binary
 from bmtl.targets.classes import Classes, numbered
 from bmtl.targets.count import Count
@@ -21,6 +22,7 @@ __all__ = [
     "Count",
     "Family",
     "Law",
+    "LinearBaseline",
     "Ordinal",
     "Pixels",
     "Prediction",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bmtl.targets.baseline import LinearBaseline
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.streaming import Reducer, Sums
@@ -161,12 +162,16 @@ class Target:
         family: What they are.
         unit: Reported unit, such as ``"meV"``; ``"1"`` for none.
         scaler: Between reported units and what a model sees. The identity unless the family is scaled.
+        baseline: What is known of labels beforehand; subtracted before they are scaled.
+        offset: The baseline of each label ``(N,)``, in reported units.
     """
 
     values: np.ndarray
     family: Family
     unit: str = "1"
     scaler: Scaler = field(default_factory=Scaler.identity)
+    baseline: LinearBaseline | None = None
+    offset: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def missing(self) -> np.ndarray:
@@ -181,7 +186,11 @@ class Target:
     def scaled(self, rows: np.ndarray) -> np.ndarray:
         """Labels of these rows as a model sees them."""
         values = self.values[rows]
-        return self.scaler.transform(values) if self.family.scaled else values
+        return self.scaler_of(rows).transform(values) if self.family.scaled else values
+
+    def scaler_of(self, rows: np.ndarray) -> Scaler:
+        """Between reported units and what a model sees of these rows, their baseline included."""
+        return self.scaler if self.offset is None else self.scaler.shifted(self.offset[rows])
 
 
 FAMILIES: dict[str, type[Family]] = {}

@@ -93,6 +93,11 @@ class Scaler:
         constant = (np.nanmax(array, axis=0) == np.nanmin(array, axis=0)) | (std == 0)
         return cls(np.nanmean(array, axis=0), np.where(constant, 1.0, std), clip)
 
+    def shifted(self, offset: np.ndarray) -> Self:
+        """The scaler of rows whose labels have an offset ``(N,)`` each, in units, that is subtracted first."""
+        mean = self.mean + offset
+        return type(self)(mean, np.broadcast_to(self.std, mean.shape), self.clip)
+
     def transform(self, values: ArrayLike) -> np.ndarray:
         """Values ``(..., *columns)`` in standard deviations from the mean, as float64; NaN stays NaN."""
         scaled = (np.asarray(values, dtype=np.float64) - self.mean) / self.std

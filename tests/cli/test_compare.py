@@ -91,6 +91,7 @@ def test_a_comparison_killed_in_the_middle_goes_on_where_it_stood(run, archive, 
             same(results.read(whole / name), results.read(tmp_path / name))
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
     out = tmp_path / "out"
     changes = {"--methods": "ew", "--balancers": "ew,cagrad(c=0.4)", "--lr": "1e-5,0.05", "--seeds": 1}
@@ -104,6 +105,7 @@ def test_learning_rates_balancers_and_reader_options(run, archive, tmp_path):
     assert not any("25400" in column for column in frame.columns)
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypatch):
     from bmtl.experiments import Method, zoo
 
@@ -165,6 +167,7 @@ def test_data_sets_that_sound_alike_are_told(run, tmp_path):
     assert "There is no data set 'office-caltech'. Did you mean 'office-caltech10'? The names are: " in err
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_a_constant_target_is_warned_of_and_one_is_counted_as_one(run, tmp_path):
     x = np.random.default_rng(0).normal(size=(40, 2))
     np.savez(tmp_path / "still.npz", X=x, y=np.full(40, 7.0))
@@ -188,6 +191,7 @@ def domains(tmp_path):
     return tmp_path / "domains.npz"
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_variational_multi_task_learning_beside_others(run, domains, tmp_path):
     """Compared, reported, trained and asked for predictions, on domains with rows of their own."""
     out = tmp_path / "out"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_root():
     """A function: the folder of the data, once it holds a file."""
     root = Path(os.environ.get("BMTL_DATA") or Path(__file__).parents[3] / "shared" / "data")

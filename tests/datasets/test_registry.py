@@ -30,7 +30,9 @@ def test_an_unknown_name_is_answered_with_one_like_it():
 
 
 def test_an_unknown_option_is_named():
-    with pytest.raises(TypeError, match="'qm9-mini' does not know the option 'fold'. Its options are: energies"):
+    with pytest.raises(
+        TypeError, match="'qm9-mini' does not know the option 'fold'. Its options are: energies, residual"
+    ):
         load("qm9-mini", fold=0)
     with pytest.raises(TypeError, match="does not know the option 'fold'. It has no options"):
         load(Reader(lambda root=None: None, "nothing"), fold=0)

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -91,9 +93,26 @@ def run_arrays():
     return arrays
 
 
+@pytest.fixture(scope="session")
+def made():
+    """Trees by the options that they were made with."""
+    return {}
+
+
 @pytest.fixture
-def make_tree():
-    return lambda **options: trees.tree(**arrays(**options))
+def make_tree(made):
+    """A tree of one's own: with plain options a copy, since most tests make the same few."""
+
+    def make(**options):
+        try:
+            asked = json.dumps(options, sort_keys=True)
+        except TypeError:  # arrays are among them
+            return trees.tree(**arrays(**options))
+        if asked not in made:
+            made[asked] = trees.tree(**arrays(**options))
+        return made[asked].copy(deep=True)
+
+    return make
 
 
 @pytest.fixture

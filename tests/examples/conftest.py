@@ -23,7 +23,9 @@ def example(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY / "examples"))  # as for a script: one may import another
+        spec.loader.exec_module(module)
     yield module
     del sys.modules[name]
 

@@ -1,4 +1,4 @@
-"""The example of a model and a balancer of one's own: the command of its docstring in a short form, in two processes."""
+"""The example of a model and a balancer of one's own: the command of its docstring in a short form."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[2] / "examples" / "own_method.py"
 def test_the_command_of_the_example_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(FILE.parents[1])
     (command,) = re.findall(r"^    bmtl (.*)$", ast.get_docstring(ast.parse(FILE.read_text()), clean=False), re.M)
-    short = ("--epochs", 1, "--widths", 8, "--draws", 8, "--jobs", 2, "--no-reference", "--out", tmp_path)
+    short = ("--epochs", 1, "--widths", 8, "--draws", 8, "--jobs", 1, "--no-reference", "--out", tmp_path)
     assert call_main(*command.split(), *short) == 0
     frame = pd.read_csv(tmp_path / "table.csv", index_col="learner")
     assert frame.index.tolist() == ["hierarchical", "Inverse", "ew", "bayesian"]

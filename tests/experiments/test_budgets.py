@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,20 +11,40 @@ from bmtl.evaluation import metrics
 from bmtl.experiments import Budget, run
 from bmtl.experiments.methods import Method
 from bmtl.experiments.rows import Stretches
-from bmtl.experiments.schedules import DECAY, decoupled, optimizer_of, rate
+from bmtl.experiments.schedules import DECAY, decoupled, optimizer_of, rate, scheduler_of
 from bmtl.inference.parameters import NamedParameters
 from bmtl.models.linear_fits import ridge
 from tests.experiments.toys import BUDGET, EW, toy
 
 
-def test_a_kind_of_input_decides_what_was_left_open():
-    table, other = Budget().for_kind("table"), Budget().for_kind("graphs")
+def chosen(kind, budget=None):
+    """A budget for inputs that say what suits them."""
+    inputs = SimpleNamespace(budget=lambda: KINDS[kind])
+    return (budget or Budget()).of(SimpleNamespace(inputs=inputs))
+
+
+KINDS = {
+    "table": {"schedule": "cosine"},
+    "plain": {},
+    "graphs": {"schedule": "falling", "epochs": 9, "draws": 7, "widths": (3,)},
+}
+
+
+def test_inputs_decide_what_was_left_open():
+    table, plain, graphs = chosen("table"), chosen("plain"), chosen("graphs")
     assert (table.schedule, table.steps, table.epochs, table.batch_size, table.lr) == ("cosine", 3000, None, None, 5e-3)
-    assert (other.schedule, other.steps, other.epochs, other.batch_size, other.lr) == ("constant", None, 30, 128, 2e-3)
-    assert table.for_kind("graphs") == table
-    plain = Budget(schedule="constant", epochs=7, lr=0.1).for_kind("table")
-    assert (plain.epochs, plain.batch_size, plain.lr, plain.most_epochs) == (7, 128, 0.1, 7)
-    assert Budget(epochs=7).for_kind("table").steps is None
+    assert (plain.schedule, plain.steps, plain.epochs, plain.batch_size, plain.lr) == ("constant", None, 30, 128, 2e-3)
+    assert (plain.widths, plain.draws) == ((128, 128), 100)
+    assert (graphs.schedule, graphs.epochs, graphs.draws, graphs.widths, graphs.lr) == ("falling", 9, 7, (3,), 2e-3)
+    assert chosen("graphs", table) == table
+    given = chosen("table", Budget(schedule="constant", epochs=7, lr=0.1))
+    assert (given.epochs, given.batch_size, given.lr, given.most_epochs) == (7, 128, 0.1, 7)
+    assert chosen("table", Budget(epochs=7)).steps is None
+    assert (chosen("graphs", Budget(steps=80)).steps, chosen("graphs", Budget(steps=80)).epochs) == (80, None)
+
+
+def test_tables_have_the_schedule_cosine():
+    assert Budget().of(toy()).schedule == "cosine"
 
 
 @pytest.mark.parametrize(
@@ -74,12 +95,12 @@ def test_decay_is_of_weight_matrices():
 
 def test_a_decay_of_the_methods_own_is_adams():
     network = NamedParameters(torch.nn.Linear(3, 2).named_parameters())
-    cosine = Budget().for_kind("table")
+    cosine = chosen("table")
     own = optimizer_of(Method("mine", weight_decay=0.3), cosine)(network)
     assert type(own) is torch.optim.Adam
     assert [group["weight_decay"] for group in own.param_groups] == [0.3]
     assert type(optimizer_of(EW, cosine)(network)) is torch.optim.AdamW
-    assert type(optimizer_of(EW, Budget().for_kind("graphs"))(network)) is torch.optim.Adam
+    assert type(optimizer_of(EW, chosen("plain"))(network)) is torch.optim.Adam
 
 
 def test_stretches_pass_through_all_rows_before_any_comes_again():
@@ -107,3 +128,17 @@ def test_training_that_only_does_harm_leaves_the_linear_part():
     expected = data.targets["mass"].scaler.inverse(data.features("test") @ coefficients[:-1] + coefficients[-1])
     error = np.sqrt(np.mean((data.labels("test")["mass"] - expected) ** 2))
     assert float(metrics.rmse(tree)["rmse"].sel(task="mass")) == pytest.approx(error, rel=0.1)
+
+
+@pytest.mark.parametrize(("schedule", "after"), [("constant", None), ("falling", 0.5), ("exponential", 0.99**2)])
+def test_rates_by_the_epoch(schedule, after):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    maker = scheduler_of(Budget(schedule=schedule, epochs=4))
+    if after is None:
+        assert maker is None
+        return
+    scheduler = maker(optimizer)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(after)

@@ -18,6 +18,7 @@ from bmtl.experiments import (
     load_fitted,
     model_files,
     run,
+    schedules,
     validation_score,
     validation_scores,
 )
@@ -416,8 +417,8 @@ def test_a_tree_that_no_run_wrote_is_told(runs):
 
 def test_a_plateau_lowers_the_learning_rate(data, monkeypatch):
     made = []
-    plateau = module.plateau
-    monkeypatch.setattr(module, "plateau", lambda optimizer: made.append(plateau(optimizer)) or made[-1])
+    plateau = schedules.plateau
+    monkeypatch.setattr(schedules, "plateau", lambda optimizer: made.append(plateau(optimizer)) or made[-1])
     run(data, EW, 0, replace(BUDGET, epochs=60, lr=1.0, draws=1, schedule="plateau", score="log"))
     (scheduler,) = made
     assert 1e-5 <= scheduler.optimizer.param_groups[0]["lr"] < 1.0

@@ -6,6 +6,7 @@ mask ``(B, A)`` that is true where there is an atom. Results of a molecule do no
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,20 @@ def edges_of(mask: Tensor) -> Tensor:
     """Which ordered pairs of atoms are edges ``(B, A, A)`` bool: both atoms are there, and they are not the same one."""
     size = mask.shape[-1]
     return mask[..., :, None] & mask[..., None, :] & ~torch.eye(size, dtype=torch.bool, device=mask.device)
+
+
+PIECE = 800_000
+"""Numbers of an intermediate tensor that a processor's cache holds: larger ones take twice the time."""
+
+
+def in_cache(x: Tensor, numbers: int) -> int:
+    """How many molecules to do at a time, so that intermediate tensors stay in a processor's cache; all on other devices.
+
+    Args:
+        x: ``(B, ...)``, on the device.
+        numbers: Of the intermediate tensor, for each molecule.
+    """
+    return max(1, PIECE // max(1, numbers) if x.device.type == "cpu" else len(x))
 
 
 class FactorisedNNConv(nn.Module):
@@ -70,12 +85,19 @@ class FactorisedNNConv(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """New node features ``(B, A, D)`` from ``(B, A, C)`` and `hidden`."""
-        matrices = torch.cat([self.last.weight, self.last.bias[:, None]], dim=1).view(self.inputs, -1)  # (C, D (H + 1))
+        matrices = torch.cat([self.last.weight, self.last.bias[:, None]], dim=1)  # (C D, H + 1)
+        # The matrices are put in order, and not the nodes that they transform, which are many more numbers.
+        matrices = (
+            matrices.view(self.inputs, self.outputs, -1).transpose(1, 2).reshape(self.inputs, -1)
+        )  # (C, (H + 1) D)
         b, a, _ = x.shape
-        transformed = (x.reshape(b * a, -1) @ matrices).view(b, a, self.outputs, -1)  # (B, A, D, H + 1)
+        size = in_cache(x, a * matrices.shape[1])
         # One product a molecule: (A, A (H + 1)) times (A (H + 1), D).
-        messages = hidden.reshape(b, a, -1) @ transformed.transpose(2, 3).reshape(b, -1, self.outputs)
-        return messages + self.lin(x) + self.bias
+        pieces = [
+            own @ (part.reshape(-1, self.inputs) @ matrices).view(len(part), -1, self.outputs)
+            for own, part in zip(hidden.reshape(b, a, -1).split(size), x.split(size), strict=True)
+        ]
+        return torch.cat(pieces) + self.lin(x) + self.bias
 
 
 class Set2Set(nn.Module):
@@ -171,6 +193,25 @@ class RadialBasis(nn.Module):
         return bumps * fall[..., None]
 
 
+def _filtered_sums(radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    """``sum_j (sum_r weight_rd radial_ijr) h_jd``: messages ``(B, A, D)``, h times the weights first.
+
+    No filter ``(B, A, A, D)`` is made, and on a CPU a few molecules are done at a time.
+
+    Args:
+        radial: ``(B, A, A R)``.
+        h: ``(B, A, D)``.
+        weight: ``(R, D)``.
+    """
+    _, a, width = h.shape
+    size = in_cache(h, a * weight.numel())
+    pieces = [
+        own @ (part[:, :, None] * weight).reshape(len(part), -1, width)
+        for own, part in zip(radial.split(size), h.split(size), strict=True)
+    ]
+    return torch.cat(pieces)
+
+
 class LinearFilterSchNet(nn.Module):
     """A SchNet whose filters are linear in the radial functions: the cheap trunk for molecules.
 
@@ -218,10 +259,11 @@ class LinearFilterSchNet(nn.Module):
         difference = positions[:, :, None] - positions[:, None]
         # Away from 0 before the root: its gradient is infinite there, and the diagonal and padding are 0.
         distance = torch.where(there, difference.square().sum(-1), 1.0).sqrt()
-        radial = self.basis(distance) * there[..., None]  # (B, A, A, R)
+        b, a = numbers.shape
+        radial = (self.basis(distance) * there[..., None]).reshape(b, a, -1)  # (B, A, A R)
         h = self.embedding(numbers)
         for filters, inner, outer in zip(self.filters, self.inner, self.outer, strict=True):
-            messages = torch.einsum("bijd,bjd->bid", filters(radial), inner(h))
+            messages = _filtered_sums(radial, inner(h), cast(nn.Linear, filters).weight.T.contiguous())
             h = h + outer(messages)
         atoms = self.atom(h) * mask[..., None]
         total = atoms.sum(1)

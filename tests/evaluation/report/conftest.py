@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -60,11 +62,24 @@ def lean_tree(make_tree):
     return lambda **options: make_tree(**{"draws": 2, "steps": 3, "cosine": False, **without, **options})
 
 
-@pytest.fixture
-def folder(tmp_path, full_tree, lean_tree):
-    """Writes a grid of runs as a comparison does: three methods, some splits; in full, or quickly."""
+@pytest.fixture(scope="session")
+def written():
+    """Folders of runs by what they were asked for with."""
+    return {}
 
-    def make(methods=METHODS, splits=3, *, stored=True, full=False, attributes=None, seeds=False, **options):
+
+@pytest.fixture
+def folder(tmp_path, tmp_path_factory, written, full_tree, lean_tree):
+    """Writes a grid of runs as a comparison does: three methods, some splits; in full, or quickly. Each is made once."""
+
+    def make(methods=METHODS, splits=3, **options):
+        asked = repr((methods, splits, options))
+        if asked not in written:
+            written[asked] = tmp_path_factory.mktemp("comparison")
+            write(written[asked], methods, splits, **options)
+        return shutil.copytree(written[asked], tmp_path / "runs")
+
+    def write(out, methods, splits, *, stored=True, full=False, attributes=None, seeds=False, **options):
         make_tree = full_tree if full else lean_tree
         trees = {}
         for variant, (method, error) in enumerate(methods.items()):
@@ -75,10 +90,9 @@ def folder(tmp_path, full_tree, lean_tree):
                 tree = make_tree(method=method, seed=split, variant=variant, error=error, **about, **options)
                 tree.attrs.update(attributes or {})
                 trees[method, split] = tree
-                results.write(tree, tmp_path / "runs" / method / f"split-{split}-seed-0" / "results.nc")
+                results.write(tree, out / method / f"split-{split}-seed-0" / "results.nc")
         if stored:
             scores = compare(trees, baseline="stl" if "stl" in methods else None, reference=None)
-            results.write(scores.assign_attrs(attributes or {}), tmp_path / "runs" / "comparison.nc")
-        return tmp_path / "runs"
+            results.write(scores.assign_attrs(attributes or {}), out / "comparison.nc")
 
     return make

@@ -240,10 +240,10 @@ def test_memory_is_bounded_and_a_hundred_thousand_rows_are_quick():
     random = np.random.default_rng(0)
     mixture = StudentTMixture(random.normal(size=(10, 100_000)), 1.0, np.inf)
     y = random.normal(size=(20, 100_000))
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     mixture.cdf(y)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * (y.size + 12 * module.MEMORY)  # and not 10 times y.size
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30

@@ -67,9 +67,9 @@ def test_adversarial_rows():
 def test_two_hundred_thousand_rows_with_ties():
     random = np.random.default_rng(0)
     y = random.integers(1000, size=200_000)
-    started = time.perf_counter()
+    started = time.process_time()
     assert concordance_index(y, y + random.normal(size=y.size)) > 0.99
-    assert time.perf_counter() - started < 30  # a guard against counting pairs, not a measurement
+    assert time.process_time() - started < 30  # a guard against counting pairs, not a measurement
 
 
 @given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.sampled_from([1e-150, 1.0, 1e150]))

@@ -176,7 +176,7 @@ def test_a_million_pixels():
     random = np.random.default_rng(0)
     y, predicted = random.integers(13, size=(2, 1_000_000))
     normals, guess = random.normal(size=(2, 1_000_000, 3))
-    started = time.perf_counter()
+    started = time.process_time()
     assert pixel_accuracy(confusion_matrix(y, predicted, 13)) == pytest.approx(1 / 13, abs=0.01)
     assert angle_summary(angles(normals, guess)).median == pytest.approx(90, abs=0.5)
-    assert time.perf_counter() - started < 30  # a guard against loops over pixels, not a measurement
+    assert time.process_time() - started < 30  # a guard against loops over pixels, not a measurement

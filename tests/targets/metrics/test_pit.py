@@ -131,6 +131,6 @@ def test_no_rows_are_refused(pit):
 
 def test_a_million_rows():
     pit = np.random.default_rng(0).uniform(size=1_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     assert ece_from_pit(pit) < noise_floor(1_000_000).upper95
-    assert time.perf_counter() - started < 30  # a guard against a quadratic count, not a measurement
+    assert time.process_time() - started < 30  # a guard against a quadratic count, not a measurement

@@ -132,10 +132,10 @@ def test_events_that_cannot_be_judged_are_refused(predicted, happened, message):
 
 def test_a_million_rows():
     y, p = calibrated(1_000_000, 3)
-    started = time.perf_counter()
+    started = time.process_time()
     assert ece_of_probabilities(y, p) < 0.005
     assert classwise_ece_of_probabilities(y, p, binning="mass") < 0.005
     assert roc_auc_of_probabilities(y, p) > 0.7
     assert brier_decomposition(y, p).reliability < 1e-3
     assert error_auroc_of_probabilities(y, p) > 0.6
-    assert time.perf_counter() - started < 30  # a guard against loops over rows, not a measurement
+    assert time.process_time() - started < 30  # a guard against loops over rows, not a measurement

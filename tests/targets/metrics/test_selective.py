@@ -127,7 +127,7 @@ def test_a_loss_below_zero_is_refused():
 
 def test_a_million_rows():
     loss, uncertainty = judged((1_000_000, 0))
-    started = time.perf_counter()
+    started = time.process_time()
     assert 0 < ause_of_rows(loss, uncertainty) < 1
     assert aurc_excess_of_rows(loss, uncertainty) > 0
-    assert time.perf_counter() - started < 30  # a guard against loops over rows, not a measurement
+    assert time.process_time() - started < 30  # a guard against loops over rows, not a measurement

@@ -65,10 +65,10 @@ def test_concordance_in_blocks(monkeypatch):
 def test_a_hundred_thousand_rows_are_quick():
     random = np.random.default_rng(0)
     time = random.exponential(size=100_000)
-    started = clock.perf_counter()
+    started = clock.process_time()
     found = censored_concordance(intervals(time, random.uniform(size=time.size) < 0.5), time)
     assert found == 1
-    assert clock.perf_counter() - started < 60  # a guard against loops over pairs, not a measurement
+    assert clock.process_time() - started < 60  # a guard against loops over pairs, not a measurement
 
 
 def test_what_has_no_concordance():

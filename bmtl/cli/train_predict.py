@@ -162,13 +162,13 @@ def predict(
     from bmtl.experiments import load_fitted, write_maps
 
     fitted = load_fitted(run, allow_code=allow_code)
-    if not data.exists():
-        raise FileNotFoundError(f"There is no {data}.")
     if fitted.images:
         if out.suffix in (".csv", ".nc") or out.is_file():
             raise ValueError(f"Predictions of images are written to a folder, and {out} was given.")
     elif out.suffix not in (".csv", ".nc"):
         raise ValueError(f"Predictions are written as .csv or .nc, and {out} was given.")
+    if not data.exists():
+        raise FileNotFoundError(f"There is no {data}.")
     raw = fitted.inputs.read(data)
     if fitted.images:
         rows = len(raw)

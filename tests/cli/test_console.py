@@ -35,7 +35,7 @@ def test_every_command_has_help(run, command):
 
 def test_the_help_of_the_demo_names_its_options(run):
     _, out, _ = run("demo", "--help")
-    assert all(option in out for option in ("--out", "--quick", "--seeds", "--jobs", "runs/demo"))
+    assert all(option in out for option in ("--out", "--quick", "--draws", "--jobs", "runs/demo"))
 
 
 def test_without_a_command_it_shows_help_and_fails(run):
@@ -193,8 +193,8 @@ def test_a_recipe_that_cannot_be_imported_says_why_in_the_list(run, monkeypatch)
         (["learn"], "No such command 'learn'"),
         (["demo", "--fast"], "No such option: --fast"),
         (["demo", "extra"], "unexpected extra argument"),
-        (["demo", "--seeds", "0"], "'--seeds'"),
-        (["demo", "--seeds", "two"], "'--seeds'"),
+        (["demo", "--draws", "-1"], "'--draws'"),
+        (["demo", "--draws", "two"], "'--draws'"),
         (["demo", "--jobs", "-1"], "'--jobs'"),
         (["demo", "--out"], "--out"),
         (["list", "losses"], "There is no list 'losses', and nothing of that name in a list. The lists are: methods, "),
@@ -256,7 +256,7 @@ def test_sigint_in_training_ends_with_code_130(tmp_path):
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 600  # a busy machine takes minutes to start it
-        while not (tmp_path / "stl/seed-0/.running").exists() and process.poll() is None:
+        while not (tmp_path / "labels-100/stl/seed-0/.running").exists() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(0.7)  # the mark is there just before training

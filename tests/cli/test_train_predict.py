@@ -217,7 +217,10 @@ def test_names_of_targets_start_no_formula_in_the_predictions(run, tmp_path, mon
     names = ("=1+1", "-beta", "@SUM(A1)")
     table = pd.DataFrame({f"{name} mean": [-1.5, 2.0] for name in names}, index=pd.Index([0, 1], name="row"))
     fitted = SimpleNamespace(
-        inputs=SimpleNamespace(read=lambda path: None), targets=names, table=lambda raw, **options: table
+        inputs=SimpleNamespace(read=lambda path: None),
+        targets=names,
+        images=(),
+        table=lambda raw, **options: table,
     )
     monkeypatch.setattr(experiments, "load_fitted", lambda *args, **options: fitted)
     new = write(tmp_path / "new.csv", np.zeros((2, 3)))

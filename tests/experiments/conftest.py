@@ -21,9 +21,10 @@ def runs(data):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("stl", "ew", "bayesian"):
 
-            def spy(part, trained, *rest, name=name, **options):
+            def spy(part, members, *rest, name=name, **options):
+                (trained,) = members
                 programs.setdefault(name, []).append((part, trained.model, trained.svi))
-                return collect(part, trained, *rest, **options)
+                return collect(part, members, *rest, **options)
 
             patch.setattr(module, "collect", spy)
             trees[name] = experiments.run(data, METHODS[name], 3, BUDGET)

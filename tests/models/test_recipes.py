@@ -254,7 +254,7 @@ def test_a_row_may_have_several_inputs(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("homoscedastic", {"head": "mean-field"}, "head is one of 'linear', 'bayesian', and 'mean-field'"),
+        ("homoscedastic", {"head": "mean-field"}, "head is one of 'linear', 'bayesian', 'conv', and 'mean-field'"),
         ("homoscedastic", {"likelihood": "guassian"}, "There is no likelihood 'guassian'"),
         ("homoscedastic", {"likelihood": "gaussian,laplace"}, "'laplace' and another serve"),
         ("homoscedastic", {"likelihood": {"prize": "laplace"}}, r"likelihood names \['prize'\]"),

@@ -194,7 +194,7 @@ def test_a_large_beta_forgets_x_and_a_small_one_keeps_it():
     [
         ({"beta": 0.0}, "beta is above 0 and finite, and 0.0"),
         ({"beta": math.inf}, "beta is above 0"),
-        ({"noise": "learnt"}, "noise is one of 'fixed', 'parameter', 'latent', and 'learnt'"),
+        ({"noise": "learnt"}, "noise is one of 'fixed', 'parameter', 'latent', 'heteroscedastic', and 'learnt'"),
         ({"n_data": {"a": 3}}, "n_data lacks the targets"),
     ],
 )

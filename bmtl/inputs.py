@@ -10,8 +10,8 @@ These functions dispatch on the type of the inputs, and nothing else in bmtl ask
     parts(x)             the tensors that x is made of, rows first, by name; `with_parts` puts others in their places
 
 They know a tensor (rows first), a structure of inputs with equally many rows (a dict of named inputs, a tuple, a
-NamedTuple, nested), `PerTask`, in which each task has inputs of its own, and PyTorch Geometric's ``Batch``, whose rows are
-its graphs. A new kind registers `count`, `take` and `to`:
+NamedTuple, nested), `PerTask`, in which each task has inputs of its own, `Entities`, which many rows have in common, and
+PyTorch Geometric's ``Batch``, whose rows are its graphs. A new kind registers `count`, `take` and `to`:
 
     @inputs.count.register
     def _(x: MyGraphs) -> int: ...
@@ -65,6 +65,46 @@ class PerTask(Mapping[str, Any]):
     def counts(self) -> dict[str, int]:
         """Number of rows of each task."""
         return {task: count(x) for task, x in self._by_task.items()}
+
+
+class Entities:
+    """Inputs of rows that refer to entities, such as the drugs of drug-target pairs: a table, and a number for each row.
+
+    A batch holds numbers alone and refers to the same table, so that rows with a common entity cost no copy of it, and a
+    network can encode each entity of a batch once (`distinct`).
+
+    Args:
+        table: Inputs of M entities, of any type that this module knows.
+        index: Each row's entity ``(B,)``, int64, from 0 to M - 1.
+
+    Raises:
+        ValueError: If `index` is not of that form, or names an entity that there is not.
+    """
+
+    def __init__(self, table: Any, index: Tensor) -> None:
+        if index.dim() != 1 or index.dtype != torch.int64:
+            raise ValueError(f"index is int64 of shape (B,), and {index.dtype} of {tuple(index.shape)} was given.")
+        size = count(table)
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
+            raise ValueError(
+                f"index numbers {size} entities from 0, and {int(index.min())} to {int(index.max())} was given."
+            )
+        self.table, self.index = table, index
+
+    def distinct(self) -> tuple[Any, Tensor]:
+        """The entities that occur, each once, and each row's place among them ``(B,)``."""
+        there, place = torch.unique(self.index, return_inverse=True)
+        return take(self.table, there), place
+
+    def rows(self) -> Any:
+        """Each row's entity, those that rows have in common repeated."""
+        return take(self.table, self.index)
+
+    def _of(self, table: Any, index: Tensor) -> "Entities":
+        """The same of numbers that are known to be right."""
+        new = object.__new__(type(self))
+        new.table, new.index = table, index
+        return new
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------
@@ -157,6 +197,11 @@ def _(x: Mapping[str, Any] | tuple[Any, ...]) -> int:
     return _common_count({name: count(child) for name, child in _children(x)})
 
 
+@count.register
+def _(x: Entities) -> int:
+    return len(x.index)
+
+
 def countable(x: Any) -> bool:
     """Whether `count` knows the type."""
     return any(of.dispatch(type(x)) is not of.dispatch(object) for of in (count, parts)) or _is_late(x)
@@ -199,6 +244,11 @@ def _(x: Any, rows: Rows) -> Any:
     return _rebuilt(x, [take(child, rows) for _, child in _children(x)])
 
 
+@take.register
+def _(x: Entities, rows: Rows) -> Entities:
+    return x._of(x.table, take(x.index, rows))
+
+
 # ---- to ----------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +273,13 @@ def _(x: Tensor, device: torch.device | str | None = None, dtype: torch.dtype | 
 @to.register(tuple)
 def _(x: Any, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
     return _rebuilt(x, [to(child, device, dtype) for _, child in _children(x)])
+
+
+@to.register
+def _(x: Entities, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Entities:
+    if device is not None and torch.device(device).type != x.index.device.type:
+        return x._of(*(to(part, device, dtype) for part in x.distinct()))  # only what the rows need is copied
+    return x._of(to(x.table, device, dtype), to(x.index, device))
 
 
 # ---- split -------------------------------------------------------------------------------------------------------

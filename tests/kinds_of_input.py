@@ -73,6 +73,11 @@ def _as_batch(x: Tensor) -> Any:
     return Batch.from_data_list([Data(x=part, edge_index=torch.zeros(2, 0, dtype=torch.int64)) for part in sets])
 
 
+def _with_common(x: Tensor) -> inputs.Entities:
+    """Rows that are alike have one entity."""
+    return inputs.Entities(*x.unique(dim=0, return_inverse=True))
+
+
 KINDS = {
     "tensor": lambda x: x,
     "dict": lambda x: {"drug": x[:, :1], "protein": x[:, 1:]},
@@ -80,6 +85,8 @@ KINDS = {
     "nested": lambda x: {"drug": Pair(x[:, :1], (x[:, 1:2],)), "protein": {"atoms": x[:, 2:]}},
     "graphs": _as_graphs,
     "ragged": _as_ragged,
+    "entities": lambda x: inputs.Entities(x.flip(0), torch.arange(len(x)).flip(0)),
+    "named entities": lambda x: {"left": _with_common(x[:, :1]), "right": _with_common(x[:, 1:])},
     "named graphs": lambda x: {"molecule": _as_ragged(x[:, :2]), "dose": x[:, 2:]},
 }
 """A table ``(N, WIDTH)`` as each kind of input."""
@@ -112,6 +119,11 @@ def _(x: Any) -> Tensor:
 @features.register
 def _(x: Graphs) -> Tensor:
     return torch.where(x.mask[..., None], x.nodes, 0.0).sum(1)
+
+
+@features.register
+def _(x: inputs.Entities) -> Tensor:
+    return features(x.rows())
 
 
 @features.register

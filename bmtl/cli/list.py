@@ -83,7 +83,7 @@ def _recipes() -> Table:
 def _trunks() -> Table:
     from bmtl.experiments import registry
 
-    table = _listing("Trunks, chosen by a Method(trunk=...)", "name", "what it is")
+    table = _listing("Trunks, chosen by --trunk or a Method(trunk=...)", "name", "what it is")
     for name, path in registry.trunks().items():
         table.add_row(name, _summary_at(path))
     return table

@@ -127,7 +127,8 @@ def predict(
     data: Annotated[
         Path,
         typer.Option(
-            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X."
+            help="New inputs in the form of the training data: for a table a file with its feature columns, or .npz with X; "
+            "for drug-target pairs a table with the columns smiles and sequence."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Predictions: .csv (a row for each input) or .nc (with draws).")],

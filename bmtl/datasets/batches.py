@@ -33,6 +33,8 @@ class Batches:
         shuffle: Draw a new order every epoch, rather than the rows' own.
         seed: Seeds the generator that this loader owns. Torch's global one is neither read nor moved.
         drop_last: Leave out the last batch of an epoch if it is smaller than the others.
+        blocks: Number of each row's block ``(N,)``: blocks are shuffled, and rows of one come one after another, so that a
+            batch is of few blocks. Not for `PerTask`.
 
     Raises:
         TypeError: If x is of a type that `bmtl.inputs` does not know, or y holds something else than tensors.
@@ -48,6 +50,7 @@ class Batches:
         seed: int = 0,
         *,
         drop_last: bool = False,
+        blocks: Tensor | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a positive whole number; got {batch_size!r}.")
@@ -56,6 +59,12 @@ class Batches:
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.num_rows = _rows(self.x, self.y)
         self._row_sizes = inputs.sizes(self.x) if shuffle else None
+        self.blocks = blocks
+        if blocks is not None and (isinstance(x, PerTask) or blocks.shape != (max(self.num_rows.values()),)):
+            raise ValueError(
+                f"blocks numbers the block of each of {max(self.num_rows.values())} rows of one table; got the shape "
+                f"{tuple(blocks.shape)}."
+            )
         if len(self) == 0:
             raise ValueError(
                 f"The longest task has {max(self.num_rows.values())} rows, fewer than batch_size={batch_size}, and "
@@ -127,8 +136,16 @@ class Batches:
         if self._row_sizes is not None:
             return like_sizes(self._row_sizes, self.batch_size, self.generator)
         if self.shuffle:
-            return torch.cat([torch.randperm(rows, generator=self.generator) for _ in range(passes)])
+            return torch.cat([self._shuffled(rows) for _ in range(passes)])
         return torch.arange(rows).repeat(passes)
+
+    def _shuffled(self, rows: int) -> Tensor:
+        order = torch.randperm(rows, generator=self.generator)
+        if self.blocks is None:
+            return order
+        _, number = torch.unique(self.blocks, return_inverse=True)
+        turn = torch.randperm(int(number.max()) + 1, generator=self.generator)
+        return order[torch.argsort(turn[number[order]], stable=True)]
 
     def _batch(self, i: int, orders: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
         longest = max(self.num_rows.values())

@@ -94,6 +94,25 @@ class Inputs(ABC):
         """
         raise ValueError(f"Inputs of the kind {self.kind!r} have no numbers by name, such as {', '.join(names)}.")
 
+    def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What rows have in common, such as the drug and the protein of a pair: name -> number of each row's group ``(B,)``.
+
+        The reference "group means" is made of them.
+        """
+        return {}
+
+    def blocks(self, rows: np.ndarray) -> np.ndarray | None:
+        """Number of each row's block ``(B,)``, where batches of few blocks cost less than batches of many; None if none do.
+
+        Batches that are not trained on are made of them.
+        """
+        return None
+
+    @property
+    def train_in_blocks(self) -> bool:
+        """Whether training batches are made of them too: cheaper, and with other gradient noise than any rows have."""
+        return False
+
     def lines(self) -> list[str]:
         """What the inputs are, in lines to be printed."""
         return [f"{self.kind}: {len(self):,} rows"]

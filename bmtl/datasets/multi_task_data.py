@@ -92,6 +92,7 @@ class MultiTaskData:
         scaling: Scaling = "train",
         num_splits: int | None = None,
         baselines: Mapping[str, LinearBaseline] | None = None,
+        notes: Sequence[str] = (),
     ) -> Self:
         """Fit the scalers, on the training rows if nothing else is asked for, and put the pieces together.
 
@@ -111,6 +112,7 @@ class MultiTaskData:
             num_splits: Number of fixed splits, of which `rows` is one.
             baselines: Target -> what is known of its labels beforehand, from numbers of the inputs by their names; it is
                 subtracted before labels are scaled, and added back in units.
+            notes: See the class.
 
         Raises:
             ValueError: If the pieces do not fit together, or a target has no label in the training rows.
@@ -138,7 +140,7 @@ class MultiTaskData:
             )
             for target, (values, family) in checked.items()
         }
-        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits)
+        return cls(name, inputs, targets, parts, citation, licence, scaling, num_splits, notes)
 
     @classmethod
     def from_frame(

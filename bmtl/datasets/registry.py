@@ -8,7 +8,18 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from bmtl.datasets import checks, csv_tables, npz, office_caltech10, qm9_12k, qm9_graphs, qm9_mini, school, uci
+from bmtl.datasets import (
+    affinity,
+    checks,
+    csv_tables,
+    npz,
+    office_caltech10,
+    qm9_12k,
+    qm9_graphs,
+    qm9_mini,
+    school,
+    uci,
+)
 from bmtl.datasets.input_kind import GROUP
 from bmtl.datasets.multi_task_data import MultiTaskData
 
@@ -103,6 +114,8 @@ for _name, _reader in {
         office_caltech10.read, "2,533 images, 4 tasks (domains) of 10 classes", office_caltech10.FILE
     ),
     "school": Reader(school.read, "15,362 pupils' exam scores, 139 tasks (schools)", school.FILE),
+    "davis": Reader(affinity.davis, "affinities of 68 drugs and 442 proteins, pKd", "dta/davis.npz"),
+    "kiba": Reader(affinity.kiba, "affinities of 2,111 drugs and 229 proteins, KIBA score", "dta/kiba.npz"),
     "uci/": Reader(uci.read, "UCI regressions in their standard splits", "uci/<name>.npz or <name>/data/", "<name>"),
     "npz:": Reader(npz.read, "any set of one or many tasks: arrays X, y, task", "<path>", "<path>"),
     "csv:": Reader(

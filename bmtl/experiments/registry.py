@@ -33,6 +33,12 @@ TRUNKS: Mapping[str, str] = MappingProxyType(
         "mlp": "bmtl.models.networks.mlp:mlp_trunk",
         "schnet": "bmtl.models.networks.molecules:schnet_trunk",
         "nnconv": "bmtl.models.networks.molecules:nnconv_trunk",
+        "fingerprints": "bmtl.models.networks.pairwise:fingerprints_trunk",
+        "fingerprints-ids": "bmtl.models.networks.pairwise:fingerprints_ids_trunk",
+        "deep-dta": "bmtl.models.networks.deep_dta:deep_dta_trunk",
+        "deep-dta-half": "bmtl.models.networks.deep_dta:deep_dta_half_trunk",
+        "graph-dta": "bmtl.models.networks.graph_dta:graph_dta_trunk",
+        "graph-composition": "bmtl.models.networks.graph_dta:graph_composition_trunk",
     }
 )
 """Maker of trunks by name."""

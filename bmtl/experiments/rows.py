@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from bmtl import inputs
@@ -57,15 +59,18 @@ def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
     )
 
 
-def batches(x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int) -> Batches | BatchesByTask:
+def batches(
+    x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int, blocks: np.ndarray | None = None
+) -> Batches | BatchesByTask:
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
 
     A target with rows of its own, and fewer of them than the epoch has batches, has one in every batch all the same: its
-    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter).
+    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter). Of one table, rows come
+    in the `blocks` that its inputs ask for.
     """
     if isinstance(x, PerTask):
         return BatchesByTask(x, y, total=batch_size, seed=seed)
-    return Batches(x, y, batch_size, seed=seed)
+    return Batches(x, y, batch_size, seed=seed, blocks=None if blocks is None else torch.as_tensor(blocks))
 
 
 class Stretches:
@@ -87,9 +92,15 @@ class Stretches:
         return itertools.islice(self._batches, self.steps)
 
 
-def once(x: Any, y: Mapping[str, Tensor]) -> Batches | BatchesByTask:
-    """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all."""
+def once(x: Any, y: Mapping[str, Tensor], blocks: np.ndarray | None = None) -> Batches | BatchesByTask:
+    """Batches of 1,024 rows in which each row comes once, in order; larger ones, if a target has too few rows for all.
+
+    Of one table, the order is that of its `blocks`.
+    """
     if not isinstance(x, PerTask):
+        if blocks is not None:
+            order = torch.as_tensor(np.argsort(blocks, kind="stable"))
+            x, y = inputs.take(x, order), {name: inputs.take(labels, order) for name, labels in y.items()}
         return Batches(x, y, WHOLE, shuffle=False)
     sizes = list(x.counts().values())
     return BatchesByTask(x, y, total=max(WHOLE, -(-sum(sizes) // min(sizes))), shuffle=False)

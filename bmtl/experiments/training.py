@@ -65,7 +65,8 @@ def program(
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
     svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
-    loader = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed)
+    blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
+    loader = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
     return model, svi, loader if budget.epochs_of_steps is None else Stretches(loader, budget.epochs_of_steps[1])
 
 
@@ -113,7 +114,9 @@ def train(
     if score == "likelihood":
         # At each target's best noise the likelihood is the mean log of its squared errors.
         score = "log" if getattr(model, "noise_from_validation", False) else "mean"
-    validation = once(*tensors(labelled, method, part)) if part in labelled.rows else None
+    validation = None
+    if part in labelled.rows:
+        validation = once(*tensors(labelled, method, part), labelled.inputs.blocks(labelled.rows[part]))
     keeps_best = budget.select != "last" and validation is not None
     in_steps = budget.epochs_of_steps is not None
     before = _start(svi, loader, validation, score, seed) if keeps_best and in_steps and validation else None

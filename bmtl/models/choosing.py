@@ -21,6 +21,7 @@ def likelihoods_of(
     noise_prior: tuple[float, float] | None = None,
     options: Mapping[str, Any] | None = None,
     own: Mapping[str, Mapping[str, Any]] | None = None,
+    censored: bool = False,
 ) -> dict[str, Likelihood]:
     """The likelihood of each target.
 
@@ -32,6 +33,8 @@ def likelihoods_of(
         noise_prior: Of the unknowns, where they are latent.
         options: Of the likelihood `real`.
         own: By target, further options of the likelihood `real`.
+        censored: Whether labels of targets whose family has bounds count with the probability beyond a bound that they are
+            at (`bmtl.distributions.Censored`). Without it they are exact labels, as published work takes them.
 
     Raises:
         TypeError: If a likelihood has no such option.
@@ -44,9 +47,17 @@ def likelihoods_of(
             kinds = {name: family.name for name, family in spec.targets.items()}
             raise ValueError(f"The likelihood {real!r} is for real targets, and the data have none: {kinds}.")
         names = {name: names[name] or (real if name in of_real else None) for name in spec.targets}
+    if censored and not any(getattr(family, "bounds", None) for family in spec.targets.values()):
+        raise ValueError(
+            f"censored=True is for targets whose family has bounds, Real(bounds=(lower, upper)), and none of "
+            f"{list(spec.targets)} has. Give the bounds where the labels are made, or leave the option out."
+        )
     found = {}
     for name, family in spec.targets.items():
         given: dict[str, Any] = {"noise": noise, "noise_prior": noise_prior}
+        bounds = getattr(family, "bounds", None)
+        if censored and bounds is not None:
+            given["bounds"] = bounds
         if real is not None and names[name] == real:
             given |= {**(options or {}), **(own or {}).get(name, {})}
         found[name] = likelihood_of(family, names[name], **given)

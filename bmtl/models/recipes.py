@@ -43,6 +43,7 @@ def homoscedastic(
     head: str = "linear",
     prior_scale: float | None = None,
     dropout: float = 0.0,
+    censored: bool = False,
 ) -> Built:
     """Task noise as task weight; with ``noise="fixed"`` the deterministic program that balancers are compared on.
 
@@ -56,6 +57,7 @@ def homoscedastic(
         head: "linear" has point weights, "bayesian" a normal prior on every weight and bias.
         prior_scale: Standard deviation of a Bayesian head's prior; ``1 / sqrt(width)`` by default.
         dropout: MC dropout before every layer.
+        censored: Labels at a bound of their family count with the probability beyond it, see `likelihoods_of`.
 
     Raises:
         ValueError: If an option is unknown or does not fit a target.
@@ -66,7 +68,7 @@ def homoscedastic(
     heads = choice("head", head, {"linear": LinearHeads, "bayesian": HEADS["bayesian"]})
     if head == "bayesian":
         heads = functools.partial(heads, prior_scale=prior_scale)
-    likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior)
+    likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior, censored=censored)
     made = trunk(mc_dropout=dropout) if dropout else trunk()
     return _built(spec, made, generator, likelihoods, heads, MCDropout if dropout else Deterministic)
 
@@ -88,9 +90,16 @@ def neural_linear(spec: DataSpec, *, trunk: Trunk, generator: torch.Generator, l
     return _built(spec, trunk(), generator, likelihoods_of(spec, likelihood, noise="fixed"), model=model)
 
 
-def gaussian(spec: DataSpec, *, trunk: Trunk, generator: torch.Generator, likelihood: Choice = None) -> Built:
+def gaussian(
+    spec: DataSpec,
+    *,
+    trunk: Trunk,
+    generator: torch.Generator,
+    likelihood: Choice = None,
+    censored: bool = False,
+) -> Built:
     """A mean and a variance for each row of a real target: a member of a deep ensemble (Lakshminarayanan et al., 2017)."""
-    likelihoods = likelihoods_of(spec, likelihood, real="heteroscedastic")
+    likelihoods = likelihoods_of(spec, likelihood, real="heteroscedastic", censored=censored)
     return _built(spec, trunk(), generator, likelihoods)
 
 
@@ -101,6 +110,7 @@ def evidential(
     generator: torch.Generator,
     likelihood: Choice = None,
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    censored: bool = False,
     **options: Any,
 ) -> Built:
     """ENet (``objective="nll"``), MSE-ENet ("nll+mse") and MT-ENet ("nll+lipschitz"), Oh & Shin (2022).
@@ -111,6 +121,7 @@ def evidential(
         generator: Draws initial weights.
         likelihood: Instead of these.
         bounds: Bounds of targets whose labels stop there, in the model's scale.
+        censored: As for `homoscedastic`: those of the targets' families.
         **options: Of `bmtl.models.likelihoods.Evidential`.
 
     Raises:
@@ -120,7 +131,7 @@ def evidential(
     if unknown:
         raise ValueError(f"bounds names {unknown}, and the targets are {list(spec.targets)}.")
     own = {name: {"bounds": pair} for name, pair in (bounds or {}).items()}
-    likelihoods = likelihoods_of(spec, likelihood, real="evidential", options=options, own=own)
+    likelihoods = likelihoods_of(spec, likelihood, real="evidential", options=options, own=own, censored=censored)
     return _built(spec, trunk(), generator, likelihoods)
 
 

@@ -23,15 +23,39 @@ class Real(Family):
     Args:
         censored: Labels are intervals ``(N, 2)``, lower and upper end: equal ends are an exact label, an infinite end is
             open (``(10, inf)`` is "above 10"), and NaN in both is missing.
+        bounds: Lower and upper end of what can be measured, None for an open side: a label at or beyond a bound says that
+            the quantity is there or beyond. Such targets are never scaled, so that labels at a bound stay exactly there;
+            likelihoods take their start from the labels instead. Their scores count a label at a bound with the
+            probability beyond it, whatever the model, which makes log-likelihoods of all models comparable.
+
+    Raises:
+        ValueError: If bounds are not in order, both open, or given for intervals.
     """
 
     name: ClassVar[str] = "real"
     loss_name: ClassVar[str] = "MAE"
     censored: bool = False
+    bounds: tuple[float | None, float | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bounds is None:
+            return
+        lower, upper = self.ends
+        if self.censored or not lower < upper or (lower, upper) == (-np.inf, np.inf):
+            raise ValueError(
+                f"bounds are a lower and an upper bound in order, one of them at least, of labels that are no intervals; "
+                f"got bounds={self.bounds}, censored={self.censored}."
+            )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The bounds, infinite on an open side."""
+        lower, upper = self.bounds or (None, None)
+        return (-np.inf if lower is None else lower, np.inf if upper is None else upper)
 
     @property
     def scaled(self) -> bool:
-        return True
+        return self.bounds is None
 
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:
         return ENDS if self.censored else {}
@@ -57,10 +81,15 @@ class Real(Family):
     def scores(self) -> tuple[Score, ...]:
         if self.censored:
             return (scores.CENSORED_MAE, scores.CENSORED_RMSE, scores.NLL, scores.CENSORED_ECE)
+        if self.bounds is not None:
+            of_bounds = scores.nll_within(*self.ends), scores.BOUNDED_ECE
+            return (scores.RMSE, scores.MAE, scores.CONCORDANCE, *of_bounds, scores.CRPS)
         return (scores.MAE, scores.RMSE, scores.R2, scores.NLL, scores.ECE, scores.CRPS, scores.ENCE)
 
     @property
     def further_scores(self) -> tuple[Score, ...]:
+        if self.bounds is not None:
+            return (scores.R2,)
         return (scores.CENSORED_CONCORDANCE if self.censored else scores.CONCORDANCE,)
 
     def losses(self, rows: Scored) -> np.ndarray | None:
@@ -71,7 +100,9 @@ class Real(Family):
         return np.abs(labels - rows.mean())
 
     def pit(self, rows: Scored) -> np.ndarray | None:
-        """The prediction's own; of intervals, uniform between their ends."""
+        """The prediction's own; of intervals, uniform between their ends, and at a bound uniform beyond it."""
+        if self.bounds is not None:
+            return scores.pit_within(rows, *self.ends)
         if not self.censored:
             return rows.prediction.pit
         return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None

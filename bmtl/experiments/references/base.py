@@ -12,9 +12,10 @@ from bmtl.targets import Family, Prediction
 from bmtl.targets.laws import distribution
 from bmtl.targets.prediction import Law
 
-REFERENCES = ("constant", "linear", "boosting")
-"""Names of the references: the training labels' own distribution; a regularised linear model (ridge, logistic or Poisson
-regression, by the target's family); gradient-boosted trees (scikit-learn's HistGradientBoosting)."""
+REFERENCES = ("constant", "group-means", "linear", "boosting")
+"""Names of the references: the training labels' own distribution; the mean plus what the groups of a row (its drug and its
+protein, say) are above it, for real targets of inputs that have groups; a regularised linear model (ridge, logistic or
+Poisson regression, by the target's family); gradient-boosted trees (scikit-learn's HistGradientBoosting)."""
 
 
 class Rows(NamedTuple):

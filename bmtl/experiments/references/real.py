@@ -36,15 +36,35 @@ def mean_of(name: str, train: Rows, seed: int, weights: np.ndarray | None = None
 
     Args:
         name: One of `REFERENCES`.
-        train: Features ``(N, D)`` and numbers ``(N,)``.
+        train: Features ``(N, D)``, for "group-means" numbers of groups, and numbers ``(N,)``.
         seed: Of the trees.
         weights: Of the rows, ``(N,)``.
     """
     if name == "constant":
         centre = float(np.average(train.y, weights=weights))
         return lambda x: np.full(len(x), centre)
+    if name == "group-means":
+        return _group_means(train)
     if name == "linear":
         model = standardised(RidgeCV(alphas=np.logspace(-4, 4, 17)))
         model.fit(train.x, train.y, **({} if weights is None else {"ridgecv__sample_weight": weights}))  # type: ignore[attr-defined]
         return model.predict  # type: ignore[attr-defined]
     return HistGradientBoostingRegressor(random_state=seed).fit(train.x, train.y, sample_weight=weights).predict
+
+
+def _group_means(train: Rows) -> Mean:
+    """The mean, and how far the means of a row's groups are above it; nothing for a group without training rows."""
+    centre = float(train.y.mean())
+    above = []
+    for column in train.x.T:
+        groups, of = np.unique(column, return_inverse=True)
+        above.append((groups, np.bincount(of, train.y - centre) / np.bincount(of)))
+
+    def predicted(x: np.ndarray) -> np.ndarray:
+        total = np.full(len(x), centre)
+        for column, (groups, effects) in zip(x.T, above, strict=True):
+            at = np.searchsorted(groups, column).clip(max=len(groups) - 1)
+            total += np.where(groups[at] == column, effects[at], 0.0)
+        return total
+
+    return predicted

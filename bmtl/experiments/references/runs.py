@@ -23,10 +23,19 @@ logger = logging.getLogger(__name__)
 
 
 def names(data: MultiTaskData) -> dict[str, str]:
-    """Reference -> what the comparison calls it: the linear one by its model, where that is the same for all targets."""
+    """Reference -> what the comparison calls it, of those that the data may have.
+
+    The linear one is called by its model, where that is the same for all targets.
+    """
     linear = {"real": "ridge", "vector": "ridge", "count": "poisson", "time-to-event": "log-normal AFT"}
     models = {linear.get(target.family.name, "logistic") for target in data.targets.values()}
-    return {name: models.pop() if name == "linear" and len(models) == 1 else name for name in REFERENCES}
+    real = all(target.family.name == "real" for target in data.targets.values())
+    grouped = real and bool(data.inputs.groups(data.rows["train"][:1]))
+    return {
+        name: models.pop() if name == "linear" and len(models) == 1 else name.replace("-", " ")
+        for name in REFERENCES
+        if grouped or name != "group-means"
+    }
 
 
 def run_references(
@@ -47,7 +56,7 @@ def run_references(
     """
     found = {}
     called = names(data)
-    for name in given:
+    for name in filter(called.__contains__, given):
         configuration = {"reference": name}
         file = out / called[name] / place / "results.nc"
         if written_for(file, configuration, seed, data):
@@ -83,7 +92,7 @@ def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[st
     """Part -> target -> prediction for its labelled rows; None if the data have no such reference."""
     features = {}
     for part, numbers in data.rows.items():
-        x = data.inputs.summary_features(numbers)
+        x = _groups(data, numbers) if name == "group-means" else data.inputs.summary_features(numbers)
         if x is None and name != "constant":
             return None
         features[part] = np.zeros((len(numbers), 0)) if x is None else x
@@ -104,6 +113,11 @@ def _predictions(data: MultiTaskData, name: str, seed: int) -> dict[str, dict[st
                 scored = with_labels(predict(rows[part].x), rows[part].y)
                 found["validation" if part == "val" else part][task] = PredictedRows(scored, rows[part].y, there)
     return found
+
+
+def _groups(data: MultiTaskData, rows: np.ndarray) -> np.ndarray:
+    """Numbers of the rows' groups ``(B, G)``."""
+    return np.stack([*data.inputs.groups(rows).values()], axis=1)
 
 
 def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:

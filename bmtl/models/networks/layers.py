@@ -13,3 +13,18 @@ def linear(inputs: int, outputs: int, generator: torch.Generator | None = None) 
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return layer
+
+
+@torch.no_grad()
+def kaiming(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draws weights of linear layers, convolutions and embeddings from He's normal, and sets their biases to 0.
+
+    Source:
+        He, Zhang, Ren & Sun (2015), "Delving Deep into Rectifiers".
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Embedding):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
+            bias = getattr(part, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)

@@ -20,10 +20,19 @@ def nll_of_draws(log_likelihood: ArrayLike) -> float:
     Raises:
         ValueError: If it is not ``(S, N)`` with a draw and a row at least, or holds +inf, which no density gives.
     """
+    return float(nll_rows(log_likelihood).mean())
+
+
+def nll_rows(log_likelihood: ArrayLike) -> np.ndarray:
+    """The score of each row ``(N,)``, of which `nll_of_draws` is the mean.
+
+    Raises:
+        ValueError: As `nll_of_draws`.
+    """
     values = np.asarray(log_likelihood, dtype=float)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"log_likelihood has shape {values.shape}; expected (S, N), a draw and a row at least.")
     if np.isposinf(values).any():
         raise ValueError("log_likelihood holds +inf: a predictive scale is zero. Bound it from below.")
-    rows = logsumexp(values, axis=0) - np.log(len(values))  # (N,)
-    return float(-rows.mean())
+    rows: np.ndarray = np.log(len(values)) - logsumexp(values, axis=0)
+    return rows

@@ -1,10 +1,12 @@
 """Scores of real numbers."""
 
+import functools
+
 import numpy as np
 
 from bmtl.targets.metrics.concordance import concordance_index
-from bmtl.targets.metrics.density import nll_of_draws
-from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean
+from bmtl.targets.metrics.density import nll_of_draws, nll_rows
+from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean, randomised_pit
 from bmtl.targets.metrics.point import coefficient_of_determination, mean_absolute_error, root_mean_squared_error
 from bmtl.targets.metrics.survival import censored_concordance, interval_pit
 from bmtl.targets.metrics.uncertainty_calibration import ence
@@ -21,6 +23,11 @@ def _nll(rows: Scored) -> float:
 def _ence(rows: Scored) -> float:
     predictive = rows.predictive()
     return ence(rows.labels - predictive.mean(), np.sqrt(predictive.variance()))
+
+
+def _ece_within(rows: Scored) -> float:
+    pit = rows.pit()
+    return float("nan") if pit is None else ece_from_pit(pit)
 
 
 MAE = Score("mae", "MAE", lambda rows: mean_absolute_error(rows.labels, rows.mean()), ("mean",), in_units=True)
@@ -60,6 +67,43 @@ CONCORDANCE = Score(
 )
 
 
+@functools.cache
+def nll_within(lower: float, upper: float) -> Score:
+    """The NLL of labels that stop at bounds: a label there counts with the probability beyond it.
+
+    A model of clipped labels has such probabilities as its log-likelihood already and no law of the label itself; of any
+    other model they are taken from its law.
+    """
+
+    def compute(rows: Scored) -> float:
+        densities = given(rows.prediction.log_likelihood)
+        values = -nll_rows(densities)  # log densities of the rows
+        if rows.prediction.law is not None:
+            predictive, n = rows.predictive(), len(rows.labels)
+            below, above = rows.labels <= lower, rows.labels >= upper
+            with np.errstate(divide="ignore"):
+                at_lower = np.log(predictive.cdf(np.full(n, lower))) if below.any() else values
+                at_upper = np.log1p(-predictive.cdf(np.full(n, upper))) if above.any() else values
+            values = np.where(below, at_lower, np.where(above, at_upper, values))
+        return -float(values.mean())
+
+    note = "nats; a label at a bound counts with the probability beyond it"
+    return Score("nll", "NLL", compute, ("log_likelihood",), relative=False, averaged=True, note=note)
+
+
+def pit_within(rows: Scored, lower: float, upper: float) -> np.ndarray | None:
+    """Predictive cdf at labels that stop at bounds, drawn uniformly from what is beyond where a label is at a bound."""
+    pit = rows.predictive().cdf(rows.labels) if rows.prediction.law is not None else rows.prediction.pit
+    if pit is None:
+        return None
+    below, above = rows.labels <= lower, rows.labels >= upper
+    if (
+        above.any() and rows.prediction.law is None
+    ):  # the cdf of a clipped label jumps to 1 there: what was before is lost
+        return None
+    return randomised_pit(np.where(below, 0.0, pit), np.where(above, 1.0, pit))
+
+
 def nearest_label(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """The value within each interval ``(N, 2)`` that is nearest to its prediction ``(N,)``."""
     return np.clip(predicted, labels[:, 0], labels[:, 1])
@@ -97,4 +141,15 @@ CENSORED_CONCORDANCE = Score(
     lambda rows: censored_concordance(rows.labels, rows.mean()),
     ("mean",),
     higher_is_better=True,
+)
+
+# Of labels that stop at bounds.
+BOUNDED_ECE = Score(
+    "ece",
+    "ECE",
+    _ece_within,
+    ("log_likelihood",),
+    averaged=True,
+    note="of central intervals, PIT values at a bound uniform beyond it",
+    floor=noise_floor_mean,
 )

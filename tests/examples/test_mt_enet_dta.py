@@ -1,0 +1,62 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from bmtl.evaluation import results
+from bmtl.evaluation.parts import scored
+
+
+@pytest.fixture(scope="module")
+def root(root_with):
+    root_with("dta/ood_detergents.npz")
+    return root_with("dta/davis.npz")
+
+
+@pytest.fixture(scope="module")
+def quick(start, root, tmp_path_factory):
+    """Folder, scores, and what was printed."""
+    out = tmp_path_factory.mktemp("dta")
+    printed = start("--root", root, "--out", out, "--quick", "--methods", "mt-enet,mt-enet-censored")
+    return out, pd.read_csv(out / "scores.csv").set_index("method"), printed
+
+
+def test_the_columns_are_what_they_say(example, quick):
+    out, scores, printed = quick
+    assert (out / "table.md").read_text() in printed
+    assert scores.index.tolist() == ["constant", "group means", "boosting", "mt-enet", "mt-enet-censored"]
+    assert scores.loc["constant", "CI ↑"] == 0.5
+    rows = scored(results.read(out / "mt-enet" / "fold-0" / "results.nc"))["affinity"]
+    atom = rows.labels == 5.0
+    of = scores.loc["mt-enet"]
+    # Drawn numbers are float32, the law's too.
+    np.testing.assert_allclose(of["NLL ↓"], -rows.prediction.log_likelihood.mean(), rtol=1e-5)
+    np.testing.assert_allclose(atom.mean() * of["NLL atom"] + (~atom).mean() * of["NLL rest"], of["NLL ↓"], rtol=1e-9)
+    assert of["NLL floor"] >= of["NLL ↓"] - 1e-9 or (rows.prediction.law.parameters["scale"] < example.FLOOR).any()
+    assert np.isfinite(of[["NLL mass ↓", "ECE ↓", "ECE (2a - 1)"]].astype(float)).all()
+    censored = scores.loc["mt-enet-censored"]
+    assert np.isnan(censored["NLL ↓"])
+    assert np.isfinite(censored["NLL mass ↓"])
+
+
+def test_detergents_are_told_from_drugs(quick):
+    out, _, printed = quick
+    frame = pd.read_csv(out / "ood.csv").set_index(["method", "score"])
+    assert (out / "ood.md").read_text() in printed
+    assert ((frame["low"] <= frame["auroc"]) & (frame["auroc"] <= frame["high"])).all()
+    assert frame.loc[("nearest", "distance"), "auroc"] > 0.9  # detergents are unlike kinase inhibitors
+    assert frame.loc[("mc-dropout", "aleatoric"), "auroc"] == 0.5  # a constant noise
+    assert (out / "density.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_resampling_takes_whole_groups(example):
+    scores, groups = np.arange(6.0), np.array([2, 0, 2, 1, 1, 0])
+    for seed in range(5):
+        drawn = example.resampled(scores, groups, np.random.default_rng(seed))
+        for group in range(3):
+            counts = np.unique([np.sum(drawn == row) for row in np.flatnonzero(groups == group)])
+            assert len(counts) == 1
+
+
+def test_missing_data_are_named(start, tmp_path):
+    with pytest.raises(SystemExit, match=r"davis\.npz"):
+        start("--root", tmp_path)

@@ -40,6 +40,13 @@ class Stacked:
         self.label, self.names = label, tuple(likelihoods)
         self._each = tuple(likelihoods.values())
 
+    def __eq__(self, other: object) -> bool:
+        """Whether they are the same targets, of this model or of one of the same architecture."""
+        return isinstance(other, Stacked) and (self.label, self.names) == (other.label, other.names)
+
+    def __hash__(self) -> int:
+        return hash((self.label, self.names))
+
     def site(self, name: str) -> str:
         """What a site of all the targets is called."""
         return f"{self.label}/{name}"

@@ -41,7 +41,7 @@ class Stacked:
         self._each = tuple(likelihoods.values())
 
     def __eq__(self, other: object) -> bool:
-        """Whether it stacks targets of the same names: programs of a bank are compared attribute by attribute."""
+        """Whether they are the same targets, of this model or of one of the same architecture."""
         return isinstance(other, Stacked) and (self.label, self.names) == (other.label, other.names)
 
     def __hash__(self) -> int:

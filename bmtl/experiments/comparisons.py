@@ -19,7 +19,7 @@ from bmtl.experiments.grid import run_cells
 from bmtl.experiments.grid_checks import BASELINE, check_grid, check_scores
 from bmtl.experiments.methods import Method
 from bmtl.experiments.outputs import Trees, write_comparison
-from bmtl.experiments.references import run_references
+from bmtl.experiments.references import REFERENCES, run_references
 from bmtl.experiments.runs import validation_score
 from bmtl.experiments.timing import step_seconds
 
@@ -57,7 +57,7 @@ def compare(
     rates: Sequence[float] = (),
     baseline: str | None = BASELINE,
     primary: str | Mapping[str, str] | None = None,
-    reference: bool = True,
+    reference: bool | Sequence[str] = True,
     trust: bool = False,
     jobs: int | None = None,
     dask: str | None = None,
@@ -83,7 +83,7 @@ def compare(
             methods.
         primary: Score that delta_m, ranks and columns by task are made of, for the targets that have it, or scores by
             target; by default each family's own.
-        reference: Add the rows of `bmtl.experiments.references`, trained on the same splits.
+        reference: Add the rows of `bmtl.experiments.references`, trained on the same splits: all, none, or those named.
         trust: As for `run`: the report then judges each guide.
         jobs: As for `run_cells`.
         dask: As for `run_cells`.
@@ -101,7 +101,7 @@ def compare(
     """
     seeds = list(seeds)
     check_grid(data, methods, seeds, rates, budget)
-    check_scores(data, methods, baseline, primary, reference)
+    check_scores(data, methods, baseline, primary, bool(reference))
     with results.output_folder(out) as folder:
         cells = _cells(data, methods, seeds)
         finished: list[Cell] = []
@@ -142,7 +142,8 @@ def compare(
         trained = [method for method in methods if any(cell.method == method for cell in finished)]
         first_data = data if isinstance(data, MultiTaskData) else data[0]
         seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
-        rows = _references(data, numbers, folder) if reference else {}
+        given = REFERENCES if reference is True else reference or ()
+        rows = _references(data, numbers, folder, given)
         scores, trees = write(finished, rows, seconds)
         return Comparison(scores, trees, failures, chosen)
 
@@ -193,11 +194,11 @@ def _of_rate(out: Path, rate: float | None) -> Path:
     return out / "learning-rates" / f"{rate:g}"
 
 
-def _references(data: Splits, numbers: Mapping[tuple[int | None, int], int], out: Path) -> Trees:
+def _references(data: Splits, numbers: Mapping[tuple[int | None, int], int], out: Path, given: Sequence[str]) -> Trees:
     """The reference rows, by (name, number of the split)."""
     found: Trees = {}
     for (split, seed), number in numbers.items():
         own = data if isinstance(data, MultiTaskData) else data[split or 0]
-        for name, tree in run_references(own, out, Cell.place(split, seed), seed).items():
+        for name, tree in run_references(own, out, Cell.place(split, seed), seed, given).items():
             found[name, number] = tree
     return found

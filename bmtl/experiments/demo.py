@@ -75,6 +75,7 @@ def demo(
             seeds,
             budget or BUDGET,
             out / f"labels-{100 * share:g}",
+            reference=("constant", "linear"),
             trust=share == min(shares),
             jobs=jobs,
             timed_steps=0,

@@ -15,7 +15,7 @@ from bmtl.evaluation import results
 from bmtl.experiments import DEMO
 from tests.cli.commands import names
 
-REFERENCES = ("constant", "ridge", "boosting")
+REFERENCES = ("constant", "ridge")
 PICTURES = {"changes.png", "targets.png", "reliability.png"}
 
 

@@ -21,7 +21,7 @@ Objective = Literal["nll", "nll+mse", "nll+lipschitz"]
 class Evidential(Likelihood):
     """A `NormalInverseGamma` for each row, trained on up to two objectives, to be balanced by anything.
 
-    * "nll": negative log-likelihood + regulariser * |e| (2 nu + alpha);
+    * "nll": negative log-likelihood + ``regulariser * |e| (2 nu + alpha)``;
     * "mse": weight * squared error, plain or with a bounded slope (`lipschitz_mse`).
 
     The likelihood alone can lower its loss by raising the uncertainty instead of correcting the prediction; its slope in

@@ -15,7 +15,7 @@ from bmtl.inference.balancing.transforms.own import one_each, present
 class LDC(Transform):
     """Learns weights that keep neighbouring tasks' weighted losses alike (LDC-MTL, Xiao et al. 2025).
 
-    With ``l_k = log(L_k / L0_k)`` and ``w = sigmoid(relu(v))``, which lies in [0.5, 1):
+    With ``l_k = log(L_k / L0_k)`` and ``w = sigmoid(relu(v))``, which lies in [0.5, 1)::
 
         S = sum_k w_k l_k / stop(sum_k w_k) + lam sum_k |w_k l_k - w_(k+1) l_(k+1)|
 

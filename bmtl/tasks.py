@@ -88,11 +88,11 @@ class task_plate(pyro.plate):
     A plain ``pyro.plate("task", K)`` is understood too; its tasks are called "0", "1", ...
 
     Args:
-        names: One name a row, ``(K,)``.
+        names: One name per row, ``(K,)``.
         dim: The plate's dimension, counted from the right; by default the next free one.
         n_data: Number of data of each task, from 1, where they differ and rows inside are padded to one length; by default
             what the plates inside declare.
-        label: Tells this plate from others of the same program, each with tasks of its own. Sites inside a plate with a
+        label: Tells this plate from others of the same program, each with its own tasks. Sites inside a plate with a
             label are called ``<label>/<name>``, and one row of such a site reads as ``<name>_<task>`` (`bmtl.draw`).
 
     Raises:

@@ -26,7 +26,7 @@ class Batches:
     loads it goes on with the very next batch.
 
     Args:
-        x: Inputs of N rows, of any type that `bmtl.inputs` knows: a tensor, a structure of them, a registered type; or
+        x: Inputs of N rows, of any type that `bmtl.inputs` supports: a tensor, a structure of them, a registered type; or
             `bmtl.inputs.PerTask` where each task has its own.
         y: Task -> labels ``(N, ...)``, or ``(N_task, ...)`` for the rows of ``x[task]``.
         batch_size: Rows per batch (per task, where each task has its own inputs).
@@ -37,7 +37,7 @@ class Batches:
             batch is of few blocks. Not for `PerTask`.
 
     Raises:
-        TypeError: If x is of a type that `bmtl.inputs` does not know, or y holds something else than tensors.
+        TypeError: If x is of a type that `bmtl.inputs` does not support, or y holds something else than tensors.
         ValueError: If there are no rows, the rows of x and y differ in number, or no batch would come out.
     """
 

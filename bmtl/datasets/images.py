@@ -86,7 +86,7 @@ class Images(Inputs):
             dtype: Of the result.
 
         Raises:
-            ValueError: If they are no images, differ in size, or have other channels.
+            ValueError: If they are not images, differ in size, or have other channels.
         """
         if isinstance(raw, list | tuple):
             raw = stacked([np.asarray(image) for image in raw], [f"image {i}" for i in range(len(raw))])

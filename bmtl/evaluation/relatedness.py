@@ -6,7 +6,7 @@ import xarray as xr
 from bmtl.evaluation.parts import group
 
 ANCHOR = "anchor"
-"""The source that is no task: the fixed share of a prior that depends on no other task."""
+"""The source that is not a task: the fixed share of a prior that depends on no other task."""
 
 
 def relating(tree: xr.DataTree) -> list[str]:

@@ -98,7 +98,7 @@ def to_datatree(
         chains: Of MCMC, whose draws come one chain after the other in every array.
         training: Per-step records, as `training_group` takes them.
         tasks: Names of the K tasks in `training`'s order; the targets by default.
-        attributes: Root attributes of any type that JSON knows: ``method`` (the row of a table), ``balancer``, ``seed``,
+        attributes: Root attributes of any type that JSON supports: ``method`` (the row of a table), ``balancer``, ``seed``,
             ``configuration``, ``data_name``, ``data_fingerprint``, ...
 
     Returns:

@@ -29,7 +29,7 @@ class Bank:
     """Networks of one architecture, trained side by side by Adam, each as it would be alone.
 
     Their parameters are stacked, and one run of the Pyro program under `torch.func.vmap` gives every network's losses. Each
-    network has data, a learning rate, a seed and numbers of its own, and ends with the parameters, up to rounding, of::
+    network has data, a learning rate, a seed and its own numbers, and ends with the parameters, up to rounding, of::
 
         svi = BalancedSVI(program, program.guide(), partial(torch.optim.Adam, lr=lr), "ew", TaskELBO(normalize="task_mean"))
         for epoch in range(epochs):
@@ -47,14 +47,14 @@ class Bank:
 
     A program may draw random numbers, as dropout does in training mode: other ones in each network, step and draw. They come
     from `noise_seed` for all networks together, so that a network's depend on its company, and it ends as it would alone in
-    distribution only. Torch's own generators are left as they were.
+    distribution only. Torch's own generators are left unchanged.
 
     Args:
         programs: The networks' programs, called as ``program(x, y)``: plain modules whose only unknowns are parameters.
         data: Each network's inputs and labels. Inputs are tensors or made of such, as a dict of them is
             (`bmtl.inputs.parts`). Networks on the same tensors share their memory.
         batch_size: Rows a batch.
-        lr: Adam's learning rate, one for all or one a network.
+        lr: Adam's learning rate, one for all or one per network.
         seeds: One a network, for the order of its rows.
         noise_seed: For the random numbers that programs draw.
 
@@ -62,7 +62,7 @@ class Bank:
         names: The tasks, in the order of the program.
 
     Raises:
-        TypeError: If a program is no module, or a PyroModule; if inputs are not made of tensors, or each task has its own.
+        TypeError: If a program is not a module, or a PyroModule; if inputs are not made of tensors or differ by task.
         ValueError: If the arguments differ in length, in targets or in the form of inputs; if programs differ in
             architecture or in an attribute that is not a float; if the program has latents, `pyro.param` statements or
             observed sites outside every task.
@@ -110,7 +110,7 @@ class Bank:
         self._rows_seen = torch.zeros(len(self), 1, dtype=torch.float64, device=device)
 
     def _stack(self) -> None:
-        """Stacks the networks' tensors: those that are trained in one matrix, a network a row, and views of it by name."""
+        """Stacks the networks' tensors: those that are trained in one matrix, a network per row, and views of it by name."""
         tensors = [dict((*program.named_parameters(), *program.named_buffers())) for program in self.programs]
         trained = [name for name, p in self.programs[0].named_parameters() if p.requires_grad]
         if not trained:
@@ -152,7 +152,7 @@ class Bank:
         return torch.stack(losses) if losses else torch.zeros(0, len(self), len(self.names), dtype=torch.float64)
 
     def epoch(self) -> Tensor:
-        """One epoch of all networks; the programs stay as they are until `write_back`.
+        """One epoch of all networks; the programs stay unchanged until `write_back`.
 
         Returns:
             Training losses, means over the epoch's batches ``(networks, tasks)``, float64 on the host.
@@ -265,7 +265,7 @@ class Bank:
             rows than another, the rest is NaN.
 
         Raises:
-            ValueError: If `data` is not one a network or has inputs of another form than the training data, `draws` is
+            ValueError: If `data` is not one per network or has inputs of another form than the training data, `draws` is
                 below 1, or what is read has not a row each.
         """
         if draws is not None and draws < 1:

@@ -117,7 +117,7 @@ def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
         state: Nested dicts, lists and tuples of tensors and values; the entry ``bmtl`` holds the run's.
 
     Raises:
-        CheckpointError: If something in it is no tensor or plain value.
+        CheckpointError: If something in it is not a tensor or plain value.
     """
     made: dict[str, Any] = plain(state, "checkpoint")
     own = {"schema": SCHEMA, **made.pop("bmtl")}
@@ -218,7 +218,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def check_random(state: Any) -> None:
-    """Checks saved generators, each on a generator of its own.
+    """Checks saved generators, each on its own generator.
 
     Raises:
         CheckpointError: If one cannot be taken up; names it.

@@ -56,7 +56,7 @@ def draw(
     Args:
         model: The task model.
         guide: Its guide, called as ``guide(x)``; a `PosteriorDraws` for draws of MCMC.
-        x: Inputs of N rows, anything that `bmtl.inputs` knows: a tensor ``(N, ...)``, a dict or NamedTuple of several,
+        x: Inputs of N rows, anything that `bmtl.inputs` supports: a tensor ``(N, ...)``, a dict or NamedTuple of several,
             `PerTask` where each task has its own, ...
         y: Target -> labels of its rows, as in training: ``(N,)``, ``(N, 2)`` for intervals, ``(N, d)`` for vectors; None
             gives no densities.
@@ -65,12 +65,12 @@ def draw(
             task's rows; the others are split into as many parts.
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
             plates. Large ones need not be.
-        seed: Seeds the draws; torch's global generator is left as it was.
+        seed: Seeds the draws; torch's global generator is left unchanged.
 
     Raises:
-        TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not know the inputs, or the
+        TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not support the inputs, or the
             model cannot be called with inputs alone.
-        ValueError: If a site of `sites` is no global latent; if the model predicts nothing, or not a target of `y`; if
+        ValueError: If a site of `sites` is not a global latent; if the model predicts nothing, or not a target of `y`; if
             labels have another shape than their site or lie outside its support; if the guide is an AutoGuide that has not
             seen a batch; if `x` has no row, or `num_draws` or `batch_size` is below 1.
     """

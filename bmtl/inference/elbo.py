@@ -34,10 +34,10 @@ class TaskELBO(ELBO):
         max_plate_nesting: The model's number of nested plates; found from one run if it is needed and None.
         balanced: What a balancer sees and weighs: "likelihood" is each task's expected negative log-likelihood (its KL
             can be most of its loss, and would then be what is balanced), "elbo" adds the task's own KL. The shared KL
-            is never weighed.
+            is never weighted.
         normalize: "per_datum" divides every task by one number of data, so that equal weights give the ELBO's step;
-            "task_mean" takes each task's mean over its labelled rows, so that each counts alike however many labels it has.
-            A task's KL is then divided by its number of labelled data M_k, the shared KL by the mean of the M_k.
+            "task_mean" takes each task's mean over its labelled rows, so that all tasks count equally whatever their
+            number of labels. A task's KL is then divided by its number of labelled data M_k, the shared KL by the mean of the M_k.
         n_data: Number of labelled training data, one for all tasks or by task. By default it is what the plates declare,
             which is the number of rows; under "task_mean" times the share of labelled rows in the batches seen so far, with
             one warning where that is an estimate.
@@ -141,7 +141,7 @@ class TaskELBO(ELBO):
                 "The model has no task: no observed or latent site lies in `bmtl.task(name)` or in a plate named "
                 f"{TASK_PLATE!r}. Put each task's sites in `with bmtl.task(...)`.\n{model_trace.format_shapes()}"
             )
-        order = getattr(model, "tasks", None)  # a model may name its tasks in an order of its own
+        order = getattr(model, "tasks", None)  # a model may name its tasks in its own order
         if isinstance(order, tuple) and set(order) == walk.names.keys():
             walk.names = dict.fromkeys(order)
         return walk.losses(self.num_particles, self.vectorize_particles, marks)
@@ -164,7 +164,7 @@ def _check_count(name: str, value: Any, what: str, least: int = 1) -> int:
     """A whole number of at least `least`; True and 1.0 are none.
 
     Raises:
-        TypeError: If it is no integer.
+        TypeError: If it is not an integer.
         ValueError: If it is smaller.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):

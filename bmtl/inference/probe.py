@@ -42,7 +42,7 @@ class ConflictProbe(Callback):
             weights. Latents of their own would follow their KL divergence alone.
 
     Raises:
-        TypeError: If `every` is no whole number, or a name no string.
+        TypeError: If `every` is not a whole number, or a name no string.
         ValueError: If nothing is to be measured, a pair is not of two names, or `every` is below 1. At the first step: if
             the model has no such task, or every task is a shadow.
 
@@ -60,7 +60,7 @@ class ConflictProbe(Callback):
         self.shadow = check_names(shadow) if shadow else ()
 
     def trained(self, names: Sequence[str]) -> Tensor:
-        """Which of the model's tasks are no shadows, bool ``(K,)``.
+        """Which of the model's tasks are not shadows, bool ``(K,)``.
 
         Raises:
             ValueError: If a task of a pair, or a shadow, is not among `names`, or nothing is left to train.

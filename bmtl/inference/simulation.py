@@ -92,11 +92,11 @@ def simulated_ranks(
         num_draws: Draws S of each guide.
         sites: Latents to rank, all by default: names, or a mapping name -> numbers of entries, counted along the flattened
             site.
-        seed: Seeds everything, `fit` included; torch's global generator is left as it was.
+        seed: Seeds everything, `fit` included; torch's global generator is left unchanged.
 
     Raises:
         ValueError: If `datasets` or `num_draws` is below 1 or 2, the model has no latent or no site ``y_<target>``, a site
-            of `sites` is no latent, an entry is not there, or a guide does not draw a latent.
+            of `sites` is not a latent, an entry is not there, or a guide does not draw a latent.
     """
     if datasets < 1 or num_draws < 2:
         raise ValueError(f"datasets is {datasets} and num_draws {num_draws}; expected 1 data set and 2 draws or more.")

@@ -1,4 +1,4 @@
-"""Stochastic variational inference in which a balancer weighs the tasks."""
+"""Stochastic variational inference in which a balancer weights the tasks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 class BalancedSVI:
-    """Trains a task model and its guide by SVI, the tasks weighed by a balancer.
+    """Trains a task model and its guide by SVI, the tasks weighted by a balancer.
 
     Model and guide run with each PyroModule's own parameters (Pyro's setting ``module_local_params``), which are put back
     after each run: other Pyro programs of the process are not touched. Runs that are no step (the first batch's set-up,
@@ -64,7 +64,7 @@ class BalancedSVI:
     nodes have changed, and at every 16th step: a tensor that is in no module and no statement, and that the functions'
     variables do not show either, may be found that much later.
 
-    Under torch.distributed, every process makes one and steps on rows of its own; the step is that of one process on the
+    Under torch.distributed, every process makes one and steps on its own rows; the step is that of one process on the
     joined batch, in all of them. The first process's parameters and balancer are everybody's at the first batch. Each draws
     its own latents: seed the processes differently (``torch.manual_seed(seed + rank)``). A plate's size, or `n_data`, is the
     number of data of all processes together.
@@ -80,7 +80,7 @@ class BalancedSVI:
         elbo: How losses are estimated; `TaskELBO()` by default.
         on_error: What a step does that cannot be taken (a loss or gradient that is not finite, a loss that a transform
             cannot take, a solver that fails): "raise", or "skip" it, with an event in its record. Parameters, and gradients
-            accumulated before, stay as they were in both cases.
+            accumulated before, stay unchanged in both cases.
         scaler: For float16: the losses are multiplied by its scale, so that gradients do not vanish, and compared without
             it. `backward` leaves scaled gradients, as ``scaler.scale(loss).backward()`` would, for ``scaler.unscale_``;
             `update` steps through it. Where gradients overflow, the step is skipped and the scale lowered, down to 1.

@@ -53,7 +53,7 @@ class Evidential(Likelihood):
 
     Source:
         Oh & Shin (2022), "Improving Evidential Deep Learning via Multi-Task Learning"; ties of this kind
-        are Meinert & Lavin's (2021), "Multivariate Deep Evidential Regression". The prediction has a layer of its own, so
+        are Meinert & Lavin's (2021), "Multivariate Deep Evidential Regression". The prediction has its own layer, so
         that the second objective reaches that and the trunk only.
     """
 

@@ -33,7 +33,7 @@ class JointNormal(Likelihood):
             training, where the loss is half the sum of squared errors.
         noise_prior: Mean and standard deviation of the prior of each ``log D^2``, for standardised labels.
         concentration: Of R's LKJ prior: 1 is uniform over correlation matrices, more draws it to the identity.
-        components: Names of d real targets, whose labels it takes from the batch; each is predicted as a target of its own,
+        components: Names of d real targets, whose labels it takes from the batch; each is predicted as its own target,
             with its marginal. None takes vectors ``(B, d)`` as labels.
 
     Raises:

@@ -24,7 +24,7 @@ class DWA(Transform):
     Args:
         temp: Temperature of the softmax: the higher, the more alike the weights.
         window: "epoch", or a number of steps.
-        phi: "id" weighs the losses, "log" their logarithms.
+        phi: "id" weights the losses, "log" their logarithms.
         bound: A lower bound of every loss; it is subtracted first, in the ratios too.
     """
 

@@ -82,7 +82,7 @@ class Images(Inputs):
 
         Args:
             raw: Images ``(M, H, W, C)`` of the channels of those that the model was trained on, bytes or floats in [0, 1].
-                Their size may be another: what the model makes of it is the model's affair.
+                Their size may be another: what the model makes of it depends on the model.
             dtype: Of the result.
 
         Raises:

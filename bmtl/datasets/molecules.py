@@ -91,7 +91,7 @@ class Molecules(Inputs):
         positions: ``(N, A, 3)`` in Angstrom.
         elements: Atomic numbers that a model supports.
         layout: ``"dense"`` for `Atoms`; ``"pyg"`` for a ``Batch`` of complete graphs with ``z`` (atomic numbers), ``pos``,
-            ``edge_index`` and ``edge_attr``, the distance ``(E, 1)``, for a trunk of one's own.
+            ``edge_index`` and ``edge_attr``, the distance ``(E, 1)``, for a trunk of your own.
 
     Raises:
         ValueError: If a molecule has no atom, an unknown element, a position that is not a number, or two atoms in

@@ -81,7 +81,7 @@ def part_groups(
         chains: Of the draws, whose axis has one chain after the other.
 
     Raises:
-        ValueError: If a target is unknown, an array has another shape than its target's labels say, a label is not of the
+        ValueError: If a target is unknown, an array does not have the shape of its target's labels, a label is not of the
             family, or targets have different numbers of draws in one group; names the part, the target and the field.
     """
     if unknown := given.keys() - targets.keys():

@@ -120,7 +120,7 @@ def _limits(values: np.ndarray) -> Limits:
     if not known.size:
         return 0.0, 1.0
     low, high = (float(end) for end in np.quantile(known, [0.01, 0.99]))
-    # Of numbers that are all the same, up to rounding, a middle colour: their last digits mean nothing.
+    # For numbers that are equal up to rounding, a middle colour: their last digits mean nothing.
     return (low, high) if high - low > 1e-3 * abs(high) else (high - abs(high or 1.0), high + abs(high or 1.0))
 
 

@@ -56,7 +56,7 @@ def recalibrate(
       that few rows cannot make all classes equally probable, or one certain.
     * ``"isotonic"``, real targets and times: the predictive cdf goes through the ECDF of the validation PIT values. That is
       of no law any more: the predictive is known by its draws (100 a row, where the tree had none). The predictive mean
-      stays unchanged: that of the new predictive hangs on the few validation rows in its tails. Classes stay unchanged.
+      stays unchanged: that of the new predictive depends on the few validation rows in its tails. Classes stay unchanged.
 
     Targets are independent: one that cannot be recalibrated (no labelled validation row, no distribution, a likelihood
     without a maximum, a kind that has no such map, as counts) stays unchanged, and the root attribute

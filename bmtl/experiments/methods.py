@@ -101,7 +101,7 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
     if "targets" in inspect.signature(maker).parameters:  # a trunk with a part for each target
         given["targets"] = tuple(spec.targets)
     offered = {"trunk": partial(maker, spec.inputs, **given), "generator": generator}
-    # A recipe of one's own may do without either; layers that it makes without the generator are seeded all the same.
+    # A recipe of your own may do without either; layers that it makes without the generator are seeded nevertheless.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = recipe(

@@ -68,7 +68,7 @@ def batches(
 ) -> Batches | BatchesByTask:
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
 
-    A target with its own rows, and fewer of them than the epoch has batches, has one in every batch all the same: its
+    A target with its own rows, and fewer of them than the epoch has batches, has one in every batch nevertheless: its
     rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter). Of one table, rows come
     in the `blocks` that its inputs ask for.
     """

@@ -37,17 +37,17 @@ class Bank:
                 svi.step(*batch)
 
     An objective is thus a mean over its task's labelled rows, which a batch estimates without bias, and all objectives have
-    weight 1. Where every label is there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task
-    without any label in a batch rest there alone, and in a bank Adam's momentum moves them on.
+    weight 1. If no label is missing, `TaskELBO`'s default gives the same. One thing differs: trained alone, parameters of a
+    task without any label in a batch stay unchanged, whereas in a bank Adam's momentum still moves them.
 
-    What networks may differ in, besides data and parameters: floats that a program has as attributes (``regulariser``,
-    ``weight``), so long as it only calculates with them; `n_data`, which cancels. Networks with fewer rows than others see
-    batches padded with rows without a label, and rest at the end of an epoch while those have batches left; a layer that
-    looks across rows, such as batch norm, needs networks of one length.
+    Besides data and parameters, networks may differ in floats that are attributes of a program (``regulariser``,
+    ``weight``), as long as they are used in arithmetic only, and in `n_data`, which cancels. Networks with fewer rows than
+    others get batches padded with rows without a label, and wait at the end of an epoch while the others have batches left;
+    a layer that couples rows, such as batch norm, needs networks with equal numbers of rows.
 
-    A program may draw random numbers, as dropout does in training mode: other ones in each network, step and draw. They come
-    from `noise_seed` for all networks together, so that a network's depend on its company, and it ends as it would alone in
-    distribution only. Torch's own generators are left unchanged.
+    A program may draw random numbers, as dropout does in training mode; they differ between networks, steps and draws. They
+    come from `noise_seed` for all networks together, so that those of a network depend on the other networks, and its
+    result equals that of training alone in distribution only. Torch's own generators are left unchanged.
 
     Args:
         programs: The networks' programs, called as ``program(x, y)``: plain modules whose only unknowns are parameters.
@@ -251,7 +251,7 @@ class Bank:
     def read(
         self, function: Callable[[Trace], Mapping[str, Tensor]], data: Sequence[Data], draws: int | None = None
     ) -> dict[str, Tensor]:
-        """What a function reads off every program's trace, as the networks now are.
+        """What a function reads from every program's trace, for the current networks.
 
         Args:
             function: From a trace of the program, with its labels, to named tensors ``(N, ...)``, a row each. It sees one
@@ -299,7 +299,7 @@ class Bank:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copies the parameters and buffers as they now are into the programs."""
+        """Copies the current parameters and buffers into the programs."""
         state = {**self._parameters, **self._rest}
         for i, program in enumerate(self.programs):
             for name, tensor in (*program.named_parameters(), *program.named_buffers()):

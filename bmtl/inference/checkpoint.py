@@ -43,8 +43,8 @@ _RANDOM: dict[str, type] = {"torch": Tensor, "cuda": list, "numpy": list, "pytho
 def save(svi: BalancedSVI, path: str | Path) -> None:
     """Writes everything that the next steps depend on: parameters, optimizer, balancer, history, random generators.
 
-    The file appears whole, and read back without a fault, or not at all. `fit` writes its own checkpoints; this is for loops
-    of your own.
+    The file appears complete and verified by reading it back, or not at all. `fit` writes its own checkpoints; this
+    function is for your own loops.
 
     Args:
         svi: A run after its first batch.
@@ -61,10 +61,10 @@ def save(svi: BalancedSVI, path: str | Path) -> None:
 
 
 def load(svi: BalancedSVI, path: str | Path) -> None:
-    """Takes up a run where `save` left it, bit for bit: the next n steps equal those of the uninterrupted run.
+    """Continues a run from where `save` left it, bit for bit: the next n steps equal those of the uninterrupted run.
 
     Args:
-        svi: Built as the saved one was. Before its first batch, the state is taken up with that batch (an AutoGuide has
+        svi: Built as the saved one was. Before its first batch, the state is loaded with that batch (an AutoGuide has
             no parameters before).
         path: The file.
 
@@ -84,7 +84,7 @@ def load(svi: BalancedSVI, path: str | Path) -> None:
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:
-    """Writes a sealed state; the file appears whole, and read back, or not at all.
+    """Writes a sealed state; the file appears complete and verified by reading it back, or not at all.
 
     Args:
         state: What `sealed` gave.

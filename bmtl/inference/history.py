@@ -257,7 +257,7 @@ class History(Sequence[StepRecord]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up saved records in place of its own; the limit stays."""
+        """Loads saved records in place of its own; the limit stays."""
         self.clear()
         self._names = tuple(state["names"])
         self._seen, self.every = state["seen"], state["every"]

@@ -229,7 +229,7 @@ def check_state(optimizer: Optimizer | PyroOptim, names: Mapping[int, str], save
 
 
 def take_up(optimizer: Optimizer | PyroOptim, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
-    """Takes up a saved state that `check_state` has accepted, each parameter's by its name."""
+    """Loads a saved state that `check_state` has accepted, each parameter's by its name."""
     state = copy.deepcopy(saved["state"])  # an optimizer would go on in the caller's tensors
     if isinstance(optimizer, PyroOptim):
         optimizer.optim_objs.clear()  # those at work would keep their own

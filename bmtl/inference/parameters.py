@@ -1,4 +1,4 @@
-"""The tensors that a run trains, by name, and those that its losses reach all the same."""
+"""The tensors that a run trains, by name, and those that its losses reach nevertheless."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def read(site: Any, labels: Tensor | None, samples: int, where: str) -> Reading:
         where: Names target and site in messages.
 
     Raises:
-        TypeError: If labels are of another type than the distribution's values.
+        TypeError: If labels do not have the type of the distribution's values.
         ValueError: If labels have another shape than the site's rows, or lie outside its support.
     """
     fn, value, masks = site["fn"], site["value"], [site["mask"]]

@@ -38,7 +38,7 @@ class FitResult:
     """The result of a training run.
 
     Attributes:
-        history: One record a step, or every n-th step's of a long run (`BalancedSVI`'s ``history_mib``).
+        history: One record per step, or every n-th step's of a long run (`BalancedSVI`'s ``history_mib``).
         validation: Mean validation loss per labelled row of each task after each epoch, ``{task: [E numbers]}``.
         best_epoch: Epoch of the least ``val/loss``, from 1; None without validation.
         restored: The parameters are those of `best_epoch`, not of the last.
@@ -78,7 +78,7 @@ class BalancedTraining(LightningModule):
             uninterrupted one. The order of the batches is determined by the loader (`fit` seeds it too).
 
     Raises:
-        TypeError: For an argument of another type.
+        TypeError: For an argument of the wrong type.
         ValueError: For a number out of its range, or another word for `score` or `interval`. When training starts, for a
             scheduler that does not fit: a `OneCycleLR` of another number of steps than the run has, or a
             `ReduceLROnPlateau` without validation or with ``interval="step"``.
@@ -122,7 +122,7 @@ class BalancedTraining(LightningModule):
         self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of the SVI, set up from a batch of the training data if need be."""
+        """The optimizer of the SVI, set up from a batch of the training data if necessary."""
         plugin = self.trainer.precision_plugin
         self.svi.scaler = getattr(plugin, "scaler", None)  # which steps the optimizer, so it must be the plugin's own
         if not self.svi.initialised:
@@ -317,8 +317,8 @@ def fit(
     """Trains for a number of epochs under Lightning's `Trainer`.
 
     Args:
-        svi: What is trained.
-        train: Batches, anew for each epoch: tuples (spread as ``*batch``) or mappings (``**batch``). A
+        svi: The SVI to train.
+        train: Batches, iterated again in each epoch: tuples (spread as ``*batch``) or mappings (``**batch``). A
             `torch.utils.data.DataLoader`, `bmtl.datasets.Batches`, or any sized iterable.
         val: Batches to validate on after each epoch.
         max_epochs: Number of epochs in all, those before a resumption included.
@@ -330,15 +330,15 @@ def fit(
             torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=epochs * batches)`` with ``interval="step"``.
         interval: When it steps: after each "epoch", or after each "step" (every `accumulate` batches).
         score: What ``val/loss`` is, by which epochs are compared: the "mean" of the tasks' losses, or the mean of their
-            "log", which counts an improvement by a tenth alike in every task.
+            "log", which gives an improvement by a tenth the same value in every task.
         seed: Seeds the order of the batches and all draws. The global generators are left unchanged.
         out: Folder for ``last.ckpt``, with `val` ``best.ckpt``, and ``metrics.csv``; None writes nothing.
-        resume: A checkpoint written by an earlier run, to go on from.
+        resume: A checkpoint written by an earlier run, from which to continue.
         restore_best: With `val`, end with the parameters of the best epoch.
         accelerator: "auto", "cpu", "gpu", ... as Lightning names them.
         devices: Number of processes, each with its own device. Above 1, Lightning starts the script once more for each
-            (or takes those that ``torchrun`` has started). Of every so many batches of `train` each process takes one, and
-            what is left at an epoch's end is left out; all of them validate on all of `val`.
+            (or takes those that ``torchrun`` has started). The batches of `train` go to the processes in turn,
+            and an incomplete round at an epoch's end is dropped; all processes validate on all of `val`.
         precision: Lightning's precision, such as "bf16-mixed" or, on a GPU, "16-mixed".
         progress: Show a progress bar with the task losses.
         callbacks: Further Lightning callbacks.
@@ -347,11 +347,11 @@ def fit(
         Histories, and which epoch was best.
 
     Raises:
-        TypeError: For an argument of another type.
+        TypeError: For an argument of the wrong type.
         ValueError: For an empty loader, patience without validation, a number out of its range, or options that do not fit.
         OSError: If `out` cannot be written, before training starts.
         CheckpointError: If `resume` is not an intact checkpoint of this model.
-        KeyboardInterrupt: On Ctrl-C, after ``last.ckpt`` has been kept. ``svi.history`` then holds what was done.
+        KeyboardInterrupt: On Ctrl-C, after ``last.ckpt`` has been written. ``svi.history`` holds the steps taken so far.
     """
     max_epochs = whole_number("max_epochs", max_epochs, 1, "a number of epochs")
     devices = whole_number("devices", devices, 1, "a number of processes")

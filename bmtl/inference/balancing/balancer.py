@@ -108,7 +108,7 @@ class Balancer(nn.Module):
     def compares(self) -> bool:
         """Whether task gradients are compared at all; without, a step costs one backward.
 
-        A geometry that is chosen without a weighting compares them for the record alone.
+        A geometry that is chosen without a weighting compares them for the record only.
         """
         return self.weighting is not None or self.transform.observes != "none" or "geometry" in self.pipeline.chosen
 
@@ -116,7 +116,7 @@ class Balancer(nn.Module):
         """Receives the task names; every state is kept per name.
 
         Raises:
-            ValueError: If it was bound to other tasks before.
+            ValueError: If it was already bound to other tasks.
         """
         names = check_names(names)
         self.check()
@@ -249,7 +249,7 @@ class Balancer(nn.Module):
         self.transform.after_step(self.transform.above_bound(losses), ctx)
 
     def check(self) -> None:
-        """Says before the first step that a choice needs what another does not give.
+        """Checks before the first step that each choice gets what it needs from the others.
 
         Raises:
             ValueError: If gradients themselves or two samples of them are needed and the geometry does not give them, or

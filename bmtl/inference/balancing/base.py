@@ -91,7 +91,7 @@ class Objective:
         return rows @ (weights * self.per_datum_scale).to(rows)
 
     def unweighted(self, weights: Tensor) -> Tensor | None:
-        """The terms that no balancer weighs, with the score-function terms at their tasks' weights ``(K,)``."""
+        """The terms that no balancer weights, with the score-function terms at their tasks' weights ``(K,)``."""
         if self.scores is None:
             return self.unweighted_terms
         scores = self.scores @ (weights * self.per_datum_scale).to(self.scores)

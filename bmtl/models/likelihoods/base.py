@@ -243,7 +243,7 @@ class Likelihood(nn.Module):
         return self.trains_on_deviance
 
     def training_loss(self, site: str, f: Tensor, values: Values, y: Tensor) -> Tensor:
-        """What is trained in place of the negative log density, ``(..., B)``.
+        """The objective that replaces the negative log density in training, ``(..., B)``.
 
         Half the unit deviance: without the density's constant, which balancers that take logarithms or ratios of losses
         would see.
@@ -395,7 +395,7 @@ def _wide(y: Tensor) -> Tensor:
 def location_and_unit(y: Tensor) -> tuple[float, float] | None:
     """Mean and standard deviation of labels ``(N,)``, NaN where missing; 0 and 1 where they are nearly that.
 
-    None of fewer than two labels, or of labels that are all the same.
+    None for fewer than two labels, or for labels that are all equal.
     """
     seen = y[~y.isnan()].double()
     if len(seen) < 2 or seen.min() == seen.max():

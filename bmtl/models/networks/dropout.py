@@ -85,7 +85,7 @@ def dropout_layers(network: nn.Module) -> list[Dropout]:
 class DropoutGuide(nn.Module):
     """The guide of a program with `Dropout` layers: their noise, then what another guide draws.
 
-    For programs of one's own; `TaskModel` with ``representation=MCDropout`` makes its guide itself.
+    For programs of your own; `TaskModel` with ``representation=MCDropout`` makes its guide itself.
 
     Args:
         network: What holds the layers: a trunk, or the whole program.

@@ -56,7 +56,7 @@ class VectorEncoder(nn.Module):
     """A layer on a vector of features and, where it is requested, a vector of the entity's own: ``(M, width)``.
 
     The entity's own vector, the product of a one-hot number with a matrix, lets the network remember each drug or protein
-    by itself. It helps where test pairs have known ones, and says nothing of new ones, whose vector is 0.
+    by itself. It helps where test pairs have known ones, and does not apply to new ones, whose vector is 0.
 
     Args:
         field: Of the table: "fingerprint" or "composition".

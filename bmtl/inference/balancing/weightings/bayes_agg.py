@@ -12,7 +12,7 @@ _FLOOR = 1e-8  # of a variance
 
 
 class BayesAgg(Weighting):
-    """Weighs each task's gradient by its certainty, example by example and dimension by dimension (BayesAgg-MTL).
+    """Weights each task's gradient by its certainty, example by example and dimension by dimension (BayesAgg-MTL).
 
     With draws of the heads from the guide, ``g_bkd`` is the gradient of example b's loss of task k in dimension d of the
     marked representation; m and v are its mean and variance over the draws, and its precision is ``v^-power``, v at least

@@ -75,7 +75,7 @@ def read(
         height: Images are reduced to this many pixels (means of areas; labels are those of the nearest pixel).
         width: As `height`.
         validation: Proportion of the training images that become the part ``"val"``, whole cities, drawn with `seed`.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         limit: Reads only the first images of each folder, to try things out.
         scale: Rows that scalers are fitted on, ``none`` by default.
 

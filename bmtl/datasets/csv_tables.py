@@ -100,7 +100,7 @@ def read(
         validation: Proportion of the rows named by `validation_from` that become the part ``"val"``, if the split has
             none; 0 for none.
         validation_from: ``"test"`` where there are too few training rows to spare any.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         scale: Rows to fit the scalers on: ``train``, ``all``, or ``none`` for features and targets as they are.
         clip: Bound of the scaled features, in standard deviations; ``inf`` for none.
 

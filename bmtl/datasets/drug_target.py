@@ -230,7 +230,7 @@ class DrugTargetPairs(Inputs):
         Args:
             raw: What `read` returned; a data frame with the columns ``smiles`` and ``sequence``, and perhaps ``drug`` and
                 ``protein`` with the names that the training data have; or pairs (SMILES, sequence).
-            dtype: Of what is floating-point.
+            dtype: Type of floating-point tensors.
 
         Raises:
             ValueError: If a column is not there, or a SMILES or sequence is empty, too long or none; names the rows.

@@ -34,7 +34,7 @@ class Inputs(ABC):
 
         Args:
             rows: Indices ``(B,)``.
-            dtype: Of what is floating-point.
+            dtype: Type of floating-point tensors.
         """
 
     @abstractmethod
@@ -50,7 +50,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def prepare(self, raw: Any, dtype: torch.dtype = torch.float32) -> Any:
-        """New raw inputs, as `read` returns them or as they are at hand, as a model sees them.
+        """New inputs, as `read` returns them or in raw form, as a model takes them.
 
         Raises:
             ValueError: If they are not inputs of this kind; says what is expected.

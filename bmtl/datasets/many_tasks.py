@@ -61,13 +61,13 @@ def assemble(
             default.
         validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none.
         validation_from: ``"test"`` where there are too few training rows to spare any.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         scale: Rows to fit the scalers on.
         clip: Bound of the scaled inputs, in standard deviations.
         units: Of the targets without classes, or a mapping target -> unit.
         reading: How files of new rows are read; see `Table`.
-        citation: Where the data come from.
-        licence: Under which terms.
+        citation: Source of the data.
+        licence: Terms of use.
 
     Raises:
         ValueError: If the arrays do not fit together or an option is out of range.

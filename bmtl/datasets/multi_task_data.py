@@ -37,12 +37,12 @@ class MultiTaskData:
     builds one from your own arrays, `from_frame` from a pandas data frame.
 
     Args:
-        name: What reports call the data set.
+        name: Name of the data set in reports.
         inputs: Of N rows, such as a `Table`.
         targets: Name -> labels of the N rows, their family, unit and scaler.
         rows: Part (``"train"``, and usually ``"val"`` and ``"test"``) -> zero-based rows; no row is in two parts.
-        citation: Where the data come from.
-        licence: Under which terms.
+        citation: Source of the data.
+        licence: Terms of use.
         scaling: Rows that the scalers were fitted on.
         num_splits: Number of fixed splits that the set comes with, of which `rows` is one; None if `rows` was drawn or
             is the only one.
@@ -97,15 +97,15 @@ class MultiTaskData:
         """Fit the scalers, on the training rows by default, and put the pieces together.
 
         Args:
-            name: What reports call the data set.
+            name: Name of the data set in reports.
             x: Inputs of N rows: numbers ``(N, ...)``, which become a `Table`, or inputs of any kind.
             y: Target -> labels, rows first; NaN where missing, and -1 in integers of classes.
             rows: Part -> zero-based rows.
             families: Target -> a family, its name such as ``"count"``, or a number of classes; real by default.
             units: Target -> unit, or one unit for all targets without classes; ``"1"`` by default.
             clip: Bound of the scaled inputs, in standard deviations. Targets are never clipped.
-            citation: Where the data come from.
-            licence: Under which terms.
+            citation: Source of the data.
+            licence: Terms of use.
             features: Names of the columns of `x`.
             reading: How files of new rows are read; see `Table`.
             scaling: Rows to fit the scalers on.
@@ -174,7 +174,7 @@ class MultiTaskData:
         Args:
             frame: A row per datum. Its index names rows in messages and is not a column.
             targets: Columns of labels.
-            name: What reports call the data set.
+            name: Name of the data set in reports.
             ignore: Columns to leave out.
             split: Column of a fixed split.
             groups: Column of what must not be parted.
@@ -188,7 +188,7 @@ class MultiTaskData:
             proportion: Of the training rows, validation included, where a split is drawn.
             validation: Proportion that becomes the part ``"val"``.
             validation_from: Part that it comes from.
-            seed: For what is drawn.
+            seed: Seed of all random draws.
             scale: Rows to fit the scalers on.
             clip: Bound of the scaled features, in standard deviations.
 
@@ -256,7 +256,7 @@ class MultiTaskData:
 
         Args:
             part: ``"train"``, ``"val"``, ``"test"``, or what the data set calls its parts.
-            dtype: Of what is floating-point.
+            dtype: Type of floating-point tensors.
             places: Which of the part's rows, by their places in it; all by default.
 
         Returns:
@@ -277,7 +277,7 @@ class MultiTaskData:
 
         Args:
             part: ``"train"``, ``"val"``, ``"test"``, or what the data set calls its parts.
-            dtype: Of what is floating-point.
+            dtype: Type of floating-point tensors.
 
         Returns:
             Inputs by task and task -> labels, rows first, in the order of `rows_by_task`; nothing is missing.

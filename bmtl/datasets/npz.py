@@ -72,7 +72,7 @@ def read(
             default.
         validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none.
         validation_from: ``"test"`` where there are too few training rows to spare any.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         scale: Rows to fit the scalers on: ``train``, ``all``, or ``none`` for inputs and targets as they are.
         clip: Bound of the scaled inputs, in standard deviations.
         units: Of the targets without classes, or target:unit pairs.

@@ -71,7 +71,7 @@ def read(
             make the split 795/197/457. A relative path is below the data's folder.
         validation: Proportion of the training images that become the part ``"val"``, drawn with `seed`; for the split
             795/654, which has no validation images.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         limit: Reads only the first images of each folder, to try things out.
         scale: Rows that scalers are fitted on, ``none`` by default.
 

@@ -59,8 +59,8 @@ def scene_data(
         labels: Target -> labels, in the names and forms above.
         rows: Part -> zero-based rows.
         classes: Names of the classes of ``semantic``.
-        citation: Where the data come from.
-        licence: Under which terms.
+        citation: Source of the data.
+        licence: Terms of use.
         scale: Rows that scalers are fitted on; none by default.
         notes: What was left out or assumed.
 

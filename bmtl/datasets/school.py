@@ -35,7 +35,7 @@ def read(
         root: Folder of the data; the default is what the environment variable ``BMTL_DATA`` says.
         proportion: Of each school's pupils that are not for testing.
         validation: Proportion of those that are for validation.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
 
     Raises:
         FileNotFoundError: If `root` does not hold the file.

@@ -95,7 +95,7 @@ def parts(
         validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none. Where
             `codes` have that part, it is the one.
         validation_from: ``"test"`` where the training rows are too few to spare any; validation rows are never scored.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         strata: As in `draw`.
         groups: As in `draw`: no group is in two parts.
 

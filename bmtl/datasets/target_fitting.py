@@ -47,7 +47,7 @@ def fitted_target(
     Args:
         name: Of the target.
         values: Labels as `Family.check` returned them.
-        family: Of the target.
+        family: The target's family.
         unit: Reported unit.
         rows: Part -> rows.
         scaling: Rows that the scaler is fitted on.
@@ -115,7 +115,7 @@ def parts_of(
             default.
         validation: Proportion of the rows named by `validation_from` that become the part ``"val"``; 0 for none.
         validation_from: ``"test"`` where there are too few training rows to spare any.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         groups: ``(N,)``: rows of one group are in one part.
 
     Raises:

@@ -92,7 +92,7 @@ class MultiTaskBase(BaseEstimator):
             The estimator itself.
 
         Raises:
-            ValueError: If shapes or labels will not do, a target has fewer than two labels, or a parameter is out of range.
+            ValueError: If a shape or label is invalid, a target has fewer than two labels, or a parameter is out of range.
         """
         features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         names, values, flat = columns_of(y)

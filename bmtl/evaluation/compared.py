@@ -1,4 +1,4 @@
-"""What a comparison's targets are: families, scores and groups of targets that are judged alike."""
+"""The targets of a comparison: families, scores and groups of targets with the same scores."""
 
 from dataclasses import dataclass
 

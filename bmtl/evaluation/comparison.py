@@ -1,7 +1,7 @@
-"""Methods side by side: every score by method, split and task, the mean change against a baseline, the cost of a step.
+"""Comparison of methods: every score by method, split and task, the mean change against a baseline, the cost of a step.
 
 A cell of the grid (method, split) that has no tree is left out of means over splits; a cell whose run diverged stays in,
-and makes the mean NaN, so that a method cannot look well by failing.
+and makes the mean NaN, so that a method cannot look good by failing.
 
 The dimension of the methods is called ``learner``: in xarray, ``score.sel(method="stl")`` sets how labels are looked up.
 """
@@ -76,7 +76,7 @@ def compare(
         baseline: Method that `delta_m` is taken against, split by split; None leaves ``delta_m`` NaN.
         reference: Method whose step time is 1, split by split; None leaves ``T`` NaN.
         step_seconds: Time of a step by method, measured side by side; methods that are not named have NaN. By default the
-            medians of what each run recorded, which are little to go by where runs took turns on a busy machine.
+            medians of what each run recorded, which are unreliable where runs took turns on a busy machine.
         primary: Score that targets are judged by first in place of their own: one name for every target whose family has
             it, such as "auroc", or scores by target.
         part: Of the runs' rows.

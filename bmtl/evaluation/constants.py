@@ -25,7 +25,7 @@ from bmtl.targets.score import Score
 
 @dataclass(frozen=True, eq=False)
 class ReportedTarget:
-    """What is known of a target besides its labels.
+    """Description of a target, without its labels.
 
     Attributes:
         family: What its labels are.
@@ -53,7 +53,7 @@ class ReportedTarget:
 
     @classmethod
     def of(cls, target: Target, training: np.ndarray) -> Self:
-        """What is known of a target of the data.
+        """Description of a target of the data.
 
         Args:
             target: Of the data set.

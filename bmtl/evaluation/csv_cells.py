@@ -3,7 +3,7 @@
 import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What text begins with that a spreadsheet would compute, or send to another program."""
+"""Prefixes of text that a spreadsheet would evaluate or send to another program."""
 
 
 def plain(value: object) -> object:

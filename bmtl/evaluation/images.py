@@ -60,7 +60,7 @@ class PredictedImages:
             labels: Checked labels ``(n, H, W, ...)``.
             prediction: Of the same images, in reported units; with a mean or class probabilities.
             family: Of a pixel.
-            scaler: Of the target.
+            scaler: The target's scaler.
         """
         found = prediction.mean if prediction.probability is None else prediction.probability.argmax(axis=-1)
 

@@ -88,7 +88,7 @@ def share_table(changes: xr.Dataset) -> list[list[str]]:
 
 
 def conclusion(changes: xr.Dataset) -> str:
-    """What the splits support, in one sentence per share: the methods that beat the baseline in every split.
+    """The conclusions that the splits support, in one sentence per share: the methods that beat the baseline in every split.
 
     References are left out: they are other models, and no multi-task methods.
     """

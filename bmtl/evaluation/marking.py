@@ -15,7 +15,7 @@ def marked(
     """Booleans of the shape of `values` without ``split``: `not_worse_than_best` where that says something.
 
     Nothing is marked with fewer than three runs, and nothing of a column or a target in which no method is significantly
-    worse than the best: a mark that every method has says nothing.
+    worse than the best: a mark on every method carries no information.
 
     Args:
         values: ``(learner, split)`` or ``(learner, split, task)``.

@@ -1,4 +1,4 @@
-"""Inputs from elsewhere: how well a run's uncertainty separates out-of-distribution rows from in-distribution ones.
+"""Out-of-distribution detection: how well a run's uncertainty separates out-of-distribution rows from in-distribution ones.
 
 In distribution are the test rows, out of distribution the rows without labels (group ``predictions_uncertainty``) or, in a
 tree without those, the labelled rows of the part ``ood``. A target's score of a row is its epistemic, total or aleatoric
@@ -84,16 +84,16 @@ def detection_intervals(
 ) -> tuple[Detection, Detection]:
     """Lower and upper ends of percentile bootstrap intervals of `detection_of_scores`.
 
-    Rows are drawn with replacement on each side separately, so that their numbers stay. This is the uncertainty from the
-    finite number of rows, and not that of training anew. Perfect separation has an interval of no width, and few rows a
+    Rows are drawn with replacement on each side separately, so that their numbers are kept. This is the uncertainty from the
+    finite number of rows, and not that from retraining. Perfect separation has an interval of no width, and few rows a
     short one: with a single row on a side it means nothing.
 
     Args:
         inside: ``(N,)``.
         outside: ``(M,)``.
         level: Nominal coverage, in (0, 1).
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: As `detection_of_scores`, and if `level` or `resamples` is out of range.
@@ -127,8 +127,8 @@ def detection(
         tree: A run's results tree with uncertainties of test rows and of rows from elsewhere.
         scores: Which uncertainties.
         level: Nominal coverage of the intervals.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap; a target's intervals do not depend on the others.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap; a target's intervals do not depend on the others.
 
     Returns:
         ``auroc``, ``aupr_out``, ``aupr_in``, ``fpr95`` (see `Detection`) and their ``<name>_low`` and ``<name>_high``, each

@@ -28,7 +28,7 @@ DRAWS = 100  # a row, where a predictive is known by its draws from now on and t
 
 
 class Map(Protocol):
-    """What recalibration does to a target's predictive."""
+    """The change that recalibration makes to a target's predictive."""
 
     @property
     def factor(self) -> float | None:
@@ -50,7 +50,7 @@ def recalibrate(
 ) -> xr.DataTree:
     """A tree whose predictives are recalibrated, fitted on the labels of ``validation``; the given one is left unchanged.
 
-    * ``"temperature"``, real targets and times: one factor a target on the scales of all components, by maximum
+    * ``"temperature"``, real targets and times: one factor per target on the scales of all components, by maximum
       likelihood. The predictive keeps its kind, its locations and its mean.
     * ``"temperature"``, classes: ``p^(1/T)``, normalised, with the most probable T under a log-normal prior around 1, so
       that few rows cannot make all classes equally probable, or one certain.

@@ -1,4 +1,4 @@
-"""What a comparison's repeated runs are, splits of the data or seeds, and what its intervals are therefore over."""
+"""The repeated runs of a comparison, splits of the data or seeds, over which its intervals are taken."""
 
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ class Repeats:
         return self.runs >= FEWEST
 
     def interval(self) -> str:
-        """What an interval over them holds, as a sentence; empty for a single run."""
+        """The interpretation of an interval over them, as a sentence; empty for a single run."""
         if self.runs == 1:
             return ""
         if self.noun == "seed":

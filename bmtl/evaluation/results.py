@@ -1,4 +1,4 @@
-"""The results tree: one `xarray.DataTree` a run, in ArviZ's schema, built from plain arrays.
+"""The results tree: one `xarray.DataTree` per run, in ArviZ's schema, built from plain arrays.
 
 ::
 
@@ -11,7 +11,7 @@
     constant_data           what each target is (`bmtl.evaluation.constants`)
     training                losses, weights, cosine, ... (step, task, task_bis) (`bmtl.evaluation.history`)
 
-So ArviZ takes a run as it is, with ``tree`` on its 1.x line and ``az.from_datatree(tree)`` on 0.23 (which leaves the
+ArviZ reads a run directly, with ``tree`` on its 1.x line and ``az.from_datatree(tree)`` on 0.23 (which leaves the
 subtrees out)::
 
     tree = bmtl.evaluation.results.read("runs/model/results.nc")
@@ -20,9 +20,9 @@ subtrees out)::
     az.loo(tree, var_name="y_mu")                  # of the training rows, or an error: never of test rows
     az.plot_ppc_dist(tree["test"], var_names=["y_mu"])   # 0.23: az.plot_ppc(az.from_datatree(tree["test"]), ...)
 
-``az.loo`` takes the draws for draws of the posterior; of a guide they are not, and `bmtl.evaluation.trust` corrects for it.
+``az.loo`` treats the draws as draws from the posterior; those of a guide are not: `bmtl.evaluation.trust` corrects for it.
 
-One variable a target, and not one array (task, row): targets have different rows, and ArviZ's predictive checks take
+One variable per target, and not one array (task, row): targets have different rows, and ArviZ's predictive checks take
 one-dimensional observations only. Draws of a guide are independent, in one chain; those of MCMC keep their chains. The
 datasets are built here and not by `arviz_base.from_dict`, whose attributes differ between its 0.8 and 1.x lines.
 """

@@ -1,7 +1,7 @@
 """Whether a guide is calibrated, from the ranks of known latents in guides fitted to simulated data.
 
 Where a guide is the posterior, ranks are uniform. Three tests are made of each latent: are its ranks uniform at all
-(chi-squared), are they symmetric (else the guide sits too high or too low), and are they as spread as uniform ones (else it
+(chi-squared), are they symmetric (else the guide is biased high or low), and are they as spread as uniform ones (else it
 is too narrow or too wide). Sources: Talts et al. (2018), "Validating Bayesian inference algorithms with simulation-based
 calibration"; Yao et al. (2018), "Yes, but did it work?", section 3, whose test of symmetry compares p with 1 - p.
 """
@@ -33,7 +33,7 @@ def rank_calibration(
     """Tests of the ranks of each latent, and their ECDFs within bands.
 
     Args:
-        ranks: Latent -> ranks ``(R,)`` from 0 to `num_draws`, one a simulated data set; ``found.ranks`` of
+        ranks: Latent -> ranks ``(R,)`` from 0 to `num_draws`, one per simulated data set; ``found.ranks`` of
             `bmtl.inference.simulation.simulated_ranks`.
         num_draws: S, the draws that the truth was ranked among.
         errors: Latent -> guide's mean less truth in the guide's standard deviations ``(R,)``, ``found.errors``: they give
@@ -92,7 +92,7 @@ def rank_calibration(
 
 
 def in_words(found: xr.Dataset) -> str:
-    """What `rank_calibration` found: a sentence on all latents, and a line for each that is off."""
+    """The result of `rank_calibration` in words: a sentence on all latents, and a line for each that is miscalibrated."""
     wrong = 1 - float(found["level"])
     lines = []
     for name in found["latent"].values.tolist():

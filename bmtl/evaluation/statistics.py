@@ -1,8 +1,8 @@
-"""Fair comparisons: what the scores of learners over splits (or seeds) say, and what they do not.
+"""Fair comparisons of the scores of learners over splits (or seeds).
 
 Functions of one score, a DataArray ``(learner, split)`` or ``(learner, split, task)``. All compare within splits, since
-learners of one split share its difficulty. A NaN is a run that diverged, and stays one in every result; what is to be left
-out instead, a hole in the grid or a target that a split does not score, is said by `counted`. Ranks over many tasks are in
+learners of one split share its difficulty. A NaN is a run that diverged, and gives NaN in every result; `counted` marks what
+is to be left out instead: a missing cell of the grid, or a target that a split does not score. Ranks over many tasks are in
 `ranks`, the arrays below in `resampling`.
 """
 

@@ -1,4 +1,4 @@
-"""Whether a variational posterior is to be trusted: Pareto k of its draws, and leave-one-out densities by task.
+"""Diagnostics of a variational posterior: Pareto k of its draws, and leave-one-out densities by task.
 
 A draw's importance ratio is the joint density of latents and training labels over the guide's density. Where the guide has
 the posterior's tails, the ratios can turn its draws into the posterior's; the shape k of a Pareto distribution fitted to the
@@ -31,7 +31,7 @@ def trust(tree: xr.DataTree) -> xr.Dataset:
     The program must be a joint density: under a prior that is made of other tasks' posteriors (`VMTL`) there is none.
 
     Args:
-        tree: A results tree that holds the training rows: ``bmtl train`` draws them, comparisons where they are asked to.
+        tree: A results tree that holds the training rows: ``bmtl train`` draws them, comparisons on request.
 
     Returns:
         ``pareto_k`` (): of the ratios of all draws; -inf where all are equal. ``efficiency`` (): effective share of the
@@ -88,7 +88,7 @@ def trust(tree: xr.DataTree) -> xr.Dataset:
 
 
 def in_words(found: xr.Dataset) -> str:
-    """What `trust` found, a sentence on the posterior and a line per task."""
+    """The result of `trust` in words, a sentence on the posterior and a line per task."""
     k, draws = float(found["pareto_k"]), int(found["draws"])
     threshold, share = float(found["threshold"]), float(found["efficiency"])
     about = f"Pareto k is {k:.2f} with {draws:,} draws"

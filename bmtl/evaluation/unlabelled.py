@@ -1,4 +1,4 @@
-"""What a model says of rows without labels: the root's group ``predictions`` and those named after it.
+"""Predictions for rows without labels: the root's group ``predictions`` and those named after it.
 
     predictions              y_<t> (chain, draw, row, ...)          draws of y
     predictions_mean         y_<t> (row, ...)                       mean of the predictive

@@ -25,7 +25,7 @@ VALIDATED_EVERY = 40
 class Budget:
     """The training budget common to all methods.
 
-    What is None is chosen by the data's inputs (`of`), alike for all methods.
+    Fields that are None are set by the data's inputs (`of`), equally for all methods.
 
     Attributes:
         steps: Number of steps, rounded up to whole epochs, which are of 40 steps or fewer and validated. Training ends early
@@ -89,7 +89,7 @@ class Budget:
                 raise ValueError(f"{name} is one of {options}, and {given!r} was given.")
 
     def of(self, data: MultiTaskData) -> Self:
-        """The same with everything chosen for a data set. What is chosen already stays.
+        """The same with everything chosen for a data set. Fields that are already set stay.
 
         `bmtl.datasets.Inputs.budget` says what suits a kind of inputs; what it leaves open follows from the schedule. The
         batch size of the schedule "cosine" stays open: it depends on the rows of each network (`rows_in_batch`).

@@ -25,7 +25,7 @@ class Cell:
     """One run of a comparison.
 
     Attributes:
-        method: What is trained.
+        method: The method to train.
         seed: The run's seed.
         split: Which of the data's splits; None where there is one.
         lr: Learning rate, where it is not the budget's.
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that came to nothing, and why: one line. The whole story is in its folder as ``error.txt``."""
+    """A cell that failed, with the reason in one line. The full traceback is in its folder as ``error.txt``."""
 
     cell: Cell
     reason: str
@@ -92,8 +92,8 @@ def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, tr
     Args:
         path: The file.
         asked: The configuration.
-        seed: The run's.
-        data: The run's.
+        seed: The run's seed.
+        data: The run's data.
         trust: Whether the run must include draws for the training rows too.
     """
     if not path.is_file():

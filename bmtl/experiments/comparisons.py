@@ -33,7 +33,7 @@ class Comparison:
     Attributes:
         scores: From `bmtl.evaluation.comparison.compare`; a split is a pair of split and seed, numbered in that order.
         trees: Results by (learner, number of the split): methods, then references.
-        failures: Cells that came to nothing, those included that a learning rate was to be chosen by.
+        failures: Cells that failed, including those for the choice of a learning rate.
         rates: Learning rate by method, where one was chosen.
     """
 
@@ -44,7 +44,7 @@ class Comparison:
 
 
 class AllFailed(RuntimeError):
-    """No run of a comparison came to an end; the message names the first reason."""
+    """No run of a comparison finished; the message names the first reason."""
 
 
 def compare(
@@ -73,9 +73,9 @@ def compare(
 
     Args:
         data: With parts "train", "val" and "test"; a sequence of data sets is one for each split.
-        methods: What to compare; step times are taken over the first of "ew" and the methods given.
+        methods: The methods to compare; step times are taken over the first of "ew" and the methods given.
         seeds: Seeds; each split is run with each.
-        budget: What each gets.
+        budget: Budget of each run.
         out: Folder.
         rates: Learning rates, from which each method gets the one with the best validation score on the first split with
             the first seed; none: the budget's.
@@ -95,7 +95,7 @@ def compare(
         OSError: If `out` cannot be written, before anything is trained.
         ValueError: If there is no method or no seed, one is given twice, or the data, a rate, a score or the baseline will
             not do; before anything is trained. No new folder is left behind then.
-        AllFailed: If no run came to an end.
+        AllFailed: If no run finished.
         KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does; before that the finished ones are
             compared and written.
     """

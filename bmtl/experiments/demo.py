@@ -24,7 +24,7 @@ SHARES = (1.0, 0.3, 0.1)
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo found.
+    """The demo's results.
 
     Attributes:
         comparisons: Share of the labels -> the comparison of all methods on it.

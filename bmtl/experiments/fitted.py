@@ -28,7 +28,7 @@ class Fitted:
 
     Attributes:
         name: The data set it was trained on.
-        method: What was trained.
+        method: The trained method.
         targets: Target -> its family, unit, scaler and baseline.
         inputs: The data's inputs without their rows: turns raw ones into what the model sees.
         parts: Targets and members, each a model and a guide: one part, or one per target where each was trained separately.

@@ -1,4 +1,4 @@
-"""Many runs at once: what is not yet there of a grid of cells."""
+"""Many runs at once: the missing cells of a grid."""
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -21,16 +21,16 @@ def run_cells(
     jobs: int | None = None,
     dask: str | None = None,
 ) -> Generator[Cell | Failure, None, None]:
-    """Trains what is not yet there of a grid, and gives each cell once its ``results.nc`` is in `out`.
+    """Trains the missing cells of a grid, and yields each cell once its ``results.nc`` is in `out`.
 
-    A file counts as there if it can be read and was written for the same data, method, seed and budget; cells that are
+    A file counts as present if it can be read and was written for the same data, method, seed and budget; cells that are
     there come first. A cell that raises, or whose process is killed (twice: the first time may have been another's
     fault), is given as a `Failure`; the others go on.
 
     Args:
         data: As for `run`; a sequence where cells name a split.
-        cells: What to run.
-        budget: What each gets.
+        cells: The cells to run.
+        budget: Budget of each run.
         out: Folder; with `dask`, one that all workers see.
         trust: As for `run`.
         jobs: Processes; by default as many as there are processors, at most one per cell. With 1 nothing is forked.

@@ -1,4 +1,4 @@
-"""What can be known to go wrong with a comparison before anything is trained."""
+"""Checks of a comparison before anything is trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

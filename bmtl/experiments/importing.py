@@ -38,7 +38,7 @@ def is_path(text: str) -> bool:
 def load(text: str) -> Imported:
     """The object that an import path names.
 
-    A file is executed once in each process and version: a file that has changed is executed anew.
+    A file is executed once in each process and version: a file that has changed is executed again.
 
     Args:
         text: ``package.module:name``, or ``file.py:name`` relative to the current folder.

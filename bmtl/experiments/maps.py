@@ -32,7 +32,7 @@ def write_maps(
         names: Of the images, for files.
         out: Folder; it is made if necessary. Files of the same name are replaced.
         num_draws: Number of draws; the run's own by default.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         The files.

@@ -92,7 +92,7 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
 
     Raises:
         TypeError: If the recipe does not know an option, or returns something else than a model, or a model and a guide.
-        ValueError: If an option will not do, or the model cannot take a target's family.
+        ValueError: If an option is not valid, or the model cannot take a target's family.
     """
     recipe = registry.recipe(method.model).value
     generator = torch.Generator().manual_seed(seed)

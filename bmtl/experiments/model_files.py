@@ -51,7 +51,7 @@ def save(
     Args:
         path: The file.
         data: What was trained on.
-        method: What was trained.
+        method: The trained method.
         budget: How large.
         states: Parameters of model and guide, by part and member.
     """

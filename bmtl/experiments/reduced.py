@@ -30,7 +30,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """What is kept of one target's predictions of a part, in reported units, as a results tree takes it.
+    """The reduced predictions of one target for a part, in reported units, as a results tree takes them.
 
     Attributes:
         rows: A sample of entries with their labels, scores of all of them, and a few images.

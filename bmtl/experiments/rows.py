@@ -1,4 +1,4 @@
-"""What a method is given of a data set: one table of inputs for all targets, or each target's own rows."""
+"""The part of a data set that a method gets: one table of inputs for all targets, or each target's own rows."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -69,7 +69,7 @@ def batches(
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
 
     A target with its own rows, and fewer of them than the epoch has batches, has one in every batch nevertheless: its
-    rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter). Of one table, rows come
+    rows come again, and batches are larger by them (on School, with batches of 128, by a quarter). Of one table, rows come
     in the `blocks` that its inputs ask for.
     """
     if isinstance(x, PerTask):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class NotWritten(OSError):
-    """The results of a finished run cannot be written; the message names the file that holds what was learnt."""
+    """The results of a finished run cannot be written; the message names the file that holds the model and the draws."""
 
 
 def run(
@@ -48,9 +48,9 @@ def run(
     Args:
         data: With a part "train"; with "val" unless ``budget.select`` is "last"; scored on "test", and on "ood" if it is
             there. Each target has a label in the training rows, and in those that epochs are selected by.
-        method: What to train.
+        method: The method to train.
         seed: Of initial weights, order of batches, and draws.
-        budget: How long and how large.
+        budget: Length and size of the training.
         folder: Where ``results.nc`` is written. An interrupted run leaves ``last.ckpt`` and ``partial.nc`` there, which
             holds the finished targets where each is trained separately, and the finished members of an ensemble.
         keep_model: Write ``model.pt`` next to the results, which `bmtl.experiments.load_fitted` reads.
@@ -66,7 +66,7 @@ def run(
         NotWritten: If the results cannot be written when the run is over; says where the model and the draws are.
         ValueError: If the data lack a part or a label, `new` is not of their kind, the model cannot take them, or is to be
             kept and has an option that is not a plain value, before anything is trained.
-        KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
+        KeyboardInterrupt: On Ctrl-C, after the results so far have been written.
     """
     budget = budget.of(data)
     check_data(data, budget, scored)

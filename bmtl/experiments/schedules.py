@@ -18,7 +18,7 @@ WARM_UP = 0.05
 
 
 def optimizer_of(method: Method, budget: Budget) -> Callable[[Any], torch.optim.Optimizer]:
-    """What makes the optimizer of a method, for a budget with everything chosen.
+    """The factory of a method's optimizer, for a budget with everything chosen.
 
     A method with its own weight decay has Adam's.
     """
@@ -50,7 +50,7 @@ class Cosine(Callback):
     """Sets the learning rate of each step: up over the first twentieth of the steps, then down to 0 along a cosine.
 
     Args:
-        svi: What is trained.
+        svi: The SVI to train.
         epochs: Number of epochs of a run that does not end early.
 
     Source:
@@ -78,7 +78,7 @@ def rate(step: int, steps: int) -> float:
 
 
 def scheduler_of(budget: Budget) -> Callable[[torch.optim.Optimizer], Any] | None:
-    """What makes the scheduler by the epoch of a budget; None where the rate is constant, or set at each step."""
+    """The factory of a budget's scheduler by the epoch; None where the rate is constant, or set at each step."""
     falling, exponential = torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler.ExponentialLR
     makers: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
         "plateau": plateau,

@@ -58,7 +58,7 @@ class EachEpoch(Callback):
 def program(
     data: MultiTaskData, method: Method, seed: int, budget: Budget
 ) -> tuple[nn.Module, BalancedSVI, Loader | Stretches]:
-    """What a method trains, before its first step, and the batches of an epoch."""
+    """A method's model before its first step, and the batches of an epoch."""
     budget = budget.of(data)
     x, y = tensors(data, method, "train")
     assert budget.widths is not None
@@ -95,9 +95,9 @@ def train(
 
     Args:
         data: With a part "train"; with "val" if epochs are selected by it.
-        method: What to train.
+        method: The method to train.
         seed: Of initial weights, order of batches and draws.
-        budget: How long and how large.
+        budget: Length and size of the training.
         folder: Where an interrupted training leaves ``last.ckpt``.
         callbacks: Further Lightning callbacks.
 

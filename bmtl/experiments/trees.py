@@ -44,7 +44,7 @@ def results_tree(
     """The results tree of a run: draws in the model's scaled units become reported units.
 
     Args:
-        data: What was learnt from, or ``data.subset(...)``. Those targets that were drawn too are in the tree.
+        data: The training data, or ``data.subset(...)``. Those targets that were drawn too are in the tree.
         drawn: From `bmtl.draw` for the rows of `part`: all of them for every target, or each target's own, those of
             ``data.tensors_by_task(part)``. The same holds for what is drawn for other parts.
         history: ``svi.history``, or its arrays.
@@ -54,7 +54,7 @@ def results_tree(
         ood: The same for labelled rows from elsewhere, the data's part "ood".
         new: For inputs without labels: the tree's ``predictions``.
         reduced: Part of the tree -> target -> what is kept of predictions that are too large to keep.
-        raw: Those inputs as they are at hand, where a target has a baseline.
+        raw: Those inputs in their raw form, where a target has a baseline.
         tasks: What the arrays of a history call its tasks; the targets by default.
         model: The fitted model, for what it adds to the posterior itself (its `tree_extras`).
         extras: The same, where the model is gone.
@@ -128,11 +128,11 @@ def run_tree(
     """The results tree of a run of a comparison, with its scores on validation.
 
     Args:
-        data: What was learnt from.
-        method: What was trained.
-        seed: The run's.
-        budget: The run's.
-        result: What it came to.
+        data: The training data.
+        method: The trained method.
+        seed: The run's seed.
+        budget: The run's budget.
+        result: The run's result.
         new: Raw inputs without labels that were drawn for.
         attributes: Further ones of the tree.
     """
@@ -176,7 +176,7 @@ def scaler_of_new(target: ReportedTarget, inputs: Inputs, raw: Any) -> Scaler:
     Args:
         target: What is known of it.
         inputs: Of the data, with or without their rows.
-        raw: New inputs as they are at hand.
+        raw: New inputs in their raw form.
 
     Raises:
         ValueError: If the target has a baseline, and no raw inputs are given.
@@ -197,7 +197,7 @@ def predicted_rows(
     """Predictions for the rows of a part in scaled units, as a tree's rows in reported units.
 
     Args:
-        data: What was learnt from.
+        data: The training data.
         part: Of the data.
         predictions: Target -> for all rows of the part, or for those with a label for the target.
         reduced: Target -> what is kept of predictions that are too large to keep, in reported units already.

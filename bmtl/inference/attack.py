@@ -76,7 +76,7 @@ def fgsm(
         eps: Size, in standard deviations, from 0.
         train: Training inputs, in the form of `x`; rows of tasks with inputs of their own count together.
         num_draws: Of the predictive.
-        seed: Of the draws; score with the same.
+        seed: Seed of the draws; score with the same.
 
     Raises:
         TypeError: If there is nothing in the inputs to move: no floating-point tensor that has a row for each datum.
@@ -112,7 +112,7 @@ def robustness(
         train: As for `fgsm`.
         eps: Sizes.
         num_draws: Of the predictive.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         TypeError: As `fgsm`.

@@ -53,7 +53,7 @@ class Bank:
         programs: The networks' programs, called as ``program(x, y)``: plain modules whose only unknowns are parameters.
         data: Each network's inputs and labels. Inputs are tensors or made of such, as a dict of them is
             (`bmtl.inputs.parts`). Networks on the same tensors share their memory.
-        batch_size: Rows a batch.
+        batch_size: Rows per batch.
         lr: Adam's learning rate, one for all or one per network.
         seeds: One a network, for the order of its rows.
         noise_seed: For the random numbers that programs draw.
@@ -181,7 +181,7 @@ class Bank:
         return found.nll / found.scales, found.labelled
 
     def _weights(self, labelled: Tensor, rows: Tensor) -> Tensor:
-        """What sums over a batch are multiplied by, so that they estimate means over all labelled rows.
+        """The factors of sums over a batch with which they estimate means over all labelled rows.
 
         Args:
             labelled: Labelled rows of the batch ``(networks, tasks)``.

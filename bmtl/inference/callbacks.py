@@ -1,4 +1,4 @@
-"""What `fit` adds to Lightning's Trainer: the best parameters, checked files, a log that resumes, a bar with task losses."""
+"""Lightning callbacks of `fit`: the best parameters, checked files, a log that resumes, a bar with task losses."""
 
 import copy
 import csv
@@ -21,7 +21,7 @@ class KeepBest(Callback):
     """Keeps the parameters of the epoch with the least ``val/loss``.
 
     Args:
-        svi: What is trained.
+        svi: The SVI to train.
     """
 
     def __init__(self, svi: BalancedSVI) -> None:
@@ -81,7 +81,7 @@ class Progress(RichProgressBar):
     """Lightning's bar with the losses of the last step: every task's where they fit, else their mean.
 
     Args:
-        svi: What is trained.
+        svi: The SVI to train.
     """
 
     def __init__(self, svi: BalancedSVI) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: tensors and Python's plain values, made so before they are written, with a digest of them."""
+"""The content of checkpoints: tensors and Python's plain values, converted before they are written, with a digest."""
 
 import enum
 import hashlib

@@ -1,4 +1,4 @@
-"""What is drawn from fitted models, and draws of several models as one."""
+"""Draws from fitted models, and draws of several models as one."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from bmtl.targets.prediction import Law, Prediction
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What was drawn, in the model's scaled units: S draws of the posterior, and predictions of each target's rows.
+    """Draws in the model's scaled units: S draws of the posterior, and predictions of each target's rows.
 
     Without latents one pass gives densities and law, which then have one component, and all draws of y.
 

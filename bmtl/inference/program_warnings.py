@@ -1,4 +1,4 @@
-"""What a program is likely not to mean, said once each, with the site and the way out."""
+"""Warnings about likely mistakes in a program, each given once, with the site and the remedy."""
 
 import logging
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a saved run consists of: its fields and their types, and how it may differ from the run that takes it up."""
+"""The content of a saved run: its fields and their types, and how it may differ from the run that loads it."""
 
 from __future__ import annotations
 

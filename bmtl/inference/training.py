@@ -64,7 +64,7 @@ class BalancedTraining(LightningModule):
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
 
     Args:
-        svi: What is trained. It needs a torch optimizer or a factory of one.
+        svi: The SVI to train. It needs a torch optimizer or a factory of one.
         clip: Largest norm of the gradient of all parameters together; None clips nothing.
         accumulate: Number of batches over whose gradients one optimizer step takes the mean. Batches whose step is skipped
             (``on_error="skip"``) are left out of it: the mean is over the others, and without any there is no step.

@@ -27,7 +27,7 @@ def likelihoods_of(
     """The likelihood of each target.
 
     Args:
-        spec: Of the data.
+        spec: Description of the data.
         likelihood: Names that override the defaults, see `Choice`.
         real: The default for real targets, instead of the family's; there must be one then.
         noise: How unknowns enter.

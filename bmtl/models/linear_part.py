@@ -13,7 +13,7 @@ from bmtl.models.networks.tabular import features
 
 
 class LinearPart(nn.Module):
-    """What is added to the first outputs of each head: a linear function of the features.
+    """A linear function of the features that is added to the first outputs of each head.
 
     It is 0 until `fit`, and frozen: its coefficients are buffers, which are saved with the model. Those of logits of more
     than 256 features are parameters instead, which start at 0 and are trained with the network.

@@ -1,4 +1,4 @@
-"""A trained network whose last layer is done again in closed form: Bayesian linear regression on its representation."""
+"""A trained network whose last layer is replaced by a closed-form fit: Bayesian linear regression on its representation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -53,7 +53,7 @@ def homoscedastic(
     """Task noise as task weight; with ``noise="fixed"`` the deterministic program that balancers are compared on.
 
     Args:
-        spec: Of the data.
+        spec: Description of the data.
         trunk: Makes the trunk; asked for ``mc_dropout`` where `dropout` is above 0.
         generator: Draws initial weights.
         likelihood: Instead of the families' own, see the module.
@@ -93,10 +93,10 @@ def homoscedastic(
 
 @needs_support(to_start=True)
 def neural_linear(spec: DataSpec, *, trunk: Trunk, generator: torch.Generator, likelihood: Choice = None) -> Built:
-    """The deterministic program whose heads of real targets are done again in closed form, see `NeuralLinear`.
+    """The deterministic program whose heads of real targets are replaced by a closed-form fit, see `NeuralLinear`.
 
     Args:
-        spec: Of the data, with their support.
+        spec: Description of the data, with their support.
         trunk: Makes the trunk.
         generator: Draws initial weights.
         likelihood: Instead of the families' own; others than Gaussian ones keep their heads.
@@ -134,7 +134,7 @@ def evidential(
     """ENet (``objective="nll"``), MSE-ENet ("nll+mse") and MT-ENet ("nll+lipschitz"), Oh & Shin (2022).
 
     Args:
-        spec: Of the data. Targets that are not real have their family's likelihood.
+        spec: Description of the data. Targets that are not real have their family's likelihood.
         trunk: Makes the trunk.
         generator: Draws initial weights.
         likelihood: Instead of these.
@@ -197,7 +197,7 @@ def bottleneck(
     latent: int | None = None,
     beta: float = 1.0,
 ) -> Built:
-    """A stochastic representation that keeps little of x: Qian et al. (2020), see `Bottleneck`; they train on "kendall"."""
+    """A stochastic representation that compresses x: Qian et al. (2020), see `Bottleneck`; they train on "kendall"."""
     likelihoods = likelihoods_of(spec, likelihood, noise=noise, noise_prior=noise_prior)
     representation = functools.partial(Bottleneck, latent=latent, beta=beta)
     return _built(spec, trunk(), generator, likelihoods, LinearHeads, representation)
@@ -218,12 +218,12 @@ def vmtl(
     """Variational multi-task learning: priors made of the other tasks' posteriors, Shen et al. (2021), see `VMTL`.
 
     Where a preset has Gaussian latents, their divergences are multiplied by `kl_w` and `kl_z`, by default 0.1 and 1e-4: at
-    their full weight, 1, they outweigh tens of rows a task, and predictions are at chance. Inputs have no dropout unless
+    their full weight, 1, they outweigh tens of rows per task, and predictions are at chance. Inputs have no dropout unless
     `dropout` says so. For z's prior, rows of a row's own class answer where all tasks have all classes
     (``attention="class"``), and all rows elsewhere.
 
     Args:
-        spec: Of the data, with their support: the targets are of one kind.
+        spec: Description of the data, with their support: the targets are of one kind.
         trunk: Makes the hidden layers, of ELU where the inputs are a table.
         generator: Draws initial weights.
         likelihood: Instead of the families' own, see the module.
@@ -287,7 +287,7 @@ def gaussian_process(
     own correlations, the others random. A warning is logged where they lead to different optima.
 
     Args:
-        spec: Of the data: a table, real targets, and their support.
+        spec: Description of the data: a table, real targets, and their support.
         trunk: Not used.
         generator: Draws initial coefficients and inducing points.
         likelihood: Instead of Gaussian ones; only what has a closed form is taken.

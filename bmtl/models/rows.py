@@ -1,4 +1,4 @@
-"""Which rows a batch has of each target: their inputs, labels and plate."""
+"""Which rows per batch has of each target: their inputs, labels and plate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

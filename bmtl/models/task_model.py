@@ -248,7 +248,7 @@ class TaskModel(nn.Module):
             x: Inputs, as for the program.
             y: Labels by target.
             num_draws: Draws of the guide; 1 suffices where it has no latents.
-            seed: Of the draws; torch's global generator is left unchanged.
+            seed: Seed of the draws; torch's global generator is left unchanged.
         """
         modes = [(part, part.training) for part in self.modules()]
         self.eval()

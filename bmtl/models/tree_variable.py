@@ -1,4 +1,4 @@
-"""What a model adds to the posterior of a results tree."""
+"""A variable that a model adds to the posterior of a results tree."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

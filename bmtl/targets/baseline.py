@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class LinearBaseline:
-    """A linear function of named numbers of the inputs, such as numbers of atoms. A model learns what is left.
+    """A linear function of named numbers of the inputs, such as numbers of atoms. A model learns the residual.
 
     Args:
         features: Names of the D numbers.

@@ -16,9 +16,9 @@ from bmtl.targets.streaming import Reducer, Sums
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """A family of targets. One subclass a family, one file a subclass.
+    """A family of targets. One subclass per family, one file per subclass.
 
-    A family is a value: two of equal fields are equal, and `spec` and `family_from_spec` carry it through files.
+    A family is a value: two with equal fields are equal, and `spec` and `family_from_spec` carry it through files.
 
     Attributes:
         name: Of the family, such as "real"; its key in `FAMILIES`.
@@ -61,7 +61,7 @@ class Family(ABC):
 
     @property
     def further_scores(self) -> tuple[Score, ...]:
-        """Scores that are computed where they are requested, and no part of comparisons."""
+        """Scores that are computed where they are requested, and not part of comparisons."""
         return ()
 
     def score(self, name: str) -> Score | None:
@@ -84,7 +84,7 @@ class Family(ABC):
         """What accumulates predictions that are too large to keep; None where they are kept as they are.
 
         Args:
-            scaler: Of the target.
+            scaler: The target's scaler.
             pixels: How many pixels of all images are kept.
             seed: Of their choice.
         """
@@ -112,7 +112,7 @@ class Family(ABC):
         return scaler.widened(variance, 2) if self.scaled else variance
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
-        """What the log density of each label loses when it is given per reported unit; see `Units`."""
+        """The amount by which the log density of each label falls when it is given per reported unit; see `Units`."""
         return np.log(scaler.std) if self.scaled else np.zeros(())
 
     @property
@@ -164,14 +164,14 @@ def first_row(target: str, array: np.ndarray, wrong: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Labels in reported units with everything that is known of them.
+    """Labels in reported units with their family, unit and scaling.
 
     Attributes:
         values: Checked labels, rows first, read-only.
         family: What they are.
         unit: Reported unit, such as ``"meV"``; ``"1"`` for none.
         scaler: Between reported units and what a model sees. The identity unless the family is scaled.
-        baseline: What is known of labels beforehand; subtracted before they are scaled.
+        baseline: A known baseline of the labels; subtracted before they are scaled.
         offset: The baseline of each label ``(N,)``, in reported units.
     """
 

@@ -126,12 +126,12 @@ class Prediction:
         )
 
     def in_units(self, family: Units, scaler: Scaler, labels: np.ndarray | None = None) -> Self:
-        """The prediction in reported units. The one place where scaling is undone.
+        """The prediction in reported units. The only place where scaling is undone.
 
         Nothing changes for families that are never scaled (counts, classes, ...) and under the identity scaler.
 
         Args:
-            family: Of the target.
+            family: The target's family.
             scaler: Between reported units and what the model saw.
             labels: The rows' labels ``(N, ...)``, scaled or not: their densities are divided by the scale where they are
                 exact, and not where they are known up to an interval. By default all are exact and complete.

@@ -1,4 +1,4 @@
-"""A score: what is computed of one target's labelled rows, and how it is read."""
+"""A score: a function of one target's labelled rows, and how it is read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from bmtl.targets.units import Units
 
 
 class ScoredFamily(Units, Protocol):
-    """What is asked of a family where its rows are scored; `bmtl.targets.family.Family` answers."""
+    """The interface of a family for scoring; `bmtl.targets.family.Family` implements it."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -43,12 +43,12 @@ class ScoredFamily(Units, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One target's labelled rows with what a model says of them, in reported units.
+    """One target's labelled rows with a model's predictions, in reported units.
 
     Attributes:
         labels: Checked labels of the rows ``(N, ...)``, none of them missing.
         prediction: Of the same rows.
-        family: Of the target.
+        family: The target's family.
         scaler: Between reported units and what the model saw; scores that must not depend on units undo it.
         whole: Scores by name that were taken over more rows than these, where these are a sample of them.
     """

@@ -30,7 +30,7 @@ def summary(family: Family, prediction: Prediction, levels: Sequence[float]) -> 
     epistemic standard deviation, and quantiles; of vectors, each component's.
 
     Args:
-        family: Of the target.
+        family: The target's family.
         prediction: In reported units.
         levels: Of the quantiles, in (0, 1).
     """

@@ -8,7 +8,7 @@ from bmtl.targets.scaler import Scaler
 
 
 class Units(Protocol):
-    """What predictions and scores ask of a target's family; `bmtl.targets.family.Family` answers."""
+    """The interface of a family for predictions and scores; `bmtl.targets.family.Family` implements it."""
 
     @property
     def scaled(self) -> bool:

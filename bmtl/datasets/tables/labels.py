@@ -33,7 +33,7 @@ class Labels:
 
     Attributes:
         values: As `Family.check` returns them.
-        family: Of the target.
+        family: The target's family.
         unit: ``"%"`` where the fields have a percent sign, else empty.
         inferred: Whether the family was found from the fields.
     """

@@ -32,7 +32,7 @@ class TableOptions:
         proportion: Of the training rows where a split is drawn.
         validation: Proportion that becomes validation rows.
         validation_from: Part that they come from.
-        seed: For what is drawn.
+        seed: Seed of all random draws.
         scale: Rows to fit the scalers on.
         clip: Bound of the scaled features.
         reading: Options of `read_table`, kept for files of new rows.

@@ -135,7 +135,7 @@ def entropy_ratio(
     Args:
         tree: A run's results tree, or a part of it.
         accuracy: Take it from a random subsample of this accuracy (`rows_at_accuracy`), the same for every learner.
-        resamples: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
         seed: Of bootstrap and subsample; a target's result does not depend on the others.
         part: Which rows; "test" by default.
 

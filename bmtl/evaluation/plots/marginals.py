@@ -77,7 +77,7 @@ def marginal_targets(trees: Trees) -> list[str]:
 def _panels_of(
     runs: Mapping[str, xr.DataTree], tasks: Sequence[str] | None
 ) -> tuple[dict[str, dict[str, Draw]], dict[str, str]]:
-    """What draws each target's panels, by title; and for the others, why they cannot be drawn."""
+    """The functions that draw each target's panels, by title; and for the others, why they cannot be drawn."""
     rows = {name: scored(tree) for name, tree in runs.items()}
     known = {task: target.family for tree in runs.values() for task, target in reported_targets(tree).items()}
     found, reasons = {}, {}
@@ -94,7 +94,7 @@ def _panels_of(
 
 @singledispatch
 def _margins(family: Family, task: str, rows: Rows) -> dict[str, Draw]:
-    """What draws the panels of a target, by title.
+    """The functions that draw the panels of a target, by title.
 
     Raises:
         ValueError: If it cannot be drawn; says why.

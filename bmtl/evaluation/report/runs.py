@@ -1,4 +1,4 @@
-"""What a folder holds: the comparison, its runs, and those that failed."""
+"""The content of a folder: the comparison, its runs, and those that failed."""
 
 import os
 import re
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a report is made from.
+    """The data of a report.
 
     Attributes:
         source: The folder or the file.

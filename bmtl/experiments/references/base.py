@@ -34,7 +34,7 @@ def fit(family: Family, name: str, train: Rows, val: Rows, seed: int) -> Predict
     """Fits a reference for one target of a family; None where there is none.
 
     Args:
-        family: Of the target.
+        family: The target's family.
         name: One of `REFERENCES`.
         train: Labelled training rows.
         val: Labelled validation rows, on which the predictive's scale is fitted; the training rows where there are none.

@@ -2,7 +2,7 @@
 
 A transform acts on each task's loss value, so its derivative is all that the network's graph needs: the gradient of a scaled
 loss is that derivative times the gradient of the raw one. Slots therefore work on K numbers in float64 on the host, and the
-graph is touched by the geometry alone.
+graph is used by the geometry alone.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Objective:
 
 @dataclass
 class Measured:
-    """What a geometry measures of the K scaled losses.
+    """A geometry's measurements of the K scaled losses.
 
     Attributes:
         G: Gram matrix ``(K, K)`` of the task gradients, float64 on the host.
@@ -175,7 +175,7 @@ class Solution:
 
 @dataclass
 class Update:
-    """What a balancer did in a step; all ``(K,)`` and ``(K, K)`` float64 on the host, K the tasks present.
+    """The result of a balancer's step; all ``(K,)`` and ``(K, K)`` float64 on the host, K the tasks present.
 
     Attributes:
         weights: Effective weights of the losses for the shared parameters, d objective / d L_k.

@@ -1,4 +1,4 @@
-"""What the four slots of a balancer have in common, and how choices are joined.
+"""The common base of the four slots of a balancer, and how choices are joined.
 
 losses (K,) --transform--> scaled losses (K,) --geometry--> Gram (K, K) --weighting--> alpha (K,) --length--> update
 """

@@ -1,4 +1,4 @@
-"""What all heads have in common."""
+"""The base class of heads."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

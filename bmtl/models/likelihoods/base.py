@@ -28,7 +28,7 @@ _STANDARDISED = 1e-3  # how far labels may be from mean 0 and standard deviation
 class Likelihood(nn.Module):
     """The distribution of one target's label, given a head's output f ``(..., B, outputs)`` and its own unknowns.
 
-    One file a likelihood. A subclass sets the class attributes and `outputs`, hands its unknowns to ``__init__``, and
+    One file per likelihood. A subclass sets the class attributes and `outputs`, hands its unknowns to ``__init__``, and
     defines `distribution`; and `deviance` where it can be trained before its noise is known.
 
     Attributes:
@@ -177,7 +177,7 @@ class Likelihood(nn.Module):
 
         Args:
             f: ``(..., B, outputs)``.
-            values: Of the unknowns.
+            values: Values of the unknowns.
         """
         raise NotImplementedError
 
@@ -198,7 +198,7 @@ class Likelihood(nn.Module):
         Args:
             target: The target.
             f: ``(..., B, outputs)``.
-            values: Of the unknowns.
+            values: Values of the unknowns.
             y: Labels, or None for prediction, which observes nothing.
             objective: One of `objectives`.
 
@@ -228,7 +228,7 @@ class Likelihood(nn.Module):
         Args:
             mean: ``(..., B)``.
             variance: ``(..., B)``.
-            values: Of the unknowns.
+            values: Values of the unknowns.
             y: Labels without missing ones.
         """
         raise NotImplementedError
@@ -251,7 +251,7 @@ class Likelihood(nn.Module):
         Args:
             site: For messages.
             f: ``(..., B, outputs)``.
-            values: Of the unknowns.
+            values: Values of the unknowns.
             y: Labels without missing ones.
         """
         return self.deviance(f, y)
@@ -276,8 +276,8 @@ class Likelihood(nn.Module):
     def calibrate(self, f: Tensor, y: Tensor) -> None:
         """Fits what was fixed in training to rows that were not trained on.
 
-        To the maximum of the posterior under the unknowns' priors: without those, a few rows may lead a dispersion or a
-        number of degrees of freedom away without end.
+        To the maximum of the posterior under the unknowns' priors: without those, a few rows may make a dispersion or a
+        number of degrees of freedom diverge.
 
         Args:
             f: ``(N, outputs)``.

@@ -25,7 +25,7 @@ class Evidential(Likelihood):
     * "mse": weight * squared error, plain or with a bounded slope (`lipschitz_mse`).
 
     The likelihood alone can lower its loss by raising the uncertainty instead of correcting the prediction; its slope in
-    the prediction vanishes as nu goes to 0. The second objective goes on pulling. ENet is ``objective="nll"``, MSE-ENet
+    the prediction vanishes as nu goes to 0. The second objective keeps correcting it. ENet is ``objective="nll"``, MSE-ENet
     ``"nll+mse"``, MT-ENet ``"nll+lipschitz"``. With balancer "ew" the step is that of equation 7, means over rows (over
     labelled rows with ``TaskELBO(normalize="task_mean")``).
 

@@ -22,7 +22,7 @@ from bmtl.tasks import observe
 class JointNormal(Likelihood):
     """``y ~ MultivariateNormal(f, D R D)``: d real labels of a row, with one noise ``log D^2`` each and a correlation R.
 
-    A row with some labels missing counts with the marginal density of those present, and teaches about the others
+    A row with some labels missing counts with the marginal density of those present, and informs the others
     through R. The noise's correlation is that of what the inputs do not explain.
 
     It serves a target that is a vector, or several real targets of a table: see `components`. It is one task either way.

@@ -1,4 +1,4 @@
-"""What the likelihoods of real numbers with one noise scale have in common."""
+"""The base class of likelihoods of real numbers with one noise scale."""
 
 import math
 from typing import Any, Self

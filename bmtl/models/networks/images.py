@@ -1,4 +1,4 @@
-"""What all trunks of images have in common: what comes in, what goes out, memory format and precision."""
+"""The base class of trunks of images: input, output, memory format and precision."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all representations have in common."""
+"""The base class of representations."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from bmtl.models.rows import Rows
 
 
 class Representation(nn.Module):
-    """What the heads see of a row, marked as shared: in model or guide, by `bmtl.shared`.
+    """The features of a row that the heads take, marked as shared: in model or guide, by `bmtl.shared`.
 
     Attributes:
         width: Its width.

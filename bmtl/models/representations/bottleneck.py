@@ -1,4 +1,4 @@
-"""A stochastic representation that keeps little of x: Qian et al. (2020), multi-task variational information bottleneck."""
+"""A stochastic representation that compresses x: Qian et al. (2020), multi-task variational information bottleneck."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""What multiplies the divergences of w and z in the objective."""
+"""The factors of the divergences of w and z in the objective."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

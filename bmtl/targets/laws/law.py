@@ -37,7 +37,7 @@ class Law(NamedTuple):
         """The law with every parameter ``(S, N, ...)``.
 
         Args:
-            size: N, which a law that is the same for all rows does not know.
+            size: N, which cannot be inferred from a law that is the same for all rows.
         """
         shape = self.components, self.size if size is None else size
         return self._replace(

@@ -10,7 +10,7 @@ class Predictive(Protocol):
     """A distribution over y for each of N rows.
 
     `y` is ``(..., N)`` or a scalar for all rows; levels are a scalar, ``(L, 1)`` or ``(..., N)``. For a vector of d numbers
-    a row, arrays have a last axis d more, and everything but ``sample`` and ``log_prob`` speaks of its components.
+    per row, arrays have an additional last axis d, and all methods but ``sample`` and ``log_prob`` apply to its components.
     """
 
     @property

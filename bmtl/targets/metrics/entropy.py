@@ -47,9 +47,9 @@ def entropy_ratio_of_rows(
     Args:
         correct: Whether a prediction is right ``(N,)``.
         entropy: Of the predictive ``(N,)``, not negative.
-        resamples: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
         level: Of the interval.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The ratio is NaN without a wrong or without a right prediction, where every entropy is zero or one is NaN, and

@@ -1,4 +1,4 @@
-"""What is kept of predicted images: sums over all of their pixels, and a fixed subsample of pixels as ordinary rows."""
+"""Reduced predictions of images: sums over all of their pixels, and a fixed subsample of pixels as ordinary rows."""
 
 from typing import Protocol, Self
 
@@ -42,7 +42,7 @@ class PixelReducer:
     Args:
         family: Of a pixel.
         sums: What scores are made of; None for families of which only the subsample is kept.
-        scaler: Of the target.
+        scaler: The target's scaler.
         pixels: How many pixels are kept.
         seed: Of their choice.
     """

@@ -1,4 +1,4 @@
-"""What weightings with state share."""
+"""The common base of weightings with state."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all weights have in common."""
+"""The base class of mixing weights."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""What a prior is made of: weighted diagonal normals."""
+"""The components of a prior: weighted diagonal normals."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a reader returns: inputs, several targets, and a split."""
+"""Data sets as readers return them: inputs, several targets, and a split."""
 
 import copy
 import hashlib
@@ -177,7 +177,7 @@ class MultiTaskData:
             name: Name of the data set in reports.
             ignore: Columns to leave out.
             split: Column of a fixed split.
-            groups: Column of what must not be parted.
+            groups: Column of groups that a split must not divide.
             kinds: A kind of all targets, or column -> kind.
             units: Target -> unit, or one for all targets without classes.
             events: Target of times -> column that says whether its event was observed.

@@ -1,4 +1,4 @@
-"""Intervals with a guarantee: split conformal prediction, from the errors on validation rows.
+"""Intervals with guaranteed coverage: split conformal prediction, from the errors on validation rows.
 
 If validation and test rows are exchangeable, an interval of level P holds the label with probability P at least, whatever
 the model: over the draw of both, on average over rows, and not for each input.
@@ -28,7 +28,7 @@ def conformal_quantile(scores: ArrayLike, level: float) -> float:
     It is the k-th smallest with ``k = ceil((n + 1) level)``: infinite where that is beyond n, as no smaller number is sure.
 
     Args:
-        scores: How far off each validation row is ``(n,)``.
+        scores: The error of each validation row ``(n,)``.
         level: In (0, 1).
 
     Returns:
@@ -152,7 +152,7 @@ def by_target(
     Args:
         tree: A run's results tree.
         targets: Those to fit.
-        fit: Validation rows, test rows -> what is wanted; a ``ValueError`` leaves the target out, and says why.
+        fit: Validation rows, test rows -> the result; a ``ValueError`` leaves the target out, and says why.
 
     Raises:
         ValueError: If the run has no validation rows, or every target is left out.

@@ -1,4 +1,4 @@
-"""Objects in images from a vector per pixel, and how well they are found.
+"""Objects in images from a vector per pixel, and scores of their detection.
 
 Each pixel votes for the place it points to. Votes are clustered, and each pixel belongs to the object whose centre is
 nearest to its vote. Truth and prediction are then images of numbers, 0 for no object, in which `panoptic_quality` and
@@ -51,11 +51,11 @@ def cluster_votes(
     Args:
         vectors: From pixels to centroids ``(H, W, 2)`` in pixels, x and y; finite where `mask` is.
         mask: Which pixels vote ``(H, W)``, such as those whose class has objects.
-        radius: Votes within so many pixels of each other are of one object.
+        radius: Votes within this distance of each other, in pixels, belong to one object.
         smallest: Fewer voting pixels make no object; in dense parts, so many votes within `radius` make a core.
-        groups: Classes ``(H, W)``: votes of different classes are clustered by themselves.
+        groups: Classes ``(H, W)``: votes of different classes are clustered separately.
         votes: Of more votes in the image, so many are drawn with `seed` and clustered, in proportion to the groups; all
-            pixels are then given to the centres. OPTICS takes about a millisecond a vote.
+            pixels are then given to the centres. OPTICS takes about a millisecond per vote.
         method: ``"dbscan"`` finds the same clusters without the order of OPTICS, a hundred times faster: give it all votes.
         seed: Of the draw.
 
@@ -203,7 +203,7 @@ def panoptic_quality(pairs: Iterable[tuple[Segments, Segments]], classes: int) -
 
     Args:
         pairs: Truth and prediction of one image after the other. Void pixels of the truth do not count, and a predicted
-            segment that is void for the most part is no false one.
+            segment that is mostly void is not a false positive.
         classes: How many there are.
 
     Raises:

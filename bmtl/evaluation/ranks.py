@@ -16,7 +16,7 @@ from bmtl.evaluation.resampling import holm, signed_rank_p
 
 
 class Friedman(NamedTuple):
-    """Friedman's test that all methods rank alike."""
+    """Friedman's test of equal ranks of all methods."""
 
     statistic: float
     p: float

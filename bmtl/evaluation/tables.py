@@ -25,7 +25,7 @@ class ScoreTable:
         means: Over splits.
         errors: Standard errors over splits; NaN for one split.
         marks: Which entries are marked best, by `bmtl.evaluation.marking.marked`.
-        caption: What a reader must know, with the words for a mark.
+        caption: Notes for the reader, with the words for a mark.
         references: The learners that are references, the last rows.
     """
 
@@ -38,7 +38,7 @@ class ScoreTable:
 
 
 def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTable:
-    """All that a table of a comparison shows, computed once.
+    """The content of a comparison's table, computed once.
 
     Args:
         comparison: From `compare`.
@@ -60,7 +60,7 @@ def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTa
 def table(comparison: xr.Dataset) -> pd.DataFrame:
     """Means over splits, one row per method.
 
-    A hole in the grid is left out of its row's means; a run that diverged makes them NaN. The baseline's own
+    A missing cell of the grid is left out of its row's means; a run that diverged makes them NaN. The baseline's own
     ``delta_m`` (zero by definition) is left blank, as in the paper.
 
     Args:
@@ -100,7 +100,7 @@ def best(comparison: xr.Dataset) -> pd.DataFrame:
 
 
 def caption(comparison: xr.Dataset) -> str:
-    """The notes that a reader of the table needs: runs, units, what it is relative to, how small an ECE can be, holes."""
+    """Notes on the table: runs, units, what it is relative to, how small an ECE can be, missing cells."""
     return score_table(comparison).caption
 
 

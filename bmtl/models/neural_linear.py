@@ -74,7 +74,7 @@ class Posterior:
 def stacked(r: np.ndarray, network: np.ndarray, linear: np.ndarray) -> tuple[float, float]:
     """Weights a, b of ``a network + b linear``, not negative and at most 1 together, with the least squared error.
 
-    What is missing to 1 is the share of predicting 0. Weights are pulled to a half each, as strongly as five rows pull.
+    The remainder to 1 is the weight of predicting 0. Weights are shrunk towards one half each, with the strength of five rows.
 
     Args:
         r: Labels ``(N,)``.
@@ -98,7 +98,7 @@ def stacked(r: np.ndarray, network: np.ndarray, linear: np.ndarray) -> tuple[flo
 
 
 class NeuralLinear(TaskModel):
-    """A `TaskModel` whose `calibrate` does the heads of real targets again by Bayesian linear regression.
+    """A `TaskModel` whose `calibrate` replaces the heads of real targets by Bayesian linear regression.
 
     For each real target, with h the representation in float64, clipped to its range in training, and r what the linear part
     leaves of the label, in the likelihood's unit:

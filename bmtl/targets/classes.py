@@ -95,7 +95,7 @@ class Classes(Family):
     def primary(self, training_labels: np.ndarray) -> str:
         """Accuracy; the area under the ROC curve where one class has more than 80 % of the training labels.
 
-        There the accuracy of a constant is high, and says nothing about the other classes. Of pixels the mean intersection
+        There the accuracy of a constant is high, and independent of the other classes. Of pixels the mean intersection
         over union.
         """
         if self.segments:

@@ -24,7 +24,7 @@ class Real(Family):
         censored: Labels are intervals ``(N, 2)``, lower and upper end: equal ends are an exact label, an infinite end is
             open (``(10, inf)`` is "above 10"), and NaN in both is missing.
         positive: Exact labels are above 0, such as depths: errors relative to them have a meaning, and are a score.
-        bounds: Lower and upper end of what can be measured, None for an open side: a label at or beyond a bound says that
+        bounds: Lower and upper end of what can be measured, None for an open side: a label at or beyond a bound means that
             the quantity is there or beyond. Such targets are never scaled, so that labels at a bound stay exactly there;
             likelihoods take their start from the labels instead. Their scores count a label at a bound with the
             probability beyond it, whatever the model, which makes log-likelihoods of all models comparable.

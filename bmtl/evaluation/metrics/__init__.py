@@ -1,6 +1,6 @@
 """Scores of a results tree, a dimension ``task`` over its targets. Scores of plain arrays are in `bmtl.targets.metrics`.
 
-Every function judges the test rows of a run's tree, or those of another ``part=``, or those of the part that it is given:
+Every function scores the test rows of a run's tree, or those of another ``part=``, or those of the part that it is given:
 ``mae(tree)``, ``mae(tree, part="validation")``, ``mae(tree["validation"])``.
 """
 

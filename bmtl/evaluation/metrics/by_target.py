@@ -1,4 +1,4 @@
-"""Scores of a results tree by target: what its rows are comes from the tree, which scores it has from its family."""
+"""Scores of a results tree by target: the rows come from the tree, the scores from the target's family."""
 
 from collections.abc import Callable, Iterable, Sequence
 

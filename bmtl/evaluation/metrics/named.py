@@ -58,7 +58,7 @@ energy = _named("energy", "Energy score of vectors, in standard deviations of ea
 
 
 def nll(tree: xr.DataTree, *, standardised: bool = False, part: str | None = None) -> xr.Dataset:
-    """Negative log predictive density or probability per target, ``nll (task)``, in nats a row.
+    """Negative log predictive density or probability per target, ``nll (task)``, in nats per row.
 
     Args:
         tree: A run's results tree, or a part of it.
@@ -77,7 +77,7 @@ def nll(tree: xr.DataTree, *, standardised: bool = False, part: str | None = Non
 
 
 def ece(tree: xr.DataTree, *, part: str | None = None) -> xr.Dataset:
-    """Expected calibration error per target; and, for those judged by their cdf, that of a perfect predictive.
+    """Expected calibration error per target; and, for those scored by their cdf, that of a perfect predictive.
 
     Returns:
         ``ece (task)``; ``ece_floor (task)`` and ``ece_floor_upper95 (task)``, NaN for classes.
@@ -99,7 +99,7 @@ def ece(tree: xr.DataTree, *, part: str | None = None) -> xr.Dataset:
 
 
 def primary(tree: xr.DataTree, *, part: str | None = None) -> xr.Dataset:
-    """The score that each target is judged by first: ``primary (task)``, with its name as coordinate ``metric (task)``."""
+    """The primary score of each target: ``primary (task)``, with its name as coordinate ``metric (task)``."""
     names = {name: known.primary for name, known in reported_targets(tree).items()}
     scores = {name: score(tree, name, part) for name in dict.fromkeys(names.values())}
     tasks = next(iter(scores.values()))["task"].values.tolist()

@@ -26,7 +26,7 @@ def risk_coverage(
     """Risk of the rows kept against their share, per target.
 
     Risk is the mean loss that a target's family defines: the error rate of classes, the mean absolute error of real numbers
-    and counts in reported units, that of the rank of grades.
+    and counts in reported units, that of the ranks of ordinal targets.
 
     Args:
         tree: A run's results tree, or a part of it, with ``uncertainty``.

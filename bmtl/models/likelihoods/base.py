@@ -99,7 +99,7 @@ class Likelihood(nn.Module):
         return 0
 
     def start(self, y: Tensor) -> None:
-        """Chooses where training starts, from training labels: what f = 0 means, and a step of 1 in f.
+        """Chooses initial values from training labels: the meaning of f = 0, and of a step of 1 in f.
 
         Without it f is on the scale of standardised labels. Nothing by default.
 

@@ -25,7 +25,7 @@ class JointNormal(Likelihood):
     A row with some labels missing counts with the marginal density of those present, and informs the others
     through R. The noise's correlation is that of what the inputs do not explain.
 
-    It serves a target that is a vector, or several real targets of a table: see `components`. It is one task either way.
+    It applies to a vector target, or to several real targets of a table: see `components`. It is one task either way.
 
     Args:
         count: Number of labels d, from 2.

@@ -1,4 +1,4 @@
-"""Variational multi-task learning: each task's prior is made of the other tasks' posteriors."""
+"""Variational multi-task learning: each task's prior is built from the other tasks' posteriors."""
 
 import functools
 import math
@@ -75,7 +75,7 @@ class VMTL(Posteriors):
         scale_z: Standard deviation of z's.
         combine: How the others' posteriors make a prior, see `bmtl.models.vmtl.priors.combine`.
         anchor: Share of one more component ``Normal(0, scale)``. With 0 there is no fixed point: posteriors that are each
-            other's priors grow narrower for ever.
+            other's priors shrink without limit.
         mixture_kl: Of "mixture": "mc" draws the divergence, "tight" bounds it in closed form.
         level: Of "mixture": what one choice of a component covers, see `Mixture`.
         weights: Of the others: "mean", "learned", "gumbel", or with a prior and a posterior "dirichlet",
@@ -89,7 +89,7 @@ class VMTL(Posteriors):
         sampling: "logits" draws ``w_t z`` for each row from its own normal law, given z: less noise, and nothing of size
             rows x C x H; "weights" uses the drawn w. Predictions always do. "logits" is for this program's own guide: it
             takes that guide's moments, and another guide, or NUTS, needs "weights".
-        kl_weights: What the divergences are multiplied by.
+        kl_weights: Factors of the divergences.
         predict: "draws", or "mean" for predictions at the posterior means.
         generator: Draws initial weights; None uses torch's global generator.
 

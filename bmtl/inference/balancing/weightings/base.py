@@ -1,4 +1,4 @@
-"""Slot 3: what a weighting of the task gradients is."""
+"""Slot 3: the base class of weightings of the task gradients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Weighting(Slot):
         return self.needs in ("jacobian", "own")
 
     def own_geometry(self) -> Geometry | None:
-        """The geometry that a weighting brings, where no other would do."""
+        """The geometry of a weighting that works with no other."""
         return None
 
     def allowed_residual(self, norms: np.ndarray) -> float:

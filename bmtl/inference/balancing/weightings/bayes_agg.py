@@ -22,7 +22,7 @@ class BayesAgg(Weighting):
     The update is not a combination of task gradients. The weight reported for a task is the part of its mean gradient that
     passes, as seen at the representation.
 
-    It is geometry and weighting in one: no geometry is chosen with it. The program marks its representation with
+    It is both geometry and weighting: no other geometry can be chosen. The program marks its representation with
     `bmtl.shared`, and nothing downstream of the mark may couple examples (batch norm): a row's gradient is its example's.
     Tasks with their own inputs share no example, and are weighted equally.
 

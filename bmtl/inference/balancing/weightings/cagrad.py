@@ -11,7 +11,7 @@ from bmtl.inference.balancing.weightings.base import Weighting
 
 
 class CAGrad(Weighting):
-    """The update in a ball around the mean gradient that is best for the worst-served task (CAGrad).
+    """The update in a ball around the mean gradient that is best for the task that improves least (CAGrad).
 
     ``max_d min_k g_k'd`` over ``|d - g0| <= c |g0|``, ``g0 = J'b``, ``b = 1 / K``. In weights: w minimises
     ``w'Gb + c |g0| |J'w|`` on the simplex, and ``alpha = K (b + c |g0| / |J'w| w) / (1 + c^2)``. Where 0 lies in the hull of

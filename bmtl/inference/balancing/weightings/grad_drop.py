@@ -11,7 +11,7 @@ from bmtl.inference.balancing.weightings.stateful import Seeded
 class GradDrop(Seeded):
     """Keeps, in each coordinate, the gradients of one random sign (GradDrop).
 
-    ``p = (1 + sum g / sum |g|) / 2`` is how positive a coordinate is over the tasks, U is uniform: where ``U < p`` its
+    ``p = (1 + sum g / sum |g|) / 2`` is the positive share of a coordinate over the tasks, U is uniform: where ``U < p`` its
     positive gradients are kept, elsewhere its negative ones; the others are multiplied by `leak`. Coordinates whose
     gradients agree in sign always pass.
 

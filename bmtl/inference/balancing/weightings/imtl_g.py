@@ -12,7 +12,7 @@ class IMTLG(Weighting):
     """Weights whose update projects equally on every unit gradient (IMTL-G).
 
     With ``G = N C N``, N the gradient norms and C their cosines, equal ``(G alpha)_k / n_k`` means ``C v = e`` and
-    ``alpha = v / n``: a system in the cosines alone, indifferent to the tasks' scales. Where gradients depend on each other
+    ``alpha = v / n``: a system in the cosines alone, independent of the tasks' scales. Where gradients depend on each other
     no such update may exist: the status is "inexact" and v is the pseudo-inverse's, or, if that is 0 too, "stationary" and
     the weights are K times MGDA's.
 

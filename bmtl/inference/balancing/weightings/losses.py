@@ -1,4 +1,4 @@
-"""Losses as a weighting needs them."""
+"""The losses of a step, for weightings that use them."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ from bmtl.inference.balancing.weightings.stateful import PerGradient
 
 
 class MoCo(PerGradient):
-    """MGDA by one step a batch, on averaged gradients (MoCo).
+    """MGDA by one step per batch, on averaged gradients (MoCo).
 
     ``y_k <- y_k - beta / sqrt(t) (y_k - L_k g_k / n_k)``, from 0; ``w <- softmax(w - gamma / sqrt(t) (y y' + rho I) w)``,
     from ``1 / K``; the update is ``y'w``, t the steps so far. Weights are reported as they act on the gradients,

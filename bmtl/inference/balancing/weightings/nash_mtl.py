@@ -9,7 +9,7 @@ from bmtl.inference.balancing.weightings.stationary import opposed, stationary
 
 
 class NashMTL(Weighting):
-    """Weights at which every task gains alike, relatively: ``G alpha = 1 / alpha``, ``alpha > 0`` (Nash-MTL).
+    """Weights with equal relative gains of all tasks: ``G alpha = 1 / alpha``, ``alpha > 0`` (Nash-MTL).
 
     The update has squared length K. Where 0 lies in the convex hull of the gradients no such weights exist: the status
     is "stationary" and the weights are K times MGDA's.

@@ -8,7 +8,7 @@ from bmtl.inference.balancing.weightings.stateful import Seeded
 
 
 class PCGrad(Seeded):
-    """Takes from each gradient what conflicts with the others, one after the other in random order (PCGrad).
+    """Removes from each gradient the components that conflict with the others, in random order (PCGrad).
 
     ``v_i = g_i``; for j in a random order, ``v_i -= min(v_i'g_j, 0) / |g_j|^2 g_j``; the update is ``sum v_i``. Without a
     conflict it is the plain sum. With more than two tasks it may still conflict with some.

@@ -74,7 +74,7 @@ class Posterior:
 def stacked(r: np.ndarray, network: np.ndarray, linear: np.ndarray) -> tuple[float, float]:
     """Weights a, b of ``a network + b linear``, not negative and at most 1 together, with the least squared error.
 
-    The remainder to 1 is the weight of predicting 0. Weights are shrunk towards one half each, with the strength of five rows.
+    The remainder to 1 is the weight of predicting 0. Weights are shrunk towards 1/2 each, with the strength of five rows.
 
     Args:
         r: Labels ``(N,)``.

@@ -1,6 +1,6 @@
-"""What a batch of inputs can be: anything whose rows can be counted, indexed, split and moved to a device.
+"""Batches of inputs: any type whose rows can be counted, indexed, split and moved to a device.
 
-These functions dispatch on the type of the inputs, and nothing else in bmtl asks for it:
+These functions dispatch on the type of the inputs; no other code in bmtl depends on it:
 
     count(x)             number of rows
     take(x, rows)        the rows of these indices
@@ -9,15 +9,15 @@ These functions dispatch on the type of the inputs, and nothing else in bmtl ask
     sizes(x)             how large each row is, where a batch is padded to its largest; None for most kinds
     parts(x)             the tensors that x is made of, rows first, by name; `with_parts` puts others in their places
 
-They know a tensor (rows first), a structure of inputs with equally many rows (a dict of named inputs, a tuple, a
-NamedTuple, nested), `PerTask`, in which each task has inputs of its own, `Entities`, which many rows have in common, and
+They support a tensor (rows first), a structure of inputs with equally many rows (a dict of named inputs, a tuple, a
+NamedTuple, nested), `PerTask`, in which each task has its own inputs, `Entities`, which many rows have in common, and
 PyTorch Geometric's ``Batch``, whose rows are its graphs. A new kind registers `count`, `take` and `to`:
 
     @inputs.count.register
     def _(x: MyGraphs) -> int: ...
 
 A kind that is made of tensors with rows first (padded graphs and their mask) registers `parts` and `with_parts` instead,
-and the others follow. Those two are also what a `Bank` and an attack on inputs ask for.
+and the others follow. A `Bank` and an attack on inputs need these two as well.
 """
 
 import copy
@@ -34,9 +34,9 @@ Rows = Tensor | slice
 
 
 class PerTask(Mapping[str, Any]):
-    """Inputs of each task's own: a mapping task -> inputs, which may differ in their number of rows.
+    """Separate inputs for each task: a mapping task -> inputs, which may differ in their number of rows.
 
-    A class of its own, so that a plain dict can mean one row's several inputs ("drug" and "protein").
+    A separate class, so that a plain dict can hold the several inputs of one row ("drug" and "protein").
 
     Args:
         by_task: Task -> inputs.
@@ -74,11 +74,11 @@ class Entities:
     network can encode each entity of a batch once (`distinct`).
 
     Args:
-        table: Inputs of M entities, of any type that this module knows.
+        table: Inputs of M entities, of any type that this module supports.
         index: Each row's entity ``(B,)``, int64, from 0 to M - 1.
 
     Raises:
-        ValueError: If `index` is not of that form, or names an entity that there is not.
+        ValueError: If `index` is not of that form, or refers to an entity that does not exist.
     """
 
     def __init__(self, table: Any, index: Tensor) -> None:
@@ -203,7 +203,7 @@ def _(x: Entities) -> int:
 
 
 def countable(x: Any) -> bool:
-    """Whether `count` knows the type."""
+    """Whether `count` supports the type."""
     return any(of.dispatch(type(x)) is not of.dispatch(object) for of in (count, parts)) or _is_late(x)
 
 
@@ -219,7 +219,7 @@ def is_structure(x: Any) -> bool:
 def take(x: Any, rows: Rows) -> Any:
     """The rows of these indices, of the same type as `x`.
 
-    Of `PerTask`, every task's rows of these indices; where tasks are indexed differently, index each by itself.
+    Of `PerTask`, every task's rows of these indices; where tasks are indexed differently, index each separately.
 
     Args:
         x: Inputs.
@@ -289,7 +289,7 @@ def _(x: Entities, device: torch.device | str | None = None, dtype: torch.dtype 
 def split(x: Any, parts: int) -> list[Any]:
     """Consecutive parts of nearly equal size, in order; joined they are `x`.
 
-    A kind of input needs no `split` of its own, `count` and `take` suffice. Of `PerTask`, each task is split by itself.
+    A kind of input needs no `split` of its own, `count` and `take` suffice. Of `PerTask`, each task is split separately.
 
     Args:
         x: Inputs.
@@ -346,7 +346,7 @@ def _(x: PerTask) -> PerTask:
 def sizes(x: Any) -> Tensor | None:
     """The size of each row ``(N,)``, where rows are padded to the largest of a batch: atoms of a molecule, say.
 
-    Batches of rows of like size cost less. None, the default, for kinds whose rows cost alike.
+    Batches of rows of similar size cost less. None, the default, for kinds whose rows all cost the same.
     """
     return None
 

@@ -196,7 +196,7 @@ def _inside_all(support: Constraint, value: Tensor) -> Tensor:
     candidates = _inside(support, value.unsqueeze(dim))
     if candidates.dim() < -dim or candidates.shape[dim] == 1:
         return candidates if candidates.dim() < -dim else candidates.squeeze(dim)
-    # Each component's own, with itself as a batch of its own: (K, ..., 1, event).
+    # Each component's own, with itself as its own batch: (K, ..., 1, event).
     each = candidates.movedim(dim, 0).unsqueeze(dim)
     fits = support.check(each).all(-1)  # (K, ...)
     best = fits.long().argmax(0).reshape((1, *fits.shape[1:], *(1,) * support.event_dim))

@@ -1,4 +1,4 @@
-"""The marks of a Pyro program: which task a site belongs to, and what the tasks share.
+"""The marks of a Pyro program: the task of each site, and the representation that the tasks share.
 
 with bmtl.task("depth"):                      # every sample site inside belongs to the task "depth"
     pyro.sample("y_depth", dist.Normal(head(h), 1.0), obs=y)
@@ -47,10 +47,10 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 class task(Messenger):
-    """Marks every sample site inside as part of one task; the innermost mark wins.
+    """Marks every sample site inside as part of one task; the innermost mark takes precedence.
 
-    The guide needs no marks: a guide site belongs to the task of the model's site of that name. Sites without a mark are
-    shared. Entering the same task more than once (its prior here, its likelihood there) is normal.
+    The guide needs no marks: a guide site belongs to the task of the model's site with the same name. Sites without a mark
+    are shared. The same task may be entered more than once (for its prior and for its likelihood).
 
     Args:
         name: The task. It may hold a slash (``affinity/nll`` and ``affinity/mse`` are two objectives of one target).
@@ -85,19 +85,19 @@ def _check_number(name: str, number: Any) -> None:
 class task_plate(pyro.plate):
     """A vectorised plate whose rows are tasks, with their names.
 
-    A plain ``pyro.plate("task", K)`` is understood too; its tasks are called "0", "1", ...
+    A plain ``pyro.plate("task", K)`` is also recognised; its tasks are named "0", "1", ...
 
     Args:
-        names: One name a row, ``(K,)``.
+        names: One name per row, ``(K,)``.
         dim: The plate's dimension, counted from the right; by default the next free one.
         n_data: Number of data of each task, from 1, where they differ and rows inside are padded to one length; by default
             what the plates inside declare.
-        label: Tells this plate from others of the same program, each with tasks of its own. Sites inside a plate with a
-            label are called ``<label>/<name>``, and one row of such a site reads as ``<name>_<task>`` (`bmtl.draw`).
+        label: Distinguishes this plate from others in the same program, each with its own tasks. Sites inside a plate with
+            a label are named ``<label>/<name>``, and a row of such a site is named ``<name>_<task>`` in `bmtl.draw`.
 
     Raises:
         TypeError: If `n_data` holds anything but integers.
-        ValueError: If a name is empty or appears twice, or `n_data` has another length or a number below 1.
+        ValueError: If a name is empty or appears twice, or `n_data` has the wrong length or a number below 1.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ def shared(h: Tensor) -> Tensor:
 
     Balancers may use a marked tensor as the surface where task gradients are compared: the parameters upstream of it are
     the shared ones. A program may mark several tensors (one per task, each from its own input): together they are the
-    shared representation. A program without the mark works; only the cheap geometries are then not offered.
+    shared representation. The mark is optional, but the cheap geometries need it.
 
     Args:
         h: Any shape, usually ``(B, width)``.
@@ -148,7 +148,7 @@ def shared(h: Tensor) -> Tensor:
 
 
 def observe(name: str, fn: Any, value: Tensor | None) -> Tensor:
-    """Sample site that leaves missing labels out.
+    """A sample site that ignores missing labels.
 
     A missing label is NaN in a float tensor and -1 in an integer one; an event with a missing entry is missing as a
     whole, unless its distribution offers ``marginal(mask)``. A missing label is replaced by a value inside the

@@ -34,7 +34,7 @@ TARGET = "affinity"
 
 @dataclass(frozen=True)
 class _Set:
-    """What a reader knows of its set."""
+    """A reader's description of its data set."""
 
     name: str
     text_files: tuple[str, ...]  # of affinities, a matrix of drugs by proteins

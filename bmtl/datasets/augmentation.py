@@ -1,4 +1,4 @@
-"""Random views of images with a label a pixel: part of an image enlarged, left and right exchanged, colours changed.
+"""Random views of images with a label per pixel: part of an image enlarged, left and right exchanged, colours changed.
 
 One augmentation serves the targets of all readers of scenes. What a label becomes depends on what it is:
 

@@ -18,7 +18,7 @@ class Batches:
     inputs, each draws from its own shuffled order: an epoch is as long as the longest task, and a shorter one starts a
     new order whenever its rows are used up. A task's share of a batch is at most its number of rows.
 
-    Where rows differ in size (`bmtl.inputs.sizes`), a batch of a shuffled epoch has rows of like size: a shuffled order is
+    Where rows differ in size (`bmtl.inputs.sizes`), batches of a shuffled epoch have similar rows: a shuffled order is
     cut into pieces of 16 batches, each piece is sorted by size and cut into batches, and their order is drawn. What is left
     of an epoch is a smaller batch of random rows, the last.
 
@@ -26,7 +26,7 @@ class Batches:
     loads it goes on with the very next batch.
 
     Args:
-        x: Inputs of N rows, of any type that `bmtl.inputs` knows: a tensor, a structure of them, a registered type; or
+        x: Inputs of N rows, of any type that `bmtl.inputs` supports: a tensor, a structure of them, a registered type; or
             `bmtl.inputs.PerTask` where each task has its own.
         y: Task -> labels ``(N, ...)``, or ``(N_task, ...)`` for the rows of ``x[task]``.
         batch_size: Rows per batch (per task, where each task has its own inputs).
@@ -37,7 +37,7 @@ class Batches:
             batch is of few blocks. Not for `PerTask`.
 
     Raises:
-        TypeError: If x is of a type that `bmtl.inputs` does not know, or y holds something else than tensors.
+        TypeError: If x is of a type that `bmtl.inputs` does not support, or y holds something else than tensors.
         ValueError: If there are no rows, the rows of x and y differ in number, or no batch would come out.
     """
 
@@ -173,7 +173,7 @@ PIECE = 16
 
 
 def like_sizes(sizes: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
-    """An order ``(N,)`` in which rows of like size are next to each other, so that batches cost little.
+    """An order ``(N,)`` in which rows of similar size are next to each other, so that batches cost little.
 
     Args:
         sizes: Of the rows ``(N,)``.

@@ -69,7 +69,7 @@ def boundary_distance(semantic: np.ndarray) -> np.ndarray:
     """Distance of each pixel to the nearest one of another class.
 
     Args:
-        semantic: Classes ``(N, H, W)``, -1 for void, which is no class and no boundary.
+        semantic: Classes ``(N, H, W)``, -1 for void, which is not a class and no boundary.
 
     Returns:
         ``(N, H, W)`` in pixels, float32, 1 next to a boundary; NaN where the label is void, and where an image has one class

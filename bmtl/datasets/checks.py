@@ -70,7 +70,7 @@ def partition(rows: Mapping[str, ArrayLike], num_rows: int) -> dict[str, np.ndar
 
 
 def names_of_targets(what: str, given: Iterable[str], targets: Collection[str]) -> None:
-    """Refuse names that are no targets."""
+    """Refuse names that are not targets."""
     for name in given:
         if name not in targets:
             raise ValueError(f"`{what}` names the unknown {name!r}; the targets are: {', '.join(targets)}.")

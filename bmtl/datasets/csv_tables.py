@@ -1,4 +1,4 @@
-"""Tables as people have them: one file whose columns are features and targets, or a folder of files, one a task."""
+"""Tables from files: one file whose columns are features and targets, or a folder of files, one per task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -163,7 +163,7 @@ def _pieces_of_folder(
     kinds: KindLike | Mapping[str, KindLike] | None,
     options: TableOptions,
 ) -> dict[str, Any]:
-    """`pieces_of_table` of the files of a folder, each a target in the rows of its own."""
+    """`pieces_of_table` of the files of a folder, each a target with its own rows."""
     label = names_of(targets) or ["y"]
     if len(label) > 1:
         raise ValueError(
@@ -198,7 +198,7 @@ def _placed(labels: Labels, rows: slice, num_rows: int) -> Labels:
 
 
 def _tables(folder: Path, drop: Sequence[str], reading: dict[str, Any]) -> dict[str, RawTable]:
-    """Task -> its file, in the order of their names. Hidden files, such as macOS's ``._x.csv``, are no tasks."""
+    """Task -> its file, in the order of their names. Hidden files, such as macOS's ``._x.csv``, are not tasks."""
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if _ending(file) in ("", ".txt") or file.name.startswith(".") or not file.is_file():

@@ -32,7 +32,7 @@ from bmtl.targets.scaler import Scaler
 logger = logging.getLogger(__name__)
 
 SMILES_CHARACTERS = "#%()+-./0123456789=@ABCDEFGHIKLMNOPRSTUVWYZ[\\]abcdefghilmnorstuy"
-"""The 64 characters that DeepDTA knows."""
+"""The 64 characters of DeepDTA's alphabet."""
 RESIDUES = "ABCDEFGHIKLMNOPQRSTUVWXYZ"
 """The 25 letters of sequences; J is none."""
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"

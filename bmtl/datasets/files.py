@@ -54,7 +54,7 @@ def own_path(path: str, root: str | Path | None, source: str) -> Path:
 
 
 class Archive:
-    """The arrays of an ``.npz`` file, each read when it is asked for, without pickle.
+    """The arrays of an ``.npz`` file, each read when it is requested, without pickle.
 
     Args:
         path: Of the file.

@@ -82,11 +82,11 @@ class Images(Inputs):
 
         Args:
             raw: Images ``(M, H, W, C)`` of the channels of those that the model was trained on, bytes or floats in [0, 1].
-                Their size may be another: what the model makes of it is the model's affair.
+                Their size may be another: what the model makes of it depends on the model.
             dtype: Of the result.
 
         Raises:
-            ValueError: If they are no images, differ in size, or have other channels.
+            ValueError: If they are not images, differ in size, or have other channels.
         """
         if isinstance(raw, list | tuple):
             raw = stacked([np.asarray(image) for image in raw], [f"image {i}" for i in range(len(raw))])

@@ -1,4 +1,4 @@
-"""What the inputs of a data set are: one class a kind of input, which is all that anything else must know of it."""
+"""The inputs of a data set: one class per kind of input, which is the only interface that other code uses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +14,12 @@ GROUP = "bmtl.datasets"
 
 
 class Inputs(ABC):
-    """The inputs of N rows. One subclass a kind of input, in a file of its own; `register_kind` adds it.
+    """The inputs of N rows. One subclass per kind of input, in its own file; `register_kind` adds it.
 
     What `tensors` and `prepare` return is anything that `bmtl.inputs` counts, indexes and moves: a tensor, a structure
-    of them, or a type that registers itself there. Nothing else in bmtl asks what it is.
+    of them, or a type that registers itself there. No other code in bmtl depends on the kind.
 
-    An object without rows, as `from_state` returns it, serves new inputs alone.
+    An object without rows, as `from_state` returns it, is used for new inputs only.
     """
 
     kind: ClassVar[str]
@@ -43,7 +43,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What a model must know of the inputs, as plain values: ``kind``, and what a trunk needs, such as ``width``.
+        """The description that a model needs, as plain values: ``kind``, and what a trunk needs, such as ``width``.
 
         ``trunk`` may name a default trunk by its import path.
         """
@@ -75,7 +75,7 @@ class Inputs(ABC):
         """The inverse of `state`, without rows."""
 
     def budget(self) -> dict[str, Any]:
-        """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is asked for."""
+        """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is requested."""
         return {}
 
     def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
@@ -83,7 +83,7 @@ class Inputs(ABC):
         return None
 
     def names(self, path: str | Path) -> list[str] | None:
-        """What the rows of a file or folder that `read` takes are called, for files of their own; None if they are not."""
+        """What the rows of a file or folder that `read` takes are called, for their own files; None if they are not."""
         return None
 
     def pictures(self, rows: np.ndarray) -> np.ndarray | None:

@@ -43,7 +43,7 @@ def assemble(
     Args:
         name: What reports call it.
         x: Inputs ``(N, ...)``, or inputs of another kind.
-        y: Labels ``(N, K)``, a target a column; ``(N,)``, with `task` saying whose label it is; or target -> labels,
+        y: Labels ``(N, K)``, a target per column; ``(N,)``, with `task` saying whose label it is; or target -> labels,
             rows first.
         task: Name of each row's task, or its number, ``(N,)``; any numbers where there are no `task_names`.
         task_names: Of the targets, by number; the default is task_0, task_1 and so on.
@@ -129,7 +129,7 @@ def _by_column(
     classes: Sequence[str] | None,
     kinds: KindLike | Mapping[str, KindLike] | None,
 ) -> Labels:
-    """A target a column of ``y (N, K)``, each of its own kind."""
+    """A target per column of ``y (N, K)``, each of its own kind."""
     table = y[:, None] if y.ndim == 1 else y
     if table.ndim != 2:
         raise ValueError(f"Labels must have the shape (N,) or (N, K); got {y.shape}.")
@@ -149,7 +149,7 @@ def _by_row(
     classes: Sequence[str] | None,
     kinds: KindLike | Mapping[str, KindLike] | None,
 ) -> Labels:
-    """A target a task, with labels in the rows of that task alone."""
+    """A target per task, with labels in the rows of that task alone."""
     if y.ndim != 1:
         raise ValueError(f"With task, y must hold one label a row, (N,); got {y.shape}.")
     if task.dtype.kind not in "iuU" or (task.dtype.kind == "i" and task.min() < 0):

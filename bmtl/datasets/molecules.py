@@ -89,14 +89,14 @@ class Molecules(Inputs):
     Args:
         atomic_numbers: ``(N, A)``, 0 where there is no atom.
         positions: ``(N, A, 3)`` in Angstrom.
-        elements: Atomic numbers that a model will know.
+        elements: Atomic numbers that a model supports.
         layout: ``"dense"`` for `Atoms`; ``"pyg"`` for a ``Batch`` of complete graphs with ``z`` (atomic numbers), ``pos``,
-            ``edge_index`` and ``edge_attr``, the distance ``(E, 1)``, for a trunk of one's own.
+            ``edge_index`` and ``edge_attr``, the distance ``(E, 1)``, for a trunk of your own.
 
     Raises:
-        ValueError: If a molecule has no atom, an unknown element, a position that is no number, or two atoms in one place;
-            names the row, from 0.
-        ImportError: If PyTorch Geometric is asked for and not installed.
+        ValueError: If a molecule has no atom, an unknown element, a position that is not a number, or two atoms in
+            one place; names the row, from 0.
+        ImportError: If PyTorch Geometric is requested and not installed.
     """
 
     kind: ClassVar[str] = "molecules"

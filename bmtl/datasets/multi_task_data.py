@@ -94,7 +94,7 @@ class MultiTaskData:
         baselines: Mapping[str, LinearBaseline] | None = None,
         notes: Sequence[str] = (),
     ) -> Self:
-        """Fit the scalers, on the training rows if nothing else is asked for, and put the pieces together.
+        """Fit the scalers, on the training rows by default, and put the pieces together.
 
         Args:
             name: What reports call the data set.
@@ -172,7 +172,7 @@ class MultiTaskData:
         Medians, categories and scales are fitted on the training rows.
 
         Args:
-            frame: A row per datum. Its index names rows in messages and is no column.
+            frame: A row per datum. Its index names rows in messages and is not a column.
             targets: Columns of labels.
             name: What reports call the data set.
             ignore: Columns to leave out.
@@ -346,7 +346,7 @@ class MultiTaskData:
         return found
 
     def describe_targets(self) -> list[str]:
-        """One line a target: family, unit, number of labels, classes or range, and a hint where the kind is a guess."""
+        """One line per target: family, unit, number of labels, classes or range, and a hint where the kind is a guess."""
         return [target_line(name, target, self.rows) for name, target in self.targets.items()]
 
     def describe_inputs(self) -> list[str]:
@@ -367,7 +367,7 @@ class MultiTaskData:
     def with_share_of_labels(self, share: float, *, seed: int = 0, parts: Sequence[str] = ("train", "val")) -> Self:
         """The same data with a random share of the labels, as where each label costs a measurement.
 
-        Which rows keep their label is drawn for each target and part by itself; of n labels ``round(share * n)`` stay, one
+        Which rows keep their label is drawn for each target and part separately; of n labels ``round(share * n)`` stay, one
         at least. Scalers are fitted again, and other parts keep all their labels.
 
         Args:
@@ -395,7 +395,7 @@ class MultiTaskData:
     def labelled(self) -> Self:
         """The same data without rows that have no label for any target, as ``data.subset([task])`` may leave many.
 
-        Scalers stay as they are. A part without a label vanishes.
+        Scalers stay unchanged. A part without a label vanishes.
         """
         found = np.zeros(len(self.inputs), dtype=bool)
         for target in self.targets.values():

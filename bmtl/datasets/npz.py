@@ -53,7 +53,7 @@ def read(
         path: Of the file: absolute, or below `root`; without `root`, below the working folder or ``BMTL_DATA``.
         root: Folder that a relative path starts from.
         x: Inputs ``(N, ...)``.
-        y: Labels ``(N, K)``, a target a column; ``(N,)``, with `task` saying whose label it is; or several arrays, each
+        y: Labels ``(N, K)``, a target per column; ``(N,)``, with `task` saying whose label it is; or several arrays, each
             a target by its own name (``(N, 2)`` intervals and ``(N, d)`` vectors where `kinds` says so).
         task: Number or name of each row's task ``(N,)``.
         names: Names of the targets ``(K,)``.

@@ -70,7 +70,7 @@ def read(
         list_file: Text file with the numbers of the images of ``val`` that are for validation, one a line: 197 of them
             make the split 795/197/457. A relative path is below the data's folder.
         validation: Proportion of the training images that become the part ``"val"``, drawn with `seed`; for the split
-            795/654, which has no validation images of its own.
+            795/654, which has no validation images.
         seed: For what is drawn.
         limit: Reads only the first images of each folder, to try things out.
         scale: Rows that scalers are fitted on, ``none`` by default.

@@ -4,7 +4,7 @@ Source: B. Gong, Y. Shi, F. Sha, K. Grauman, "Geodesic Flow Kernel for Unsupervi
 800 visual words); the lists of 5, 10 and 20 % training images are those of M. Long et al., "Learning Multiple Tasks with
 Multilinear Relationship Networks", NeurIPS 2017.
 
-The lists repeat images, and each is here once: 78, 151 and 300 training images in all, down to one a class and task. At
+The lists repeat images, and each is here once: 78, 151 and 300 training images in all, down to one per class and task. At
 5 % they leave 22 images out (10 %: 1), which are in no part. No validation fits inside so few training images: a stratified
 fifth of the others, drawn once and for all, is for validation and never scored. Five test images (10 %; 20 %: 11) have the
 features of a training image.

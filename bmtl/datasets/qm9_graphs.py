@@ -59,7 +59,7 @@ def read(
     Raises:
         FileNotFoundError: If `root` does not hold the files.
         ValueError: If there are not as many molecules, a file is damaged, or an option is something else.
-        ImportError: If PyTorch Geometric is asked for and not installed.
+        ImportError: If PyTorch Geometric is requested and not installed.
     """
     numbers, positions, hartree = _whole(root) if whole else _12k(root)
     inputs = Molecules(numbers, positions, tuple(ELEMENTS.values()), layout)

@@ -74,7 +74,7 @@ class Option:
 
 def options_of(of: Callable[..., Any]) -> list[Option]:
     """The keyword-only parameters of a function in order, or all parameters of a class."""
-    made = of.__init__ if isinstance(of, type) else of  # type: ignore[misc]  # a metaclass has a signature of its own
+    made = of.__init__ if isinstance(of, type) else of  # type: ignore[misc]  # a metaclass has its own signature
     parameters = [p for p in inspect.signature(made).parameters.values() if p.name != "self"]
     texts = _argument_texts(inspect.getdoc(of) or "")
     return [
@@ -147,12 +147,12 @@ for _name, _reader in {
 
 
 def names() -> tuple[str, ...]:
-    """Names that `load` knows, in alphabetical order, without the families of `describe`."""
+    """Names that `load` accepts, in alphabetical order, without the families of `describe`."""
     return tuple(sorted(name for name in {**READERS, **_announced()} if not _is_prefix(name)))
 
 
 def describe() -> dict[str, Reader]:
-    """What `load` knows, each with its reader: names in alphabetical order, then families such as ``"uci/<name>"``.
+    """What `load` accepts, each with its reader: names in alphabetical order, then families such as ``"uci/<name>"``.
 
     Readers of installed packages are loaded; one that cannot be has the reason as its summary.
     """

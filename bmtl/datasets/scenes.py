@@ -1,4 +1,4 @@
-"""Data sets of images with a label a pixel, whichever reader they come from.
+"""Data sets of images with a label per pixel, whichever reader they come from.
 
 The targets have one name and one form in all of them:
 

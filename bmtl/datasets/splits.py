@@ -9,7 +9,7 @@ import numpy as np
 from bmtl.datasets import checks
 
 TRAIN, TEST, NEITHER = 1, 0, -1
-"""Codes of a fixed split, one a row."""
+"""Codes of a fixed split, one per row."""
 
 
 def draw(

@@ -38,7 +38,7 @@ class Table(Inputs):
         bins: Edges of each column's quantile bins, as a model sees the column; None where nothing was fitted.
 
     Raises:
-        ValueError: If `x` is no table of finite numbers, or scaler or names do not fit its columns.
+        ValueError: If `x` is not a table of finite numbers, or scaler or names do not fit its columns.
     """
 
     kind: ClassVar[str] = "table"

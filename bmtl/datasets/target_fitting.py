@@ -12,7 +12,7 @@ from bmtl.targets.names import check_name
 
 Scaling = Literal["train", "all", "none"]
 """Rows that scalers are fitted on. ``"all"``: those of every part, test rows included, as for some published tables;
-say so where you report it. ``"none"``: inputs and targets stay as they are."""
+say so where you report it. ``"none"``: inputs and targets stay unchanged."""
 
 MOST_LABELS = 10**9
 """Most entries of all targets together, missing ones included."""

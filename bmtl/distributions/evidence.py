@@ -13,7 +13,7 @@ Threshold = Literal["batch_min", "sample", "inf"]
 
 
 def lipschitz_mse(y: Tensor, p: Evidential, threshold: Threshold = "batch_min") -> Tensor:
-    """Squared error with a bounded slope, one value a row: ``k (2 |e| - k)`` with ``k = min(|e|, delta)``.
+    """Squared error with a bounded slope, one value per row: ``k (2 |e| - k)`` with ``k = min(|e|, delta)``.
 
     Twice Huber's loss. The threshold delta is the error at which the likelihood would start to lower the evidence, the
     Student-t's scale; no gradient passes through it, and so the loss trains the prediction alone.
@@ -45,7 +45,7 @@ def lipschitz_mse(y: Tensor, p: Evidential, threshold: Threshold = "batch_min") 
 
 
 def evidence_penalty(y: Tensor, p: Evidential) -> Tensor:
-    """Evidence where the prediction is wrong, one value a row: ``|e| (2 nu + alpha)``.
+    """Evidence where the prediction is wrong, one value per row: ``|e| (2 nu + alpha)``.
 
     Not free of scale: standardise labels. It also pulls on the prediction, as an absolute error of weight 2 nu + alpha.
 

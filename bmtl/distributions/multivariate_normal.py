@@ -11,7 +11,7 @@ from torch import Tensor
 class MultivariateNormal(dist.MultivariateNormal):
     """A vector y ``(B, d)`` with mean `loc` and covariance ``scale_tril scale_tril'``; labels may lack components.
 
-    A row with some components missing counts with the marginal density of those that are there: see `marginal`.
+    A row with some components missing counts with the marginal density of those present: see `marginal`.
 
     Args:
         loc: ``(..., d)``.

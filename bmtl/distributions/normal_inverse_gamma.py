@@ -75,7 +75,7 @@ class NormalInverseGamma(StudentTMarginal):
 
         Args:
             raw: ``(..., 4)``, in the order gamma, nu, alpha, beta.
-            min_scale: Lower bound of the Student-t's scale; the resolution of the labels over their standard deviation
+            min_scale: Lower bound on the Student-t's scale; the resolution of the labels over their standard deviation
                 keeps the density of repeated labels finite.
 
         Raises:

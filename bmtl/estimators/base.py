@@ -25,7 +25,7 @@ FILE = "estimator.json"
 
 
 class MultiTaskBase(BaseEstimator):
-    """Trains one of bmtl's methods on a table, on its default network and schedule if nothing else is asked for.
+    """Trains one of bmtl's methods on a table, by default with the default network and schedule.
 
     Args:
         method: Name of `bmtl list methods` or `bmtl list balancers`, an import path, or a `bmtl.experiments.Method`.
@@ -156,7 +156,7 @@ class MultiTaskBase(BaseEstimator):
 
         Raises:
             NotFittedError: If it is not fitted.
-            ValueError: If a parameter is no plain value.
+            ValueError: If a parameter is not a plain value.
             OSError: If the folder cannot be written.
         """
         check_is_fitted(self)

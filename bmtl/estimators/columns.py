@@ -67,7 +67,7 @@ def real_column(name: str, values: np.ndarray) -> Column:
     """A target of real numbers, NaN where missing.
 
     Raises:
-        ValueError: If labels are no numbers, infinite, or all missing.
+        ValueError: If labels are not numbers, infinite, or all missing.
     """
     if values.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: the labels of {name!r} are {values.dtype}.")

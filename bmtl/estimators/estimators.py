@@ -113,7 +113,7 @@ class MultiTaskEstimator(MultiTaskBase):
         return guessed_column(name, values)
 
     def predict(self, X: Any) -> pd.DataFrame:
-        """A column a target: predictive means, or the most probable classes.
+        """A column per target: predictive means, or the most probable classes.
 
         Raises:
             NotFittedError: If it is not fitted.
@@ -126,7 +126,7 @@ class MultiTaskEstimator(MultiTaskBase):
         return pd.DataFrame(found)
 
     def predict_proba(self, X: Any) -> dict[str, pd.DataFrame]:
-        """Target -> the probability of each of its classes, a column a class; targets of numbers have none.
+        """Target -> the probability of each of its classes, a column per class; targets of numbers have none.
 
         Raises:
             NotFittedError: If it is not fitted.

@@ -12,7 +12,7 @@ from bmtl.evaluation.scores import primary_scores
 from bmtl.evaluation.statistics import share_worse
 from bmtl.targets.score import Score
 
-MOST_TASKS = 12  # beyond that a column a task fits no page, and the table holds summaries over tasks
+MOST_TASKS = 12  # beyond that a column per task fits no page, and the table holds summaries over tasks
 
 
 @dataclass(frozen=True)

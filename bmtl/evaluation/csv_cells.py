@@ -9,7 +9,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def plain(value: object) -> object:
     """Text that begins like a formula gets an apostrophe before it, which spreadsheets take for "this is text".
 
-    Numbers stay as they are, negative ones too. What text this is done to depends on its first character that is no space,
+    Numbers stay unchanged, negative ones too. What text this is done to depends on its first character that is not a space,
     since some programs leave spaces out.
     """
     if not isinstance(value, str):

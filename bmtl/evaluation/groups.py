@@ -1,4 +1,4 @@
-"""The groups of a part of the data: labels, draws and predictives of its rows, each target with rows of its own.
+"""The groups of a part of the data: labels, draws and predictives of its rows, each target with its own rows.
 
     observed_data            y_<t> (obs_<t>, ...)                        labels; coordinate obs_<t>: the row's number
     posterior_predictive     y_<t> (chain, draw, obs_<t>, ...)           draws of y; class indices
@@ -81,7 +81,7 @@ def part_groups(
         chains: Of the draws, whose axis has one chain after the other.
 
     Raises:
-        ValueError: If a target is unknown, an array has another shape than its target's labels say, a label is not of the
+        ValueError: If a target is unknown, an array does not have the shape of its target's labels, a label is not of the
             family, or targets have different numbers of draws in one group; names the part, the target and the field.
     """
     if unknown := given.keys() - targets.keys():
@@ -249,7 +249,7 @@ def split_chains(what: str, values: np.ndarray, chains: int) -> np.ndarray:
     """Draws ``(S, ...)``, one chain after the other, as ``(chain, draw, ...)``; a single draw is the same in one chain.
 
     Raises:
-        ValueError: If there is no draw, or their number is no multiple of the chains.
+        ValueError: If there is no draw, or their number is not a multiple of the chains.
     """
     if not values.ndim or not len(values) or len(values) % chains:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Objects in images from a vector a pixel, and how well they are found.
+"""Objects in images from a vector per pixel, and how well they are found.
 
 Each pixel votes for the place it points to. Votes are clustered, and each pixel belongs to the object whose centre is
 nearest to its vote. Truth and prediction are then images of numbers, 0 for no object, in which `panoptic_quality` and

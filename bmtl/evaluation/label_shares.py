@@ -73,7 +73,7 @@ def _changes(compared: xr.Dataset, baseline: str) -> xr.Dataset:
 
 
 def share_table(changes: xr.Dataset) -> list[list[str]]:
-    """The table of delta_m in text cells: a row a learner, a column a share; mean ± standard error over splits."""
+    """The table of delta_m in text cells: a row per learner, a column per share; mean ± standard error over splits."""
     summary = mean_and_error(changes["delta_m"])
     header = ["delta_m [%] ↓", *(f"{100 * share:g} % of labels" for share in changes["share"].values)]
     rows = [header]
@@ -88,7 +88,7 @@ def share_table(changes: xr.Dataset) -> list[list[str]]:
 
 
 def conclusion(changes: xr.Dataset) -> str:
-    """What the splits support, in one sentence a share: the methods that beat the baseline in every split.
+    """What the splits support, in one sentence per share: the methods that beat the baseline in every split.
 
     References are left out: they are other models, and no multi-task methods.
     """

@@ -26,11 +26,11 @@ import xarray as xr
 from bmtl.evaluation.assembly import dataset, storable
 
 LIBRARY = threading.RLock()
-"""Held by whoever is inside the NetCDF library."""
+"""Lock to hold during any call of the NetCDF library."""
 SMALL = 4096  # bytes up to which an array is stored as it is: chunks and filters would take more space than they save
 CACHE = 4 * 2**20  # bytes a variable while a file is written: chunks are written once and never read back
 MOST_EXPANDED = 1100  # times a file's size that its arrays can have: deflate's limit is 1,032
-COORDINATES, INDEXED = "coordinates", "indexed"  # attributes of a group: coordinates that xarray could not know
+COORDINATES, INDEXED = "coordinates", "indexed"  # attributes of a group: coordinates that xarray could not infer
 
 
 class Damaged(ValueError):

@@ -84,7 +84,7 @@ def detection_intervals(
 ) -> tuple[Detection, Detection]:
     """Lower and upper ends of percentile bootstrap intervals of `detection_of_scores`.
 
-    Rows are drawn with replacement on each side by itself, so that their numbers stay. This is the uncertainty from the
+    Rows are drawn with replacement on each side separately, so that their numbers stay. This is the uncertainty from the
     finite number of rows, and not that of training anew. Perfect separation has an interval of no width, and few rows a
     short one: with a single row on a side it means nothing.
 

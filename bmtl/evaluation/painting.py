@@ -13,7 +13,7 @@ Limits = tuple[float, float]
 
 
 def palette(count: int) -> np.ndarray:
-    """Colours of classes ``(count, 3)`` uint8, the first twenty easily told apart."""
+    """Colours of classes ``(count, 3)`` uint8, the first twenty easy to distinguish."""
     named = mpl.colormaps["tab20"](np.arange(20))[:, :3]
     more = mpl.colormaps["hsv"](np.linspace(0, 1, max(0, count - 20), endpoint=False))[:, :3]
     return np.round(255 * np.concatenate([named, more])[:count]).astype(np.uint8)
@@ -120,7 +120,7 @@ def _limits(values: np.ndarray) -> Limits:
     if not known.size:
         return 0.0, 1.0
     low, high = (float(end) for end in np.quantile(known, [0.01, 0.99]))
-    # Of numbers that are all the same, to rounding, a middle colour: their last digits mean nothing.
+    # For numbers that are equal up to rounding, a middle colour: their last digits mean nothing.
     return (low, high) if high - low > 1e-3 * abs(high) else (high - abs(high or 1.0), high + abs(high or 1.0))
 
 

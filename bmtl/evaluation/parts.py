@@ -27,7 +27,7 @@ def part_of(tree: xr.DataTree, name: str | None = None) -> xr.DataTree:
     """The node that holds the groups of a part.
 
     Args:
-        tree: A run's results tree, or a part of it, which is the answer where no other is asked for.
+        tree: A run's results tree, or a part of it, which is the answer where no other is requested.
         name: One of `PARTS`; "test" by default, and for "train" the root itself.
 
     Raises:
@@ -70,7 +70,7 @@ def group(tree: xr.DataTree, name: str, part: str | None = None) -> xr.Dataset:
 
 
 def reported_targets(tree: xr.DataTree) -> dict[str, ReportedTarget]:
-    """What a run knows of its targets, in the order in which they were given.
+    """The targets of a run, in the order in which they were given.
 
     Raises:
         ValueError: If the tree has no ``constant_data``: a part must be read within its run's tree.
@@ -150,7 +150,7 @@ class PartReader:
         return dict(zip(map(str, names), map(float, values), strict=True))
 
     def prediction(self, target: str) -> Prediction:
-        """What the run says of the rows."""
+        """The run's predictions for the rows."""
         values = self._values
         draws = values("posterior_predictive", target)
         rows = len(self.labels(target))

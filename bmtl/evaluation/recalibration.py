@@ -1,4 +1,4 @@
-"""Recalibration of a results tree, each target by itself, fitted on its ``validation`` rows."""
+"""Recalibration of a results tree, each target separately, fitted on its ``validation`` rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ def recalibrate(
     targets: Sequence[str] | None = None,
     seed: int = 0,
 ) -> xr.DataTree:
-    """A tree whose predictives are recalibrated, fitted on the labels of ``validation``; the given one is left as it is.
+    """A tree whose predictives are recalibrated, fitted on the labels of ``validation``; the given one is left unchanged.
 
     * ``"temperature"``, real targets and times: one factor a target on the scales of all components, by maximum
       likelihood. The predictive keeps its kind, its locations and its mean.
@@ -56,14 +56,14 @@ def recalibrate(
       that few rows cannot make all classes equally probable, or one certain.
     * ``"isotonic"``, real targets and times: the predictive cdf goes through the ECDF of the validation PIT values. That is
       of no law any more: the predictive is known by its draws (100 a row, where the tree had none). The predictive mean
-      stays as it was: that of the new predictive hangs on the few validation rows in its tails. Classes stay as they are.
+      stays unchanged: that of the new predictive depends on the few validation rows in its tails. Classes stay unchanged.
 
     Targets are independent: one that cannot be recalibrated (no labelled validation row, no distribution, a likelihood
-    without a maximum, a kind that has no such map, as counts) stays as it is, and the root attribute
+    without a maximum, a kind that has no such map, as counts) stays unchanged, and the root attribute
     ``recalibration_left_out`` says why.
 
     ``validation`` and ``ood`` are recalibrated alike, so that doing it again changes (next to) nothing. Draws of
-    ``posterior_predictive`` are drawn anew, each row by itself. Left out are the training rows, whose densities belong to
+    ``posterior_predictive`` are redrawn, each row separately. Left out are the training rows, whose densities belong to
     the posterior, and unlabelled ones, whose distribution no tree holds; ``log_likelihood`` of a target that has not a
     component a draw; and ``uncertainty`` of a target whose parts are not defined any more (all but a law's temperature).
 
@@ -228,7 +228,7 @@ class IsotonicMap:
 
     @property
     def factor(self) -> float | None:
-        """It is no number."""
+        """It is not a number."""
         return None
 
     def __call__(self, rows: Scored, draws: int, random: np.random.Generator) -> Prediction:

@@ -6,7 +6,7 @@ import xarray as xr
 from bmtl.evaluation.parts import group
 
 ANCHOR = "anchor"
-"""The source that is no task: the fixed share of a prior that depends on no other task."""
+"""The source that is not a task: the fixed share of a prior that depends on no other task."""
 
 
 def relating(tree: xr.DataTree) -> list[str]:
@@ -18,7 +18,7 @@ def relating(tree: xr.DataTree) -> list[str]:
 def relatedness(tree: xr.DataTree, *, latent: str = "w", level: float = 0.95) -> xr.Dataset:
     """Share of each source in each task's prior: mean over the draws, and the interval that holds `level` of them.
 
-    What the draws are is the model's affair: of weights with a posterior they are draws of it; Gumbel weights have noise
+    What the draws are depends on the model: of weights with a posterior they are draws of it; Gumbel weights have noise
     and no posterior; weights without noise have one value.
 
     Args:

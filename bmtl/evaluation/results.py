@@ -98,7 +98,7 @@ def to_datatree(
         chains: Of MCMC, whose draws come one chain after the other in every array.
         training: Per-step records, as `training_group` takes them.
         tasks: Names of the K tasks in `training`'s order; the targets by default.
-        attributes: Root attributes of any type that JSON knows: ``method`` (the row of a table), ``balancer``, ``seed``,
+        attributes: Root attributes of any type that JSON supports: ``method`` (the row of a table), ``balancer``, ``seed``,
             ``configuration``, ``data_name``, ``data_fingerprint``, ...
 
     Returns:
@@ -106,7 +106,7 @@ def to_datatree(
         creation (UTC) and the task names; `decode_attributes` gives them back as they were.
 
     Raises:
-        ValueError: If a part or a target is unknown, an array has another shape than its rows say, a label is not of its
+        ValueError: If a part or a target is unknown, an array does not have the shape of its rows, a label is not of its
             target's family, a name cannot be stored or repeats; says which, what was given and what is expected.
     """
     if chains < 1:

@@ -57,7 +57,7 @@ def primary_names(
     """The name of the score that each target is judged by first.
 
     Args:
-        targets: What a run knows of its targets.
+        targets: The run's targets.
         given: A score that goes before for every target whose family has it, as ``--primary auroc`` says, or scores by
             target.
 

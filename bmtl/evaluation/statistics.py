@@ -153,7 +153,7 @@ def share_worse(
 
     Args:
         scores: ``(learner, split, task)``.
-        baseline: Such as "stl", a network a task.
+        baseline: Such as "stl", a network per task.
         higher_is_better: Which end is best; a boolean, or one for each task (DataArray).
         counted: As for `paired_differences`. Tasks that no split counts are left out.
 

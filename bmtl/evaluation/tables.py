@@ -1,4 +1,4 @@
-"""A comparison as a table: one row a method, the columns of the IGB paper's Table 2, and calibration after them."""
+"""A comparison as a table: one row per method, the columns of the IGB paper's Table 2, and calibration after them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from bmtl.evaluation.statistics import mean_and_error
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """What a comparison comes to, a row a method and a column a score; frames of one shape with the index ``learner``.
+    """The results of a comparison, a row per method and a column per score; frames of equal shape, index ``learner``.
 
     Attributes:
         columns: What each column is.
@@ -58,7 +58,7 @@ def score_table(comparison: xr.Dataset, *, marked_as: str = "Marked") -> ScoreTa
 
 
 def table(comparison: xr.Dataset) -> pd.DataFrame:
-    """Means over splits, one row a method.
+    """Means over splits, one row per method.
 
     A hole in the grid is left out of its row's means; a run that diverged makes them NaN. The baseline's own
     ``delta_m`` (zero by definition) is left blank, as in the paper.
@@ -100,7 +100,7 @@ def best(comparison: xr.Dataset) -> pd.DataFrame:
 
 
 def caption(comparison: xr.Dataset) -> str:
-    """What a reader of the table must know: runs, units, what it is relative to, how small an ECE can be, holes."""
+    """The notes that a reader of the table needs: runs, units, what it is relative to, how small an ECE can be, holes."""
     return score_table(comparison).caption
 
 

@@ -7,7 +7,7 @@ al. 2024, "Pareto smoothed importance sampling"). The same with each row's densi
 the posterior itself, whatever the guide (Magnusson et al. 2019, "Bayesian leave-one-out cross-validation for large data").
 
 Both are about the rows that the posterior was conditioned on, those of the tree's root. They assume weights of 1: a run
-whose balancer weighs tasks otherwise targets another posterior, and k then measures the distance between the two as well.
+whose balancer weights tasks otherwise targets another posterior, and k then measures the distance between the two as well.
 """
 
 import warnings
@@ -88,7 +88,7 @@ def trust(tree: xr.DataTree) -> xr.Dataset:
 
 
 def in_words(found: xr.Dataset) -> str:
-    """What `trust` found, a sentence on the posterior and a line a task."""
+    """What `trust` found, a sentence on the posterior and a line per task."""
     k, draws = float(found["pareto_k"]), int(found["draws"])
     threshold, share = float(found["threshold"]), float(found["efficiency"])
     about = f"Pareto k is {k:.2f} with {draws:,} draws"

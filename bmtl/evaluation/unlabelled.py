@@ -5,7 +5,7 @@
     predictions_probability  y_<t> (row, class_<t>)                 class probabilities
     predictions_uncertainty  total_<t>, aleatoric_<t>, epistemic_<t> (row)   variances, or entropies in nats
 
-Targets that have different numbers of rows have dimensions of their own, ``row_<t>``.
+Targets that have different numbers of rows have their own dimensions, ``row_<t>``.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What every method of a comparison gets alike: steps or epochs, batches, rate, widths, and how parameters are chosen."""
+"""The budget common to all methods of a comparison: steps or epochs, batches, rate, widths, and selection of parameters."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -23,7 +23,7 @@ VALIDATED_EVERY = 40
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method gets alike.
+    """The training budget common to all methods.
 
     What is None is chosen by the data's inputs (`of`), alike for all methods.
 

@@ -94,7 +94,7 @@ def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, tr
         asked: The configuration.
         seed: The run's.
         data: The run's.
-        trust: Whether the run is to have been asked for draws for the training rows too.
+        trust: Whether the run must include draws for the training rows too.
     """
     if not path.is_file():
         return False

@@ -1,4 +1,4 @@
-"""What a trained network says of the rows of each part, and how the parts of a run are joined."""
+"""Predictions of a trained network for the rows of each part, and how the parts of a run are joined."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         draws: Part -> draws for its rows: "test", and as far as they are there "validation", "train" and "ood"; "new" are
@@ -34,7 +34,7 @@ class RunResult:
         tasks: Names of the history's tasks.
         targets: Names of the targets.
         score: Validation score of the epoch that was kept.
-        states: Parameters of model and guide, one a network.
+        states: Parameters of model and guide, one per network.
         extras: Further variables of the posterior, as the model's `tree_extras` gives them.
         reduced: Part -> target -> what is kept of predictions that are too large to keep.
     """
@@ -59,7 +59,7 @@ def collect(
     new: Any = None,
     trust: bool = False,
 ) -> RunResult:
-    """Draws for every part that is asked for.
+    """Draws for every part that is requested.
 
     Of several networks (an ensemble), the mixture of what they predict; the training is the first one's, its time that of
     all.

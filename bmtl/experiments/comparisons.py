@@ -28,7 +28,7 @@ Done = Callable[[Cell | Failure], None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison.
 
     Attributes:
         scores: From `bmtl.evaluation.comparison.compare`; a split is a pair of split and seed, numbered in that order.

@@ -48,7 +48,7 @@ def demo(
 ) -> Demo:
     """The comparisons that ``bmtl demo`` shows: the methods of `DEMO` on several shares of the labels.
 
-    Which labels of the training and validation rows are known is drawn at random, for each target by itself; test rows keep
+    Which labels of the training and validation rows are known is drawn at random, for each target separately; test rows keep
     all of theirs. With all labels there is nothing to draw, and the draws are of initial weights and batches. Writes
     ``labels-<percent>/`` for each share, as `compare` does, and ``changes.nc``, ``changes.png``, ``targets.png`` and
     ``reliability.png``, the last two of the smallest share, whose report judges the Bayesian model's guide.

@@ -31,7 +31,7 @@ class Fitted:
         method: What was trained.
         targets: Target -> its family, unit, scaler and baseline.
         inputs: The data's inputs without their rows: turns raw ones into what the model sees.
-        parts: Targets and members, each a model and a guide: one part, or one a target where each was trained by itself.
+        parts: Targets and members, each a model and a guide: one part, or one per target where each was trained separately.
         draws: Draws of a prediction.
     """
 

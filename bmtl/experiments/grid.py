@@ -33,7 +33,7 @@ def run_cells(
         budget: What each gets.
         out: Folder; with `dask`, one that all workers see.
         trust: As for `run`.
-        jobs: Processes; by default as many as there are processors, at most one a cell. With 1 nothing is forked.
+        jobs: Processes; by default as many as there are processors, at most one per cell. With 1 nothing is forked.
         dask: Address of a Dask scheduler whose workers run the cells (needs ``bmtl[distributed]``), one at a time each, in
             place of `jobs`. A cell is given up once Dask's ``allowed-failures`` workers were killed over it.
 

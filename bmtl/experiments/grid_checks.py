@@ -48,7 +48,7 @@ def check_scores(
     primary: str | Mapping[str, str] | None,
     reference: bool,
 ) -> None:
-    """Raises a ``ValueError`` if the scores could not be computed as asked for, once all runs are done."""
+    """Raises a ``ValueError`` if the scores could not be computed as requested, once all runs are done."""
     first = data if isinstance(data, MultiTaskData) else data[0]
     names = [method.name for method in methods]
     rows = list(names_of_references(first).values()) if reference else []

@@ -44,8 +44,8 @@ def load(text: str) -> Imported:
         text: ``package.module:name``, or ``file.py:name`` relative to the current folder.
 
     Raises:
-        ValueError: If the text is no import path, there is no such file or module, it raises while it is imported, or it has
-            no such name.
+        ValueError: If the text is not an import path, there is no such file or module, it raises while it is imported, or
+            it has no such name.
     """
     if not is_path(text):
         raise ValueError(f"An import path is package.module:name or file.py:name, and {text!r} was given.")

@@ -1,8 +1,8 @@
 """Predictions of new images as files: maps to be looked at (PNG) and to be computed with (npy).
 
 For each image and target, ``<image>_<target>.png`` and, of all but classes, ``<image>_<target>.npy``; and the uncertainty as
-``<image>_<target>_uncertainty.png`` and ``.npy``. The PNG of classes has a class a pixel as its palette's index, 8 bits, so
-that it is both. Pictures of numbers run from dark to bright over the image's own values: read numbers from the npy.
+``<image>_<target>_uncertainty.png`` and ``.npy``. The PNG of classes has the class of each pixel as its 8-bit palette
+index, so that it is both. Pictures of numbers run from dark to bright over the image's own values: read values from the npy.
 ``targets.json`` says what each target is: its unit, its classes.
 """
 
@@ -30,7 +30,7 @@ def write_maps(
         fitted: A fitted run with targets of images.
         raw: The images, as ``fitted.inputs.read`` returns them.
         names: Of the images, for files.
-        out: Folder; it is made if need be. Files of the same name are replaced.
+        out: Folder; it is made if necessary. Files of the same name are replaced.
         num_draws: Number of draws; the run's own by default.
         seed: Of the draws.
 

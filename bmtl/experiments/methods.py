@@ -29,8 +29,8 @@ class Method:
         trunk: Name or import path of the maker of trunks; by default that of the data's kind of input.
         normalize: What the balancer sees, as for `bmtl.TaskELBO`: "per_datum" is the ELBO per datum, "task_mean" counts each
             task alike however many labels it has.
-        single_task: One network a target, each trained by itself (STL).
-        ensemble_size: Networks, each from a seed of its own, whose predictives are mixed: a deep ensemble.
+        single_task: One network per target, each trained separately (STL).
+        ensemble_size: Networks, each from its own seed, whose predictives are mixed: a deep ensemble.
         weight_decay: Of Adam, on all parameters, as the method's paper has it; 0 leaves decay to the budget's schedule.
 
     Raises:
@@ -52,7 +52,7 @@ class Method:
             raise ValueError(f"ensemble_size is a number of networks, from 1, and {self.ensemble_size} was given.")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay is 0 or more, and {self.weight_decay} was given.")
-        # Absolute paths: worker processes have folders of their own.
+        # Absolute paths: worker processes have their own folders.
         object.__setattr__(self, "model", registry.checked_recipe(self.model))
         if self.trunk:
             object.__setattr__(self, "trunk", registry.trunk(self.trunk).path)
@@ -101,7 +101,7 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
     if "targets" in inspect.signature(maker).parameters:  # a trunk with a part for each target
         given["targets"] = tuple(spec.targets)
     offered = {"trunk": partial(maker, spec.inputs, **given), "generator": generator}
-    # A recipe of one's own may do without either; layers that it makes without the generator are seeded all the same.
+    # A recipe of your own may do without either; layers that it makes without the generator are seeded nevertheless.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = recipe(

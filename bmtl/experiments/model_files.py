@@ -32,7 +32,7 @@ SCHEMA = 3
 
 
 def check_settings(method: Method) -> None:
-    """Raises a ``ValueError`` if a method has an option that is no plain value, which `save` cannot write."""
+    """Raises a ``ValueError`` if a method has an option that is not a plain value, which `save` cannot write."""
     try:
         json.dumps(method.settings())
     except TypeError as error:

@@ -38,7 +38,7 @@ def needs_support(method: Method) -> bool:
 def tensors(data: MultiTaskData, method: Method, part: str) -> tuple[Any, dict[str, Tensor]]:
     """Inputs and labels of a part, ``data.tensors`` or ``data.tensors_by_task``.
 
-    A target without a label in the part has no rows of its own there; then all targets have the table.
+    A target without a label in the part has no rows there; then all targets have the table.
     """
     if own_rows(data, method) and len(data.rows_by_task(part)) == len(data.tasks):
         return data.tensors_by_task(part)
@@ -51,7 +51,7 @@ def keeps_support(method: Method) -> bool:
 
 
 def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
-    """What the method's recipe is told of the data; where its model looks up training rows, those too."""
+    """The description of the data for the method's recipe; with the training rows if its model needs them."""
     x, y = tensors(data, method, "train")
     return DataSpec(
         targets={name: target.family for name, target in data.targets.items()},
@@ -68,7 +68,7 @@ def batches(
 ) -> Batches | BatchesByTask:
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
 
-    A target with rows of its own, and fewer of them than the epoch has batches, has one in every batch all the same: its
+    A target with its own rows, and fewer of them than the epoch has batches, has one in every batch nevertheless: its
     rows come again, and batches are larger by them (on School, with 128 rows a batch, by a quarter). Of one table, rows come
     in the `blocks` that its inputs ask for.
     """
@@ -81,7 +81,7 @@ def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> Augmented
     """Batches with a random view of each image.
 
     Raises:
-        ValueError: If inputs are no images, targets have rows of their own, or it is not known what becomes of a target's
+        ValueError: If inputs are not images, targets have their own rows, or it is not known what becomes of a target's
             labels in another view.
     """
     if data.inputs.kind != Images.kind or not isinstance(loader, Batches):

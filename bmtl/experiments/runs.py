@@ -52,7 +52,7 @@ def run(
         seed: Of initial weights, order of batches, and draws.
         budget: How long and how large.
         folder: Where ``results.nc`` is written. An interrupted run leaves ``last.ckpt`` and ``partial.nc`` there, which
-            holds the finished targets where each is trained by itself, and the finished members of an ensemble.
+            holds the finished targets where each is trained separately, and the finished members of an ensemble.
         keep_model: Write ``model.pt`` next to the results, which `bmtl.experiments.load_fitted` reads.
         trust: Draw for the training rows too, where there are latents and a joint density: the groups at the tree's root,
             by which `bmtl.evaluation.trust` judges the guide.
@@ -65,7 +65,7 @@ def run(
         OSError: If `folder` cannot be written, before anything is trained.
         NotWritten: If the results cannot be written when the run is over; says where the model and the draws are.
         ValueError: If the data lack a part or a label, `new` is not of their kind, the model cannot take them, or is to be
-            kept and has an option that is no plain value, before anything is trained.
+            kept and has an option that is not a plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after what was learnt so far has been written.
     """
     budget = budget.of(data)

@@ -20,7 +20,7 @@ WARM_UP = 0.05
 def optimizer_of(method: Method, budget: Budget) -> Callable[[Any], torch.optim.Optimizer]:
     """What makes the optimizer of a method, for a budget with everything chosen.
 
-    A method with a weight decay of its own has Adam's.
+    A method with its own weight decay has Adam's.
     """
     assert budget.lr is not None
     if budget.schedule != "cosine" or method.weight_decay:

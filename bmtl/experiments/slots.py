@@ -1,4 +1,4 @@
-"""Balancers as text, with slots of one's own by import path or from installed packages."""
+"""Balancers as text, with slots of your own by import path or from installed packages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -21,7 +21,7 @@ def step_seconds(
     """Median time of a step of each method, measured side by side: the methods take turns, a step each, in one thread.
 
     A drift of the machine's speed then hits all alike, where times that separate runs recorded would differ by it. Methods
-    with a network a target are left out; an ensemble's step is a step of each of its members.
+    with a network per target are left out; an ensemble's step is a step of each of its members.
 
     A method whose step raises is left out: it has no time.
 

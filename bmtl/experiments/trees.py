@@ -50,7 +50,7 @@ def results_tree(
         history: ``svi.history``, or its arrays.
         part: The part of the data that was drawn for: "test", "train" (the tree's root), or "val".
         validation: The same for the rows of "val": what recalibration is fitted on.
-        train: The same for the rows of "train": what tells whether the guide can be trusted, and what ``az.loo`` is of.
+        train: The same for the rows of "train": needed to check the guide, and used by ``az.loo``.
         ood: The same for labelled rows from elsewhere, the data's part "ood".
         new: For inputs without labels: the tree's ``predictions``.
         reduced: Part of the tree -> target -> what is kept of predictions that are too large to keep.
@@ -166,7 +166,7 @@ def run_tree(
 
 
 def reported(data: MultiTaskData, name: str) -> ReportedTarget:
-    """What a tree knows of a target, its primary score by the training labels included."""
+    """A tree's description of a target, including its primary score, which depends on the training labels."""
     return ReportedTarget.of(data.targets[name], data.rows["train"])
 
 

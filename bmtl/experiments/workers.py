@@ -1,4 +1,4 @@
-"""Processes that run cells: on this machine or on a Dask cluster, with kills, failures and Ctrl-C told apart."""
+"""Processes that run cells: on this machine or on a Dask cluster, that distinguish kills, failures and Ctrl-C."""
 
 import signal
 import threading
@@ -114,7 +114,7 @@ def on_dask(jobs: Sequence[Job], address: str, out: Path) -> Generator[Cell | Fa
 
 
 def _work(job: Job, stop: Path) -> Cell | Failure | None:
-    """A run in a process of its own; None if it was interrupted."""
+    """A run in its own process; None if it was interrupted."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process: the file tells when
     try:

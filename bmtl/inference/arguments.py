@@ -1,6 +1,6 @@
 """Checks of arguments: each says which argument, what was given and what is expected.
 
-A bool is no number here, though Python counts it among the integers: ``accumulate=True`` is a slip.
+A bool is not a number here, though Python counts it among the integers: ``accumulate=True`` is a slip.
 """
 
 import math
@@ -20,7 +20,7 @@ def whole_number(name: str, value: Any, least: int, meaning: str) -> int:
         meaning: What it counts, as "a number of epochs".
 
     Raises:
-        TypeError: If it is no whole number.
+        TypeError: If it is not a whole number.
         ValueError: If it is below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -39,7 +39,7 @@ def positive_number(name: str, value: Any, meaning: str) -> float:
         meaning: What it is, as "a gradient norm".
 
     Raises:
-        TypeError: If it is no real number.
+        TypeError: If it is not a real number.
         ValueError: If it is not finite, or not above 0.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -81,7 +81,7 @@ def check_program(name: str, program: Any) -> None:
 
     Raises:
         TypeError: If it cannot be called, or is a class.
-        ValueError: If it is wrapped for a backward of its own.
+        ValueError: If it is wrapped for its own backward.
     """
     if not callable(program) or isinstance(program, type):
         what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__

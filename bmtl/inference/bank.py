@@ -29,7 +29,7 @@ class Bank:
     """Networks of one architecture, trained side by side by Adam, each as it would be alone.
 
     Their parameters are stacked, and one run of the Pyro program under `torch.func.vmap` gives every network's losses. Each
-    network has data, a learning rate, a seed and numbers of its own, and ends with the parameters, up to rounding, of::
+    network has data, a learning rate, a seed and its own numbers, and ends with the parameters, up to rounding, of::
 
         svi = BalancedSVI(program, program.guide(), partial(torch.optim.Adam, lr=lr), "ew", TaskELBO(normalize="task_mean"))
         for epoch in range(epochs):
@@ -37,24 +37,24 @@ class Bank:
                 svi.step(*batch)
 
     An objective is thus a mean over its task's labelled rows, which a batch estimates without bias, and all objectives have
-    weight 1. Where every label is there, `TaskELBO`'s default comes to the same. One thing differs: parameters of a task
-    without any label in a batch rest there alone, and in a bank Adam's momentum moves them on.
+    weight 1. If no label is missing, `TaskELBO`'s default gives the same. One thing differs: trained alone, parameters of a
+    task without any label in a batch stay unchanged, whereas in a bank Adam's momentum still moves them.
 
-    What networks may differ in, besides data and parameters: floats that a program has as attributes (``regulariser``,
-    ``weight``), so long as it only calculates with them; `n_data`, which cancels. Networks with fewer rows than others see
-    batches padded with rows without a label, and rest at the end of an epoch while those have batches left; a layer that
-    looks across rows, such as batch norm, needs networks of one length.
+    Besides data and parameters, networks may differ in floats that are attributes of a program (``regulariser``,
+    ``weight``), as long as they are used in arithmetic only, and in `n_data`, which cancels. Networks with fewer rows than
+    others get batches padded with rows without a label, and wait at the end of an epoch while the others have batches left;
+    a layer that couples rows, such as batch norm, needs networks with equal numbers of rows.
 
-    A program may draw random numbers, as dropout does in training mode: other ones in each network, step and draw. They come
-    from `noise_seed` for all networks together, so that a network's depend on its company, and it ends as it would alone in
-    distribution only. Torch's own generators are left as they were.
+    A program may draw random numbers, as dropout does in training mode; they differ between networks, steps and draws. They
+    come from `noise_seed` for all networks together, so that those of a network depend on the other networks, and its
+    result equals that of training alone in distribution only. Torch's own generators are left unchanged.
 
     Args:
         programs: The networks' programs, called as ``program(x, y)``: plain modules whose only unknowns are parameters.
         data: Each network's inputs and labels. Inputs are tensors or made of such, as a dict of them is
             (`bmtl.inputs.parts`). Networks on the same tensors share their memory.
         batch_size: Rows a batch.
-        lr: Adam's learning rate, one for all or one a network.
+        lr: Adam's learning rate, one for all or one per network.
         seeds: One a network, for the order of its rows.
         noise_seed: For the random numbers that programs draw.
 
@@ -62,7 +62,7 @@ class Bank:
         names: The tasks, in the order of the program.
 
     Raises:
-        TypeError: If a program is no module, or a PyroModule; if inputs are not made of tensors, or each task has its own.
+        TypeError: If a program is not a module, or a PyroModule; if inputs are not made of tensors or differ by task.
         ValueError: If the arguments differ in length, in targets or in the form of inputs; if programs differ in
             architecture or in an attribute that is not a float; if the program has latents, `pyro.param` statements or
             observed sites outside every task.
@@ -110,7 +110,7 @@ class Bank:
         self._rows_seen = torch.zeros(len(self), 1, dtype=torch.float64, device=device)
 
     def _stack(self) -> None:
-        """Stacks the networks' tensors: those that are trained in one matrix, a network a row, and views of it by name."""
+        """Stacks the networks' tensors: those that are trained in one matrix, a network per row, and views of it by name."""
         tensors = [dict((*program.named_parameters(), *program.named_buffers())) for program in self.programs]
         trained = [name for name, p in self.programs[0].named_parameters() if p.requires_grad]
         if not trained:
@@ -152,7 +152,7 @@ class Bank:
         return torch.stack(losses) if losses else torch.zeros(0, len(self), len(self.names), dtype=torch.float64)
 
     def epoch(self) -> Tensor:
-        """One epoch of all networks; the programs stay as they are until `write_back`.
+        """One epoch of all networks; the programs stay unchanged until `write_back`.
 
         Returns:
             Training losses, means over the epoch's batches ``(networks, tasks)``, float64 on the host.
@@ -251,7 +251,7 @@ class Bank:
     def read(
         self, function: Callable[[Trace], Mapping[str, Tensor]], data: Sequence[Data], draws: int | None = None
     ) -> dict[str, Tensor]:
-        """What a function reads off every program's trace, as the networks now are.
+        """What a function reads from every program's trace, for the current networks.
 
         Args:
             function: From a trace of the program, with its labels, to named tensors ``(N, ...)``, a row each. It sees one
@@ -265,7 +265,7 @@ class Bank:
             rows than another, the rest is NaN.
 
         Raises:
-            ValueError: If `data` is not one a network or has inputs of another form than the training data, `draws` is
+            ValueError: If `data` is not one per network or has inputs of another form than the training data, `draws` is
                 below 1, or what is read has not a row each.
         """
         if draws is not None and draws < 1:
@@ -299,7 +299,7 @@ class Bank:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copies the parameters and buffers as they now are into the programs."""
+        """Copies the current parameters and buffers into the programs."""
         state = {**self._parameters, **self._rest}
         for i, program in enumerate(self.programs):
             for name, tensor in (*program.named_parameters(), *program.named_buffers()):

@@ -43,8 +43,8 @@ _RANDOM: dict[str, type] = {"torch": Tensor, "cuda": list, "numpy": list, "pytho
 def save(svi: BalancedSVI, path: str | Path) -> None:
     """Writes everything that the next steps depend on: parameters, optimizer, balancer, history, random generators.
 
-    The file appears whole, and read back without a fault, or not at all. `fit` writes its own checkpoints; this is for loops
-    of your own.
+    The file appears complete and verified by reading it back, or not at all. `fit` writes its own checkpoints; this
+    function is for your own loops.
 
     Args:
         svi: A run after its first batch.
@@ -61,10 +61,10 @@ def save(svi: BalancedSVI, path: str | Path) -> None:
 
 
 def load(svi: BalancedSVI, path: str | Path) -> None:
-    """Takes up a run where `save` left it, bit for bit: the next n steps equal those of the uninterrupted run.
+    """Continues a run from where `save` left it, bit for bit: the next n steps equal those of the uninterrupted run.
 
     Args:
-        svi: Built as the saved one was. Before its first batch, the state is taken up with that batch (an AutoGuide has
+        svi: Built as the saved one was. Before its first batch, the state is loaded with that batch (an AutoGuide has
             no parameters before).
         path: The file.
 
@@ -84,7 +84,7 @@ def load(svi: BalancedSVI, path: str | Path) -> None:
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:
-    """Writes a sealed state; the file appears whole, and read back, or not at all.
+    """Writes a sealed state; the file appears complete and verified by reading it back, or not at all.
 
     Args:
         state: What `sealed` gave.
@@ -117,7 +117,7 @@ def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
         state: Nested dicts, lists and tuples of tensors and values; the entry ``bmtl`` holds the run's.
 
     Raises:
-        CheckpointError: If something in it is no tensor or plain value.
+        CheckpointError: If something in it is not a tensor or plain value.
     """
     made: dict[str, Any] = plain(state, "checkpoint")
     own = {"schema": SCHEMA, **made.pop("bmtl")}
@@ -218,7 +218,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def check_random(state: Any) -> None:
-    """Checks saved generators, each on a generator of its own.
+    """Checks saved generators, each on its own generator.
 
     Raises:
         CheckpointError: If one cannot be taken up; names it.

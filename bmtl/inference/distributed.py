@@ -96,7 +96,7 @@ def union(found: Mapping[int, Tensor], parameters: Sequence[Tensor]) -> dict[int
         parameters: All parameters, in the order that the processes share.
 
     Raises:
-        ValueError: If one of those found is no parameter of the model or the guide.
+        ValueError: If one of those found is not a parameter of the model or the guide.
     """
     if world_size() == 1:
         return dict(found)

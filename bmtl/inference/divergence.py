@@ -27,7 +27,7 @@ def divergence(q: Any, p: Any) -> Any:
 
 
 def _is_normal(fn: Any) -> bool:
-    """A normal, also one that draws in a way of its own, but of no other density."""
+    """A normal, also one that draws in its own way, but of no other density."""
     return getattr(type(_base(fn)), "log_prob", None) is torch.distributions.Normal.log_prob
 
 

@@ -44,10 +44,10 @@ def draw(
     """Draws from the guide, and from the model at those draws.
 
     The program must predict when it is called with inputs alone: ``model(x)`` samples a site ``y_<target>`` for each
-    target (`bmtl.observe` with value None does), or a site ``y`` in a task plate, which is each task's target; see
-    `bmtl.inference.predicted_sites`. Latents outside every plate that has the batch's rows are global: a draw of them holds
-    for all rows. They depend on the seed alone, where the guide draws them before latents of rows, and so `batch_size`
-    changes nothing but the noise of what is drawn for each row.
+    target (`bmtl.observe` with value None does), or a site ``y`` in a task plate, whose rows are the tasks' targets; see
+    `bmtl.inference.predicted_sites`. Latents outside every plate of the batch's rows are global: a draw of them applies to
+    all rows. They depend on the seed alone if the guide draws them before latents of rows, so that `batch_size`
+    changes only the noise of what is drawn for each row.
 
     A real target takes at most 16 bytes for each draw of each row in float32: the draw, the predictive's location and
     scale, and the label's log density, 4 bytes each. A class takes 12. A chunk of `batch_size` rows takes what the model
@@ -56,7 +56,7 @@ def draw(
     Args:
         model: The task model.
         guide: Its guide, called as ``guide(x)``; a `PosteriorDraws` for draws of MCMC.
-        x: Inputs of N rows, anything that `bmtl.inputs` knows: a tensor ``(N, ...)``, a dict or NamedTuple of several,
+        x: Inputs of N rows, anything that `bmtl.inputs` supports: a tensor ``(N, ...)``, a dict or NamedTuple of several,
             `PerTask` where each task has its own, ...
         y: Target -> labels of its rows, as in training: ``(N,)``, ``(N, 2)`` for intervals, ``(N, d)`` for vectors; None
             gives no densities.
@@ -64,13 +64,13 @@ def draw(
         batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
             task's rows; the others are split into as many parts.
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
-            plates. Large ones need not be.
-        seed: Seeds the draws; torch's global generator is left as it was.
+            plates. Leave large ones out to save memory.
+        seed: Seeds the draws; torch's global generator is left unchanged.
 
     Raises:
-        TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not know the inputs, or the
+        TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not support the inputs, or the
             model cannot be called with inputs alone.
-        ValueError: If a site of `sites` is no global latent; if the model predicts nothing, or not a target of `y`; if
+        ValueError: If a site of `sites` is not a global latent; if the model predicts nothing, or not a target of `y`; if
             labels have another shape than their site or lie outside its support; if the guide is an AutoGuide that has not
             seen a batch; if `x` has no row, or `num_draws` or `batch_size` is below 1.
     """

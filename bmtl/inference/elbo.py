@@ -22,7 +22,7 @@ from bmtl.tasks import TASK_PLATE
 class TaskELBO(ELBO):
     """Estimates one negative ELBO per task from one model/guide trace pair.
 
-    With one seed, the terms add up to Pyro's own estimator in value and in every gradient: `Trace_ELBO` for ``"mc"``,
+    With the same seed, the terms add up to Pyro's own estimator in value and in every gradient: `Trace_ELBO` for ``"mc"``,
     `TraceMeanField_ELBO` for ``"analytic"``. It is a Pyro `ELBO`: ``elbo(model, guide)`` is a `torch.nn.Module`, and
     `pyro.infer.SVI` accepts it.
 
@@ -31,21 +31,22 @@ class TaskELBO(ELBO):
             less noise and is right when the guide draws its latents in the model's order.
         num_particles: Draws per estimate.
         vectorize_particles: Draw all particles at once, in one more plate left of all others.
-        max_plate_nesting: The model's number of nested plates; found from one run if it is needed and None.
-        balanced: What a balancer sees and weighs: "likelihood" is each task's expected negative log-likelihood (its KL
+        max_plate_nesting: The model's number of nested plates; if None and needed, it is found from one run.
+        balanced: What a balancer sees and weights: "likelihood" is each task's expected negative log-likelihood (its KL
             can be most of its loss, and would then be what is balanced), "elbo" adds the task's own KL. The shared KL
-            is never weighed.
+            is never weighted.
         normalize: "per_datum" divides every task by one number of data, so that equal weights give the ELBO's step;
-            "task_mean" takes each task's mean over its labelled rows, so that each counts alike however many labels it has.
-            A task's KL is then divided by its number of labelled data M_k, the shared KL by the mean of the M_k.
+            "task_mean" takes each task's mean over its labelled rows, so that all tasks count equally whatever their
+            number of labels. A task's KL is then divided by its number of labelled data M_k, the shared KL by the
+            mean of the M_k.
         n_data: Number of labelled training data, one for all tasks or by task. By default it is what the plates declare,
             which is the number of rows; under "task_mean" times the share of labelled rows in the batches seen so far, with
             one warning where that is an estimate.
 
     Raises:
-        TypeError: If an option is of another type.
-        ValueError: If an option is not one of those above, a number is below 1, the model has no task, or a site cannot be
-            taken (enumeration, a non-reparameterised latent under "analytic").
+        TypeError: If an option is of the wrong type.
+        ValueError: If an option is not one of those above, a number is below 1, the model has no task, or a site is not
+            supported (enumeration, a non-reparameterised latent under "analytic").
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class TaskELBO(ELBO):
                 "The model has no task: no observed or latent site lies in `bmtl.task(name)` or in a plate named "
                 f"{TASK_PLATE!r}. Put each task's sites in `with bmtl.task(...)`.\n{model_trace.format_shapes()}"
             )
-        order = getattr(model, "tasks", None)  # a model may name its tasks in an order of its own
+        order = getattr(model, "tasks", None)  # a model may name its tasks in its own order
         if isinstance(order, tuple) and set(order) == walk.names.keys():
             walk.names = dict.fromkeys(order)
         return walk.losses(self.num_particles, self.vectorize_particles, marks)
@@ -164,7 +165,7 @@ def _check_count(name: str, value: Any, what: str, least: int = 1) -> int:
     """A whole number of at least `least`; True and 1.0 are none.
 
     Raises:
-        TypeError: If it is no integer.
+        TypeError: If it is not an integer.
         ValueError: If it is smaller.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -36,4 +36,4 @@ class SolverFailed(StepError):
 
 
 class CheckpointError(ValueError):
-    """A file or a saved state that is no intact checkpoint, cannot be written as one, or belongs to another model."""
+    """A file or a saved state that is damaged, cannot be written as a checkpoint, or belongs to another model."""

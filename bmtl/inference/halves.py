@@ -24,7 +24,7 @@ def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...
     None go to both halves. The two are independent samples where the batch's rows are in random order.
 
     Raises:
-        TypeError: If something is of a type that `bmtl.inputs` does not know.
+        TypeError: If something is of a type that `bmtl.inputs` does not support.
         ValueError: If something has fewer than two rows, or nothing was there to split.
     """
     found: list[Any] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bmtl.inference.record import StepRecord
 
-# Fields of a record by how they are packed: K numbers a step, one number a step, one word a step.
+# Fields of a record by how they are packed: K numbers per step, one number per step, one word per step.
 _VECTORS = {**dict.fromkeys(("losses", "weights", "weights_heads", "alpha"), np.float64), "active": np.bool_}
 _NUMBERS = {
     **dict.fromkeys(("step", "epoch", "iterations"), np.int64),
@@ -57,7 +57,7 @@ class _Growing:
 class History(Sequence[StepRecord]):
     """A sequence of records that keeps every n-th step: n is 1 until a limit of memory is reached, and then doubles.
 
-    A record is packed into arrays in full precision and made anew when it is asked for. The most recent one is the object
+    A record is packed into arrays in full precision and made anew when it is requested. The most recent one is the object
     that was appended, and may still be changed; it is there whether or not its turn to be kept has come. Which steps are
     kept is in their field ``step``.
 
@@ -257,7 +257,7 @@ class History(Sequence[StepRecord]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up saved records in place of its own; the limit stays."""
+        """Loads saved records in place of its own; the limit stays."""
         self.clear()
         self._names = tuple(state["names"])
         self._seen, self.every = state["seen"], state["every"]

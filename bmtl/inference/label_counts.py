@@ -38,7 +38,7 @@ class LabelCounts:
 
     A row counts once, however many sites observe something of it: the sites of a task on the same plates are labelled where
     one of them is. Rows of different plates add up; of plates that lie inside one another the larger count is taken. A
-    factor is no datum, unless its task has nothing else.
+    factor is not a datum, unless its task has nothing else.
     """
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ def _labelled(site: Site, owner: SiteTask) -> tuple[Number, Number]:
 
 
 def _scaled(rows: list[Tensor], scales: list[Number], owner: SiteTask) -> tuple[Tensor, Tensor]:
-    """The same of sites with scales of their own, perhaps of each row: a row has the largest of those that observe it."""
+    """The same of sites with their own scales, perhaps of each row: a row has the largest of those that observe it."""
     weights = [
         torch.as_tensor(scale, device=row.device).expand_as(row) for row, scale in zip(rows, scales, strict=True)
     ]

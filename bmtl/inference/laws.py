@@ -157,7 +157,7 @@ def _(fn: Laplace) -> TensorLaw:
 @law_of.register(MultivariateNormal)
 @law_of.register(LowRankMultivariateNormal)
 def _(fn: Any) -> TensorLaw:
-    # One covariance for all rows is one matrix in torch, until it is asked for.
+    # One covariance for all rows is one matrix in torch, until it is requested.
     tril = getattr(fn, "_unbroadcasted_scale_tril", None)
     tril = fn.scale_tril if tril is None else tril
     missing = len(fn.batch_shape) + 2 - tril.dim()

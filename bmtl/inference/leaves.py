@@ -71,7 +71,7 @@ class GraphWatch:
     It does where modules hold the same parameters, as many of them frozen, `pyro.param` statements give tensors that are
     known, and the programs made as many nodes as in a step that was walked; and where they refer to no tensor that could be
     trained and is not. What they use in a way that cannot be seen may still replace its like, node by node: every 16th step
-    is walked all the same.
+    is walked nevertheless.
 
     Args:
         programs: Model and guide.

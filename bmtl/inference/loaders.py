@@ -31,7 +31,7 @@ def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A batch as positional and keyword arguments: a tuple's or list's entries, a mapping's, or the batch itself.
 
     Raises:
-        TypeError: If it is none of these, nor inputs that `bmtl.inputs` knows.
+        TypeError: If it is none of these, nor inputs that `bmtl.inputs` supports.
     """
     if isinstance(batch, Mapping) and inputs.is_structure(batch):
         return (), dict(batch)
@@ -46,7 +46,7 @@ def spread(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """A batch on a device: everything in it that `bmtl.inputs` knows, or that has a method ``to``."""
+    """A batch on a device: everything in it that `bmtl.inputs` supports, or that has a method ``to``."""
     if isinstance(batch, Mapping) and inputs.is_structure(batch):
         return {name: moved(part, device) for name, part in batch.items()}
     if isinstance(batch, list) or inputs.is_structure(batch):
@@ -90,7 +90,7 @@ class SeededLoader:
         with forked(None):
             torch.manual_seed(seed)
             batches = iter(loader)
-            opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is asked for
+            opening = list(itertools.islice(batches, 1))  # a loader draws its order when the first batch is requested
         world, rank = (distributed.world_size(), distributed.rank()) if self.divided else (1, 0)
         batches = itertools.chain(opening, batches)
         while len(turn := list(itertools.islice(batches, world))) == world:

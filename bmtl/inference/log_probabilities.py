@@ -41,7 +41,7 @@ def log_probabilities(
         guide: Its guide.
         x: Inputs, as for `bmtl.draw`.
         num_draws: Number of draws S.
-        seed: Of the draws; torch's global generator is left as it was.
+        seed: Of the draws; torch's global generator is left unchanged.
         parallel: Take all draws at once, in one more plate left of all others: other draws of the same law, in a fraction
             of the time, and with the memory of all. Model and guide must broadcast, as they must for vectorised particles.
         max_plate_nesting: Number of nested plates, for `parallel`; found from a run on one row if None.
@@ -50,7 +50,7 @@ def log_probabilities(
         Target -> ``(N, C)``.
 
     Raises:
-        ValueError: If the model predicts nothing, or a target that is no classification; if `num_draws` is below 1.
+        ValueError: If the model predicts nothing, or a target that is not a classification; if `num_draws` is below 1.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")

@@ -27,7 +27,7 @@ class ScoreTerms:
 class TaskTerms:
     """K scalars in the graph, as they came: one by one, or as one vector from a task plate.
 
-    Scalars kept apart have graphs of their own, so that one task's gradient touches nothing of the others.
+    Scalars kept apart have their own graphs, so that one task's gradient touches nothing of the others.
 
     Args:
         parts: K scalars, or one tensor ``(K,)``.

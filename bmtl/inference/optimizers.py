@@ -55,7 +55,7 @@ def check_closure(optimizer: Optimizer, balancer: Any, scaler: Any) -> None:
     """Checks that a balanced step is one function of the parameters, for an optimizer that evaluates it several times.
 
     Raises:
-        ValueError: If trunk and heads have weights of their own, the update is no combination of gradients, the balancer has
+        ValueError: If trunk and heads have their own weights, the update is not a combination of gradients, the balancer has
             parameters, or losses are scaled.
     """
     name = type(optimizer).__name__
@@ -103,7 +103,7 @@ def add_own(optimizer: Optimizer, own: nn.Module) -> None:
     if "weight_decay" in optimizer.defaults:
         group["weight_decay"] = 0.0
     if "fused" in optimizer.defaults and not optimizer.defaults.get("foreach"):
-        group["fused"] = True  # one number a task: the loop over them would cost more than the step
+        group["fused"] = True  # one number per task: the loop over them would cost more than the step
     optimizer.add_param_group(group)
 
 
@@ -229,7 +229,7 @@ def check_state(optimizer: Optimizer | PyroOptim, names: Mapping[int, str], save
 
 
 def take_up(optimizer: Optimizer | PyroOptim, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
-    """Takes up a saved state that `check_state` has accepted, each parameter's by its name."""
+    """Loads a saved state that `check_state` has accepted, each parameter's by its name."""
     state = copy.deepcopy(saved["state"])  # an optimizer would go on in the caller's tensors
     if isinstance(optimizer, PyroOptim):
         optimizer.optim_objs.clear()  # those at work would keep their own

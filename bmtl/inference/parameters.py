@@ -1,4 +1,4 @@
-"""The tensors that a run trains, by name, and those that its losses reach all the same."""
+"""The tensors that a run trains, by name, and those that its losses reach nevertheless."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TrainedParameters:
         self.names: dict[int, str] = {}
         self._outside: dict[int, tuple[str, Tensor]] = {}  # of no module, by `id`
         self._nodes: dict[Any, Tensor] = {}  # at which the gradients of those trained end
-        self._met: dict[int, weakref.ref[Tensor]] = {}  # leaves of the step before that are no parameters
+        self._met: dict[int, weakref.ref[Tensor]] = {}  # leaves of the step before that are not parameters
         self._watch = GraphWatch(model, guide)
 
     def collect(
@@ -160,5 +160,5 @@ class TrainedParameters:
 def _tensors(batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Iterator[Tensor]:
     args, kwargs = batch
     for part in (*args, *kwargs.values()):
-        with suppress(TypeError):  # what is no structure of tensors has none
+        with suppress(TypeError):  # what is not a structure of tensors has none
             yield from inputs.parts(part).values()

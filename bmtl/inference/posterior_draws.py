@@ -1,4 +1,4 @@
-"""Draws of the latents that were made elsewhere, by MCMC for one, in the place of a guide."""
+"""Draws of the latents from another source, such as MCMC, in place of a guide."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 
 class PosteriorDraws(nn.Module):
-    """A guide that hands out given draws, so that `bmtl.draw` predicts from any posterior.
+    """A guide that returns given draws, so that `bmtl.draw` predicts from any posterior.
 
-    A run of NUTS reaches predictions, and a results tree with its chains and divergences, by
+    Predictions from a run of NUTS, and a results tree with its chains and divergences, are made by
 
         mcmc = MCMC(NUTS(model), num_samples=1000, num_chains=4)
         mcmc.run(x, y)
         drawn = bmtl.draw(model, PosteriorDraws.from_mcmc(mcmc), x_new, y_new)
 
-    `bmtl.draw` uses each draw once, in order. A call of the guide itself hands out one of them at random, from torch's
-    generator. The draws must be of latents that hold for all rows: a latent in a plate of the training rows says nothing of
-    new ones.
+    `bmtl.draw` uses each draw once, in order. A call of the guide itself returns one of them at random, from torch's
+    generator. The draws must be of latents common to all rows: a latent in a plate of the training rows does not apply
+    to new ones.
 
     Args:
         samples: Site -> draws ``(S, ...)``, chain after chain.
         chains: Number of chains, equally long.
-        sample_stats: What the sampler said of each draw ``(S,)``, by ArviZ's names ("diverging", "energy", ...).
+        sample_stats: The sampler's statistics of each draw ``(S,)``, by ArviZ's names ("diverging", "energy", ...).
 
     Raises:
         ValueError: If there is no site or no draw, sites or statistics have different numbers of draws, or these cannot be
@@ -96,7 +96,7 @@ class PosteriorDraws(nn.Module):
         """Draws at equal distances in each chain.
 
         Args:
-            num_draws: How many in all, from one a chain to all of them.
+            num_draws: Number of draws in total, from one per chain to all of them.
 
         Raises:
             ValueError: If there are fewer, or the number cannot be divided among the chains.
@@ -117,7 +117,7 @@ class PosteriorDraws(nn.Module):
         )
 
     def at(self, draw: int) -> Callable[..., dict[str, Tensor]]:
-        """The guide that hands out one of the draws, as point masses.
+        """The guide that returns one of the draws, as point masses.
 
         Args:
             draw: Its number, from 0.

@@ -21,7 +21,7 @@ class Draws:
         targets: Target -> what is predicted of its rows. Draws, components of the law and densities are in the posterior's
             order. A vector has mean, variances and draws of each component ``(N, d)``, one density a row.
         log_p: Log joint density of each draw's latents and all labels ``(S,)``; None without latents or labels.
-        log_q: Log density of the guide at each draw ``(S,)``; None as `log_p`, and where the draws are no guide's.
+        log_q: Log density of the guide at each draw ``(S,)``; None as `log_p`, and where the draws are not a guide's.
         chains: Number of chains that the draws are of, each S / chains one after another: 1 for a guide, whose draws are
             independent.
         sample_stats: What the sampler said of each draw ``(S,)``, such as "diverging" and "energy"; empty for a guide.

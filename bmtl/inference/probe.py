@@ -1,4 +1,4 @@
-"""Watches how the gradients of chosen objectives lie to each other, while something else decides the training."""
+"""Records cosines between the gradients of chosen objectives, without affecting training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bmtl.tasks import check_names
 
 
 class ConflictProbe(Callback):
-    """Measures the cosine between the gradients of pairs of objectives, and leaves training as it is, bit for bit.
+    """Measures the cosine between the gradients of pairs of objectives, and leaves training unchanged, bit for bit.
 
-    The gradients are those of the losses that a balancer would see, before any transform (a cosine does not know scales),
-    flattened over the parameters that both objectives reach in the autograd graph, on whatever side of a mark: for
+    The gradients are those of the losses that a balancer would see, before any transform (a cosine is scale-invariant),
+    flattened over the parameters on which both objectives depend in the autograd graph, on either side of a mark: for
     MT-ENet's two losses the trunk and the head that both use, as in figure 5 of its paper. Score-function terms are left
-    out. A head stacked over tasks in one tensor is reached by all of them.
+    out. All tasks depend on a head that is stacked over tasks in one tensor.
 
-    Cosines go into the record (``StepRecord.probed``) and from there into ``cosine`` of the results tree's ``training``,
-    where they stand in place of what the balancer's own geometry may have measured for the pair. To see all pairs of tasks
+    Cosines are recorded (``StepRecord.probed``) and written to ``cosine`` of the results tree's ``training``, where
+    they replace what the balancer's own geometry may have measured for the pair. To see all pairs of tasks
     no probe is needed: a geometry without a weighting (``"ew >> full(every=10)"``) compares them for the record, on the
     parameters of that geometry.
 
@@ -37,12 +37,12 @@ class ConflictProbe(Callback):
     Args:
         pairs: Pairs of task names, such as ``[("affinity/nll", "affinity/mse")]``.
         every: Measure every n-th step of the run.
-        shadow: Tasks that are measured and not trained: losses that the model states for comparison. To the balancer they
-            are absent in every step, and they do not count in ``val/loss``. Their losses are in the record, without
-            weights. Latents of their own would follow their KL divergence alone.
+        shadow: Tasks that are measured but not trained: losses that the model has for comparison only. To the balancer
+            they are absent in every step, and they do not count in ``val/loss``. Their losses are recorded, without
+            weights. Their own latents, if any, would follow the KL divergence alone.
 
     Raises:
-        TypeError: If `every` is no whole number, or a name no string.
+        TypeError: If `every` is not a whole number, or a name no string.
         ValueError: If nothing is to be measured, a pair is not of two names, or `every` is below 1. At the first step: if
             the model has no such task, or every task is a shadow.
 
@@ -60,7 +60,7 @@ class ConflictProbe(Callback):
         self.shadow = check_names(shadow) if shadow else ()
 
     def trained(self, names: Sequence[str]) -> Tensor:
-        """Which of the model's tasks are no shadows, bool ``(K,)``.
+        """Which of the model's tasks are not shadows, bool ``(K,)``.
 
         Raises:
             ValueError: If a task of a pair, or a shadow, is not among `names`, or nothing is left to train.

@@ -82,7 +82,7 @@ class Programs:
             return self.run(batch, cut)
 
     def first(self, batch: Batch, cut: bool = False) -> TaskLosses:
-        """As `run_aside`, with a graph whatever mode the caller is in, and random generators are left as they were."""
+        """As `run_aside`, with a graph whatever mode the caller is in, and random generators are left unchanged."""
         with forked_generators(), torch.inference_mode(False), torch.enable_grad():
             return self.run_aside(_ordinary(batch), cut)
 

@@ -1,4 +1,4 @@
-"""What a predicting site's distribution says of its rows: moments, class probabilities, law, densities of labels."""
+"""What is read from a predicting site's distribution: moments, class probabilities, law, densities of labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -81,14 +81,14 @@ def read(site: Any, labels: Tensor | None, samples: int, where: str) -> Reading:
         where: Names target and site in messages.
 
     Raises:
-        TypeError: If labels are of another type than the distribution's values.
+        TypeError: If labels do not have the type of the distribution's values.
         ValueError: If labels have another shape than the site's rows, or lie outside its support.
     """
     fn, value, masks = site["fn"], site["value"], [site["mask"]]
     while isinstance(fn, MaskedDistribution):
         masks.append(fn._mask)
         fn = fn.base_dist
-    if hasattr(fn, "entries"):  # images: their pixels are read, each by itself
+    if hasattr(fn, "entries"):  # images: their pixels are read, each separately
         fn = fn.entries()
     event = len(fn.event_shape)
     drawn = value[None] if samples == 1 else fn.sample((samples,))
@@ -201,7 +201,7 @@ def _pit(fn: Any, found: Labels, labelled: Tensor, drawn: Tensor) -> Tensor | No
 
 
 def _known(ask: Callable[[], Any]) -> Any:
-    """What a distribution knows of itself, None where it is not implemented."""
+    """An attribute of a distribution, None where it is not implemented."""
     try:
         return ask()
     except NotImplementedError:

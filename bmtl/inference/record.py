@@ -1,4 +1,4 @@
-"""What a step leaves behind, and a history of steps as arrays."""
+"""The record of a step, and a history of steps as arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +104,7 @@ def history_arrays(history: Iterable[StepRecord]) -> dict[str, np.ndarray]:
 
 
 def _compared(history: Sequence[StepRecord]) -> dict[str, np.ndarray]:
-    """What the steps at which gradients were compared tell of them."""
+    """Statistics of the steps at which gradients were compared."""
     names = history[-1].names
     size, k = len(history), len(names)
     found: dict[str, np.ndarray] = {}

@@ -1,7 +1,7 @@
 """Simulation-based calibration of a guide: where known latents fall in what is learnt from data made with them.
 
-Latents drawn from the prior and labels drawn from the likelihood make a data set whose posterior the latents are a draw of.
-A guide that is the posterior therefore has them anywhere among its own draws with equal probability. Sources: Talts et al.
+If latents are drawn from the prior and labels from the likelihood, the latents are a draw from the posterior of that data
+set. If the guide equals the posterior, their rank among its own draws is therefore uniform. Sources: Talts et al.
 (2018), "Validating Bayesian inference algorithms with simulation-based calibration"; for guides Yao, Vehtari, Simpson &
 Gelman (2018), "Yes, but did it work?: evaluating variational inference", section 3.
 """
@@ -31,7 +31,7 @@ Fit = Callable[[int, Any, dict[str, Tensor]], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class SimulatedRanks:
-    """Where the true latents of R simulated data sets fell among S draws of the guides fitted to them.
+    """Ranks of the true latents of R simulated data sets among S draws of the guides fitted to them.
 
     All are arrays ``(R,)``, by entry: a site's name for a scalar, ``"head_a[0,3]"`` for an entry of a larger one.
 
@@ -39,8 +39,8 @@ class SimulatedRanks:
         truth: The latents that made the data.
         mean: The guide's mean, over its draws.
         sd: The guide's standard deviation, over its draws.
-        ranks: Number of the guide's draws below the truth, from 0 to S; uniform where the guide is the posterior. A draw
-            that equals the truth counts by a coin.
+        ranks: Number of the guide's draws below the truth, from 0 to S; uniform if the guide is the posterior. A draw
+            that equals the truth is counted with probability 1/2.
         num_draws: S.
     """
 
@@ -60,7 +60,7 @@ class SimulatedRanks:
     def probability(self) -> dict[str, np.ndarray]:
         """The cdf at the truth of a normal with the guide's mean and standard deviation: the guide's own, if it is normal.
 
-        Finer in the tails than ranks, which know S + 1 values.
+        Finer in the tails than ranks, which take S + 1 values.
         """
         return {name: ndtr(-errors) for name, errors in self.errors.items()}
 
@@ -76,12 +76,12 @@ def simulated_ranks(
     sites: Collection[str] | Mapping[str, Collection[int]] | None = None,
     seed: int = 0,
 ) -> SimulatedRanks:
-    """Ranks of known latents in guides fitted to data that were made with them.
+    """Ranks of known latents in guides fitted to data that were simulated with them.
 
-    Each data set costs a fit. What is tested is guide, optimizer and training together, for data sets such as the prior
-    makes at these inputs. Parameters of the model are held as they are: `fit` must learn with the same ones (of the trunk,
-    say), or the latents above them mean something else. A prior that moves with the fit, as that of `VMTL` from other tasks,
-    draws no truths.
+    Each data set costs a fit. The test covers guide, optimizer and training together, for data sets from the prior at
+    these inputs. Parameters of the model are held fixed: `fit` must use the same ones (of the trunk, for example), or the
+    latents above them have another meaning. A prior that changes during the fit, as that of `VMTL` from other tasks, cannot
+    be simulated from.
 
     Args:
         model: The task model; ``model(x)`` samples its latents from their priors, and predicts as for `bmtl.draw`.
@@ -92,11 +92,11 @@ def simulated_ranks(
         num_draws: Draws S of each guide.
         sites: Latents to rank, all by default: names, or a mapping name -> numbers of entries, counted along the flattened
             site.
-        seed: Seeds everything, `fit` included; torch's global generator is left as it was.
+        seed: Seeds everything, `fit` included; torch's global generator is left unchanged.
 
     Raises:
         ValueError: If `datasets` or `num_draws` is below 1 or 2, the model has no latent or no site ``y_<target>``, a site
-            of `sites` is no latent, an entry is not there, or a guide does not draw a latent.
+            of `sites` is not a latent, an entry is not there, or a guide does not draw a latent.
     """
     if datasets < 1 or num_draws < 2:
         raise ValueError(f"datasets is {datasets} and num_draws {num_draws}; expected 1 data set and 2 draws or more.")

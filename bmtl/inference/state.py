@@ -41,7 +41,7 @@ def check_structure(state: Any) -> None:
     """Checks that a run's state has its fields, each of its type.
 
     Raises:
-        CheckpointError: If one is missing, unknown or of another type; names it.
+        CheckpointError: If one is missing, unknown or of the wrong type; names it.
     """
     check_fields(state, _RUN, "The saved run")
     check_fields(state["optimizer"], _OPTIMIZER, "The saved optimizer")
@@ -72,7 +72,7 @@ def check_fields(state: Any, fields: Mapping[str, type], where: str) -> None:
     """Checks a dict's keys and the types of its values.
 
     Raises:
-        CheckpointError: If a key is missing or unknown, or a value is of another type.
+        CheckpointError: If a key is missing or unknown, or a value is of the wrong type.
     """
     if not isinstance(state, dict):
         raise CheckpointError(f"{where} is a {type(state).__name__}, and a dict is expected.")

@@ -1,4 +1,4 @@
-"""Stochastic variational inference in which a balancer weighs the tasks."""
+"""Stochastic variational inference in which a balancer weights the tasks."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ class Evaluation(NamedTuple):
 
 
 class BalancedSVI:
-    """Trains a task model and its guide by SVI, the tasks weighed by a balancer.
+    """Trains a task model and its guide by SVI, the tasks weighted by a balancer.
 
-    Model and guide run with each PyroModule's own parameters (Pyro's setting ``module_local_params``), which are put back
-    after each run: other Pyro programs of the process are not touched. Runs that are no step (the first batch's set-up,
-    `evaluate`, a second forward, the draws of BayesAgg) leave buffers, such as a batch norm's running means, as they were.
+    Model and guide run with each PyroModule's own parameters (Pyro's setting ``module_local_params``, which is restored
+    after each run): other Pyro programs of the process are not affected. Runs outside steps (the first batch's set-up,
+    `evaluate`, a second forward, the draws of BayesAgg) leave buffers, such as a batch norm's running means, unchanged.
 
     Every step checks that the optimizer holds all trainable leaves of its graph. Parameters that appear late (unfrozen,
-    replaced, a `pyro.param` of a later batch) join the optimizer of a factory by themselves; otherwise they are an error
-    that names them, and `refresh` takes them up. The graph is walked where modules, `pyro.param` statements or its number of
-    nodes have changed, and at every 16th step: a tensor that is in no module and no statement, and that the functions'
-    variables do not show either, may be found that much later.
+    replaced, a `pyro.param` of a later batch) are added automatically if the optimizer was made by a factory; otherwise an
+    error names them, and `refresh` adds them. The graph is walked if modules, `pyro.param` statements or its number of
+    nodes have changed, and at every 16th step: a tensor that is in no module, in no statement and in no variable of the
+    functions may be found up to 16 steps late.
 
-    Under torch.distributed, every process makes one and steps on rows of its own; the step is that of one process on the
-    joined batch, in all of them. The first process's parameters and balancer are everybody's at the first batch. Each draws
-    its own latents: seed the processes differently (``torch.manual_seed(seed + rank)``). A plate's size, or `n_data`, is the
+    Under torch.distributed, every process makes one and steps on its own rows; in all of them the step equals that of one
+    process on the joined batch. At the first batch all take the first process's parameters and balancer. Each draws its
+    own latents: seed the processes differently (``torch.manual_seed(seed + rank)``). A plate's size, or `n_data`, is the
     number of data of all processes together.
 
     Args:
@@ -78,24 +78,24 @@ class BalancedSVI:
             with `pyro.param` alone, a `pyro.optim.PyroOptim`. LBFGS works too, see `closure`.
         balancer: Anything that `bmtl.balancer` takes.
         elbo: How losses are estimated; `TaskELBO()` by default.
-        on_error: What a step does that cannot be taken (a loss or gradient that is not finite, a loss that a transform
-            cannot take, a solver that fails): "raise", or "skip" it, with an event in its record. Parameters, and gradients
-            accumulated before, stay as they were in both cases.
+        on_error: What happens if a step cannot be taken (a loss or gradient that is not finite, a loss outside a
+            transform's domain, a solver that fails): "raise", or "skip" it, with an event in its record. Parameters, and
+            gradients accumulated before, stay unchanged in both cases.
         scaler: For float16: the losses are multiplied by its scale, so that gradients do not vanish, and compared without
             it. `backward` leaves scaled gradients, as ``scaler.scale(loss).backward()`` would, for ``scaler.unscale_``;
-            `update` steps through it. Where gradients overflow, the step is skipped and the scale lowered, down to 1.
+            `update` steps through it. If gradients overflow, the step is skipped and the scale lowered, down to 1.
         history_mib: Limit of the history's memory, in MiB: when it is reached, every other record is dropped, and every
             second step recorded from then on; and so on. 8 MiB hold about 25,000 steps of three tasks. None keeps all.
 
     Attributes:
         names: The tasks, known after the first batch.
-        history: One `StepRecord` a step, or every n-th step's (`History`).
+        history: One `StepRecord` per step, or every n-th step's (`History`).
         skipped: Number of steps skipped.
         probe: A `ConflictProbe` that watches the steps, or None.
         optimizer: The optimizer, built at the first batch from a factory.
 
     Raises:
-        TypeError: For an argument of another type.
+        TypeError: For an argument of the wrong type.
         ValueError: For an unknown option, an empty model, a guide that does not fit, or an optimizer that lacks parameters.
             Most need a first batch to be found.
     """
@@ -197,13 +197,13 @@ class BalancedSVI:
             self._pending = None
 
     def refresh(self) -> tuple[str, ...]:
-        """Takes up the parameters that model and guide have now.
+        """Updates the optimizer to the current parameters of model and guide.
 
-        Call it after a layer was unfrozen, replaced or added. A factory is asked again, and what is new joins the optimizer
-        in the group where the factory puts it. A ready optimizer must hold what is new: ``svi.optimizer.add_param_group``
-        first. What no module has any more leaves the optimizer. With a factory, steps do this by themselves for any
-        parameter that a loss reaches. Processes that train together all call it after the same change, since in them no step
-        takes up parameters by itself; what is new gets the first process's values.
+        Call it after a layer was unfrozen, replaced or added. A factory is called again, and new parameters are added to
+        the group where the factory puts them. A ready optimizer must already hold them: call
+        ``svi.optimizer.add_param_group`` first. Parameters that no module has any more are removed. With a factory, steps
+        do this automatically for any parameter on which a loss depends. Processes that train together must all call it
+        after the same change, since their steps do not add parameters; new ones get the first process's values.
 
         Returns:
             The names of the parameters that are new.
@@ -214,7 +214,7 @@ class BalancedSVI:
         return self._program.refresh() if self.initialised else ()
 
     def zero_grad(self) -> None:
-        """Forgets gradients."""
+        """Clears all gradients."""
         for parameter in self._program.tensors:
             parameter.grad = None
 
@@ -228,8 +228,8 @@ class BalancedSVI:
         """Takes one step on a batch.
 
         Args:
-            *args: The batch, for guide and model alike.
-            **kwargs: The batch, for guide and model alike.
+            *args: The batch, for both guide and model.
+            **kwargs: The batch, for both guide and model.
 
         Raises:
             StepError: If the step cannot be taken and ``on_error="raise"``; parameters are unchanged.
@@ -248,7 +248,7 @@ class BalancedSVI:
         self._program.update(self.scaler, self.closure())
 
     def closure(self) -> Callable[[], float] | None:
-        """What an optimizer that evaluates its loss several times a step, such as LBFGS, calls; None for any other.
+        """The closure for an optimizer that evaluates its loss several times per step, such as LBFGS; None for any other.
 
         It is the loss of the batch of the last `backward`, with the draws of latents and the weights of that step, so that a
         line search sees one function. Its first call gives what `backward` has found.
@@ -276,7 +276,7 @@ class BalancedSVI:
         return evaluate
 
     def after_step(self, *args: Any, **kwargs: Any) -> None:
-        """Shows the batch's losses at the new parameters to a balancer that asks for them (FAMO); free otherwise."""
+        """Passes the batch's losses at the new parameters to a balancer that needs them (FAMO); no cost otherwise."""
         if not self.balancer.transform.second_forward:
             return
         losses = self._programs.evaluate((args, kwargs)).arranged(self.names)
@@ -288,7 +288,7 @@ class BalancedSVI:
         """Adds the balanced gradient of a batch to the parameters and records the step, without the optimizer's part.
 
         For loops that clip, accumulate or scale gradients; `step` is `zero_grad`, `backward`, `update`. A step that is
-        skipped leaves the gradients that were there: the mean over the others divides by their number.
+        skipped leaves the gradients unchanged: the mean over the others divides by their number.
         """
         start = time.perf_counter()
         self.initialise(*args, **kwargs)
@@ -348,7 +348,7 @@ class BalancedSVI:
         return record
 
     def _of_absent(self, active: Tensor) -> list[Tensor]:
-        """The parameters of absent tasks that a statement of several tasks reaches all the same, as the model names them."""
+        """The parameters of absent tasks that a statement of several tasks reaches nevertheless, as the model names them."""
         of = getattr(self.model, "parameters_of", None)
         if of is None or active.all():
             return []
@@ -397,11 +397,11 @@ class BalancedSVI:
 
     @property
     def scale(self) -> float:
-        """What losses and gradients are multiplied by: the scaler's scale, 1 without one."""
+        """The factor of losses and gradients: the scaler's scale, 1 without one."""
         return scale_of(self.scaler, self._device)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
-        """The losses of a batch, without a gradient or a step; each process's are its own."""
+        """The losses of a batch, without a gradient or a step; in each process those of its own rows."""
         self.initialise(*args, **kwargs)
         losses = self._programs.evaluate((args, kwargs)).arranged(self.names)
         with torch.no_grad():
@@ -454,7 +454,7 @@ class BalancedSVI:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state; before the first batch it is kept until then (an AutoGuide's parameters must exist).
+        """Loads a saved state; before the first batch it is kept until then (an AutoGuide's parameters must exist).
 
         Everything is compared first: tasks, parameters, the optimizer's class and options, the balancer's choices and
         options.

@@ -35,10 +35,10 @@ Scheduler = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.Redu
 
 @dataclass
 class FitResult:
-    """What a training run came to.
+    """The result of a training run.
 
     Attributes:
-        history: One record a step, or every n-th step's of a long run (`BalancedSVI`'s ``history_mib``).
+        history: One record per step, or every n-th step's of a long run (`BalancedSVI`'s ``history_mib``).
         validation: Mean validation loss per labelled row of each task after each epoch, ``{task: [E numbers]}``.
         best_epoch: Epoch of the least ``val/loss``, from 1; None without validation.
         restored: The parameters are those of `best_epoch`, not of the last.
@@ -57,8 +57,8 @@ class BalancedTraining(LightningModule):
     ``train/<task>`` and, with validation data, ``val/<task>`` (mean negative log-likelihood per labelled row) and
     ``val/loss`` after each epoch.
 
-    Under a `Trainer` of your own Lightning moves batches to the device: it knows tensors in dicts, tuples and dataclasses,
-    and whatever has a method ``to``. `fit` moves all that `bmtl.inputs` knows.
+    Under your own `Trainer`, Lightning moves batches to the device: it supports tensors in dicts, tuples and dataclasses,
+    and any object with a method ``to``. `fit` moves all that `bmtl.inputs` supports.
 
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
@@ -72,13 +72,13 @@ class BalancedTraining(LightningModule):
         interval: When it steps: after each "epoch", a `ReduceLROnPlateau` on ``val/loss``; or after each "step", that is
             after every `accumulate` batches and an epoch's last ones, skipped or not, so that the schedule is the run's.
         score: What ``val/loss`` is: the "mean" of the tasks' losses, or the mean of their "log": an improvement by a tenth
-            then counts alike in every task. For squared errors that is the Gaussian negative log-likelihood at the best
+            then counts equally in every task. For squared errors that is the Gaussian negative log-likelihood at the best
             noise of each task, up to a constant.
         seed: The program's random draws in epoch e depend on this and on e alone, so that a resumed run equals an
-            uninterrupted one. The order of the batches is the loader's affair (`fit` seeds it too).
+            uninterrupted one. The order of the batches is determined by the loader (`fit` seeds it too).
 
     Raises:
-        TypeError: For an argument of another type.
+        TypeError: For an argument of the wrong type.
         ValueError: For a number out of its range, or another word for `score` or `interval`. When training starts, for a
             scheduler that does not fit: a `OneCycleLR` of another number of steps than the run has, or a
             `ReduceLROnPlateau` without validation or with ``interval="step"``.
@@ -122,7 +122,7 @@ class BalancedTraining(LightningModule):
         self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of the SVI, set up from a batch of the training data if need be."""
+        """The optimizer of the SVI, set up from a batch of the training data if necessary."""
         plugin = self.trainer.precision_plugin
         self.svi.scaler = getattr(plugin, "scaler", None)  # which steps the optimizer, so it must be the plugin's own
         if not self.svi.initialised:
@@ -254,7 +254,7 @@ class BalancedTraining(LightningModule):
         named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
         if not named:
             raise ValueError("The validation data have no labelled row for any task.")
-        if self.trainer.state.fn == "fit":  # and not `Trainer.validate`, which is no epoch
+        if self.trainer.state.fn == "fit":  # and not `Trainer.validate`, which is not an epoch
             for name, mean in named.items():
                 self.validation.setdefault(name, []).append(mean)
         self._log({f"val/{name}": mean for name, mean in named.items()})
@@ -262,7 +262,7 @@ class BalancedTraining(LightningModule):
         self._log({"val/loss": self._score({name: mean for name, mean in named.items() if name not in shadow})})
 
     def _score(self, losses: Mapping[str, float]) -> float:
-        """What epochs are compared by."""
+        """The quantity by which epochs are compared."""
         if self.score == "mean":
             return sum(losses.values()) / len(losses)
         for name, loss in losses.items():
@@ -286,7 +286,7 @@ class BalancedTraining(LightningModule):
 
 
 class _FromLoaders(BalancedTraining):
-    """Training on loaders of batches of any kind of inputs; a data module has a hook of its own to move its batches."""
+    """Training on loaders of batches of any kind of inputs; a data module has its own hook to move its batches."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return moved(batch, device)
@@ -317,8 +317,8 @@ def fit(
     """Trains for a number of epochs under Lightning's `Trainer`.
 
     Args:
-        svi: What is trained.
-        train: Batches, anew for each epoch: tuples (spread as ``*batch``) or mappings (``**batch``). A
+        svi: The SVI to train.
+        train: Batches, iterated again in each epoch: tuples (spread as ``*batch``) or mappings (``**batch``). A
             `torch.utils.data.DataLoader`, `bmtl.datasets.Batches`, or any sized iterable.
         val: Batches to validate on after each epoch.
         max_epochs: Number of epochs in all, those before a resumption included.
@@ -330,15 +330,15 @@ def fit(
             torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=epochs * batches)`` with ``interval="step"``.
         interval: When it steps: after each "epoch", or after each "step" (every `accumulate` batches).
         score: What ``val/loss`` is, by which epochs are compared: the "mean" of the tasks' losses, or the mean of their
-            "log", which counts an improvement by a tenth alike in every task.
-        seed: Seeds the order of the batches and all draws. The global generators are left as they were.
+            "log", which gives an improvement by a tenth the same value in every task.
+        seed: Seeds the order of the batches and all draws. The global generators are left unchanged.
         out: Folder for ``last.ckpt``, with `val` ``best.ckpt``, and ``metrics.csv``; None writes nothing.
-        resume: A checkpoint written by an earlier run, to go on from.
+        resume: A checkpoint written by an earlier run, from which to continue.
         restore_best: With `val`, end with the parameters of the best epoch.
         accelerator: "auto", "cpu", "gpu", ... as Lightning names them.
-        devices: Number of processes, each with a device of its own. Above 1, Lightning starts the script once more for each
-            (or takes those that ``torchrun`` has started). Of every so many batches of `train` each process takes one, and
-            what is left at an epoch's end is left out; all of them validate on all of `val`.
+        devices: Number of processes, each with its own device. Above 1, Lightning starts the script once more for each
+            (or takes those that ``torchrun`` has started). The batches of `train` go to the processes in turn,
+            and an incomplete round at an epoch's end is dropped; all processes validate on all of `val`.
         precision: Lightning's precision, such as "bf16-mixed" or, on a GPU, "16-mixed".
         progress: Show a progress bar with the task losses.
         callbacks: Further Lightning callbacks.
@@ -347,11 +347,11 @@ def fit(
         Histories, and which epoch was best.
 
     Raises:
-        TypeError: For an argument of another type.
+        TypeError: For an argument of the wrong type.
         ValueError: For an empty loader, patience without validation, a number out of its range, or options that do not fit.
         OSError: If `out` cannot be written, before training starts.
-        CheckpointError: If `resume` is no intact checkpoint of this model.
-        KeyboardInterrupt: On Ctrl-C, after ``last.ckpt`` has been kept. ``svi.history`` then holds what was done.
+        CheckpointError: If `resume` is not an intact checkpoint of this model.
+        KeyboardInterrupt: On Ctrl-C, after ``last.ckpt`` has been written. ``svi.history`` holds the steps taken so far.
     """
     max_epochs = whole_number("max_epochs", max_epochs, 1, "a number of epochs")
     devices = whole_number("devices", devices, 1, "a number of processes")

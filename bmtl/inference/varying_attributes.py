@@ -14,7 +14,7 @@ def varying_numbers(programs: Sequence[nn.Module]) -> dict[tuple[str, str], list
     """The numbers in which programs differ, by module and attribute.
 
     Raises:
-        TypeError: If one is no plain module.
+        TypeError: If one is not a plain module.
         ValueError: If they differ in something else.
     """
     for program in programs:

@@ -1,4 +1,4 @@
-"""What is believed: Pyro programs, their guides, and the networks inside them.
+"""Models: Pyro programs, their guides, and the networks inside them.
 
 `bmtl.models.gaussian_process` is imported by that name: it needs GPyTorch, from the extra ``gp``.
 """

@@ -1,4 +1,4 @@
-"""Which likelihood each target of a data set has: its family's default, a recipe's, or one that was asked for."""
+"""Which likelihood each target of a data set has: its family's default, a recipe's, or one that was requested."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -22,7 +22,7 @@ _CORRELATION_START = 0.1  # standard deviation of a correlation factor's normal,
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """A latent of a program, as its guide must know it.
+    """Description of a latent of a program, for its guide.
 
     Attributes:
         start: Starting value of the posterior's location; its shape is the event shape.

@@ -109,7 +109,7 @@ class NeuralLinear(TaskModel):
        the highest evidence is far too small;
     3. w is fitted again to training and validation rows.
 
-    Other targets, those with rows of their own, and those with fewer than ten labels in training or two in validation keep
+    Other targets, those with their own rows, and those with fewer than ten labels in training or two in validation keep
     their heads.
 
     Args:
@@ -161,7 +161,7 @@ class NeuralLinear(TaskModel):
         x_train, y_train = self._support
         counts = torch.stack([self.likelihoods[name].labelled(y_train[name]) for name in self._place], 1).sum(1)
         if len(self._place) > 1 and int(counts.max()) < 2:
-            return  # rows of their own: each target alone has too few
+            return  # their own rows: each target alone has too few
         modes = [(part, part.training) for part in self.modules()]
         self.eval()
         try:

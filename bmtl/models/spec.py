@@ -1,4 +1,4 @@
-"""What a recipe is given of the data, before a model sees any."""
+"""The description of the data that a recipe is given."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from bmtl.targets import Family
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of the data.
+    """The description of the data from which a model is built.
 
     Attributes:
         targets: Family of each target.
@@ -39,7 +39,7 @@ def needs_support(*, to_start: bool = False, own_rows: bool = False) -> Callable
 
     Args:
         to_start: Whether they are needed to choose a start alone, and so not for a fitted model that is read from a file.
-        own_rows: Whether each target is trained on rows of its own where no row has labels of two targets: in a table the
+        own_rows: Whether each target is trained on its own rows where no row has labels of two targets: in a table the
             model would look up every row for every target.
 
     The recipe gets the attributes `requires_support`, `keeps_support` (not `to_start`) and `own_rows`.

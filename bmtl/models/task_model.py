@@ -45,7 +45,7 @@ class TaskModel(nn.Module):
         representation: Makes the representation, as ``representation(trunk, width, generator=...)``: a class of
             `bmtl.models.representations`, or ``functools.partial`` of one with its options.
         stack: Whether targets with likelihoods of one kind and as many data are one statement in a task plate, on common
-            inputs: the same losses and gradients, to rounding, with fewer statements. Parameters are each target's own in
+            inputs: the same losses and gradients, up to rounding, with fewer statements. Parameters are each target's own in
             both forms, and draws have the same names.
         labels: Training labels by target, ``(N, ...)``, from which each likelihood takes its start (`Likelihood.start`):
             needed for labels on no standard scale, such as counts. None starts at that of standardised labels.
@@ -195,7 +195,7 @@ class TaskModel(nn.Module):
                         heads = self.heads.stacked(stacked.names, h, joint, stacked.site)
                         sampled[stacked.label] = tasks, heads, stacked.sample()
                 tasks, heads, values = sampled[stacked.label]
-                if rows.own:  # inputs of its own: a statement of its own
+                if rows.own:  # its own inputs: its own statement
                     heads = self.heads.row(heads, stacked.names.index(name))
                     f, values = stacked.one(name, self._outputs_of((name,), rows, h, joint, heads), values)
                     yield _Output(name, likelihood, f, values, labels, rows.plates[name])
@@ -241,14 +241,14 @@ class TaskModel(nn.Module):
         """Fits what was fixed in training (noises, dispersions, shapes) to rows that were not trained on.
 
         Around the mean output over draws of the guide, in evaluation mode; see `Likelihood.calibrate`. Targets without a
-        label there stay as they are.
+        label there stay unchanged.
 
         Args:
             guide: The fitted guide.
             x: Inputs, as for the program.
             y: Labels by target.
             num_draws: Draws of the guide; 1 suffices where it has no latents.
-            seed: Of the draws; torch's global generator is left as it was.
+            seed: Of the draws; torch's global generator is left unchanged.
         """
         modes = [(part, part.training) for part in self.modules()]
         self.eval()

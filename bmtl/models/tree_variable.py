@@ -12,7 +12,7 @@ class TreeVariable:
     """A variable of the posterior group.
 
     Attributes:
-        values: ``(S, ...)``, a value a draw.
+        values: ``(S, ...)``, a value per draw.
         dims: Names of the dimensions after the first.
         coords: Labels of those that have some.
     """

@@ -1,4 +1,4 @@
-"""What a target is, in numpy alone: one family a file, scalers, and what a predictive distribution of each is."""
+"""Targets, in numpy alone: one family per file, scalers, and the predictive distribution of each."""
 
 from bmtl.targets.baseline import LinearBaseline
 from bmtl.targets.binary import Binary

@@ -1,4 +1,4 @@
-"""What is known of a target beforehand, from a few numbers of its inputs: subtracted before scaling, added back in units."""
+"""Baselines of targets, from a few numbers of the inputs: subtracted before scaling, added back in units."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class LinearBaseline:
         return found
 
     def spec(self) -> dict[str, Any]:
-        """The baseline as plain values that JSON knows; `from_spec` is the inverse."""
+        """The baseline as plain values that JSON supports; `from_spec` is the inverse."""
         return {
             "features": list(self.features),
             "coefficients": self.coefficients.tolist(),

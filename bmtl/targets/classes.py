@@ -31,7 +31,7 @@ def check_indices(target: str, values: ArrayLike, rows: int, names: tuple[str, .
     """Class indices ``(N,)`` as int64, -1 where missing.
 
     Raises:
-        ValueError: If the shape is another, or a label is no index of a class.
+        ValueError: If the shape is another, or a label is not an index of a class.
     """
     array = np.asarray(values)
     check_numeric(target, array)

@@ -1,4 +1,4 @@
-"""What a target is: its family says which labels it has, which are missing, and how it is scaled and scored."""
+"""Families of targets: which labels are valid, which are missing, and how they are scaled and scored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Family(ABC):
 
     @abstractmethod
     def missing(self, values: np.ndarray) -> np.ndarray:
-        """Which rows of checked labels have no label, bool ``(N,)``. The one place that knows how this is written."""
+        """Which rows of checked labels have no label, bool ``(N,)``. The encoding of missing labels is defined here only."""
 
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         """The scaler for checked labels of training rows; families other than the real ones are not scaled."""
@@ -61,7 +61,7 @@ class Family(ABC):
 
     @property
     def further_scores(self) -> tuple[Score, ...]:
-        """Scores that are computed where they are asked for, and no part of comparisons."""
+        """Scores that are computed where they are requested, and no part of comparisons."""
         return ()
 
     def score(self, name: str) -> Score | None:
@@ -100,7 +100,7 @@ class Family(ABC):
         return self
 
     def row_variance(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
-        """Variances of y as one number a row ``(N,)``, by which rows are put in order."""
+        """Variances of y as one number per row ``(N,)``, by which rows are put in order."""
         return variance
 
     def to_units(self, values: np.ndarray, scaler: Scaler) -> np.ndarray:
@@ -117,7 +117,7 @@ class Family(ABC):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; none for targets that are no classes."""
+        """Names of the classes; none for targets that are not classes."""
         return ()
 
     def axes(self) -> dict[str, tuple[str, ...] | None]:
@@ -129,7 +129,7 @@ class Family(ABC):
         return self.axes()
 
     def spec(self) -> dict[str, Any]:
-        """The family as plain values that JSON knows; `family_from_spec` is the inverse."""
+        """The family as plain values that JSON supports; `family_from_spec` is the inverse."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"family": self.name, **{k: v.spec() if isinstance(v, Family) else v for k, v in own.items()}}
 

@@ -1,7 +1,7 @@
-"""Objects of an image, by a number or by a vector a pixel: from the pixel to the centroid of its object.
+"""Objects of an image, by a number or by a vector per pixel: from the pixel to the centroid of its object.
 
 Pixels are at whole numbers, x to the right and y down. Centroids are rounded to 1/64 of a pixel, so that pixel + vector is
-the centroid exactly, in float32 too, and objects can be told apart by it.
+the centroid exactly, in float32 too, and identifies the object.
 
 Source:
     Kendall, Gal & Cipolla (2018), Multi-Task Learning Using Uncertainty to Weigh Losses, section 4.2.

@@ -49,7 +49,7 @@ def exact_only(volume: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
 
 
 def finite_ends(intervals: np.ndarray) -> np.ndarray:
-    """One number a row ``(N,)`` to fit a scaler on: the exact label, the midpoint, or the one finite end; NaN if missing."""
+    """One number per row ``(N,)`` to fit a scaler on: the exact label, the midpoint, or the finite end; NaN if missing."""
     lower, upper = intervals[..., 0], intervals[..., 1]
     ends = np.where(np.isinf(intervals), np.nan, intervals)
     closed = np.isfinite(lower) & np.isfinite(upper)

@@ -43,7 +43,7 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
 @register
 @dataclass(frozen=True)
 class Pixels(Family):
-    """Labels ``(N, H, W)``, or ``(N, H, W, d)`` for a vector a pixel; each pixel is of the family `of`.
+    """Labels ``(N, H, W)``, or ``(N, H, W, d)`` for a vector per pixel; each pixel is of the family `of`.
 
     A row is missing where all of its pixels are. Labels stay in the precision that they come in, float32 or int8 included,
     since images are large.

@@ -1,4 +1,4 @@
-"""What a model says of one target's rows."""
+"""A model's prediction for the rows of one target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ __all__ = ["Law", "Prediction"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of N rows of one target, in S draws; numpy arrays.
+    """A model's prediction for N rows of one target, from S draws; numpy arrays.
 
     Attributes:
         draws: Draws of y ``(S, N, ...)``; S is 0 where none were kept.
@@ -68,7 +68,7 @@ class Prediction:
         )
 
     def flatten(self, shape: tuple[int, ...]) -> Self:
-        """The prediction of the entries of rows, such as the pixels of images, as that of rows of their own.
+        """The prediction of the entries of rows, such as the pixels of images, as that of separate rows.
 
         Args:
             shape: Of all entries, the rows first, such as ``(N, H, W)``; a field that is not by entry is left out.

@@ -17,7 +17,7 @@ class ScoredFamily(Units, Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; none for targets that are no classes."""
+        """Names of the classes; none for targets that are not classes."""
         ...
 
     def axes(self) -> dict[str, tuple[str, ...] | None]:

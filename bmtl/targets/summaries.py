@@ -1,4 +1,4 @@
-"""A prediction in columns, one number or name a row: what `bmtl predict` writes."""
+"""A prediction in columns, one number or name per row: what `bmtl predict` writes."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

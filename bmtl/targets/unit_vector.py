@@ -43,7 +43,7 @@ class UnitVector(Family):
                 f"A unit vector has length 1, or is NaN in all components where it is missing, and "
                 f"{first_row(target, array, wrong)}. Divide vectors by their length, and mark zero vectors with NaN."
             )
-        off = np.abs(length - 1) > 1e-6  # what is exact to float32 stays as it is, bit by bit
+        off = np.abs(length - 1) > 1e-6  # what is exact to float32 stays unchanged, bit by bit
         array[off] /= length[off, None]
         return read_only(array)
 

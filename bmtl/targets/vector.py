@@ -78,7 +78,7 @@ class Vector(Family):
         return VectorSums(len(self.components)) if self.common_unit else None
 
     def variance_to_units(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
-        """Of one number a row, the mean over standardised components, which have no common unit: it stays."""
+        """Of one number per row, the mean over standardised components, which have no common unit: it stays."""
         return scaler.widened(variance, 2) if variance.ndim > 1 else variance
 
     def row_variance(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:

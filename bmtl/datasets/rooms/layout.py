@@ -379,7 +379,7 @@ class _Furniture:
 
 @dataclass(frozen=True)
 class _Place:
-    """A place on the floor with axes of its own."""
+    """A place on the floor with its own axes."""
 
     x: float
     y: float

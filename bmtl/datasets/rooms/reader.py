@@ -45,7 +45,7 @@ def read(
 
     Args:
         root: Folder in which frames are kept in a file that is drawn once (600 frames of 96 x 128: 20 s and 56 MB), and
-            read from then on. By default they are drawn anew.
+            read from then on. By default they are rendered each time.
         train: Frames for training. Frames of one room are in one part.
         val: Frames for validation; 0 for none.
         test: Frames for tests; 0 for none.
@@ -55,8 +55,8 @@ def read(
         seed: Another seed is another set of rooms.
         inverse: The target is ``inverse_depth`` in 1/m in place of ``depth`` in m.
         depth_noise: Standard deviation of Gaussian noise that is added to each pixel of that target in every part, in its
-            own unit: what a learnt noise should come to. A depth that comes out at 0 or below is missing.
-        missing: Proportion of the labels that are missing, in squares of 8 x 8 pixels, of each target by itself.
+            own unit: the true value of a learnt noise. A depth of 0 or below is missing.
+        missing: Proportion of the labels that are missing, in squares of 8 x 8 pixels, of each target separately.
         scale: Rows that scalers are fitted on, ``none`` by default: a model then sees metres and pixels.
 
     Raises:

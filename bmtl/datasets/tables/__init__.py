@@ -1,1 +1,1 @@
-"""Tables as people have them: files and data frames as columns, and columns as features and labels."""
+"""Raw tables: files and data frames as columns, and columns as features and labels."""

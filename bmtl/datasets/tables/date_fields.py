@@ -1,4 +1,4 @@
-"""Dates and times as people write them, as days since 1970-01-01.
+"""Dates and times in common notations, as days since 1970-01-01.
 
 A column is one of dates if every field that is not missing is a date of four-digit year: ``2021-03-04``, ``2021/3/4``,
 with a time (``2021-03-04T12:30:00``, a zone counts), or day and month first (``4.3.2021``, ``04/03/2021``). With points
@@ -22,7 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def order_of(column: Column, given: DateOrder | None = None) -> DateOrder | None:
-    """The order in which a column's dates are written; None if it is no column of dates.
+    """The order in which a column's dates are written; None if it is not a column of dates.
 
     Args:
         column: Any column; one of a data frame may be dates already.
@@ -63,10 +63,10 @@ def days(column: Column, order: DateOrder, way_out: str) -> np.ndarray:
     Args:
         column: Of dates in this order.
         order: As `order_of` returned it.
-        way_out: What to do about a field that is no date, as a sentence.
+        way_out: What to do about a field that is not a date, as a sentence.
 
     Raises:
-        ValueError: If a field is no date in this order; names file, row, column and value.
+        ValueError: If a field is not a date in this order; names file, row, column and value.
     """
     if column.values is not None:
         if not column.dates:

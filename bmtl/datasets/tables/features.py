@@ -33,7 +33,7 @@ _AS_TRAINED = "Write it as in the training data, or leave it empty where it is n
 
 @dataclass(frozen=True)
 class Feature(ABC):
-    """How one column becomes one or more columns of numbers. Plain values only; one subclass a kind of column."""
+    """How one column becomes one or more columns of numbers. Plain values only; one subclass per kind of column."""
 
     kind: ClassVar[str]
     name: str
@@ -116,7 +116,7 @@ class NumberFeature(_Filled):
         """The median of the rows, and whether any of them is missing.
 
         Raises:
-            ValueError: If a field is no number in this style.
+            ValueError: If a field is not a number in this style.
         """
         numbers = parse_all(column, style, way_out)
         return cls(column.name, decimal=style.decimal, percent=style.percent, **cls._fitted(numbers, rows))
@@ -141,7 +141,7 @@ class DateFeature(_Filled):
         """The median of the rows, and whether any of them is missing.
 
         Raises:
-            ValueError: If a field is no date in this order.
+            ValueError: If a field is not a date in this order.
         """
         return cls(column.name, order=order, **cls._fitted(days(column, order, way_out), rows))
 
@@ -247,7 +247,7 @@ class Encoding:
         return cls(tuple(map(feature_from_state, state["features"])), dict(state["reading"]))
 
     def describe(self) -> list[str]:
-        """One line a column."""
+        """One line per column."""
         return [f"{feature.name}: {feature.summary()}" for feature in self.features]
 
 

@@ -20,7 +20,7 @@ def read_parquet(path: Path, *, missing: Sequence[str] = ()) -> RawTable:
 
     Raises:
         ImportError: If pyarrow is not installed; names the extra.
-        ValueError: If it is no Parquet file, or a column cannot be used.
+        ValueError: If it is not a Parquet file, or a column cannot be used.
     """
     try:
         import pyarrow
@@ -37,7 +37,7 @@ def read_parquet(path: Path, *, missing: Sequence[str] = ()) -> RawTable:
 
 
 def raw_table(frame: pd.DataFrame, *, source: str = "the data frame", missing: Sequence[str] = ()) -> RawTable:
-    """The columns of a data frame. Its index names rows in messages and is no column.
+    """The columns of a data frame. Its index names rows in messages and is not a column.
 
     Args:
         frame: With one row per datum.

@@ -114,7 +114,7 @@ def labels_of_numbers(
         Labels as `Family.check` takes them, and the family.
 
     Raises:
-        ValueError: If the labels are no numbers, there is one class only, or classes are too many to be classes.
+        ValueError: If the labels are not numbers, there is one class only, or classes are too many to be classes.
     """
     if values.dtype.kind not in "fiub":
         raise ValueError(f"Target {target!r} must hold numbers; got dtype {values.dtype}. Number the classes from 0.")

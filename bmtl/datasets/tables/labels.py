@@ -291,7 +291,7 @@ def vector(target: str, columns: Sequence[Column], style: Style) -> Labels:
     """Several columns of numbers as one target, of which a row may lack some.
 
     Raises:
-        ValueError: If there is one column only, or a field is no number.
+        ValueError: If there is one column only, or a field is not a number.
     """
     mixed = f"The target {target!r} is a vector of numbers: correct it, or mark it as missing (empty or NA)."
     numbers = [parse_all(column, style(column, mixed) or NumberStyle(), mixed) for column in columns]

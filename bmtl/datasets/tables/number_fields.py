@@ -1,4 +1,4 @@
-"""Numbers as people write them: decimal points and commas, thousands separators, percent signs, and censoring marks.
+"""Numbers in common notations: decimal points and commas, thousands separators, percent signs, and censoring marks.
 
 A field is a number only if it is one in full: ``1_5``, ``12 kg``, ``1,2,3`` and ``0x10`` are none. Whether a comma or a
 point separates decimals is a property of the column, decided from all of its fields, and where these allow both
@@ -77,10 +77,10 @@ def parse_all(column: Column, style: NumberStyle, way_out: str) -> np.ndarray:
     Args:
         column: Of a file or data frame.
         style: How its numbers are written.
-        way_out: What to do about a field that is no number, as a sentence.
+        way_out: What to do about a field that is not a number, as a sentence.
 
     Raises:
-        ValueError: If a field is no finite number in this style; names file, row, column and value.
+        ValueError: If a field is not a finite number in this style; names file, row, column and value.
     """
     if column.values is not None:
         infinite = np.isinf(column.values)

@@ -144,7 +144,7 @@ def pieces_of_table(
 
 
 def _groups(column: Column) -> np.ndarray:
-    """Group of each row ``(N,)``; a row that names none is a group of its own."""
+    """Group of each row ``(N,)``; a row that names none is its own group."""
     texts = enumerate(column.as_texts())
     return np.array([f"row {row}" if text is None else f"group {text}" for row, text in texts])
 

@@ -14,10 +14,10 @@ from bmtl.targets.metrics.pit import LEVELS
 
 
 def reliability_curves(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
-    """Observed coverage of central predictive intervals against their nominal level, a panel a target.
+    """Observed coverage of central predictive intervals against their nominal level, a panel per target.
 
     A line above the diagonal: intervals are too wide; below: too narrow. The band holds 95 % of what a perfect predictive
-    shows at each level by itself, from the binomial of the scored rows (of the run with the fewest). Counts and labels that
+    shows at each level separately, from the binomial of the scored rows (of the run with the fewest). Counts and labels that
     are known up to an interval have randomised PIT values.
 
     Args:

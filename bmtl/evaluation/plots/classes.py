@@ -41,9 +41,9 @@ def reliability_diagrams(
 ) -> Figure:
     """Share of right predictions against confidence in bins of equal width, and how many rows have which confidence.
 
-    A panel a target with classes, a line a method; a point is a bin at its mean confidence. Below the diagonal predictions
-    are over-confident. Bars are 95 % intervals of each share by itself (Clopper and Pearson): one that misses the
-    diagonal shows a miscalibrated bin.
+    A panel per target with classes, a line per method; a point is a bin at its mean confidence. Below the diagonal
+    predictions are over-confident. Bars are 95 % intervals of each share separately (Clopper and Pearson): one that
+    misses the diagonal shows a miscalibrated bin.
 
     Args:
         trees: A results tree, or method -> tree.
@@ -79,7 +79,7 @@ def reliability_diagrams(
 
 
 def entropy_histograms(trees: Trees, *, tasks: Sequence[str] | None = None, bins: int = 25, columns: int = 4) -> Figure:
-    """Predictive entropies of right and of wrong predictions, each as shares of their number; a panel a method and task.
+    """Predictive entropies of right and of wrong predictions, each as shares of their number; a panel per method and task.
 
     Dashed lines are the two means; the panel gives their ratio and the accuracy. Where entropy predicts the errors, wrong
     predictions are to the right of right ones.

@@ -85,7 +85,7 @@ def difference_forest(
     tasks: Sequence[str] | None = None,
     columns: int = 4,
 ) -> Figure:
-    """Paired differences to a baseline with their intervals, a row a method, a panel a task.
+    """Paired differences to a baseline with their intervals, a row per method, a panel per task.
 
     Coloured where the interval excludes zero: to the better side in blue, to the worse in orange; grey where it does not,
     or where there is none (a single split), and then without a bar.
@@ -131,7 +131,7 @@ def difference_forest(
 def scores_by_task(
     comparison: xr.Dataset, metric: str | None = None, *, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
-    """One score of every method, a panel a task: a dot a split, the mean with its standard error, the baseline's mean.
+    """One score of every method, a panel per task: a dot per split, the mean with its standard error, the baseline's mean.
 
     Args:
         comparison: From `compare`.

@@ -11,7 +11,7 @@ from bmtl.evaluation import conflicts
 from bmtl.evaluation.history import has, moving_average
 from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled
 
-MOST_PAIRS = 12  # of what is drawn without being asked for
+MOST_PAIRS = 12  # of what is drawn without being requested
 
 
 def cosine_matrix(tree: xr.DataTree, *, steps: slice = slice(None)) -> Figure:
@@ -53,7 +53,7 @@ def cosine_curves(
     window: int | None = None,
     columns: int = 4,
 ) -> Figure:
-    """Moving average of the cosine between the gradients of pairs of tasks, a panel a pair and a line a method.
+    """Moving average of the cosine between the gradients of pairs of tasks, a panel per pair and a line per method.
 
     As figure 5 of the MT-ENet paper. Below the line at zero the two tasks conflict.
 

@@ -1,4 +1,4 @@
-"""Loss and weight of every task over the steps, a panel a task and a line a method."""
+"""Loss and weight of every task over the steps, a panel per task and a line per method."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,10 +19,10 @@ Records = Mapping[str, xr.DataArray | None]
 def loss_curves(
     trees: Trees, *, window: int | None = None, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
-    """Loss of every task over the steps, a line a method: whose losses fall faster, as in figure 3 of the IGB paper.
+    """Loss of every task over the steps, a line per method: whose losses fall faster, as in figure 3 of the IGB paper.
 
     Losses are on a log axis where all of a panel's are positive. A method whose loss reaches zero (a log density with
-    a learnt scale does) has a linear axis of its own at the right where others' losses are positive: the two
+    a learnt scale does) has its own linear axis at the right where others' losses are positive: the two
     are different quantities, and one axis would flatten both.
 
     Args:
@@ -40,7 +40,7 @@ def loss_curves(
 def training_curves(
     trees: Trees, *, window: int | None = None, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
-    """Loss and effective weight of every task over the steps, a line a method.
+    """Loss and effective weight of every task over the steps, a line per method.
 
     The upper half is that of `loss_curves`. A method that recorded no weights has no line in the lower half; without any
     that did, there is no lower half.

@@ -9,7 +9,7 @@ from bmtl.evaluation.style import lines_of, method_legend, styled
 
 
 def label_share_curves(changes: xr.Dataset) -> Figure:
-    """delta_m against the share of the labels: mean and range over the splits, a line a method.
+    """delta_m against the share of the labels: mean and range over the splits, a line per method.
 
     Args:
         changes: From `bmtl.evaluation.label_shares.by_label_share`. References are left out: their errors are of another

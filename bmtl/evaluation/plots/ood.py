@@ -13,7 +13,7 @@ INSIDE, OUTSIDE = "#D55E00", "#0072B2"
 
 
 def ood_densities(trees: Trees, target: str, *, score: Score = "epistemic", columns: int = 4) -> Figure:
-    """Densities of log uncertainty in and out of distribution, a panel a method, with the AUROC and its 95 % interval.
+    """Densities of log uncertainty in and out of distribution, a panel per method, with the AUROC and its 95 % interval.
 
     The further apart the two, the better the uncertainty detects inputs from elsewhere. Densities are Gaussian kernel
     estimates (Scott's bandwidth); rows whose uncertainty is zero have no logarithm: they count in the AUROC, and the panel

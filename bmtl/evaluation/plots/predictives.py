@@ -16,7 +16,7 @@ WIDTH_LEVELS = np.arange(1, 20) / 20  # .05, .10, ..., .95
 
 
 def pit_deviations(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
-    """ECDF of the PIT values less that of a uniform, a panel a target.
+    """ECDF of the PIT values less that of a uniform, a panel per target.
 
     A calibrated predictive stays inside the band everywhere in 95 % of cases (of the run with the fewest rows). A wave up
     and then down: predictives are too narrow; down and then up: too wide; above zero throughout: too large.
@@ -54,13 +54,13 @@ def pit_deviations(trees: Trees, *, tasks: Sequence[str] | None = None, columns:
 
 
 def interval_widths(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
-    """Sharpness: mean width of central predictive intervals against their nominal level, a panel a target, in its unit.
+    """Sharpness: mean width of central predictive intervals against their nominal level, a panel per target, in its unit.
 
     Narrower is better among calibrated predictives only: see `reliability_curves`.
 
     Args:
         trees: A results tree, or method -> tree.
-        tasks: Which targets to draw; by default all with a number a row and a predictive, or the first 36, and the figure
+        tasks: Which targets to draw; by default all with a number per row and a predictive, or the first 36, and the figure
             says so.
         columns: Panels in a row.
 

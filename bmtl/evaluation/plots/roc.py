@@ -22,7 +22,7 @@ def roc_curves(
     tasks: Sequence[str] | None = None,
     columns: int = 4,
 ) -> Figure:
-    """A curve of each method, a panel a target with two classes; the second class is the event.
+    """A curve of each method, a panel per target with two classes; the second class is the event.
 
     Each panel gives the areas of the first eight methods: of ROC curves the AUROC, of precision-recall curves the average
     precision. The dashed line is what a score without information shows; where the event is rare, look at precision.

@@ -14,7 +14,7 @@ from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels,
 def risk_coverage_curves(
     trees: Trees, *, tasks: Sequence[str] | None = None, uncertainty: Uncertainty = "total", columns: int = 4
 ) -> Figure:
-    """Risk of the rows kept against the share kept, the most uncertain left out first; a panel a target, a line a method.
+    """Risk of the rows kept against the share kept, the most uncertain dropped first; a panel per target, a line per method.
 
     Risk is the mean loss that a target's family defines, such as the error rate of classes and the mean absolute error of
     numbers. Where the uncertainty predicts the errors, a curve falls to the left; the faint one of the same colour is the

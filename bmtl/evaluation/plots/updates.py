@@ -8,7 +8,7 @@ from bmtl.evaluation.style import Trees, lines_of, method_legend, named, styled
 
 
 def fidelity_curves(trees: Trees, *, window: int | None = None) -> Figure:
-    """Cosine of the update with the one from the full gradients over the steps, a line a method.
+    """Cosine of the update with the one from the full gradients over the steps, a line per method.
 
     1 says that a cheap geometry costs nothing in direction.
 
@@ -34,7 +34,7 @@ def fidelity_curves(trees: Trees, *, window: int | None = None) -> Figure:
 
 
 def projection_curves(trees: Trees, *, window: int | None = None) -> Figure:
-    """Least cosine of a task gradient with the shared update over the steps, a line a method.
+    """Least cosine of a task gradient with the shared update over the steps, a line per method.
 
     Below the line at zero the update raises some task's loss, to first order.
 

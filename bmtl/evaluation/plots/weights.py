@@ -1,4 +1,4 @@
-"""Weights of all tasks over the steps, a panel a method and a line a task."""
+"""Weights of all tasks over the steps, a panel per method and a line per task."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ GREY = {"color": "#BBBBBB", "linewidth": 0.6, "zorder": 1}
 def weights_over_time(
     trees: Trees, *, window: int | None = None, tasks: Sequence[str] | None = None, columns: int = 3
 ) -> Figure:
-    """Effective weight of every task over the steps: a panel a method, a line a task, one log axis for all.
+    """Effective weight of every task over the steps: a panel per method, a line per task, one log axis for all.
 
     Of more than fourteen tasks, the three with the largest and the three with the least weight at the end have a colour
     and a name; the others are grey.

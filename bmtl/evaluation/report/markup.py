@@ -75,7 +75,7 @@ def code(text: str) -> Markup:
 
 
 def details(title: str, *children: str) -> Markup:
-    """What is folded away until it is asked for. A printed page shows it."""
+    """What is folded away until it is requested. A printed page shows it."""
     return element("details", element("summary", title), *children)
 
 

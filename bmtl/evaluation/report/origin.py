@@ -29,7 +29,7 @@ def command(reading: Reading) -> Markup:
 
 
 def runs(reading: Reading) -> Markup:
-    """A row a run."""
+    """A row per run."""
     header = ["method", "run", "balancer", "seed", "steps", "ms a step", "validation score ↓", "written (UTC)"]
     rows = [
         [

@@ -20,7 +20,7 @@ MOST_COLUMNS = 4  # of targets, in the table by method
 
 
 def by_method(comparison: xr.Dataset) -> Markup:
-    """The comparison's own table: a row a method, mean ± standard error over the runs.
+    """The comparison's own table: a row per method, mean ± standard error over the runs.
 
     Columns by target are left out where they are many: the table by target holds the same.
     """
@@ -45,7 +45,7 @@ def by_method(comparison: xr.Dataset) -> Markup:
 
 
 def by_task(comparison: xr.Dataset) -> Iterator[Markup]:
-    """A row a target and a column a method: each primary score, and folded away every other score."""
+    """A row per target and a column per method: each primary score, and folded away every other score."""
     _, marks = by_target(comparison)
     groups = alike(comparison)
     for group in groups:
@@ -60,7 +60,7 @@ def by_task(comparison: xr.Dataset) -> Iterator[Markup]:
 
 
 def of_one_run(comparison: xr.Dataset) -> Iterator[Markup]:
-    """A single run: a row a target and a column a score, a table for each family of targets."""
+    """A single run: a row per target and a column per score, a table for each family of targets."""
     families = by_family(comparison)
     for name, (family, places) in families.items():
         chosen = comparison.isel(task=places, learner=0, split=0)

@@ -92,7 +92,7 @@ def sections(reading: Reading) -> list[Section]:
 
 
 def _one(reading: Reading) -> str:
-    """The method that has pictures of its own: the best, or the first that the split has."""
+    """The method that has its own pictures: the best, or the first that the split has."""
     leader = None if reading.single else headline(reading.scores).leader
     return leader if leader in reading.trees else next(iter(reading.trees))
 

@@ -1,4 +1,4 @@
-"""Reference rows: what scikit-learn's simplest models come to on the same split, each with a predictive distribution."""
+"""Reference rows: scikit-learn's simplest models on the same split, each with a predictive distribution."""
 
 from collections.abc import Callable
 from functools import singledispatch

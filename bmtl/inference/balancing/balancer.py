@@ -108,7 +108,7 @@ class Balancer(nn.Module):
     def compares(self) -> bool:
         """Whether task gradients are compared at all; without, a step costs one backward.
 
-        A geometry that is chosen without a weighting compares them for the record alone.
+        A geometry that is chosen without a weighting compares them for the record only.
         """
         return self.weighting is not None or self.transform.observes != "none" or "geometry" in self.pipeline.chosen
 
@@ -116,7 +116,7 @@ class Balancer(nn.Module):
         """Receives the task names; every state is kept per name.
 
         Raises:
-            ValueError: If it was bound to other tasks before.
+            ValueError: If it was already bound to other tasks.
         """
         names = check_names(names)
         self.check()
@@ -163,7 +163,7 @@ class Balancer(nn.Module):
         return update
 
     def _compare(self, objective: Objective, loss_derivatives: Tensor, update: Update, ctx: Context) -> None:
-        """Compares the task gradients, weighs them, and writes the update."""
+        """Compares the task gradients, weights them, and writes the update."""
         start = time.perf_counter()
         loss_derivatives, later = _passed_and_left(loss_derivatives, objective.losses)
         measured = self.geometry.measure(objective, loss_derivatives)
@@ -203,7 +203,7 @@ class Balancer(nn.Module):
     def _weigh(
         self, objective: Objective, measured: Measured, update: Update, ctx: Context
     ) -> tuple[Tensor, Tensor | None]:
-        """The weighting's weights, of the chosen length, and its direction where that is no combination of gradients."""
+        """The weighting's weights, of the chosen length, and its direction where that is not a combination of gradients."""
         assert self.weighting is not None
         update.solution, zero = self.weighting.weigh(measured, ctx)
         zeros = zero.nonzero().flatten().tolist()
@@ -227,7 +227,7 @@ class Balancer(nn.Module):
     def _check_fidelity(
         self, objective: Objective, factors: Tensor, alpha: Tensor, update: Update, ctx: Context
     ) -> None:
-        """Puts on record the cosine of the update with the one from the full gradients, where that is asked for."""
+        """Puts on record the cosine of the update with the one from the full gradients, where that is requested."""
         every = self.geometry.fidelity_every
         if not every or self.weighting is None or int(self.geometry.age[1]) % every:
             return
@@ -249,7 +249,7 @@ class Balancer(nn.Module):
         self.transform.after_step(self.transform.above_bound(losses), ctx)
 
     def check(self) -> None:
-        """Says before the first step that a choice needs what another does not give.
+        """Checks before the first step that each choice gets what it needs from the others.
 
         Raises:
             ValueError: If gradients themselves or two samples of them are needed and the geometry does not give them, or

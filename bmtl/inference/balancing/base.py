@@ -65,7 +65,7 @@ class Objective:
         parameters: All of them, in the order that processes which train together share.
         scale: Factor of `per_datum_scale` and `unweighted_terms`, so that float16 can hold the gradients. A geometry
             measures gradients without it, and writes them with it.
-        halves: The same for each half of the batch, where the geometry asked for two samples; all else is their mean.
+        halves: The same for each half of the batch, where the geometry requested two samples; all else is their mean.
         rerun: Runs guide and model once more on the batch, from the marked tensors on, with new draws of all latents; where
             the graph is cut.
     """
@@ -91,7 +91,7 @@ class Objective:
         return rows @ (weights * self.per_datum_scale).to(rows)
 
     def unweighted(self, weights: Tensor) -> Tensor | None:
-        """The terms that no balancer weighs, with the score-function terms at their tasks' weights ``(K,)``."""
+        """The terms that no balancer weights, with the score-function terms at their tasks' weights ``(K,)``."""
         if self.scores is None:
             return self.unweighted_terms
         scores = self.scores @ (weights * self.per_datum_scale).to(self.scores)
@@ -106,7 +106,7 @@ class Measured:
         G: Gram matrix ``(K, K)`` of the task gradients, float64 on the host.
         J: The gradients themselves ``(K, P)`` where the geometry has them, on the parameters' device, real: a complex
             parameter has its real and imaginary parts. The next step uses the same memory: copy what is to outlive this one.
-        cross: Gram matrix of two independent samples of the gradients, symmetrised ``(K, K)``, where it was asked for:
+        cross: Gram matrix of two independent samples of the gradients, symmetrised ``(K, K)``, where it was requested:
             unbiased, and possibly indefinite.
         variance: Variance of J's entries over draws of the latents ``(K, P)``, where a weighting's own geometry measures it.
         losses: The K losses before the transform, float64 on the host.

@@ -18,7 +18,7 @@ class Length(Slot):
         Args:
             alpha: Weights ``(K,)``.
             gram: Gram matrix ``(K, K)``.
-            squared: Squared length of the update where it is no combination of gradients; ``alpha' gram alpha`` if None.
+            squared: Squared length of the update where it is not a combination of gradients; ``alpha' gram alpha`` if None.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it scales weights.")
 

@@ -2,7 +2,7 @@
 
     def __init__(self, temp: Positive = 1.0, phi: Literal["id", "log"] = "id", seed: Seed = 0) -> None: ...
 
-A value of another type or out of its range is refused by name before the constructor runs, and numbers of numpy become
+A value of the wrong type or out of its range is refused by name before the constructor runs, and numbers of numpy become
 Python's own, so that the string form of a slot can be read back.
 """
 
@@ -73,7 +73,7 @@ def check_arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         kwargs: Arguments by name.
 
     Raises:
-        TypeError: If an argument is unknown, missing or of another type.
+        TypeError: If an argument is unknown, missing or of the wrong type.
         ValueError: If one is out of its range.
     """
     constructor = cls.__init__  # type: ignore[misc]

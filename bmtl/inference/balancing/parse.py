@@ -37,7 +37,7 @@ def balancer(
 
     Raises:
         ValueError: If a name, an option or the form is not known.
-        TypeError: If `spec` is of another type, or a path leads to something else than a choice's class.
+        TypeError: If `spec` is of the wrong type, or a path leads to something else than a choice's class.
     """
     if isinstance(spec, Balancer):
         made = spec

@@ -1,6 +1,6 @@
-"""A soft actor-critic that is driven from outside: it is given transitions, asked for actions, and trained on demand.
+"""A soft actor-critic without an environment loop: it is given transitions, asked for actions, and trained on demand.
 
-Haarnoja et al. (2018), as implemented in stable-baselines3 (extra ``rl``). The agent has random numbers of its own, and
+Haarnoja et al. (2018), as implemented in stable-baselines3 (extra ``rl``). The agent has its own generator, and
 every global setting that it changes is restored.
 """
 

@@ -21,7 +21,7 @@ class Processes(gpytorch.models.ApproximateGP):
         places: Inducing points ``(M, D)``, one set for all processes.
         count: Number of processes Q.
         lengthscale: Of all features at the start.
-        own_kernels: Whether each process has lengthscales of its own.
+        own_kernels: Whether each process has its own lengthscales.
     """
 
     def __init__(self, places: Tensor, count: int, lengthscale: float, own_kernels: bool) -> None:

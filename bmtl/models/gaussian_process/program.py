@@ -25,7 +25,7 @@ class MultitaskGP(nn.Module):
         g_q ~ GP(0, k_q)    f_t = b_t + sum_q c_tq g_q    y_t ~ Normal(f_t, sigma_t)
 
     so that ``Cov(f_s(x), f_t(x')) = sum_q c_sq c_tq k_q(x, x')``. With "icm" all k_q are one kernel and this is ``B (x) k``,
-    the intrinsic coregionalisation model; with "lmc" each has lengthscales of its own, the linear one. Kernels are
+    the intrinsic coregionalisation model; with "lmc" each has its own lengthscales, the linear one. Kernels are
     squared exponentials with unit variance and a lengthscale for each feature.
 
     Each g_q has M inducing values u_q with the guide ``Normal`` of full covariance, whitened. The site ``u`` ``(Q, M)`` is
@@ -50,7 +50,7 @@ class MultitaskGP(nn.Module):
         trunk: Maps x to the kernels' inputs ``(B, D)``, a deep kernel; None takes x as it is.
         labels: Training labels by target, in rows that are all targets' together. The coefficients start at the labels' own
             correlations, where two targets have labels in five rows or more: from a random start one task may be fitted by a
-            process of its own, and then learns nothing from the others where its labels are missing.
+            its own process, and then learns nothing from the others where its labels are missing.
         generator: Draws the initial coefficients and inducing points; None uses torch's global generator.
 
     Raises:

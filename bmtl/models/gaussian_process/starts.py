@@ -63,7 +63,7 @@ def best_start(
 ) -> Start:
     """Of several starts, the one with the highest ELBO after a few steps, as it was before them.
 
-    The ELBO of a multi-task Gaussian process has several optima: those in which a task has a process of its own, and those
+    The ELBO of a multi-task Gaussian process has several optima: those in which a task has its own process, and those
     in which it shares others'. Where labels are missing they predict differently; if they do so by more than 0.3 standard
     deviations, a warning is logged.
 

@@ -53,7 +53,7 @@ class Heads(nn.Module):
     def forward(self, target: str, h: Tensor, joint: Any) -> Any:
         """The outputs f ``(..., B, outputs)`` from h ``(..., B, width)``; samples the target's own latents.
 
-        A tuple of tensors, one a block of the likelihood, where blocks have weights of their own: joined, each would be
+        A tuple of tensors, one per block of the likelihood, where blocks have their own weights: joined, each would be
         upstream of what is computed from another.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What labels are believed to be, one likelihood a file; `likelihood_of` chooses by a target's family."""
+"""Distributions of labels, one likelihood per file; `likelihood_of` chooses by a target's family."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a label is believed to be, given what a head says of its row."""
+"""The distribution of a label, given the output of a head for its row."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,21 +22,21 @@ Values = Mapping[str, Tensor]
 """Unknowns by name: numbers and tensors, or ``(S, 1, ...)`` under S vectorised particles."""
 
 _LEAST_UNIT = 1e-3  # of a unit of errors, in standard deviations of the labels
-_STANDARDISED = 1e-3  # how far labels may be from mean 0 and standard deviation 1 to be left as they are
+_STANDARDISED = 1e-3  # how far labels may be from mean 0 and standard deviation 1 to be left unchanged
 
 
 class Likelihood(nn.Module):
-    """The distribution of one target's label, given a head's output f ``(..., B, outputs)`` and unknowns of its own.
+    """The distribution of one target's label, given a head's output f ``(..., B, outputs)`` and its own unknowns.
 
     One file a likelihood. A subclass sets the class attributes and `outputs`, hands its unknowns to ``__init__``, and
     defines `distribution`; and `deviance` where it can be trained before its noise is known.
 
     Attributes:
         name: Its key in `LIKELIHOODS`.
-        families: Names of the families of targets that it serves.
+        families: Names of the families of targets to which it applies.
         outputs: Width that the head must give.
         has_unknowns: Whether it has unknowns, and so takes a ``noise_prior``.
-        objectives: What it is trained on; each is a task of its own, the first one the likelihood proper.
+        objectives: What it is trained on; each is its own task, the first one the likelihood proper.
         from_head: The unknown that the head gives for each row under a heteroscedastic noise; empty where it cannot.
 
     Args:
@@ -243,7 +243,7 @@ class Likelihood(nn.Module):
         return self.trains_on_deviance
 
     def training_loss(self, site: str, f: Tensor, values: Values, y: Tensor) -> Tensor:
-        """What is trained in place of the negative log density, ``(..., B)``.
+        """The objective that replaces the negative log density in training, ``(..., B)``.
 
         Half the unit deviance: without the density's constant, which balancers that take logarithms or ratios of losses
         would see.
@@ -395,7 +395,7 @@ def _wide(y: Tensor) -> Tensor:
 def location_and_unit(y: Tensor) -> tuple[float, float] | None:
     """Mean and standard deviation of labels ``(N,)``, NaN where missing; 0 and 1 where they are nearly that.
 
-    None of fewer than two labels, or of labels that are all the same.
+    None for fewer than two labels, or for labels that are all equal.
     """
     seen = y[~y.isnan()].double()
     if len(seen) < 2 or seen.min() == seen.max():
@@ -406,7 +406,7 @@ def location_and_unit(y: Tensor) -> tuple[float, float] | None:
 
 
 def finite_ends(y: Tensor) -> Tensor:
-    """One number a row of intervals ``(N, 2)``: the exact label, the midpoint, or the one finite end; NaN if missing."""
+    """One number per row of intervals ``(N, 2)``: the exact label, the midpoint, or the one finite end; NaN if missing."""
     ends = torch.where(y.isinf(), torch.nan, y)
     lower, upper = ends.unbind(-1)
     return torch.where(lower.isnan(), upper, torch.where(upper.isnan(), lower, (lower + upper) / 2))

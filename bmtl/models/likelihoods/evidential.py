@@ -40,7 +40,7 @@ class Evidential(Likelihood):
         threshold: Of "nll+lipschitz": where the squared error's slope stops growing; see `lipschitz_mse`.
         weight: Of the squared error (kappa).
         regulariser: Coefficient of the evidence penalty (c).
-        min_scale: Lower bound of the Student-t's scale; see `NormalInverseGamma.from_raw`.
+        min_scale: Lower bound on the Student-t's scale; see `NormalInverseGamma.from_raw`.
         nonnegative: Adds to each negative log-likelihood the constant that keeps it from falling below 0, for balancers
             that take logarithms or ratios of losses; needs `min_scale`, without which there is no such bound.
         tie: Ties ``alpha = nu + 1``, so that one output is the amount of evidence and the split is identified.
@@ -53,7 +53,7 @@ class Evidential(Likelihood):
 
     Source:
         Oh & Shin (2022), "Improving Evidential Deep Learning via Multi-Task Learning"; ties of this kind
-        are Meinert & Lavin's (2021), "Multivariate Deep Evidential Regression". The prediction has a layer of its own, so
+        are Meinert & Lavin's (2021), "Multivariate Deep Evidential Regression". The prediction has its own layer, so
         that the second objective reaches that and the trunk only.
     """
 

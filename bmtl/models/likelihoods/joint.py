@@ -22,7 +22,7 @@ from bmtl.tasks import observe
 class JointNormal(Likelihood):
     """``y ~ MultivariateNormal(f, D R D)``: d real labels of a row, with one noise ``log D^2`` each and a correlation R.
 
-    A row with some labels missing counts with the marginal density of those that are there, and teaches about the others
+    A row with some labels missing counts with the marginal density of those present, and teaches about the others
     through R. The noise's correlation is that of what the inputs do not explain.
 
     It serves a target that is a vector, or several real targets of a table: see `components`. It is one task either way.
@@ -33,7 +33,7 @@ class JointNormal(Likelihood):
             training, where the loss is half the sum of squared errors.
         noise_prior: Mean and standard deviation of the prior of each ``log D^2``, for standardised labels.
         concentration: Of R's LKJ prior: 1 is uniform over correlation matrices, more draws it to the identity.
-        components: Names of d real targets, whose labels it takes from the batch; each is predicted as a target of its own,
+        components: Names of d real targets, whose labels it takes from the batch; each is predicted as its own target,
             with its marginal. None takes vectors ``(B, d)`` as labels.
 
     Raises:

@@ -9,7 +9,7 @@ from bmtl.models.likelihoods.categorical import Categorical
 
 
 class Kendall(Categorical):
-    """Trains on ``CE(f) / sigma^2 + log sigma``, which is no density; predictions use `Categorical`'s exact form.
+    """Trains on ``CE(f) / sigma^2 + log sigma``, which is not a density; predictions use `Categorical`'s exact form.
 
     Args:
         count: Number of classes, from 2.
@@ -31,7 +31,7 @@ class Kendall(Categorical):
         """``CE(f) / sigma^2 + log sigma``.
 
         Raises:
-            ValueError: If a label is no class.
+            ValueError: If a label is not a class.
         """
         try:
             loss: Tensor = -dist.Categorical(logits=f[..., : self.count]).log_prob(y)

@@ -23,12 +23,12 @@ from torch.nn import functional as F
 class Dropout(nn.Module):
     """Dropout of the last dimension that never stops; what was kept is divided by its share.
 
-    In training mode each row has a mask of its own, as in `torch.nn.Dropout`, which makes for a quiet gradient. In
+    In training mode each row has its own mask, as in `torch.nn.Dropout`, which makes for a quiet gradient. In
     evaluation mode the mask is a latent, common to all rows: one draw is one thinned network, and so `bmtl.draw` takes a
     pass for each. Its site is uniform noise of shape ``(width,)``; units whose noise is below `rate` are dropped. Noise has
     the same distribution in model and guide, and so no part in the ELBO under either estimator.
 
-    A validation loss is that of one such network a batch; average over batches, or over particles of the `TaskELBO`. In
+    A validation loss is that of one such network per batch; average over batches, or over particles of the `TaskELBO`. In
     evaluation mode a layer can run once a pass only: tasks with inputs of their own would draw its site twice, which Pyro
     refuses.
 
@@ -85,7 +85,7 @@ def dropout_layers(network: nn.Module) -> list[Dropout]:
 class DropoutGuide(nn.Module):
     """The guide of a program with `Dropout` layers: their noise, then what another guide draws.
 
-    For programs of one's own; `TaskModel` with ``representation=MCDropout`` makes its guide itself.
+    For programs of your own; `TaskModel` with ``representation=MCDropout`` makes its guide itself.
 
     Args:
         network: What holds the layers: a trunk, or the whole program.

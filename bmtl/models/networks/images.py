@@ -32,7 +32,7 @@ class ImageTrunk(nn.Module):
         bfloat16: Compute convolutions in bfloat16, the features included; heads and likelihoods stay in float32.
 
     Raises:
-        ValueError: When called, if the inputs are no images.
+        ValueError: When called, if the inputs are not images.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def lite0_trunk(
 
     Raises:
         ImportError: If the weights are not installed.
-        ValueError: If the inputs are no images.
+        ValueError: If the inputs are not images.
     """
     check_images("lite0", inputs)
     if inputs.get("channels", 3) != 3:
@@ -164,7 +164,7 @@ def imagenet_file() -> Path:
 
 
 class _ConvNorm(nn.Module):
-    """A convolution, batch norm and, where asked for, ReLU6; padded as TensorFlow does, more at the end.
+    """A convolution, batch norm and, where requested, ReLU6; padded as TensorFlow does, more at the end.
 
     Args:
         inputs: Channels that come in.

@@ -11,7 +11,7 @@ from bmtl.models.networks.layers import linear
 
 
 class MLP(nn.Sequential):
-    """Linear layers, each followed by an activation and, where asked for, dropout. See `mlp`.
+    """Linear layers, each followed by an activation and, where requested, dropout. See `mlp`.
 
     Attributes:
         width: Width of the last layer.
@@ -48,7 +48,7 @@ def mlp(
             of the layer); None uses torch's global generator.
 
     Raises:
-        ValueError: If there is no layer, a width is below 1, a rate is not in [0, 1), or both sorts are asked for.
+        ValueError: If there is no layer, a width is below 1, a rate is not in [0, 1), or both sorts are requested.
     """
     if not widths or min(*widths, inputs) < 1:
         raise ValueError(f"A trunk has one or more layers of width 1 or more; inputs={inputs}, widths={tuple(widths)}.")
@@ -79,7 +79,7 @@ def mlp_trunk(inputs: Mapping[str, Any], *, widths: Sequence[int], generator: to
         **options: Of `mlp`.
 
     Raises:
-        ValueError: If the inputs are no table; as `mlp`.
+        ValueError: If the inputs are not a table; as `mlp`.
     """
     if "width" not in inputs:
         raise ValueError(f"The trunk 'mlp' takes tables, and these inputs are {dict(inputs)}.")

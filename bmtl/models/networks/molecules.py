@@ -32,7 +32,7 @@ def schnet_trunk(
         cutoff: In Angstrom.
 
     Raises:
-        ValueError: If the inputs are no dense molecules, or widths differ.
+        ValueError: If the inputs are not dense molecules, or widths differ.
     """
     elements = _elements("schnet", inputs)
     width = _one_width("schnet", widths)
@@ -51,7 +51,7 @@ def nnconv_trunk(
         hidden: Width of the edge network.
 
     Raises:
-        ValueError: If the inputs are no dense molecules, or widths differ.
+        ValueError: If the inputs are not dense molecules, or widths differ.
     """
     elements = _elements("nnconv", inputs)
     return MoleculeNNConv(elements, width=_one_width("nnconv", widths), hidden=hidden, rounds=len(widths))

@@ -53,10 +53,10 @@ class Pairwise(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """A layer on a vector of features and, where it is asked for, a vector of the entity's own: ``(M, width)``.
+    """A layer on a vector of features and, where it is requested, a vector of the entity's own: ``(M, width)``.
 
     The entity's own vector, the product of a one-hot number with a matrix, lets the network remember each drug or protein
-    by itself. It helps where test pairs have known ones, and says nothing of new ones, whose vector is 0.
+    by itself. It helps where test pairs have known ones, and does not apply to new ones, whose vector is 0.
 
     Args:
         field: Of the table: "fingerprint" or "composition".
@@ -123,7 +123,7 @@ def fingerprints_trunk(
 def fingerprints_ids_trunk(
     inputs: Mapping[str, Any], *, widths: Sequence[int], generator: torch.Generator, **options: Any
 ) -> Pairwise:
-    """As "fingerprints", and each training drug and protein has a vector of its own: a baseline for known ones only."""
+    """As "fingerprints", and each training drug and protein has its own vector: a baseline for known ones only."""
     return fingerprints_trunk(inputs, widths=widths, generator=generator, ids=True, **options)
 
 

@@ -172,7 +172,7 @@ def segnet_trunk(
         bfloat16: As for `ImageTrunk`.
 
     Raises:
-        ValueError: If the inputs are no images, or the width is not positive.
+        ValueError: If the inputs are not images, or the width is not positive.
     """
     check_images("segnet", inputs)
     channels = filters(width)
@@ -205,7 +205,7 @@ def mtan_trunk(
         bfloat16: As for `ImageTrunk`.
 
     Raises:
-        ValueError: If the inputs are no images, or the width is not positive.
+        ValueError: If the inputs are not images, or the width is not positive.
     """
     check_images("mtan", inputs)
     channels = filters(width)

@@ -115,7 +115,7 @@ def tabular_trunk(
         **options: Of `Tabular`.
 
     Raises:
-        ValueError: If the inputs are no table; as `Tabular`.
+        ValueError: If the inputs are not a table; as `Tabular`.
     """
     if "width" not in inputs:
         raise ValueError(f"The trunk 'tabular' takes tables, and these inputs are {dict(inputs)}.")

@@ -83,7 +83,7 @@ def unet_trunk(
         bfloat16: As for `ImageTrunk`.
 
     Raises:
-        ValueError: If the inputs are no images; as `UNet`.
+        ValueError: If the inputs are not images; as `UNet`.
     """
     check_images("unet", inputs)
     network = UNet(widths, channels=inputs.get("channels", 3), stride=stride, generator=generator)

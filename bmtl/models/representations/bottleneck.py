@@ -20,7 +20,7 @@ class Bottleneck(Representation):
     """A latent z for each row, ``z ~ Normal(0, I)``, in the guide ``z ~ Normal(mu(x), s2(x))``.
 
     mu and s2 are linear (and a softplus) on the trunk. The divergence of z is an upper bound on the mutual information of z
-    and x; `beta` weighs it. With 1 the objective is the evidence lower bound.
+    and x; `beta` weights it. With 1 the objective is the evidence lower bound.
 
     With common inputs a row has one z for all targets, and its KL belongs to all of them together; with own inputs each
     target's rows have theirs, and the KL is that task's. A row without any label has none. Mean and variance are marked as
@@ -73,7 +73,7 @@ class Bottleneck(Representation):
 
     @contextmanager
     def _latent_rows(self, rows: Rows) -> Iterator[None]:
-        """Where z is sampled: its task's if it is one task's, its divergence weighed and left out of unlabelled rows."""
+        """Where z is sampled: its task's if it is one task's, its divergence weighted and left out of unlabelled rows."""
         with ExitStack() as stack:
             if rows.own:
                 stack.enter_context(task(rows.targets[0]))

@@ -17,7 +17,7 @@ class MCDropout(Deterministic):
     Args:
         trunk: With `Dropout` layers, as ``mlp(..., mc_dropout=0.05)`` makes it.
         width: Width of the trunk's output.
-        generator: Not used: it has no weights of its own.
+        generator: Not used: it has no weights.
 
     Raises:
         ValueError: If the trunk has no such layer, or two have one site.

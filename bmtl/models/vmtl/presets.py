@@ -44,7 +44,7 @@ def vmtl_preset(
             predictions at the posterior means. Train it with ``TaskELBO("analytic", num_particles=10,
             vectorize_particles=True, normalize="task_mean")``, Adam and weight decay 5e-4. The
             code updates tasks in turn, each by
-            an optimizer of its own, and has normal priors in the first step; here all tasks move at once.
+            its own optimizer, and has normal priors in the first step; here all tasks move at once.
         **switches: Of `VMTL`, over those of the preset.
 
     Raises:

@@ -31,7 +31,7 @@ from bmtl.models.vmtl.task_priors import TaskPriors
 from bmtl.tasks import check_names, task, task_plate
 
 ANCHOR = "anchor"
-"""The source of a prior that is no task."""
+"""The source of a prior that is not a task."""
 
 
 class VMTL(Posteriors):

@@ -90,7 +90,7 @@ class Support(nn.Module):
         return means, counts > 0
 
     def attention(self, x: Tensor, sources: Tensor, label: Tensor | None) -> "AttentionWeights":
-        """What tasks answer to inputs: their rows weighed by inner products with the input.
+        """What tasks answer to inputs: their rows weighted by inner products with the input.
 
         The products are divided by their range over the rows, and then a softmax taken; there is no parameter.
 

@@ -16,7 +16,7 @@ MEMORY = 1 << 20  # numbers held at once
 class MultivariateNormalMixture:
     """The mean of S multivariate normal distributions of d numbers for each of N rows.
 
-    ``mean``, ``variance``, ``cdf``, ``quantile``, ``interval`` and ``crps`` speak of each number by itself, and are
+    ``mean``, ``variance``, ``cdf``, ``quantile``, ``interval`` and ``crps`` apply to each component separately, and are
     ``(..., N, d)``; ``log_prob`` and ``sample`` of all together.
 
     Args:

@@ -56,7 +56,7 @@ class PoissonMixture(CountMixture):
 
 
 def log_poisson(y: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """Log probability of `y`; -inf where it is no count."""
+    """Log probability of `y`; -inf where it is not a count."""
     count = (y >= 0) & (y == np.floor(y)) & np.isfinite(y)
     at = np.where(count, y, 0.0)
     return np.where(np.isnan(y), np.nan, np.where(count, xlogy(at, rate) - rate - gammaln(at + 1), -np.inf))

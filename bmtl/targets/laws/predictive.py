@@ -1,4 +1,4 @@
-"""What every predictive distribution can be asked."""
+"""The interface of all predictive distributions."""
 
 from typing import Protocol, Self
 

@@ -44,7 +44,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int, *, i
         ``(classes, classes)``, integers.
 
     Raises:
-        ValueError: If the shapes differ, or a label or a prediction that counts is no class.
+        ValueError: If the shapes differ, or a label or a prediction that counts is not a class.
 
     Source:
         The segmentation columns of Dai et al. (2023), table 1, follow from it.
@@ -75,7 +75,7 @@ def mean_iou(confusion: ArrayLike) -> float:
         confusion: ``(C, C)`` by `confusion_matrix`, of all pixels of a test set: the mean over batches is another number.
 
     Raises:
-        ValueError: If it is no square matrix.
+        ValueError: If it is not a square matrix.
     """
     counts = _square(confusion)
     hits = np.diag(counts)
@@ -91,7 +91,7 @@ def pixel_accuracy(confusion: ArrayLike) -> float:
         confusion: ``(C, C)`` by `confusion_matrix`.
 
     Raises:
-        ValueError: If it is no square matrix.
+        ValueError: If it is not a square matrix.
     """
     counts = _square(confusion)
     pixels = counts.sum()

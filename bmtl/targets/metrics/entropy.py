@@ -1,4 +1,4 @@
-"""Does the predictive entropy know the errors? Its ratio between wrong and right predictions, and its ranking."""
+"""Predictive entropy as an indicator of errors: its ratio between wrong and right predictions, and its ranking."""
 
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ def entropy_ratio_of_rows(
 
     Above one where errors are the less certain. It moves with accuracy, since the errors of a better model are other
     rows: read the two together. It also tends to grow as probabilities are sharpened, over-confidence included, where the
-    area under the ROC curve (`error_auroc_of_probabilities`) of two classes stays as it is. The unit of entropy cancels.
+    area under the ROC curve (`error_auroc_of_probabilities`) of two classes stays unchanged. The unit of entropy cancels.
 
     The bootstrap redraws rows (entropy, correct). Beyond 1,000 wrong or right rows it redraws 1,000 groups of rows of
     nearly equal entropy in their place, each at its mean, which is as good as exact and takes as long for a million rows
@@ -146,7 +146,7 @@ def _checked(correct: ArrayLike, entropy: ArrayLike) -> tuple[np.ndarray, np.nda
 
 
 def _ratio(wrong: np.ndarray, right: np.ndarray) -> tuple[float, str]:
-    """The ratio of the mean entropies, and why it is no number; that is empty where it is one."""
+    """The ratio of the mean entropies, and why it is not a number; that is empty where it is one."""
     if np.isnan(wrong).any() or np.isnan(right).any():
         return float("nan"), "an entropy is NaN"
     if not wrong.size or not right.size:
@@ -167,7 +167,7 @@ def _bootstrap(wrong: np.ndarray, right: np.ndarray, resamples: int, seed: int |
     for start in range(0, resamples, BLOCK):
         counts = random.multinomial(rows, sizes / rows, size=min(BLOCK, resamples - start))  # (block, cells)
         of_wrong, of_right = np.split(counts, [wrong_sizes.size], axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is the NaN, x/0 the infinity that is asked for
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 is the NaN, x/0 the infinity that is requested
             above = of_wrong @ wrong_means / of_wrong.sum(axis=1)
             ratios.append(above / (of_right @ right_means / of_right.sum(axis=1)))
     return np.concatenate(ratios)

@@ -13,7 +13,7 @@ def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np
     NaN passes: it is for each score to be NaN then. Nothing is normalised.
 
     Raises:
-        ValueError: If there is no row or fewer than two classes, labels are no integers or outside the classes, or a
+        ValueError: If there is no row or fewer than two classes, labels are not integers or outside the classes, or a
             row of probabilities leaves [0, 1] or does not sum to one.
     """
     y, p = np.asarray(labels), np.asarray(probabilities, dtype=float)

@@ -1,1 +1,1 @@
-"""The scores that families have, one kind of target a file."""
+"""The scores that families have, one kind of target per file."""

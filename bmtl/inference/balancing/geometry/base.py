@@ -1,4 +1,4 @@
-"""Slot 2: what a geometry does: measure the task gradients, then write one gradient per parameter."""
+"""Slot 2: a geometry measures the task gradients, then writes one gradient per parameter."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
@@ -60,7 +60,7 @@ class Geometry(Slot):
         )  # steps since the last comparison (-1: none yet); comparisons
 
     def expect(self, gradients: bool) -> None:
-        """Is told before the first step whether the other slots want the gradients themselves (``Measured.J``)."""
+        """Receives, before the first step, whether the other slots need the gradients themselves (``Measured.J``)."""
 
     @property
     def due(self) -> bool:
@@ -131,7 +131,7 @@ class Geometry(Slot):
         add_gradients(pairs, rest)
 
     def keep(self, active: Tensor, alpha: Tensor, factors: Tensor, cosine: Tensor) -> None:
-        """Remembers what a comparison found, for the tasks that were present."""
+        """Stores the result of a comparison, for the tasks that were present."""
         self.alpha[active], self.factors[active] = alpha, factors
         index = active.nonzero().squeeze(-1)
         self.cosine[index[:, None], index] = cosine
@@ -142,7 +142,7 @@ class Geometry(Slot):
         return self.alpha[active].nan_to_num(nan=1.0), self.factors[active]
 
     def unmoved(self, active: Tensor, cosine: Tensor) -> bool:
-        """Whether the cosines are where they were when the weights were found."""
+        """Whether the cosines are the same as when the weights were found."""
         if not self.moved:
             return False
         index = active.nonzero().squeeze(-1)

@@ -28,11 +28,11 @@ class Full(Geometry):
     The shared parameters are those upstream of a tensor marked with `bmtl.shared`; in a program without a mark, those
     that two or more tasks reach in the autograd graph. Parameters that no task reaches are left alone. The gradients of
     the heads come from the same K passes, and the shared update is ``J' alpha``: there is no further pass through the trunk.
-    What several tasks reach behind a mark (heads that are stacked) has one pass of its own, from the losses to there.
+    What several tasks reach behind a mark (heads that are stacked) has a separate pass, from the losses to there.
 
-    Where no slot wants the gradients themselves, those of linear layers with more inputs than rows are not formed: their
+    Where no slot needs the gradients themselves, those of linear layers with more inputs than rows are not formed: their
     products and their combination follow from the layer's inputs and output gradients (`kernel_layers`), in half the time
-    and with K x R x d_out numbers. The Gram matrix and the update are the same, to rounding.
+    and with K x R x d_out numbers. The Gram matrix and the update are the same, up to rounding.
 
     Args:
         every: Compare every n-th step and keep the weights in between.

@@ -66,7 +66,7 @@ def last_layers(tensors: Sequence[Tensor]) -> list[Layer]:
 
     A weight is a parameter or a tensor drawn from parameters (a Bayesian layer). Several marks may share it (a trunk
     applied to each task's own input), and one mark may hold it several times (a recurrent or a Siamese trunk); a weight
-    drawn anew for each mark is another weight.
+    redrawn for each mark is another weight.
 
     Raises:
         ValueError: If no linear map with a trainable weight lies upstream of a mark.

@@ -24,7 +24,7 @@ class Representation(AtSharedRepresentation):
         every: Compare every n-th step and keep the weights in between.
         moved: Keep the weights while no cosine of task gradients has moved by more than this.
         fidelity_every: Every n-th comparison, record the cosine with the update from the full gradients.
-        cross: Not possible here: each example's gradient has coordinates of its own, which no other sample shares.
+        cross: Not possible here: each example's gradient has its own coordinates, which no other sample shares.
 
     Raises:
         ValueError: If nothing is marked, or a parameter of the trunk is also reached around the mark; for `cross`.

@@ -1,4 +1,4 @@
-"""Adam on one number a task."""
+"""Adam on one number per task."""
 
 from collections.abc import Sequence
 

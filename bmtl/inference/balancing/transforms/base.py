@@ -1,4 +1,4 @@
-"""Slot 1: what a transform of the task losses is."""
+"""Slot 1: the base class of transforms of the task losses."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Transform(Slot):
     """Slot 1: scales or reshapes the task losses. All its state is in buffers and parameters.
 
     Args:
-        bound: For transforms with a domain of their own: a lower bound of all losses. It is subtracted first, so that
+        bound: For transforms with a domain of their own: a lower bound on all losses. It is subtracted first, so that
             ``L - bound`` replaces the loss throughout.
 
     Attributes:
         domain: The losses that the formula allows, after `bound`: "positive" where it has ``log L`` or ``1 / L``,
             "nonnegative" where a loss of 0 has a value and a finite derivative, "real" where all have.
         epochs: The transform waits for the ends of epochs (`BalancedSVI.end_epoch`).
-        observes: What `refine` wants to see of the task gradients; anything but "none" needs a geometry.
-        second_forward: The transform wants the batch's losses once more after the step (`after_step`).
+        observes: What `refine` needs of the task gradients; anything but "none" needs a geometry.
+        second_forward: The transform needs the batch's losses once more after the step (`after_step`).
     """
 
     slot = "transform"

@@ -12,7 +12,7 @@ from bmtl.inference.balancing.transforms.base import Transform
 
 
 class DWA(Transform):
-    """Weighs tasks by how slowly their losses fell lately (dynamic weight average, Liu, Johns & Davison 2019).
+    """Weights tasks by how slowly their losses fell lately (dynamic weight average, Liu, Johns & Davison 2019).
 
     ``l_k = lambda_k phi(L_k)``, ``lambda = K softmax(r / temp)``, K the tasks present, and r_k the ratio of the task's
     mean losses in the last two epochs; 1 until there are two, or where both are 0.
@@ -22,10 +22,10 @@ class DWA(Transform):
     windows are full (there, they are filled with ones), and in the sum over tasks (there, the mean).
 
     Args:
-        temp: Temperature of the softmax: the higher, the more alike the weights.
+        temp: Temperature of the softmax: the higher, the more equal the weights.
         window: "epoch", or a number of steps.
-        phi: "id" weighs the losses, "log" their logarithms.
-        bound: A lower bound of every loss; it is subtracted first, in the ratios too.
+        phi: "id" weights the losses, "log" their logarithms.
+        bound: A lower bound on every loss; it is subtracted first, in the ratios too.
     """
 
     name = "dwa"

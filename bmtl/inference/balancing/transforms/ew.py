@@ -11,12 +11,12 @@ from bmtl.inference.balancing.transforms.base import Transform
 
 
 class EW(Transform):
-    """The sum of the losses, each at weight 1 or at a weight of the user's (equal weighting).
+    """The sum of the losses, with weight 1 or user-defined weights (equal weighting).
 
     Differs from TorchJD's `Mean`, whose weights are 1/K.
 
     Args:
-        weights: A weight by task name, 0 or above; tasks that are not named have 1. None weighs all tasks alike.
+        weights: A weight by task name, 0 or above; tasks that are not named have 1. None weights all tasks equally.
 
     Raises:
         ValueError: At set-up, if a named task does not exist.

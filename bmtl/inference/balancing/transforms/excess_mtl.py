@@ -12,11 +12,11 @@ from bmtl.inference.balancing.transforms.first import first_seen
 
 
 class ExcessMTL(Transform):
-    """Gives weight to the tasks that are far from their own optimum (ExcessMTL, He et al. 2024).
+    """Puts more weight on tasks that are far from their own optimum (ExcessMTL, He et al. 2024).
 
     A task's excess risk is estimated from its gradient on the shared parameters, ``E_k = g_k' (g_k / h_k)`` with
     ``h_k = sqrt(sum over steps of g_k^2 + 1e-7)``, relative to its first value. Each step multiplies the weights by
-    ``exp(eta E)``, brings their sum back to K, the number of tasks present, and weighs this step's losses, heads included.
+    ``exp(eta E)``, brings their sum back to K, the number of tasks present, and weights this step's losses, heads included.
     A gradient of zero is an excess risk of zero.
 
     Differs from LibMTL in that a task first seen later has its own first value, and that absent tasks keep their weight.

@@ -12,7 +12,7 @@ from bmtl.inference.balancing.transforms.base import Transform
 
 
 class FAMO(Transform):
-    """Weighs tasks so that all losses fall at one rate, measured by a second forward (FAMO, Liu et al. 2023).
+    """Weights tasks so that all losses fall at the same rate, measured by a second forward (FAMO, Liu et al. 2023).
 
     With ``z = softmax(w)`` over the K tasks present and ``D = L - bound + 1e-8``, a step trains on
     ``K z_k log(D_k) / c``, ``c = sum_k z_k / D_k`` held constant: effective weights ``z / D`` that sum to K. After the step,
@@ -25,7 +25,7 @@ class FAMO(Transform):
     Args:
         lr: Learning rate of w.
         gamma: Weight decay of w: the authors take 1e-5 to 0.01, LibMTL and TorchJD 1e-3.
-        bound: A lower bound of every loss; it is subtracted first.
+        bound: A lower bound on every loss; it is subtracted first.
     """
 
     name = "famo"

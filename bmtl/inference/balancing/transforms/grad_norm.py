@@ -31,7 +31,7 @@ class GradNorm(Transform):
     Args:
         a: How much longer the gradients of slow tasks shall be; 0 makes all equally long.
         lr: Learning rate of the weights.
-        bound: A lower bound of every loss; it is subtracted first.
+        bound: A lower bound on every loss; it is subtracted first.
     """
 
     name = "grad-norm"

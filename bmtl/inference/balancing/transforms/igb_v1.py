@@ -11,7 +11,7 @@ from bmtl.inference.balancing.transforms.base import Transform
 
 
 class IGBv1(Transform):
-    """Weighs tasks by how much of their loss is left to improve (IGBv1, Dai et al. 2023, Algorithm 1).
+    """Weights tasks by how much of their loss is left to improve (IGBv1, Dai et al. 2023, Algorithm 1).
 
     Epochs 1 to `base_epoch` train on the losses' logarithms (SI). The mean training loss of epoch `base_epoch` is the
     base; from then on each batch has ``lambda = K softmax(L / base)``, held constant, and trains on

@@ -17,7 +17,7 @@ class IMTLL(LearntLogs):
 
     Args:
         s0: Where every logarithm of a scale starts.
-        bound: A lower bound of every loss; it is subtracted first.
+        bound: A lower bound on every loss; it is subtracted first.
     """
 
     name = "imtl-l"

@@ -12,7 +12,7 @@ def one_each(values: Tensor) -> nn.ParameterList:
     """A parameter ``()`` for each value ``(K_all,)``.
 
     One vector of all tasks would give an absent task a gradient of 0, and an optimizer's momentum then moves its number
-    all the same.
+    nevertheless.
     """
     return nn.ParameterList([nn.Parameter(value.clone()) for value in values])
 
@@ -28,7 +28,7 @@ class LearntLogs(Transform):
 
     Args:
         s0: Where every logarithm starts.
-        bound: A lower bound of every loss; it is subtracted first.
+        bound: A lower bound on every loss; it is subtracted first.
     """
 
     domain = "nonnegative"

@@ -11,7 +11,7 @@ from bmtl.inference.balancing.transforms.base import Transform
 
 
 class RLW(Transform):
-    """K times a softmax of standard normals as weights, drawn anew each step (random loss weighting, Lin et al. 2022).
+    """K times a softmax of standard normals as weights, redrawn each step (random loss weighting, Lin et al. 2022).
 
     ``l_k = lambda_k phi(L_k)``, ``lambda = K softmax(N(0, I))``, K the tasks present; each weight is 1 on average.
 
@@ -19,7 +19,7 @@ class RLW(Transform):
     their gradients are K times smaller.
 
     Args:
-        phi: "id" weighs the losses, "log" their logarithms (RLW+SI of Dai et al. 2023); every loss must then be positive.
+        phi: "id" weights the losses, "log" their logarithms (RLW+SI of Dai et al. 2023); every loss must then be positive.
         seed: Seeds the generator that this transform owns. Torch's global one is neither read nor moved.
         bound: For "log", what every loss must exceed; it is subtracted first.
     """

@@ -18,7 +18,7 @@ class UW(LearntLogs):
 
     Args:
         s0: Where every log-variance starts.
-        bound: A lower bound of every loss; it is subtracted first.
+        bound: A lower bound on every loss; it is subtracted first.
     """
 
     name = "uw"

@@ -12,19 +12,19 @@ _FLOOR = 1e-8  # of a variance
 
 
 class BayesAgg(Weighting):
-    """Weighs each task's gradient by its certainty, example by example and dimension by dimension (BayesAgg-MTL).
+    """Weights each task's gradient by its certainty, example by example and dimension by dimension (BayesAgg-MTL).
 
     With draws of the heads from the guide, ``g_bkd`` is the gradient of example b's loss of task k in dimension d of the
     marked representation; m and v are its mean and variance over the draws, and its precision is ``v^-power``, v at least
     1e-8. The trunk receives ``K / B sum_k v^-power m / sum_k v^-power``, the K tasks being those with a label at example b;
     the heads follow their own losses. Heads without variance (point guides) give equal weights.
 
-    The update is no combination of task gradients. The weight reported for a task is the part of its mean gradient that
+    The update is not a combination of task gradients. The weight reported for a task is the part of its mean gradient that
     passes, as seen at the representation.
 
     It is geometry and weighting in one: no geometry is chosen with it. The program marks its representation with
     `bmtl.shared`, and nothing downstream of the mark may couple examples (batch norm): a row's gradient is its example's.
-    Tasks with inputs of their own share no example, and are weighed equally.
+    Tasks with their own inputs share no example, and are weighted equally.
 
     Cost: guide and model run `draws` times, each followed by a pass through the K heads; the trunk runs forward each time,
     since a program cannot be entered in its middle, but builds its graph and goes backward once. Two K x B x d tensors.

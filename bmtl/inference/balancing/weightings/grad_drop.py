@@ -15,7 +15,7 @@ class GradDrop(Seeded):
     positive gradients are kept, elsewhere its negative ones; the others are multiplied by `leak`. Coordinates whose
     gradients agree in sign always pass.
 
-    The update is no combination of gradients. The weight reported for a task is the part of its gradient that passes,
+    The update is not a combination of gradients. The weight reported for a task is the part of its gradient that passes,
     ``g_k'd_k / |g_k|^2``.
 
     Source: Chen et al. (2020), algorithm 1, on the gradients of the shared parameters, as in TorchJD. Differs from Samsung's

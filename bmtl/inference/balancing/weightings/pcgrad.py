@@ -13,7 +13,7 @@ class PCGrad(Seeded):
     ``v_i = g_i``; for j in a random order, ``v_i -= min(v_i'g_j, 0) / |g_j|^2 g_j``; the update is ``sum v_i``. Without a
     conflict it is the plain sum. With more than two tasks it may still conflict with some.
 
-    Source: Yu et al. (2020), algorithm 1: an order of its own for each i. Differs from their code, which shuffles and
+    Source: Yu et al. (2020), algorithm 1: its own order for each i. Differs from their code, which shuffles and
     discards the result, and from others that draw one order for all i. All i are projected at once, on K x K numbers.
 
     Args:

@@ -12,7 +12,7 @@ from bmtl.inference.balancing.weightings.base import Weighting
 
 
 class Seeded(Weighting):
-    """A weighting that draws from a generator of its own; torch's global one is neither read nor moved."""
+    """A weighting that draws from its own generator; torch's global one is neither read nor moved."""
 
     def __init__(self, seed: Seed = 0) -> None:
         super().__init__()

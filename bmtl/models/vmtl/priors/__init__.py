@@ -29,7 +29,7 @@ def combine(
 ) -> TorchDistribution:
     """The prior that a rule makes of components.
 
-    For each q: ``KL(q || mixture) <= tight <= bound``; "sum" and "moment" are no bounds.
+    For each q: ``KL(q || mixture) <= tight <= bound``; "sum" and "moment" are not bounds.
 
     Args:
         rule: "log-linear-pool" (the log-linear pool), "mixture", "moment" (the normal with the mixture's first two

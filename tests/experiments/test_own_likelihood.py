@@ -12,7 +12,7 @@ from bmtl.evaluation import metrics
 from bmtl.evaluation.comparison import compare
 from bmtl.experiments import load_fitted, run
 from bmtl.models import LIKELIHOODS, Likelihood
-from tests.experiments.toys import BUDGET, EW, NASH, UW
+from tests.experiments.toys import BUDGET, EW, NASH
 
 
 class Geometric(Likelihood):
@@ -51,10 +51,10 @@ def data():
 def test_it_is_trained_compared_and_kept(data, monkeypatch, tmp_path):
     monkeypatch.setitem(LIKELIHOODS, "geometric", Geometric)
     trees = {}
-    for method in (UW, EW, NASH):
+    for method in (EW, NASH):
         method = replace(method, options={**method.options, "likelihood": {"failures": "geometric"}})
         trees[method.name, 0] = run(data, method, 0, BUDGET, tmp_path / method.name, keep_model=True)
-    scores = compare(trees, baseline="uw")
+    scores = compare(trees, baseline="ew")
     assert np.isfinite(scores["score"].sel(task="failures", metric=["mae", "nll", "crps", "ece", "deviance"])).all()
     assert (scores["defined"].sel(task="failures", metric="mae")).all()
     assert np.isfinite(scores["delta_m"]).all()

@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 ARVIZ1_VENV := .venv-arviz1
 ARVIZ1_PYTHON ?=
 ARVIZ1_PACKAGES := numpy scipy pandas xarray netCDF4 arviz arviz-base 'arviz-stats[xarray]' 'arviz-plots[matplotlib]' \
-	matplotlib scikit-learn scoringrules pytest hypothesis
+	matplotlib scikit-learn scoringrules pytest pytest-xdist hypothesis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -72,7 +72,7 @@ test-arviz1: ## Run the tests of targets and evaluation on ArviZ 1.x, with the f
 	fi; \
 	$(MAKE) --no-print-directory PYTHON="$$found" $(ARVIZ1_VENV)/.installed; \
 	echo "test-arviz1: $$($(ARVIZ1_VENV)/bin/python -c 'import arviz_base, platform; print("Python", platform.python_version(), "with arviz-base", arviz_base.__version__)')"; \
-	OMP_NUM_THREADS=1 $(ARVIZ1_VENV)/bin/python -m pytest tests/targets tests/evaluation $(ARGS)
+	OMP_NUM_THREADS=1 $(ARVIZ1_VENV)/bin/python -m pytest -n 2 tests/targets tests/evaluation $(ARGS)
 
 # Each candidate is run: a version manager's shim is on PATH even where its interpreter is not enabled.
 define FIND_PYTHON_ARVIZ1

@@ -141,14 +141,8 @@ def on_circles(graph: dict[str, set[str]]) -> set[str]:
         left = kept
 
 
-def test_the_engine_has_no_circle_of_imports():
-    """Steps, state, checkpoints, probe and training; balancing and experiments have pages of their own."""
-    graph = {
-        module: {name for name in theirs if name.startswith("bmtl.inference.")}
-        for module, theirs in module_graph(PACKAGE).items()
-        if module.startswith("bmtl.inference.") and not module.startswith("bmtl.inference.balancing")
-    }
-    assert on_circles(graph) == set()
+def test_the_package_has_no_circle_of_imports():
+    assert on_circles(module_graph(PACKAGE)) == set()
 
 
 def test_a_circle_is_found_where_it_is_planted(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from typing import Annotated, Any
 
@@ -19,14 +20,26 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.print(f"bmtl {__version__}", highlight=False)
+        from bmtl.evaluation.attributes import installed
+
+        stack = ("torch", "pyro-ppl", "lightning", "arviz", "numpy", "xarray", "scikit-learn")
+        versions = ", ".join(f"{name} {number}" for name, number in installed(stack).items())
+        console.print(
+            f"bmtl {__version__} (Python {platform.python_version()}, {versions})", highlight=False, soft_wrap=True
+        )
         raise typer.Exit()
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Show the versions of bmtl and of the packages that it uses, and leave.",
+        ),
     ] = False,
 ) -> None:
     """Bayesian multi-task learning on Pyro and PyTorch."""

@@ -17,7 +17,6 @@ app = typer.Typer(
     name="bmtl",
     help="Bayesian multi-task learning on Pyro and PyTorch.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _MOST_LINES = 30  # of targets or of features

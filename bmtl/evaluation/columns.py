@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import Alike, alike, by_family
+from bmtl.evaluation.compared import Alike, alike, by_family, counted_scores
 from bmtl.evaluation.ranks import ranks
 from bmtl.evaluation.scores import primary_scores
 from bmtl.evaluation.statistics import share_worse
@@ -67,10 +67,10 @@ def columns(comparison: xr.Dataset) -> list[Column]:
 def _all_scores(comparison: xr.Dataset, group: Alike) -> Iterator[Column]:
     """Every score of the one target, in its family's order."""
     one = comparison.isel(task=0, drop=True)
-    counted = one["present"] & (one["rows"] > 0)
     for score in held(comparison, group.family.scores):
         unit = unit_of(comparison) if score.in_units else None
         values = _plain(one["score"].sel(metric=score.name))
+        counted = counted_scores(comparison, score.name).isel(task=0, drop=True)
         yield Column(_with_unit(score.symbol, unit), values, counted, score.higher_is_better)
 
 
@@ -91,6 +91,7 @@ def _means(comparison: xr.Dataset) -> Iterator[Column]:
 
 def _by_target(comparison: xr.Dataset, groups: list[Alike]) -> list[Column]:
     scores = {place: group.primary for group in groups for place in group.places.tolist()}
+    counted = counted_scores(comparison)
     found = []
     for place, task in enumerate(comparison["task"].values.tolist()):
         score = scores[place]
@@ -100,7 +101,7 @@ def _by_target(comparison: xr.Dataset, groups: list[Alike]) -> list[Column]:
             Column(
                 _with_unit(f"{score.symbol} {task}", unit),
                 _plain(one["score"].sel(metric=score.name)),
-                one["present"] & (one["rows"] > 0),
+                counted.isel(task=place, drop=True),
                 score.higher_is_better,
                 task,
                 score.symbol,
@@ -112,7 +113,7 @@ def _by_target(comparison: xr.Dataset, groups: list[Alike]) -> list[Column]:
 
 def _summaries(comparison: xr.Dataset, groups: list[Alike], baseline: str | None) -> Iterator[Column]:
     scores, higher = primary_scores(comparison)
-    there = comparison["present"] & (comparison["rows"] > 0)  # (learner, split, task)
+    there = counted_scores(comparison)
     complete = comparison["present"].all("learner")
     ranked = ranks(scores, higher_is_better=higher, counted=there).mean("task").transpose("learner", "split")
     yield Column("mean rank", ranked, complete & xr.ones_like(ranked, dtype=bool))
@@ -133,8 +134,8 @@ def _summaries(comparison: xr.Dataset, groups: list[Alike], baseline: str | None
 
 
 def _mean_over_tasks(chosen: xr.Dataset, score: Score, suffix: str) -> Column:
-    """Mean over the targets that a split scores; a NaN among those stays one."""
-    scored = chosen["rows"] > 0  # (split, task)
+    """Mean over the targets of which a split has the score; a NaN among those stays one."""
+    scored = _plain(chosen["defined"].sel(metric=score.name))  # (split, task)
     values = _plain(chosen["score"].sel(metric=score.name))
     total = xr.where(scored, values, 0.0).sum("task", skipna=False)
     mean = (total / scored.sum("task").where(lambda count: count > 0)).transpose("learner", "split")

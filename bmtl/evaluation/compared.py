@@ -74,6 +74,18 @@ def by_family(comparison: xr.Dataset) -> dict[str, tuple[Family, np.ndarray]]:
     return {name: (first[name], np.asarray(at)) for name, at in places.items()}
 
 
+def counted_scores(comparison: xr.Dataset, metric: str | None = None) -> xr.DataArray:
+    """Which entries of a score count, ``(learner, split, task)``: the run is there, and the labels give the score a value.
+
+    Args:
+        comparison: From `compare`.
+        metric: Which score; that by which each target is judged first by default.
+    """
+    chosen = xr.DataArray(comparison["primary"].values, dims="task") if metric is None else metric
+    defined = comparison["defined"].sel(metric=chosen)
+    return comparison["present"] & defined.drop_vars(["metric", "higher_is_better"], errors="ignore")
+
+
 def of_family(family: Family, name: str) -> Score:
     """A score of a family by its name.
 

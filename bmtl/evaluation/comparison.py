@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes
-from bmtl.evaluation.compared import METHOD, REFERENCE, of_family
+from bmtl.evaluation.compared import METHOD, REFERENCE, counted_scores, of_family
 from bmtl.evaluation.constants import ReportedTarget, family_text
 from bmtl.evaluation.history import recorded
 from bmtl.evaluation.parts import PartReader, reported_targets, scored
@@ -82,16 +82,19 @@ def compare(
         part: Of the runs' rows.
 
     Returns:
-        ``score (learner, split, task, metric)``: the scores of the targets' families, as far as the trees have what they
-        are computed from; NaN where a score is not of the target's family, a target has no row, or the score cannot be
-        computed of what the tree holds (the attribute ``not_computed`` says why). ``delta_m (learner,
+        ``score (learner, split, task, metric)``: the scores of the targets' families, as far as the trees have what
+        they are computed from; NaN where a score is not of the target's family, a target has no row, or the score
+        cannot be computed of what the tree holds (the attribute ``not_computed`` says why). ``delta_m (learner,
         split)`` in percent, of the primary scores of targets (those alone of which a relative change has a meaning,
-        `Score.relative`); ``T (learner, split)``, step time over the reference's, medians, NaN for the baseline, which takes
-        a step per task; ``step_seconds (learner, split)``; ``present (learner, split)``, whether there was a tree; ``rows
-        (split, task)``. Coordinate of ``learner``: ``role``, "method", or "reference" of trees whose attribute of that
-        name says so; these come last. Coordinates of ``task``: ``unit``, ``family`` (its name), ``family_spec`` (JSON),
-        ``primary``; of ``metric``: ``higher_is_better``; of ``split``: ``seed`` and ``data_fingerprint``, as the runs
-        recorded them. Targets without a scored row in any tree are left out. `write` stores it.
+        `Score.relative`, and to which the split's labels give a value); ``T (learner, split)``, step time over the
+        reference's, medians, NaN for the baseline, which takes a step per task; ``step_seconds (learner, split)``;
+        ``present (learner, split)``, whether there was a tree; ``rows (split, task)``; ``defined (split, task,
+        metric)``, whether the labels give a score a value (`Score.is_defined`): where not, it is NaN for every
+        learner and is left out of means. Coordinate of ``learner``: ``role``, "method", or "reference" of trees whose
+        attribute of that name says so; these come last. Coordinates of ``task``: ``unit``, ``family`` (its name),
+        ``family_spec`` (JSON), ``primary``; of ``metric``: ``higher_is_better``; of ``split``: ``seed`` and
+        ``data_fingerprint``, as the runs recorded them. Targets without a scored row in any tree are left out.
+        `write` stores it.
 
     Raises:
         ValueError: If there is no tree or no scored row, the baseline or the reference is not among the methods, two
@@ -114,13 +117,15 @@ def compare(
     metrics = {name: score.higher_is_better for name, score in scores_of(families.values()).items()}
     names = list(metrics)
     values = np.full((len(learners), len(splits), len(tasks), len(names)), np.nan)
+    defined = np.ones(values.shape[1:], dtype=bool)
     seconds, present = np.full(values.shape[:2], np.nan), np.zeros(values.shape[:2], dtype=bool)
     failures: dict[str, str] = {}
     for (learner, split), tree in trees.items():
         cell = learners.index(learner), splits.index(split)
         present[cell] = True
         seconds[cell] = _step_seconds(tree) if step_seconds is None else step_seconds.get(learner, float("nan"))
-        values[cell], reasons = _scores(tree, families, names, part)
+        values[cell], on_labels, reasons = _scores(tree, families, names, part)
+        defined[cell[1]] &= on_labels
         for what, reason in reasons.items():
             failures[f"{what} of {learner} in {split}"] = reason
             log.warning("%s of %r in split %s cannot be computed: %s", what, learner, split, reason)
@@ -133,6 +138,7 @@ def compare(
             "step_seconds": (plane, seconds),
             "present": (plane, present),
             "rows": (("split", "task"), rows),
+            "defined": (("split", "task", "metric"), defined),
         },
         coords={
             "task": tasks,
@@ -184,17 +190,20 @@ def _targets(trees: Trees) -> dict[str, ReportedTarget]:
 
 def _scores(
     tree: xr.DataTree, families: Mapping[str, Family], names: list[str], part: str
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Scores ``(task, metric)`` of a run, and why some of them cannot be computed."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Scores ``(task, metric)`` of a run, which of them the labels give a value, and why some cannot be computed."""
     places = {name: place for place, name in enumerate(families)}
     values = np.full((len(families), len(names)), np.nan)
+    defined = np.zeros(values.shape, dtype=bool)
     failures: dict[str, str] = {}
     for task, rows in scored(tree, part).items():
         found, reasons = computed(rows, families[task])
         for name, value in found.items():
             values[places[task], names.index(name)] = value
         failures |= {f"{name} of {task}": reason for name, reason in reasons.items()}
-    return values, failures
+        for score in families[task].scores:
+            defined[places[task], names.index(score.name)] = score.is_defined(rows)
+    return values, defined, failures
 
 
 def _role(trees: Trees, learner: str) -> str:
@@ -217,13 +226,14 @@ def _step_seconds(tree: xr.DataTree) -> float:
 
 
 def _change(cells: xr.Dataset, baseline: str | None, relative: np.ndarray) -> np.ndarray:
-    """``delta_m (learner, split)`` of the primary scores that a relative change has a meaning for, of a split's targets."""
+    """``delta_m (learner, split)`` of the primary scores whose relative change has a meaning and whose labels give one."""
     change = np.full(cells["present"].shape, np.nan)
     if baseline is None:
         return change
     score, higher = primary_scores(cells)
-    for split, there in enumerate(cells["rows"].values > 0):
-        counted = there & relative
+    there = counted_scores(cells).any("learner").transpose("split", "task").values
+    for split in range(cells.sizes["split"]):
+        counted = there[split] & relative
         values = score.values[:, split, counted]  # (learner, task)
         against = values[cells.indexes["learner"].get_loc(baseline)]
         if counted.any() and (np.isfinite(against) & (against > 0)).all():  # else it is missing or has diverged

@@ -15,6 +15,8 @@ from bmtl.evaluation.marking import RULE, marked
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.statistics import mean_and_error
 
+MOST_UNDEFINED = 6  # that a caption names
+
 
 @dataclass(frozen=True)
 class ScoreTable:
@@ -125,6 +127,7 @@ def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
         ]
         if without:
             parts.append(f"Not in delta_m, for want of a natural zero: {', '.join(without)}.")
+    parts += _undefined(comparison, repeats)
     if about.get("reference") is not None:
         parts.append(f"T: median time of a step over {about['reference']}'s.")
     parts += _notes(comparison)
@@ -158,6 +161,24 @@ def _runs(repeats: Repeats, marked_as: str | None) -> str:
     if not repeats.decisive:
         return f"{said} Two runs decide nothing: none is marked best."
     return " ".join([said, *([f"{marked_as}: {RULE}."] if marked_as else []), repeats.interval()])
+
+
+def _undefined(comparison: xr.Dataset, repeats: Repeats) -> list[str]:
+    """Primary scores to which the labels of a split give no value, which no mean and no delta_m holds there."""
+    said = []
+    for group in alike(comparison):
+        of = group.of(comparison)
+        defined = of["defined"].sel(metric=group.primary.name).transpose("task", "split").values
+        lacking = (of["rows"].transpose("task", "split").values > 0) & ~defined
+        for task, splits in zip(of["task"].values.tolist(), lacking, strict=True):
+            if splits.any():
+                numbers = listed([str(number) for number in of["split"].values[splits]])
+                said.append(f"{group.primary.symbol} of {task} in {repeats.noun} {numbers}")
+    if not said:
+        return []
+    more = f" and {len(said) - MOST_UNDEFINED} more" if len(said) > MOST_UNDEFINED else ""
+    which = "; ".join(said[:MOST_UNDEFINED])
+    return [f"Without a value on the labels (all of one class, say), and left out there: {which}{more}."]
 
 
 def _notes(comparison: xr.Dataset) -> list[str]:

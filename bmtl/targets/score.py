@@ -102,6 +102,8 @@ class Score:
         averaged: Tables of several targets show its mean over those of a family.
         note: How it is read, for captions.
         floor: Number of rows -> the score that a perfect predictive would show on so many, where that is not 0.
+        defined: Labelled rows -> whether their labels give the score a value, whatever is predicted; always by default. An
+            AUROC has none where all labels are of one class.
     """
 
     name: str
@@ -114,10 +116,17 @@ class Score:
     averaged: bool = False
     note: str = ""
     floor: Callable[[int], float] | None = None
+    defined: Callable[[Scored], bool] | None = None
 
     def of(self, rows: Scored) -> float:
         """The score of rows: that of all of them where they are a sample, and it was kept."""
         return rows.whole[self.name] if self.name in rows.whole else self.compute(rows)
+
+    def is_defined(self, rows: Scored) -> bool:
+        """Whether there is a row, and the labels give the score a value: where not, it is NaN for every model."""
+        if self.name in rows.whole:
+            return True
+        return len(rows.labels) > 0 and (self.defined is None or self.defined(rows))
 
     def computable(self, rows: Scored) -> bool:
         """Whether there is a row, and the prediction has what the score needs."""

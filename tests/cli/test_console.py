@@ -1,11 +1,13 @@
 """Help, lists, wrong input, versions, and how an interrupted command ends."""
 
+import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import pytest
@@ -273,9 +275,20 @@ def test_sigint_in_training_ends_with_code_130(tmp_path):
 
 
 def test_it_tells_its_version(run):
-    assert run("--version") == (0, f"bmtl {bmtl.__version__}\n", "")
+    code, out, err = run("--version")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"bmtl {bmtl.__version__} (Python {platform.python_version()}, torch {version('torch')}, ")
+    assert f"arviz {version('arviz')}" in out
+
+
+def test_it_completes_commands_in_a_shell():
+    """By its own name: the script that a shell is given asks the command for what fits."""
+    asked = {"_BMTL_COMPLETE": "complete_bash", "COMP_WORDS": "bmtl tr", "COMP_CWORD": "1"}
+    command = [sys.executable, "-c", "from bmtl.cli import main; main()"]
+    found = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["train"]
 
 
 def test_the_package_runs_as_a_module():
     found = subprocess.run([sys.executable, "-m", "bmtl", "--version"], capture_output=True, text=True, check=True)
-    assert found.stdout == f"bmtl {bmtl.__version__}\n"
+    assert found.stdout.startswith(f"bmtl {bmtl.__version__} (")

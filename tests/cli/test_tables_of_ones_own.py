@@ -185,3 +185,43 @@ def test_new_rows_that_will_not_do_are_named(run, trained, tmp_path, text, messa
     assert code == 2
     assert message in err
     assert not (tmp_path / "new").exists()
+
+
+def test_times_vectors_and_censored_numbers_are_trained_on_and_predicted(run, tmp_path):
+    random = np.random.default_rng(0)
+    age = random.normal(size=90)
+    event, end = np.exp(2 + 0.5 * age) * random.weibull(1.5, size=90), 10 * random.exponential(size=90)
+    level = 6 + age
+    frame = pd.DataFrame(
+        {
+            "age": age,
+            "days": np.minimum(event, end),
+            "died": np.where(event <= end, "yes", "no"),
+            "u": age + random.normal(size=90),
+            "v": random.normal(size=90),
+            "pic50": [f"<{5}" if value < 5 else f"{value:.3f}" for value in level],
+        }
+    )
+    frame.loc[[3, 60], ["days", "pic50"]] = None
+    frame.loc[[5, 80], "u"] = None
+    frame["part"] = ["train"] * 60 + ["val"] * 10 + ["test"] * 20
+    frame.to_csv(tmp_path / "trial.csv", index=False)
+    targets = ("targets=days,wind,pic50", "events=days:died", "vectors=wind:u+v", "split=part")
+    options = [option for given in targets for option in ("-d", given)]
+    given = ("train", f"csv:{tmp_path / 'trial.csv'}", *options, *TINY, "--method", "bayesian", "--out", tmp_path / "m")
+    code, out, err = run(*given)
+    assert (code, err) == (0, ""), out + err
+    for line in ("days: time-to-event, 88 labels", "wind: vector, 90 labels", "pic50: real, 88 labels"):
+        assert line in out
+    tree = results.read(tmp_path / "m/results.nc")
+    for name in ("days", "wind", "pic50"):
+        assert np.isfinite(tree[f"test/log_likelihood/y_{name}"]).all(), name
+
+    frame[frame["part"] == "test"][["age"]].to_csv(tmp_path / "new.csv", index=False)
+    code, out, err = run("predict", tmp_path / "m", "--data", tmp_path / "new.csv", "--out", tmp_path / "p.csv")
+    assert code == 0, out + err
+    found = pd.read_csv(tmp_path / "p.csv")
+    mean = tree["test/predictive_mean"]
+    np.testing.assert_allclose(found["days mean"], mean["y_days"], rtol=1e-4)
+    np.testing.assert_allclose(found[["wind u mean", "wind v mean"]], mean["y_wind"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["pic50 mean"], mean["y_pic50"], rtol=1e-4)

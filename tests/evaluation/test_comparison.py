@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmtl.evaluation import metrics, results
-from bmtl.evaluation.comparison import caption, compare, delta_m
+from bmtl.evaluation.comparison import caption, compare, delta_m, table
 from bmtl.evaluation.parts import scored
 from bmtl.evaluation.scores import primary_scores
 from bmtl.targets import Binary
@@ -359,6 +359,54 @@ def test_a_target_is_judged_by_its_primary_score_or_the_one_that_is_asked_for(po
     assert data["primary"].values.tolist() == [expected]
     own, base = (data["score"].sel(learner=name, task="ill", metric=expected) for name in ("ew", "stl"))
     np.testing.assert_allclose(data["delta_m"].sel(learner="ew"), -100 * (own - base) / base)
+
+
+@pytest.fixture
+def one_class():
+    """A rare class of which split 1 has no test row, beside a real target; three splits of two methods."""
+    grid, random = {}, np.random.default_rng(0)
+    for split in range(3):
+        mu = random.normal(size=40)
+        ill = np.zeros(40, dtype=int) if split == 1 else (np.arange(40) < 4).astype(int)
+        for learner, error in (("stl", 0.5), ("ew", 0.3)):
+            p = np.clip(0.1 + 0.3 * ill + 0.2 * random.uniform(size=40), 0, 1)
+            grid[learner, split] = trees.tree(
+                observed={"ill": ill, "mu": mu},
+                probability={"ill": np.stack([1 - p, p], 1)},
+                predictive_mean={"mu": mu + error * random.normal(size=40)},
+                families={"ill": Binary()},
+                primary={"ill": "auroc"},
+            )
+    return grid
+
+
+def test_a_score_that_labels_give_no_value_is_left_out_where_they_do_not_and_the_caption_says_so(one_class):
+    data = compare(one_class, reference=None)
+    scores, higher = primary_scores(data)
+    assert np.isnan(scores.sel(task="ill", split=1)).all()
+    for split, tasks in ((0, ["ill", "mu"]), (1, ["mu"]), (2, ["ill", "mu"])):
+        one, base = (scores.sel(learner=name, split=split, task=tasks).values for name in ("ew", "stl"))
+        expected = delta_m(one, base, higher_is_better=higher.sel(task=tasks).values)
+        assert float(data["delta_m"].sel(learner="ew", split=split)) == pytest.approx(expected)
+    frame = table(data)
+    assert frame.loc["ew", "AUROC ill"] == pytest.approx(
+        float(scores.sel(learner="ew", task="ill", split=[0, 2]).mean())
+    )
+    assert frame.loc["ew", "MAE mu"] == pytest.approx(float(scores.sel(learner="ew", task="mu").mean()))
+    said = "left out there: AUROC of ill in run 1."
+    assert said in caption(data)
+    assert said not in caption(
+        compare({cell: tree for cell, tree in one_class.items() if cell[1] != 1}, reference=None)
+    )
+
+
+def test_a_run_that_diverged_is_not_taken_for_labels_of_one_class(one_class):
+    for learner in ("stl", "ew"):
+        one_class[learner, 0]["test/probability/y_ill"].values[:] = np.nan
+    data = compare(one_class, reference=None)
+    assert np.isnan(data["delta_m"].sel(learner="ew", split=0))
+    assert np.isnan(table(data).loc["ew", ["delta_m [%]", "AUROC ill"]]).all()
+    assert "AUROC of ill in run 1." in caption(data)
 
 
 def test_a_primary_score_that_no_target_has_is_named(mixed_grid):

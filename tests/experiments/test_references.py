@@ -12,7 +12,7 @@ from bmtl.evaluation import metrics, results
 from bmtl.experiments.references import runs
 from bmtl.experiments.references.base import fit
 from bmtl.experiments.references.runs import names, run_references
-from bmtl.targets import Binary, Count
+from bmtl.targets import Binary, Count, Real, TimeToEvent
 from tests.experiments.toys import toy
 
 ROWS = {"train": np.arange(300), "val": np.arange(300, 400), "test": np.arange(400, 800)}
@@ -65,6 +65,39 @@ def test_every_reference_with_a_cdf_is_judged_by_it(trees):
         assert np.isfinite(ece.sel(task="visits")), name
     # The linear row is the truth. Of 343 rows, a perfect predictive has a mean ECE of .02, below .06 nearly always.
     assert float(metrics.ece(trees["linear"])["ece"].sel(task="price")) < 0.06
+
+
+def test_labels_that_are_intervals_count_with_their_probability(tmp_path):
+    """Times that are censored, and numbers below a limit; the density at an end was taken for both."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 1))
+    times, end = np.exp(x[:, 0] + random.normal(size=300)), random.exponential(3.0, size=300)
+    days = np.stack([np.minimum(times, end), np.where(times <= end, times, np.inf)], axis=1)
+    days[:20] = [[0.0, 0.5]]  # known to be before
+    level = x[:, 0] + 0.1 * random.normal(size=300)
+    level = np.stack([np.where(level < -0.5, -np.inf, level), np.maximum(level, -0.5)], axis=1)
+    rows = {"train": np.arange(0, 300, 3), "val": np.arange(1, 300, 3), "test": np.arange(2, 300, 3)}
+    families = {"days": TimeToEvent(), "level": Real(censored=True)}
+    given = MultiTaskData.from_arrays("trial", x, {"days": days, "level": level}, rows, families=families)
+    found = run_references(given, tmp_path, "seed-0", 0, ("constant", "linear"))
+    for tree in found.values():
+        laws = tree["test/predictive_distribution"]
+        for name, y, law in (
+            (
+                "days",
+                days,
+                stats.lognorm(laws["scale_days"].values.squeeze(), scale=np.exp(laws["loc_days"].values.squeeze())),
+            ),
+            ("level", level, stats.norm(laws["loc_level"].values.squeeze(), laws["scale_level"].values.squeeze())),
+        ):
+            lower, upper = y[rows["test"]].T
+            with np.errstate(divide="ignore"):
+                inside = np.log(law.cdf(upper) - law.cdf(lower))
+                expected = np.where(lower == upper, law.logpdf(upper), inside)
+            assert 20 < (lower != upper).sum() < 80
+            np.testing.assert_allclose(tree[f"test/log_likelihood/y_{name}"].values.squeeze(), expected, rtol=1e-6)
+    nll = {name: metrics.nll(tree)["nll"].sel(task="days").item() for name, tree in found.items()}
+    assert nll["linear"] < nll["constant"]
 
 
 def test_they_are_read_again_where_they_are_written(data, tmp_path):

@@ -1,5 +1,7 @@
 """The scores that families define, on labelled rows, against independent references."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -179,6 +181,37 @@ def test_one_of_two_classes():
     assert found["nll"] == pytest.approx(sklearn.log_loss(y, p))
     assert found["brier"] == pytest.approx(2 * sklearn.brier_score_loss(y, p[:, 1]))
     assert found["ece"] == pytest.approx(_torch_ece(y, p), rel=1e-5)
+
+
+def test_labels_decide_whether_a_score_has_a_value():
+    """Where it has none it is NaN for any prediction; a prediction that is NaN says nothing of the labels."""
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 6)
+
+    def undefined(family, labels, width=3):
+        probability = p[:, :width] / p[:, :width].sum(-1, keepdims=True)
+        rows = Scored(
+            np.asarray(labels), Prediction(np.zeros((0, 6)), probability=probability), family, Scaler.identity()
+        )
+        broken = dataclasses.replace(rows, prediction=Prediction(np.zeros((0, 6)), probability=probability * np.nan))
+        found = {score.name for score in family.scores if not score.is_defined(rows)}
+        assert found == {score.name for score in family.scores if not score.is_defined(broken)}
+        assert all(np.isnan(family.score(name).of(rows)) for name in found)
+        return found
+
+    assert undefined(Binary(), [0] * 6, 2) == {"auroc", "average_precision"}
+    assert undefined(Binary(), [1] * 6, 2) == {"auroc"}
+    assert undefined(Binary(), [0, 1, 0, 0, 0, 0], 2) == set()
+    assert undefined(Classes(("a", "b", "c")), [2] * 6) == {"auroc"}
+    assert undefined(Classes(("a", "b", "c")), [2, 1, 1, 1, 1, 1]) == set()
+
+
+def test_times_of_which_none_is_known_to_come_first_have_no_concordance():
+    score = TimeToEvent().score("concordance")
+    for upper, defined in ((np.inf, False), (1.0, True)):
+        times = np.array([[1.0, upper], [2.0, np.inf], [3.0, np.inf]])
+        rows = Scored(times, Prediction(np.ones((2, 3))), TimeToEvent(), Scaler.identity())
+        assert score.is_defined(rows) is defined
+        assert np.isfinite(score.of(rows)) == defined
 
 
 @pytest.mark.parametrize("family", [Binary(), Classes(), Classes(("a", "b", "c"))], ids=["binary", "two", "three"])

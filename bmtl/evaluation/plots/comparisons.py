@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import families_of
+from bmtl.evaluation.compared import counted_scores, families_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.scores import known_score
 from bmtl.evaluation.statistics import mean_and_error
@@ -147,7 +147,7 @@ def scores_by_task(
         raise ValueError(f"The comparison has no score {metric!r}; it has {comparison['metric'].values.tolist()}.")
     scores = comparison["score"].sel(metric=metric)
     higher = bool(scores["higher_is_better"])
-    counted = comparison["present"] & (comparison["rows"] > 0)
+    counted = counted_scores(comparison, metric)
     data = mean_and_error(scores, counted=counted).assign(score=scores.where(counted))
     found = [family.score(metric) for family in families_of(comparison).values()]
     in_units = [score is not None and score.in_units for score in found]

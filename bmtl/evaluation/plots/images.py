@@ -21,7 +21,7 @@ def image_maps(
 
     The colours of label and prediction are the same. Errors and uncertainties run from dark to bright, each row on a scale
     of its own: an error that the model expected is bright in both. The uncertainty is a standard deviation, or of classes
-    the entropy in nats, epistemic part included.
+    the entropy in nats, epistemic part included; where it is the same in all pixels, it is written as a number.
 
     Args:
         images: Target -> its images, of the same rows.
@@ -61,10 +61,11 @@ def _draw_row(of: PredictedImages, family: Family, place: int, row: np.ndarray) 
         painted(family, labels, shown),
         painted(family, found, shown),
         _errors(error_map(family, labels, found)),
-        _uncertainty(of, family, place),
+        None,
     ]
     for panel, picture in zip(row, pictures, strict=True):
         _show(panel, picture)
+    _show_uncertainty(row[-1], of, family, place)
 
 
 def _errors(errors: np.ndarray) -> np.ndarray:
@@ -72,11 +73,16 @@ def _errors(errors: np.ndarray) -> np.ndarray:
     return heat(errors, (0.0, float(np.quantile(known, 0.99)) if known.size else 1.0), "inferno")
 
 
-def _uncertainty(of: PredictedImages, family: Family, place: int) -> np.ndarray | None:
+def _show_uncertainty(panel: Axes, of: PredictedImages, family: Family, place: int) -> None:
     if of.aleatoric is None:
-        return None
+        return
     total = of.aleatoric[place] + (0.0 if of.epistemic is None else of.epistemic[place])
-    return heat(total if family.class_names else np.sqrt(total), colours="inferno")
+    values = total if family.class_names else np.sqrt(total)
+    if np.ptp(values) <= 1e-5 * np.abs(values).max():  # homoscedastic noise: a map of one colour would say nothing
+        panel.text(0.5, 0.5, f"{values.flat[0]:.3g}\neverywhere", ha="center", va="center", fontsize=7)
+        panel.set(xlim=(0, 1), ylim=(0, 1))
+        return
+    _show(panel, heat(values, colours="inferno"))
 
 
 def _show(panel: Axes, picture: np.ndarray | None) -> None:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bmtl.evaluation import plots
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import Alike, alike
+from bmtl.evaluation.compared import Alike, alike, counted_scores
 from bmtl.evaluation.ranks import critical_difference
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.figures import Picture
@@ -35,7 +35,7 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
             values,
             baseline,
             higher_is_better=score.higher_is_better,
-            counted=chosen["present"] & (chosen["rows"] > 0),
+            counted=counted_scores(chosen),
         )
         title = f"Differences to {baseline} in {_named(group, groups)}"
         if repeats.runs < 2:  # no interval: a picture would show what that of the scores does
@@ -54,7 +54,7 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
 def ranked(comparison: xr.Dataset) -> Iterator[Markup]:
     """Mean ranks over the targets, or of a single target over the runs, with the critical difference."""
     scores, higher = primary_scores(comparison)
-    counted = comparison["present"] & (comparison["rows"] > 0)
+    counted = counted_scores(comparison)
     over = "targets"
     if comparison.sizes["task"] > 1:
         means = mean_and_error(scores, counted=counted)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.compared import counted_scores
 from bmtl.evaluation.marking import marked
 from bmtl.evaluation.ranks import ranks
 from bmtl.evaluation.repeats import Repeats
@@ -69,7 +70,7 @@ def headline(comparison: xr.Dataset) -> Headline:
 def mean_ranks(comparison: xr.Dataset) -> Headline:
     """The mean rank over the targets, of the runs that all methods have."""
     scores, higher = primary_scores(comparison)
-    counted = comparison["present"] & (comparison["rows"] > 0)
+    counted = counted_scores(comparison)
     values = ranks(scores, higher_is_better=higher, counted=counted).mean("task").transpose("learner", "split")
     complete = comparison["present"].all("learner") & xr.ones_like(comparison["present"])
     complete = complete.transpose("learner", "split")
@@ -93,7 +94,7 @@ def _headline(values: xr.DataArray, present: xr.DataArray, name: str, unit: str,
 def by_target(comparison: xr.Dataset) -> tuple[xr.Dataset, xr.DataArray]:
     """Mean and error of the primary scores ``(learner, task)``, and which are marked best of their target."""
     scores, higher = primary_scores(comparison)
-    counted = comparison["present"] & (comparison["rows"] > 0)
+    counted = counted_scores(comparison)
     signed = xr.where(higher, -scores, scores).transpose(*scores.dims)
     summary = mean_and_error(scores, counted=counted)
     return summary, marked(signed, counted=counted).transpose("learner", "task")

@@ -165,7 +165,7 @@ def _stored(file: Path) -> xr.Dataset | None:
     if not file.is_file():
         return None
     scores = read(file).to_dataset()
-    if lacking := {"score", "present", "rows", "delta_m"} - set(scores.data_vars):
+    if lacking := {"score", "present", "rows", "defined", "delta_m"} - set(scores.data_vars):
         raise ValueError(
             f"{file} holds no comparison: it has no {', '.join(sorted(lacking))}. Run the same command again, or move the "
             "file away: the runs are then compared anew."

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.columns import MOST_TASKS, held
-from bmtl.evaluation.compared import alike, by_family
+from bmtl.evaluation.compared import alike, by_family, counted_scores
 from bmtl.evaluation.marking import RULE
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.markup import Cell, Markup, details, number, table
@@ -89,7 +89,7 @@ def _one_score(comparison: xr.Dataset, score: Score, places: np.ndarray, marks: 
     scores = chosen["score"].sel(metric=score.name)
     if not scores.notnull().any():
         return Markup()
-    found = mean_and_error(scores, counted=chosen["present"] & (chosen["rows"] > 0)).transpose("learner", "task")
+    found = mean_and_error(scores, counted=counted_scores(chosen, score.name)).transpose("learner", "task")
     methods = [str(method) for method in chosen["learner"].values]
     # Plain arrays: a hundred targets and ten methods would take xarray seconds.
     means, errors, counts = found["mean"].values, found["error"].values, _rows(chosen)

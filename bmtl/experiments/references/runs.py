@@ -1,7 +1,7 @@
 """Reference rows as results trees, on the split that the methods of a comparison are given."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bmtl.experiments.cells import written_for
 from bmtl.experiments.references.base import REFERENCES, Rows, fit
 from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
-from bmtl.targets.laws import CountMixture, distribution
+from bmtl.targets.laws import CountMixture, Mixture, distribution
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +121,35 @@ def _groups(data: MultiTaskData, rows: np.ndarray) -> np.ndarray:
 
 
 def with_labels(prediction: Prediction, labels: np.ndarray) -> Prediction:
-    """A prediction in reported units with the log density of its labels, and their cdf (exact ones of a continuous law)."""
+    """A prediction in reported units with the log density of its labels, and their cdf (exact ones of a continuous law).
+
+    A label that is an interval has the log of the interval's probability.
+    """
     if prediction.probability is not None:
         density = np.log(prediction.probability[np.arange(len(labels)), labels])
         return replace(prediction, log_likelihood=density[None])
     assert prediction.law is not None
     law = distribution(prediction.law)
-    exact = labels[:, 0] if labels.ndim == 2 and prediction.draws.ndim == 2 else labels
+    if isinstance(law, Mixture) and labels.ndim == 2:
+        return replace(prediction, log_likelihood=log_prob_of_intervals(law, labels)[None])
     numbers = labels.ndim == 1 and not isinstance(law, CountMixture)
-    pit = np.asarray(law.cdf(exact)) if numbers else None
-    return replace(prediction, log_likelihood=np.asarray(law.log_prob(exact))[None], pit=pit)
+    pit = np.asarray(law.cdf(labels)) if numbers else None
+    return replace(prediction, log_likelihood=np.asarray(law.log_prob(labels))[None], pit=pit)
+
+
+def log_prob_of_intervals(law: Mixture, labels: np.ndarray) -> np.ndarray:
+    """Log density of exact labels and log probability of intervals ``(N,)``, for ends ``(N, 2)``; one end may be open."""
+    lower, upper = labels.T
+    exact = lower == upper
+
+    def at(of: Callable[[np.ndarray], np.ndarray], ends: np.ndarray, bottom: float, top: float) -> np.ndarray:
+        values = of(np.where(np.isinf(ends), 1.0, ends))
+        return np.where(np.isposinf(ends), top, np.where(np.isneginf(ends), bottom, values))
+
+    with np.errstate(divide="ignore"):
+        below = at(law.cdf, lower, 0.0, 1.0)
+        rising = at(law.cdf, upper, 0.0, 1.0) - below
+        falling = at(law.survival, lower, 1.0, 0.0) - at(law.survival, upper, 1.0, 0.0)
+        # From whichever tail is nearer, so that no digits cancel.
+        probability = np.where(below > 0.5, falling, rising)
+        return np.where(exact, law.log_prob(np.where(exact, lower, 1.0)), np.log(probability))

@@ -16,6 +16,12 @@ BLOCK = 512  # rows that are compared with each other directly
 TIMES = 100  # points of time that a Brier score is integrated over
 
 
+def has_comparable_pairs(labels: ArrayLike) -> bool:
+    """Whether `censored_concordance` has a value: one of the labels ``(N, 2)`` is known to come before another."""
+    lower, _ = checked_times(labels)
+    return bool(np.isfinite(censored_concordance(labels, np.zeros(len(lower)))))
+
+
 def censored_concordance(labels: ArrayLike, predicted: ArrayLike) -> float:
     """Share of comparable pairs that are predicted in their order; a tie of the predictions counts one half.
 

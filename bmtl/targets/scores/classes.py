@@ -27,6 +27,16 @@ def of_probabilities(core: Callable[[ArrayLike, ArrayLike], float]) -> Callable[
     return lambda rows: core(rows.labels, given(rows.prediction.probability))
 
 
+def ranks_labels(core: Callable[[ArrayLike, ArrayLike], float]) -> Callable[[Scored], bool]:
+    """Whether an area under a curve has a value on the labels: a constant prediction has one wherever any has."""
+
+    def defined(rows: Scored) -> bool:
+        p = rows.prediction.probability
+        return p is None or bool(np.isfinite(core(rows.labels, np.full(p.shape, 1 / p.shape[-1]))))
+
+    return defined
+
+
 def _entropy_ratio(labels: ArrayLike, probabilities: ArrayLike) -> float:
     y, p = checked(labels, probabilities)
     if np.isnan(p).any():
@@ -51,13 +61,21 @@ BALANCED_ACCURACY = Score(
     PROBABILITY,
     higher_is_better=True,
 )
-AUROC = Score("auroc", "AUROC", of_probabilities(roc_auc_of_probabilities), PROBABILITY, higher_is_better=True)
+AUROC = Score(
+    "auroc",
+    "AUROC",
+    of_probabilities(roc_auc_of_probabilities),
+    PROBABILITY,
+    higher_is_better=True,
+    defined=ranks_labels(roc_auc_of_probabilities),
+)
 AVERAGE_PRECISION = Score(
     "average_precision",
     "average precision",
     of_probabilities(average_precision_of_probabilities),
     PROBABILITY,
     higher_is_better=True,
+    defined=ranks_labels(average_precision_of_probabilities),
 )
 NLL = Score("nll", "NLL", of_probabilities(nll_of_probabilities), PROBABILITY, averaged=True)
 BRIER = Score("brier", "Brier", of_probabilities(brier_of_probabilities), PROBABILITY)

@@ -13,7 +13,7 @@ from bmtl.targets.metrics.point import (
     mean_relative_error,
     root_mean_squared_error,
 )
-from bmtl.targets.metrics.survival import censored_concordance, interval_pit
+from bmtl.targets.metrics.survival import censored_concordance, has_comparable_pairs, interval_pit
 from bmtl.targets.metrics.uncertainty_calibration import ence
 from bmtl.targets.score import Score, Scored, given
 
@@ -76,6 +76,7 @@ CONCORDANCE = Score(
     lambda rows: concordance_index(rows.labels, rows.mean()),
     ("mean",),
     higher_is_better=True,
+    defined=lambda rows: bool((rows.labels != rows.labels[0]).any()),
 )
 
 
@@ -153,6 +154,7 @@ CENSORED_CONCORDANCE = Score(
     lambda rows: censored_concordance(rows.labels, rows.mean()),
     ("mean",),
     higher_is_better=True,
+    defined=lambda rows: has_comparable_pairs(rows.labels),
 )
 
 # Of labels that stop at bounds.

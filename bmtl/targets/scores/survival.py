@@ -1,7 +1,7 @@
 """Scores of times to an event."""
 
 from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean
-from bmtl.targets.metrics.survival import censored_concordance, integrated_brier, interval_pit
+from bmtl.targets.metrics.survival import censored_concordance, has_comparable_pairs, integrated_brier, interval_pit
 from bmtl.targets.score import Score
 
 CONCORDANCE = Score(
@@ -10,6 +10,7 @@ CONCORDANCE = Score(
     lambda rows: censored_concordance(rows.labels, rows.predictive().quantile(0.5)),
     ("predictive",),
     higher_is_better=True,
+    defined=lambda rows: has_comparable_pairs(rows.labels),
 )
 IBS = Score("ibs", "integrated Brier", lambda rows: integrated_brier(rows.labels, rows.predictive()), ("predictive",))
 ECE = Score(

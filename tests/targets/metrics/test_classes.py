@@ -59,7 +59,7 @@ def test_areas_equal_scikit_learn_class_by_class(problem):
 
 @pytest.mark.parametrize("classes", [2, 7])
 def test_areas_equal_scikit_learn_and_torchmetrics_as_a_whole(classes):
-    import torch
+    torch = pytest.importorskip("torch", reason="torchmetrics needs it")
     from torchmetrics.functional import classification
 
     y, p = calibrated(2000, classes)

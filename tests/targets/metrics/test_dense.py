@@ -41,7 +41,7 @@ def test_segmentation_equals_scikit_learn(image):
 
 
 def test_segmentation_equals_torchmetrics():
-    import torch
+    torch = pytest.importorskip("torch", reason="torchmetrics needs it")
     from torchmetrics.functional.classification import multiclass_jaccard_index
 
     y, predicted, classes = segmented((4, 32, 13, 0))

@@ -44,7 +44,7 @@ def test_errors_equal_counting_bins(problem, bins):
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_errors_equal_torchmetrics(classes):
-    import torch
+    torch = pytest.importorskip("torch", reason="torchmetrics needs it")
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     y, p = calibrated(3000, classes)

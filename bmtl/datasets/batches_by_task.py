@@ -17,11 +17,11 @@ class BatchesByTask(Batches):
     With `per_class` they hold equally many rows of each class of each task, drawn with replacement. It is the sampler
     of variational multi-task learning, for few and unequal numbers of labels: 4 rows of 10 classes of 4 tasks make
     batches of 160, however few there are. A task without a row of some class has batches that are smaller by it. In
-    expectation each class of a task weighs alike, so the loss is not that of the training set where classes differ in
+    expectation each class of a task has equal weight, so the loss is not that of the training set where classes differ in
     size.
 
     With `total` an epoch is each row once, as if all tasks' rows were one table: each task deals its rows out over the
-    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins anew, and batches are
+    epoch's batches, to a row more or less. A task with fewer rows than there are batches begins again, and batches are
     larger than `total` by its rows.
 
     With `batch_size` each task is shuffled as in `Batches`. Resuming is as there.

@@ -15,7 +15,7 @@ from bmtl.distributions.interval_labels import IntervalLabels
 class Censored(IntervalLabels):
     """A location-scale distribution whose labels may be intervals, and may stop at a bound.
 
-    With intervals ``(B, 2)`` as labels each row says by itself what is known of it: see `IntervalLabels`.
+    With intervals ``(B, 2)`` as labels the information is given row by row: see `IntervalLabels`.
 
     With bounds it is what a measurement that stops there reports, ``clip(y, lower, upper)``: an exact label at or beyond a
     bound counts with the *probability* beyond it, and draws and mean are those of the clipped label. Affinities have such

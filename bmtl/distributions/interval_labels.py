@@ -21,7 +21,7 @@ class IntervalLabels(TorchDistribution):
     label_shape: torch.Size = torch.Size((2,))
 
     fill: float
-    """A value inside the support, in the place of missing labels."""
+    """A value inside the support, in place of missing labels."""
 
     @abstractmethod
     def log_density(self, value: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class IntervalLabels(TorchDistribution):
         return value.dim() > 1 and value.shape[-2:] == (self.batch_shape[-1], 2)
 
     def feasible(self, value: Tensor) -> Tensor:
-        """A label in the place of missing ones."""
+        """A label in place of missing ones."""
         return value.new_full((), self.fill)
 
     def log_cdf(self, value: Tensor) -> Tensor:

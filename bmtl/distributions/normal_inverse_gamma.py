@@ -41,7 +41,7 @@ class NormalInverseGamma(StudentTMarginal):
 
     Source:
         Amini et al. (2020), "Deep Evidential Regression". Oh & Shin (2022), "Improving Evidential Deep Learning via
-        Multi-Task Learning", equations 1 to 5; their t(y; l, s, n) has the *squared* scale in the place of s.
+        Multi-Task Learning", equations 1 to 5; their t(y; l, s, n) has the *squared* scale in place of s.
     """
 
     arg_constraints = {  # noqa: RUF012

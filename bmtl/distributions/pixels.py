@@ -16,7 +16,7 @@ class Pixels(dist.Independent):
     Args:
         base: Distribution of a pixel, batch shape ``(..., B, H, W)``.
         temperature: What an image's log density is divided by: a number above 0. Pixels of one image are alike, so that
-            their densities together claim to know more than the image tells.
+            their joint density overstates the information in the image.
     """
 
     def __init__(self, base: TorchDistribution, temperature: Tensor | float = 1.0) -> None:

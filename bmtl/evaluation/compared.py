@@ -15,11 +15,11 @@ METHOD, REFERENCE = "method", "reference"
 
 @dataclass(frozen=True)
 class Alike:
-    """Targets of one family that are judged by one score.
+    """Targets of one family with the same primary score.
 
     Attributes:
         family: The first target's; those of the others differ in names of classes, if at all.
-        primary: The score that they are judged by first.
+        primary: Their primary score.
         places: Of the targets in the dimension ``task``.
         title: The family's name, with the score's where the family has several groups.
     """

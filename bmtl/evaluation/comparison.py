@@ -77,7 +77,7 @@ def compare(
         reference: Method whose step time is 1, split by split; None leaves ``T`` NaN.
         step_seconds: Time of a step by method, measured side by side; methods that are not named have NaN. By default the
             medians of what each run recorded, which are unreliable where runs took turns on a busy machine.
-        primary: Score that targets are judged by first in place of their own: one name for every target whose family has
+        primary: Primary score in place of the targets' own: one name for every target whose family has
             it, such as "auroc", or scores by target.
         part: Of the runs' rows.
 

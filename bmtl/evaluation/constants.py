@@ -2,7 +2,7 @@
 
 family           (target)   the family as JSON, which `family_from_spec` takes
 unit             (target)   the reported unit, "1" for none
-primary          (target)   name of the score that the target is judged by first
+primary          (target)   name of the target's primary score
 target_location  (target)   what scaling subtracted, in reported units, besides a baseline; NaN where it differs by entry
 target_scale     (target)   what scaling divided by; 1 for targets that were not scaled
 target_location_<t>, target_scale_<t> (entry_<t>)   the same of a vector's entries
@@ -31,7 +31,7 @@ class ReportedTarget:
         family: What its labels are.
         unit: Reported unit, such as ``"meV"``; ``"1"`` for none.
         scaler: Between reported units and what the model saw.
-        primary: Name of the score that it is judged by first; by default the family's first.
+        primary: Name of its primary score; by default the family's first.
         baseline: What was subtracted of each label before it was scaled; trees do not hold it.
     """
 
@@ -65,7 +65,7 @@ class ReportedTarget:
 
     @property
     def primary_score(self) -> Score:
-        """The score that the target is judged by first."""
+        """The target's primary score."""
         return next(score for score in self.family.scores if score.name == self.primary)
 
 

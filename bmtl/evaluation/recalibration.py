@@ -24,7 +24,7 @@ from bmtl.targets.prediction import Prediction
 from bmtl.targets.score import Scored
 
 Method = Literal["temperature", "isotonic"]
-DRAWS = 100  # a row, where a predictive is known by its draws from now on and the tree had none
+DRAWS = 100  # a row, where a predictive is represented by its draws from now on and the tree had none
 
 
 class Map(Protocol):
@@ -55,7 +55,7 @@ def recalibrate(
     * ``"temperature"``, classes: ``p^(1/T)``, normalised, with the most probable T under a log-normal prior around 1, so
       that few rows cannot make all classes equally probable, or one certain.
     * ``"isotonic"``, real targets and times: the predictive cdf goes through the ECDF of the validation PIT values. That is
-      of no law any more: the predictive is known by its draws (100 a row, where the tree had none). The predictive mean
+      no longer a law: the predictive is represented by its draws (100 per row, if the tree had none). The predictive mean
       stays unchanged: that of the new predictive depends on the few validation rows in its tails. Classes stay unchanged.
 
     Targets are independent: one that cannot be recalibrated (no labelled validation row, no distribution, a likelihood

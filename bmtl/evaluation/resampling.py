@@ -73,7 +73,7 @@ def bootstrap_interval(
 def sign_flip_p(differences: ArrayLike, *, seed: int = 0) -> np.ndarray:
     """Two-sided p-value of the mean of n paired differences under random signs.
 
-    If two learners are alike, each difference could as well have had the other sign. All ``2**n`` patterns are counted up
+    If two learners are equal, each difference could as well have had the other sign. All ``2**n`` patterns are counted up
     to 12 splits; beyond, 10,000 are drawn, the observed one being counted as one of them.
 
     Sums of the same numbers in another order differ by rounding, and sums such as 0.1 + 0.2 and 0.3 by that of their

@@ -54,7 +54,7 @@ def computed(rows: Scored, family: Family) -> tuple[dict[str, float], dict[str, 
 def primary_names(
     targets: Mapping[str, ReportedTarget], given: str | Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The name of the score that each target is judged by first.
+    """The name of each target's primary score.
 
     Args:
         targets: The run's targets.

@@ -43,7 +43,7 @@ def rank_calibration(
 
     Returns:
         By ``latent``: p-values ``p_uniform``, ``p_symmetric``, ``p_spread``, corrected by Holm for all tests of all latents
-        together; ``centre``, the mean probability of the truth less 1/2 (above 0: the guide sits too low), and ``spread``,
+        together; ``centre``, the mean probability of the truth less 1/2 (above 0: the guide is too low), and ``spread``,
         the standard deviation of the ranks' normal scores over that of uniform ones (above 1: the guide is too narrow, or
         lies too far off to both sides). With `errors`: ``shift``, the mean error, and ``width``, the guide's standard
         deviation over that of its errors about that mean. ``ecdf``, ``lower``, ``upper`` (latent, point), as `pit_ecdf`

@@ -15,7 +15,7 @@ from bmtl.evaluation import netcdf
 
 SCHEMA = 2
 """Number of the layout of results and comparisons. Files of another are refused."""
-OWN = "bmtl_version"  # the root attribute that every file of ours carries
+OWN = "bmtl_version"  # the root attribute that every file of bmtl carries
 DIGEST = "digest"
 # What damaged bytes surface as, depending on where the damage is.
 DAMAGED = (
@@ -210,7 +210,7 @@ def _existing(given: str | os.PathLike[str]) -> Path:
 
 
 def _check_own(path: Path, attrs: dict[str, Any]) -> None:
-    """Raise unless the attributes are those of a file of ours, of this schema."""
+    """Raise unless the attributes are those of a file of bmtl, of this schema."""
     if OWN not in attrs:
         raise ResultsFileError(
             f"{path} is a NetCDF file, but not of bmtl's results (no attribute {OWN!r}). "

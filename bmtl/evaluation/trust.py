@@ -28,7 +28,7 @@ SAFE_DRAWS = 2200  # for which 1 - 1 / log10(draws) exceeds it
 def trust(tree: xr.DataTree) -> xr.Dataset:
     """Pareto k of the posterior, and leave-one-out log densities by task.
 
-    The program must be a joint density: under a prior that is made of other tasks' posteriors (`VMTL`) there is none.
+    The program must be a joint density: under a prior that is built from other tasks' posteriors (`VMTL`) there is none.
 
     Args:
         tree: A results tree that holds the training rows: ``bmtl train`` draws them, comparisons on request.

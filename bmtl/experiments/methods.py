@@ -27,8 +27,8 @@ class Method:
         model: Name of a recipe, or an import path ``package.module:recipe`` or ``file.py:recipe``.
         options: Options of the recipe.
         trunk: Name or import path of the maker of trunks; by default that of the data's kind of input.
-        normalize: What the balancer sees, as for `bmtl.TaskELBO`: "per_datum" is the ELBO per datum, "task_mean" counts each
-            task alike however many labels it has.
+        normalize: What the balancer sees, as for `bmtl.TaskELBO`: "per_datum" is the ELBO per datum, "task_mean" counts all
+            tasks equally whatever their number of labels.
         single_task: One network per target, each trained separately (STL).
         ensemble_size: Networks, each from its own seed, whose predictives are mixed: a deep ensemble.
         weight_decay: Of Adam, on all parameters, as the method's paper has it; 0 leaves decay to the budget's schedule.
@@ -91,7 +91,7 @@ def build(method: Method, spec: DataSpec, widths: tuple[int, ...], seed: int) ->
     """The untrained model of a method and its guide, with initial weights that `seed` decides.
 
     Raises:
-        TypeError: If the recipe does not know an option, or returns something else than a model, or a model and a guide.
+        TypeError: If the recipe has no such option, or returns something else than a model, or a model and a guide.
         ValueError: If an option is not valid, or the model cannot take a target's family.
     """
     recipe = registry.recipe(method.model).value

@@ -63,7 +63,7 @@ def _halves(value: Any, found: list[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Halves:
-    """The terms of both halves of a batch, with what a step wants of `ScaledLosses`: each value is the mean of the two.
+    """The terms of both halves of a batch, with the interface of `ScaledLosses`: each value is the mean of the two.
 
     A task is present if it has labels in both halves; one that has them in one half only is absent from the step.
     """

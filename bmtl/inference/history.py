@@ -57,7 +57,7 @@ class _Growing:
 class History(Sequence[StepRecord]):
     """A sequence of records that keeps every n-th step: n is 1 until a limit of memory is reached, and then doubles.
 
-    A record is packed into arrays in full precision and made anew when it is requested. The most recent one is the object
+    A record is packed into arrays in full precision and made again when it is requested. The most recent one is the object
     that was appended, and may still be changed; it is there whether or not its turn to be kept has come. Which steps are
     kept is in their field ``step``.
 

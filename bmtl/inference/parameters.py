@@ -18,7 +18,7 @@ from bmtl.inference.losses import TaskLosses
 
 
 class NamedParameters(list[Tensor]):
-    """A list of tensors that knows their names: what a factory of an optimizer is called with.
+    """A list of tensors with their names: the argument of an optimizer's factory.
 
     ``torch.optim.Adam(parameters)`` takes it as it is; ``parameters.items()`` gives pairs of name and tensor, for groups by
     name, and for optimizers that keep the names (``torch.optim.Adam(parameters.items())``).
@@ -71,7 +71,7 @@ class TrainedParameters:
     def collect(
         self, losses: Iterable[TaskLosses] = (), held: Mapping[int, tuple[str, Tensor]] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Reads anew what there is to train; a parameter that was trained and is frozen now stays.
+        """Reads again what there is to train; a parameter that was trained and is frozen now stays.
 
         Args:
             losses: Of programs that have run, whose `pyro.param` statements count.

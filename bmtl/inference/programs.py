@@ -43,7 +43,7 @@ class Programs:
         self.refresh()
 
     def refresh(self) -> None:
-        """Looks for modules anew."""
+        """Looks for modules again."""
         adopt(self.model, self.guide)
         self.modules = tuple(modules_of(self.model, self.guide))
 

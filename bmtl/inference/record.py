@@ -81,7 +81,7 @@ def history_arrays(history: Iterable[StepRecord]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If the history is empty.
     """
-    history = list(history)  # a `History` makes its records anew each time
+    history = list(history)  # a `History` makes its records again each time
     if not history:
         raise ValueError("The history is empty: no step has been taken.")
     weights = torch.stack([r.weights for r in history]).numpy()

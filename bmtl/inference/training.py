@@ -163,7 +163,7 @@ class BalancedTraining(LightningModule):
             _ = self.trainer.estimated_stepping_batches  # makes Lightning set up the data
             epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
             if epochs is None or epochs < 0 or math.isinf(batches) or not batches:
-                return  # nobody knows how long the run is
+                return  # the length of the run is unknown
             steps = epochs * (1 if self.interval == "epoch" else math.ceil(batches / self.accumulate))
             if scheduler.total_steps != steps:
                 raise ValueError(
@@ -177,7 +177,7 @@ class BalancedTraining(LightningModule):
         start = time.perf_counter()
         args, kwargs = spread(batch)
         optimizer: Any = self.optimizers()
-        if batch_idx == 0:  # anew: whether a DataLoader has drawn since the epoch's start depends on resumption
+        if batch_idx == 0:  # again: whether a DataLoader has drawn since the epoch's start depends on resumption
             self._seed_epoch()
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()

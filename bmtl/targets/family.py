@@ -91,7 +91,7 @@ class Family(ABC):
         return None
 
     def primary(self, training_labels: np.ndarray) -> str:
-        """Name of the score that a target is judged by first, from its checked training labels."""
+        """Name of a target's primary score, from its checked training labels."""
         return self.scores[0].name
 
     @property

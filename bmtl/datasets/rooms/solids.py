@@ -1,6 +1,6 @@
 """Boxes and spheres of which a room is furnished, and where rays meet them.
 
-World axes are x and y on the floor and z up, in metres. Boxes stand upright: they are turned about z alone.
+World axes are x and y on the floor and z up, in metres. Boxes are upright: they are rotated about z alone.
 """
 
 from dataclasses import dataclass, replace
@@ -67,7 +67,7 @@ class Solid(Protocol):
 
 @dataclass(frozen=True)
 class Box:
-    """A box that stands upright.
+    """An upright box.
 
     Attributes:
         centre: ``(3,)``.

@@ -135,7 +135,7 @@ def scores_by_task(
 
     Args:
         comparison: From `compare`.
-        metric: Which score, by default the one that the first target is judged by; targets without it are left out.
+        metric: Which score, by default the primary score of the first target; targets without it are left out.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
         columns: Panels in a row.
 

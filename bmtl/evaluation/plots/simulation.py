@@ -14,7 +14,7 @@ def rank_deviations(found: xr.Dataset, *, latents: Sequence[str] | None = None, 
     """ECDF of the truth's ranks less that of uniform ones, a panel a latent.
 
     A calibrated guide stays inside the band everywhere, in as many cases as the band's level says, latent by latent. Above
-    zero throughout, the guide sits too high; below, too low. A wave up and then down says that it is too narrow, down and
+    zero throughout, the guide is too high; below, too low. A wave up and then down says that it is too narrow, down and
     then up too wide.
 
     Args:

@@ -16,7 +16,7 @@ from bmtl.evaluation.statistics import mean_and_error, paired_differences
 
 @dataclass(frozen=True)
 class Headline:
-    """What methods are judged by first; lower is better.
+    """The primary criterion of methods; lower is better.
 
     Attributes:
         name: What it is, in words.

@@ -72,7 +72,7 @@ def read_source(path: str | os.PathLike[str]) -> Reading:
 
     Args:
         path: A ``results.nc`` or ``partial.nc``, a run's folder with one of them, or a comparison's folder with
-            ``<method>/<split>/results.nc`` in it. Where ``comparison.nc`` is not there, the runs are compared anew.
+            ``<method>/<split>/results.nc`` in it. Where ``comparison.nc`` is not there, the runs are compared again.
 
     Raises:
         FileNotFoundError: If there is no such place, or no results in it; says what is there.

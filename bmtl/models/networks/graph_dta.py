@@ -52,7 +52,7 @@ class GraphEncoder(nn.Module):
             GINConv(nn.Sequential(linear(wide, hidden, generator), nn.ReLU(), linear(hidden, hidden, generator)))
             for wide in (features, *[hidden] * (layers - 1))
         )
-        kaiming(self.convolutions, generator)  # a GINConv draws its layers' weights anew
+        kaiming(self.convolutions, generator)  # a GINConv draws its layers' weights again
         self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(layers))
         self.out = linear(hidden, width, generator)
 

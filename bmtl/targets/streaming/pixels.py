@@ -60,7 +60,7 @@ class PixelReducer:
 
         Args:
             labels: Checked labels ``(n, H, W, ...)``.
-            prediction: Of the pixels, in reported units, its arrays with ``(n, H, W)`` in the place of rows.
+            prediction: Of the pixels, in reported units, its arrays with ``(n, H, W)`` in place of rows.
             rows: Numbers of the images ``(n,)``, each image once; they choose the pixels that are kept.
 
         Raises:

@@ -139,7 +139,7 @@ class AtSharedRepresentation(Geometry):
 
 
 def check_marks(objective: Objective) -> list[list[Tensor]] | None:
-    """Checks, anew in each step since a program may branch, that the marks cut the trunk off.
+    """Checks, again in each step since a program may branch, that the marks cut the trunk off.
 
     Returns:
         Each task's own parameters; None if tasks share some behind the marks.

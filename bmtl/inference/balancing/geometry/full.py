@@ -63,8 +63,8 @@ class Full(Geometry):
         return super().gives | {"jacobian"}
 
     def measure(self, objective: Objective, loss_derivatives: Tensor) -> Measured:
-        # Read anew each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
-        # models. A parameter that an old structure does not know would silently stay where it is.
+        # Read again each step, for a hundredth of the K backwards: a program may branch, and one balancer may serve two
+        # models. A parameter missing from an old structure would silently stay unchanged.
         structure = self._structure = read_structure(objective)
         self._private, self._layers = [], []
         if not self.cross:

@@ -13,7 +13,7 @@ from bmtl.inference.balancing.transforms.own import one_each, present
 
 
 class LDC(Transform):
-    """Learns weights that keep neighbouring tasks' weighted losses alike (LDC-MTL, Xiao et al. 2025).
+    """Learns weights that keep neighbouring tasks' weighted losses similar (LDC-MTL, Xiao et al. 2025).
 
     With ``l_k = log(L_k / L0_k)`` and ``w = sigmoid(relu(v))``, which lies in [0.5, 1)::
 
@@ -25,7 +25,7 @@ class LDC(Transform):
     0.025, no decay). Where ``2 lam sum w > 1``, so from ten to twenty tasks on, a task that is ahead of both its neighbours
     is held back: its weight is negative.
 
-    Differs from the authors' QM9 code, which takes L0 anew at the first batch of *every* epoch, and from their CelebA code,
+    Differs from the authors' QM9 code, which takes L0 again at the first batch of *every* epoch, and from their CelebA code,
     which takes no logarithm.
 
     Args:

@@ -59,6 +59,6 @@ class SDMGrad(PerTask):
         """The part of w that the present tasks hold, and how it is divided among them."""
         w = self.w[here].cpu()
         share = w.sum().item()
-        if share <= 0.0:  # all of it lies with absent tasks: begin anew
+        if share <= 0.0:  # all of it lies with absent tasks: begin again
             return len(w) / len(self.w), np.full(len(w), 1.0 / len(w))
         return share, (w / share).numpy()

@@ -70,7 +70,7 @@ class Crop:
 
 
 class Kind(Protocol):
-    """What becomes of one image's labels."""
+    """Transforms the labels of one image."""
 
     def __call__(self, labels: Tensor, crop: Crop) -> Tensor:
         """New labels, of the same shape ``(H, W, ...)``."""
@@ -186,7 +186,7 @@ class Augmentation:
         return self._coloured(images, generator), labels
 
     def draw(self, height: int, width: int, generator: torch.Generator) -> Crop:
-        """What is seen of one image."""
+        """The view of one image."""
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         free = [int(size - size / scale) for size in (height, width)]
         top, left = (int(torch.randint(most + 1, (), generator=generator)) for most in free)

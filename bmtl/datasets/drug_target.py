@@ -281,7 +281,7 @@ class DrugTargetPairs(Inputs):
 
 
 def drug_table(texts: Sequence[str], ids: np.ndarray, limit: int) -> dict[str, Tensor]:
-    """What encoders take of drugs, rows first; see the module."""
+    """Inputs of encoders of drugs, rows first; see the module."""
     molecules = [smiles.parse(text) for text in texts]
     atoms = [smiles.atom_features(molecule) for molecule in molecules]
     edges = [
@@ -298,7 +298,7 @@ def drug_table(texts: Sequence[str], ids: np.ndarray, limit: int) -> dict[str, T
 
 
 def protein_table(texts: Sequence[str], ids: np.ndarray, limit: int, scaler: Scaler) -> dict[str, Tensor]:
-    """What encoders take of proteins, rows first; see the module."""
+    """Inputs of encoders of proteins, rows first; see the module."""
     return {
         **_tokens(texts, RESIDUES, limit),
         "composition": torch.from_numpy(scaler.transform(np.stack([composition_of(text) for text in texts]))),
@@ -381,7 +381,7 @@ def checked(texts: Mapping[Any, str | None], check: Callable[[str], None], at: C
 
 
 def _faults(texts: Mapping[Any, str | None], check: Callable[[str], None], at: Callable[[Any], str]) -> Iterator[str]:
-    """What is wrong with texts, a sentence each; each different text is checked once."""
+    """Errors in texts, a sentence each; each different text is checked once."""
     verdicts: dict[str, str] = {}
     for place, given in texts.items():
         text = (given or "").strip()

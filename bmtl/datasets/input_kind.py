@@ -103,7 +103,7 @@ class Inputs(ABC):
         raise ValueError(f"Inputs of the kind {self.kind!r} have no numbers by name, such as {', '.join(names)}.")
 
     def groups(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """What rows have in common, such as the drug and the protein of a pair: name -> number of each row's group ``(B,)``.
+        """Groups of rows, such as the drug and the protein of a pair: name -> number of each row's group ``(B,)``.
 
         The reference "group means" is made of them.
         """
@@ -122,7 +122,7 @@ class Inputs(ABC):
         return False
 
     def lines(self) -> list[str]:
-        """What the inputs are, in lines to be printed."""
+        """A description of the inputs, in lines to be printed."""
         return [f"{self.kind}: {len(self):,} rows"]
 
 

@@ -22,7 +22,7 @@ LEAST_DISTANCE = 0.3
 """Angstrom. Atoms nearer to each other than this are an error in the data: the shortest bond, of H2, is 0.74."""
 
 Layout = Literal["dense", "pyg"]
-"""What a model sees: an `Atoms` batch, or a ``Batch`` of PyTorch Geometric."""
+"""Inputs of a model: an `Atoms` batch, or a ``Batch`` of PyTorch Geometric."""
 
 
 class Atoms(Mapping[str, Tensor]):

@@ -335,7 +335,7 @@ class MultiTaskData:
         return {name: target.values[rows] for name, target in self.targets.items()}
 
     def data_warnings(self) -> list[str]:
-        """What is odd about the training rows, a sentence each: targets of which there is nothing to learn."""
+        """Peculiarities of the training rows, a sentence each: targets of which there is nothing to learn."""
         found = []
         for name, rows in self.rows_by_task("train").items():
             target = self.targets[name]
@@ -350,7 +350,7 @@ class MultiTaskData:
         return [target_line(name, target, self.rows) for name, target in self.targets.items()]
 
     def describe_inputs(self) -> list[str]:
-        """What the inputs are and how they were read, in lines."""
+        """A description of the inputs and how they were read, in lines."""
         return [*self.inputs.lines(), *self.notes]
 
     def subset(self, tasks: Sequence[str]) -> Self:

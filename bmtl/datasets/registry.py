@@ -152,7 +152,7 @@ def names() -> tuple[str, ...]:
 
 
 def describe() -> dict[str, Reader]:
-    """What `load` accepts, each with its reader: names in alphabetical order, then families such as ``"uci/<name>"``.
+    """Names that `load` accepts, with their readers: names in alphabetical order, then families such as ``"uci/<name>"``.
 
     Readers of installed packages are loaded; one that cannot be has the reason as its summary.
     """

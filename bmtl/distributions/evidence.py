@@ -1,4 +1,4 @@
-"""What evidential networks are trained on besides the likelihood."""
+"""Losses of evidential networks besides the likelihood."""
 
 from typing import Literal, get_args
 

@@ -183,7 +183,7 @@ class NormalInverseGamma(StudentTMarginal):
         return pyro.sample(name, dist.Normal(mu, s2.sqrt()), obs=value)
 
     def posterior(self, value: Tensor) -> "NormalInverseGamma":
-        """What is believed of mean and variance after one label: of the same family, since the prior is conjugate."""
+        """The posterior of mean and variance after one label: of the same family, since the prior is conjugate."""
         e, nu = value - self.gamma, self.nu
         return NormalInverseGamma(
             (nu * self.gamma + value) / (nu + 1),

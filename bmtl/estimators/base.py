@@ -1,4 +1,4 @@
-"""What all estimators have in common: parameters, training, files."""
+"""The base class of estimators: parameters, training, files."""
 
 import json
 import tempfile

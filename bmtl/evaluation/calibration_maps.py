@@ -1,4 +1,4 @@
-"""What recalibration fits on validation rows: a factor on scales, a map of the cdf, a temperature of probabilities."""
+"""Maps that recalibration fits on validation rows: a factor on scales, a map of the cdf, a temperature of probabilities."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable

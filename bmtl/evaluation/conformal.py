@@ -147,7 +147,7 @@ def conformal_intervals(tree: xr.DataTree, *, level: float = 0.9, method: Method
 def by_target(
     tree: xr.DataTree, targets: Sequence[str], fit: Callable[[Scored, Scored], Fitted]
 ) -> tuple[dict[str, Fitted], dict[str, str]]:
-    """What is fitted on each target's validation rows for its test rows, and why the other targets have nothing.
+    """The fit on each target's validation rows for its test rows, and why other targets have none.
 
     Args:
         tree: A run's results tree.

@@ -1,4 +1,4 @@
-"""What each target of a results tree is: the group ``constant_data``.
+"""Descriptions of the targets of a results tree: the group ``constant_data``.
 
 family           (target)   the family as JSON, which `family_from_spec` takes
 unit             (target)   the reported unit, "1" for none

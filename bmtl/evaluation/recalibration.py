@@ -137,7 +137,7 @@ def recalibrate(
 
 
 def _fit(validation: Scored, method: Method, move_mean: bool) -> Map:
-    """What is to be done to a target's predictive.
+    """The recalibration of a target's predictive.
 
     Raises:
         ValueError: If nothing can be fitted; says why.

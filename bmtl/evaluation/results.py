@@ -143,7 +143,7 @@ def to_datatree(
 
 
 def provenance() -> dict[str, object]:
-    """What made a file and when: its schema, versions of bmtl and of the packages below it, and the time in UTC."""
+    """The origin of a file: its schema, versions of bmtl and of the packages below it, and the time in UTC."""
     return {
         "schema": SCHEMA,
         "bmtl_version": installed(["bmtl"]).get("bmtl", "unknown"),

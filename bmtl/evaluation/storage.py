@@ -256,7 +256,7 @@ def _is_being_written(path: Path) -> bool:
 
 
 def _library_error(error: RuntimeError, groups: dict[str, netcdf.Group], folder: Path) -> OSError:
-    """What the library's failure to write comes from, as far as that can be seen from outside."""
+    """The cause of the library's failure to write, as far as it can be determined."""
     needed = sum(variable.nbytes for group in groups.values() for variable in group.variables.values())
     free = shutil.disk_usage(folder).free
     sizes = f"up to {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB free"

@@ -154,7 +154,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _runs(repeats: Repeats, marked_as: str | None) -> str:
-    """What was averaged, whether that decides anything, and what a mark is where there is one."""
+    """The runs that were averaged, whether they are enough for a conclusion, and the meaning of a mark if there is one."""
     if repeats.runs == 1:
         return "One run of each method decides nothing: none is marked best."
     said = f"Mean ± standard error over {repeats.counted}."

@@ -146,7 +146,7 @@ def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int)
 
 
 def extras_of(model: Any, drawn: Draws) -> dict[str, TreeVariable]:
-    """What a model adds to the posterior of a results tree besides its latents; nothing if it does not say."""
+    """Variables that a model adds to the posterior of a results tree besides its latents; none by default."""
     if not hasattr(model, "tree_extras"):
         return {}
     return dict(model.tree_extras(drawn.posterior))

@@ -93,7 +93,7 @@ def demo(
 
 
 BUDGET = Budget(epochs=40, schedule="constant")
-"""What every method of the demo gets, on the trunk "mlp": single-task networks of 3,000 steps would take too long."""
+"""The budget of every method of the demo, on the trunk "mlp": single-task networks of 3,000 steps would take too long."""
 
 QUICK = replace(BUDGET, epochs=2, draws=20)
 """The same in a moment: shows that everything runs, not how well."""

@@ -74,7 +74,7 @@ def digest_of(module: ModuleType) -> str:
 
 
 def announced(group: str) -> dict[str, str]:
-    """What installed packages announce in an entry-point group: name -> import path.
+    """Entries of installed packages in an entry-point group: name -> import path.
 
     Raises:
         ValueError: If two packages announce the same name.

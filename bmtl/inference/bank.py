@@ -251,7 +251,7 @@ class Bank:
     def read(
         self, function: Callable[[Trace], Mapping[str, Tensor]], data: Sequence[Data], draws: int | None = None
     ) -> dict[str, Tensor]:
-        """What a function reads from every program's trace, for the current networks.
+        """Values that a function reads from every program's trace, for the current networks.
 
         Args:
             function: From a trace of the program, with its labels, to named tensors ``(N, ...)``, a row each. It sees one

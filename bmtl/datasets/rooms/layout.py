@@ -1,4 +1,4 @@
-"""What is in a room, and where a camera stands in it, from a seed."""
+"""The objects in a room and the position of a camera, from a seed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace

@@ -15,7 +15,7 @@ SHADOW = 1e-4
 
 
 class Frame(NamedTuple):
-    """What a camera sees of a room, and what is there, by pixel.
+    """An image of a room from a camera, with the labels of each pixel.
 
     Attributes:
         image: Colours ``(H, W, 3)`` as float32 in [0, 1]; of a `Generator` in bytes.

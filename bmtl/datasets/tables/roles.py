@@ -12,7 +12,7 @@ from bmtl.targets.names import check_name
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a table are for.
+    """The roles of the columns of a table.
 
     Attributes:
         targets: Target -> its columns: one, or the components of a vector.

@@ -88,7 +88,7 @@ def of_conflicts(trees: Trees) -> Iterator[Picture]:
 
 
 def of_relatedness(trees: Trees) -> Iterator[Picture]:
-    """What the tasks' priors are made of, for models that build them from each other's posteriors."""
+    """The components of the tasks' priors, for models that build them from each other's posteriors."""
     having = {
         name: tree for name, tree in trees.items() if relating(tree) and len(tree["posterior"]["task"]) <= MOST_RELATED
     }

@@ -95,7 +95,7 @@ def _first(found: Headline, leader: str, value: str) -> str:
 
 
 def _of_one(reading: Reading) -> list[str]:
-    """What a single run is, and how far off its calibration is in the mean."""
+    """A description of a single run, with its mean calibration error."""
     run, scores = reading.runs[0], reading.scores
     made = [f"balancer {run.about['balancer']}"] if run.about.get("balancer") else []
     made += [f"seed {run.about['seed']}"] if run.about.get("seed") is not None else []

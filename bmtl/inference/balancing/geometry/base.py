@@ -45,7 +45,7 @@ class Geometry(Slot):
 
     @property
     def gives(self) -> frozenset[str]:
-        """What `measure` finds: "gram"; "cross" with the option of that name; "jacobian" where the gradients are kept."""
+        """Results of `measure`: "gram"; "cross" with the option of that name; "jacobian" where the gradients are kept."""
         return frozenset({"gram", "cross"} if self.cross else {"gram"})
 
     def bind(self, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from bmtl.inference.balancing.solvers.simplex import RIDGE, minimum_parts, verte
 
 
 def conflict_averse(norms: Array, cosine: Array, c: float) -> tuple[Array, float, int, bool]:
-    """What CAGrad adds to the weights ``b = 1 / K`` of the mean gradient ``J'b``.
+    """The term that CAGrad adds to the weights ``b = 1 / K`` of the mean gradient ``J'b``.
 
     w minimises ``w'Gb + c |J'b| |J'w|`` on the simplex, and ``(c |J'b| / |J'w|) w`` is added. On a support the minimum has
     a closed form, so that there is no inner iteration over ``|J'w|``. Where 0 lies in the hull of the gradients, ``J'w`` may

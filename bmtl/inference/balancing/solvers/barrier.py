@@ -9,7 +9,7 @@ from bmtl.inference.balancing.solvers.cosines import Array
 
 
 class Barrier(NamedTuple):
-    """What `barrier_newton` finds.
+    """The result of `barrier_newton`.
 
     Attributes:
         alpha: The weights ``(K,)``.

@@ -1,4 +1,4 @@
-"""What linear algebra alone solves: IMTL-G's and ConFIG's equation, Aligned-MTL's transformation."""
+"""Problems that linear algebra alone solves: IMTL-G's and ConFIG's equation, Aligned-MTL's transformation."""
 
 import numpy as np
 from scipy.linalg import lapack

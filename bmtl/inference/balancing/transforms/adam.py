@@ -31,7 +31,7 @@ class TaskAdam(nn.Module):
                 self.register_buffer(name, torch.zeros(len(names), dtype=torch.float64))
 
     def forward(self, gradient: Tensor, active: Tensor) -> Tensor:
-        """What is to be added to the present tasks' numbers ``(K,)``, given their gradient ``(K,)``."""
+        """The update of the present tasks' numbers ``(K,)``, given their gradient ``(K,)``."""
         steps = self.steps[active] + 1
         mean = 0.9 * self.mean[active] + 0.1 * gradient
         square = 0.999 * self.square[active] + 0.001 * gradient.square()

@@ -188,7 +188,7 @@ class IGBv2(Transform):
             agent.train(int(25 * k), int(128 * k))
 
     def _state(self, losses: Tensor) -> Tensor:
-        """What the agent sees of these losses: float32 ``(K,)``."""
+        """The agent's observation of these losses: float32 ``(K,)``."""
         seen = (losses / self.base).log() if self.state == "scaled" else losses
         return seen.nan_to_num(nan=0.0).float()
 

@@ -26,7 +26,7 @@ from bmtl.datasets.tables.roles import find_roles
 from bmtl.datasets.tables.wide import TableOptions, decimals_of, labels_of, pieces_of_table
 from bmtl.datasets.target_fitting import Scaling, check_scaling, checked_targets, fitted_rows, fitted_target, units_of
 from bmtl.inputs import PerTask
-from bmtl.targets import LinearBaseline, Target
+from bmtl.targets import Family, LinearBaseline, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class MultiTaskData:
         num_splits: Number of fixed splits that the set comes with, of which `rows` is one; None if `rows` was drawn or
             is the only one.
         notes: What a reader left out or assumed, a sentence each.
+        others: Families of the targets that `subset` left out.
 
     Raises:
         ValueError: If the pieces do not fit together; the message says which.
@@ -61,6 +62,7 @@ class MultiTaskData:
     scaling: Scaling = "train"
     num_splits: int | None = None
     notes: Sequence[str] = field(default=(), repr=False)
+    others: Mapping[str, Family] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         check_scaling(self.scaling)
@@ -362,7 +364,8 @@ class MultiTaskData:
         if isinstance(tasks, str):
             raise ValueError(f"tasks is a sequence of names; got the string {tasks!r}. Write [{tasks!r}].")
         checks.names_among(tasks, self.tasks)
-        return self._with(targets={name: self.targets[name] for name in tasks})
+        left_out = {name: target.family for name, target in self.targets.items() if name not in tasks}
+        return self._with(targets={name: self.targets[name] for name in tasks}, others={**self.others, **left_out})
 
     def with_share_of_labels(self, share: float, *, seed: int = 0, parts: Sequence[str] = ("train", "val")) -> Self:
         """The same data with a random share of the labels, as where each label costs a measurement.

@@ -176,7 +176,8 @@ def _rebuilt(kept: Mapping[str, Any], about: Mapping[str, Any]) -> Fitted:
     by_part = [{name: family} for name, family in families.items()] if method.single_task else [families]
     parts = []
     for part, n_data, support, states in zip(by_part, about["n_data"], kept["support"], kept["states"], strict=True):
-        spec = DataSpec(targets=part, n_data=n_data, inputs=inputs.describe(), support=_rows(support))
+        others = {name: family for name, family in families.items() if name not in part}
+        spec = DataSpec(targets=part, n_data=n_data, inputs=inputs.describe(), support=_rows(support), others=others)
         parts.append([_with_state(*build(method, spec, tuple(about["budget"]["widths"]), 0), s) for s in states])
     targets = {
         name: ReportedTarget(

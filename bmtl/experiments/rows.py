@@ -60,6 +60,7 @@ def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
         support=(x, y) if needs_support(method) else None,
         labels=y,
         examples=x,
+        others=data.others if method.single_task else {},
     )
 
 

@@ -49,10 +49,11 @@ def likelihoods_of(
             kinds = {name: family.name for name, family in spec.targets.items()}
             raise ValueError(f"The likelihood {real!r} is for real targets, and the data have none: {kinds}.")
         names = {name: names[name] or (real if name in of_real else None) for name in spec.targets}
-    if censored and not any(getattr(family, "bounds", None) for family in spec.targets.values()):
+    everywhere = {**spec.others, **spec.targets}
+    if censored and not any(getattr(family, "bounds", None) for family in everywhere.values()):
         raise ValueError(
             f"censored=True is for targets whose family has bounds, Real(bounds=(lower, upper)), and none of "
-            f"{list(spec.targets)} has. Give the bounds where the labels are made, or leave the option out."
+            f"{list(everywhere)} has. Give the bounds where the labels are made, or leave the option out."
         )
     found = {}
     for name, family in spec.targets.items():
@@ -76,10 +77,10 @@ def chosen(spec: DataSpec, likelihood: Choice) -> dict[str, str | None]:
     """
     names: dict[str, str | None] = dict.fromkeys(spec.targets)
     if isinstance(likelihood, Mapping):
-        unknown = sorted(set(likelihood) - set(names))
+        unknown = sorted(set(likelihood) - {*names, *spec.others})
         if unknown:
-            raise ValueError(f"likelihood names {unknown}, and the targets are {list(names)}.")
-        return names | dict(likelihood)
+            raise ValueError(f"likelihood names {unknown}, and the targets are {[*names, *spec.others]}.")
+        return {name: likelihood.get(name) for name in names}
     if isinstance(likelihood, str):
         likelihood = likelihood.split(",")
     for given in likelihood or ():
@@ -88,6 +89,8 @@ def chosen(spec: DataSpec, likelihood: Choice) -> dict[str, str | None]:
             raise ValueError(f"There is no likelihood {name!r}. The likelihoods are: {', '.join(LIKELIHOODS)}.")
         served = [target for target, family in spec.targets.items() if serves(name, family)]
         twice = [target for target in served if names[target] is not None]
+        if not served and any(serves(name, family) for family in spec.others.values()):
+            continue
         if not served or twice:
             reason = f"serves none of the targets {list(names)}" if not served else f"and another serve {twice}"
             raise ValueError(f"The likelihood {name!r} {reason}; give a mapping target -> likelihood.")

@@ -1,7 +1,7 @@
 """The description of the data that a recipe is given."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -21,6 +21,8 @@ class DataSpec:
         examples: Training inputs as the model sees them, in the order of `labels`: what is fitted before training is fitted
             to them. None for a fitted model that is read from a file.
         labels: Training labels as the model sees them, by target ``(N, ...)``: where likelihoods take their start from.
+        others: Families of further targets of the data, which other networks of the method learn (single-task learning).
+            Options may name them too.
     """
 
     targets: Mapping[str, Family]
@@ -29,6 +31,7 @@ class DataSpec:
     support: tuple[Any, Mapping[str, Tensor]] | None = None
     labels: Mapping[str, Tensor] | None = None
     examples: Any = None
+    others: Mapping[str, Family] = field(default_factory=dict)
 
 
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])

@@ -205,3 +205,17 @@ def test_a_model_that_another_version_has_is_told(kept, tmp_path):
     torch.save(found, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="There is no model 'forest'"):
         load_fitted(tmp_path)
+
+
+def test_single_task_networks_take_the_likelihoods_of_all_targets(tmp_path):
+    """By target or by name: each network takes what is its target's, also when it is read from its file."""
+    for place, likelihood in enumerate(({"length": "student-t"}, "student-t,kendall")):
+        method = replace(METHODS["stl"], name=f"stl-{place}", options={"noise": "parameter", "likelihood": likelihood})
+        tree = run(mixed(), method, 0, BUDGET, tmp_path / str(place), keep_model=True)
+        fitted = load_fitted(tmp_path / str(place))
+        agree(tree, fitted, mixed(), 0)
+        kinds = [type(of).__name__ for part in fitted.parts for of in part[0][0].likelihoods.values()]
+        assert kinds[:2] == ["StudentT", ("Categorical", "Kendall")[place]]
+    wrong = replace(METHODS["stl"], name="wrong", options={"likelihood": {"lenght": "student-t"}})
+    with pytest.raises(ValueError, match="likelihood names \\['lenght'\\], and the targets are"):
+        run(mixed(), wrong, 0, BUDGET)

@@ -31,7 +31,7 @@ class PredictedImages:
         pictures: What the model saw ``(n, H, W, C)`` uint8; None where inputs cannot be drawn.
         labels: Labels ``(n, H, W, ...)``.
         prediction: Class or mean ``(n, H, W, ...)``.
-        aleatoric: ``(n, H, W)``; None where the model says nothing.
+        aleatoric: ``(n, H, W)``; None where the model gives none.
         epistemic: As `aleatoric`.
     """
 

@@ -90,7 +90,7 @@ def digest(groups: Mapping[str, Group]) -> str:
             for name in names
             for v in (group.variables[name],)
         ]
-        # Order of coordinates is that of the file's variables, and says nothing.
+        # The order of coordinates is that of the file's variables and has no meaning.
         found.update(repr((path, _plain_attributes(group.attrs), sorted(group.coords), about)).encode())
         for name in names:
             values = group.variables[name].values

@@ -29,7 +29,7 @@ class Detection(NamedTuple):
     auroc: np.ndarray
     """P(score outside > score inside), a tie counting one half; 0.5 separates nothing, below it is worse than that."""
     aupr_out: np.ndarray
-    """Average precision with the rows outside as positives; a score that says nothing has their share of all rows."""
+    """Average precision with the rows outside as positives; an uninformative score has their share of all rows."""
     aupr_in: np.ndarray
     """The same with the rows inside as positives, and low scores first."""
     fpr95: np.ndarray

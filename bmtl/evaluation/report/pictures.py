@@ -222,8 +222,8 @@ def of_images(name: str, tree: xr.DataTree) -> Iterator[Picture]:
             "Image, label, prediction, error and uncertainty of each target. Label and prediction have the same colours: a "
             "colour a class; numbers from dark to bright; vectors by direction (hue) and length; directions in space by "
             "their components. Errors (wrong class; absolute; length; angle) and uncertainties (entropy; deviation) run "
-            "from dark to bright, each on a scale of its own: where the model knows what it does not know, the two look "
-            "alike. White pixels have no label.",
+            "from dark to bright, each on its own scale: where the uncertainty predicts the error, the two look alike. "
+            "White pixels have no label.",
             lambda: plots.image_maps(images, families),
         )
 

@@ -53,7 +53,7 @@ def conv(
 def conv_norm(
     inputs: int, outputs: int, kernel: int = 3, generator: torch.Generator | None = None, *, stride: int = 1
 ) -> nn.Sequential:
-    """A convolution, batch norm and ReLU. The norm's shift stands for the convolution's bias."""
+    """A convolution, batch norm and ReLU. The norm's shift replaces the convolution's bias."""
     return nn.Sequential(
         conv(inputs, outputs, kernel, generator, stride=stride, bias=False), MapNorm(outputs), nn.ReLU()
     )

@@ -3,7 +3,7 @@
 Source: the frames of A. Zeng's tsdf-fusion-python, which are those of 7-Scenes: J. Shotton et al., "Scene coordinate
 regression forests for camera relocalization in RGB-D images", CVPR 2013.
 
-One room and one walk: a test frame, though later in time, is of the same room as those for training.
+All frames are from one recording in one room: test frames are later in time, but show the same room as training frames.
 """
 
 from pathlib import Path

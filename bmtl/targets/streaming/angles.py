@@ -1,17 +1,16 @@
 """Sums over directions: a histogram of angles, from which mean, median and shares follow."""
 
-from typing import Self
-
 import numpy as np
 
 from bmtl.targets.metrics.dense import THRESHOLDS, angles, threshold_name
 from bmtl.targets.score import Scored
+from bmtl.targets.streaming.sums import Additive
 
 STEP = 0.01
 """Width of a bin in degrees; the median is exact to half of it."""
 
 
-class AngleSums:
+class AngleSums(Additive):
     """Counts of angles between labels and mean directions, and sums of them and of log densities."""
 
     def __init__(self) -> None:
@@ -32,10 +31,6 @@ class AngleSums:
         self.counts += np.bincount(bins, minlength=self.counts.size)
         nll = rows.family.score("nll")
         self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
-
-    def merge(self, other: Self) -> None:
-        for name, values in vars(other).items():
-            setattr(self, name, getattr(self, name) + values)
 
     def scores(self) -> dict[str, float]:
         if not self.rows:

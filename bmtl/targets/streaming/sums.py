@@ -29,7 +29,16 @@ class Sums(Protocol):
         ...
 
 
-class ClassSums:
+class Additive:
+    """Sums all of whose attributes add up."""
+
+    def merge(self, other: Self) -> None:
+        """Adds the sums over other rows."""
+        for name, values in vars(other).items():
+            setattr(self, name, getattr(self, name) + values)
+
+
+class ClassSums(Additive):
     """Confusion matrix, calibration counts and sums of losses of class probabilities.
 
     Args:
@@ -61,10 +70,6 @@ class ClassSums:
             self.log_loss += float(-np.log(of_label.clip(0, 1)).sum())
         # sum_c (p_c - [y = c])^2
         self.brier += float((np.square(p).sum(axis=1) - 2 * of_label + 1).sum())
-
-    def merge(self, other: Self) -> None:
-        for name, values in vars(other).items():
-            setattr(self, name, getattr(self, name) + values)
 
     def scores(self) -> dict[str, float]:
         rows = int(self.confusion.sum())

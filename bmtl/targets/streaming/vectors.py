@@ -1,13 +1,12 @@
 """Sums over vectors whose components have a common unit, such as displacements."""
 
-from typing import Self
-
 import numpy as np
 
 from bmtl.targets.score import Scored
+from bmtl.targets.streaming.sums import Additive
 
 
-class VectorSums:
+class VectorSums(Additive):
     """Sums of errors, of their lengths, and of log densities.
 
     Args:
@@ -32,10 +31,6 @@ class VectorSums:
         self.distance += float(np.linalg.norm(error[complete], axis=1).sum())
         nll = rows.family.score("nll")
         self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
-
-    def merge(self, other: Self) -> None:
-        for name, values in vars(other).items():
-            setattr(self, name, getattr(self, name) + values)
 
     def scores(self) -> dict[str, float]:
         if not self.rows:

@@ -9,6 +9,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from bmtl.inference.balancing.geometry.layer_kinds import Convolution, Embedding, Layer, Linear, Use
 from bmtl.inference.balancing.graph import nodes_upstream
+from bmtl.inference.losses import TaskTerms
 
 _TRANSPOSING = ("TBackward0", "TransposeBackward0")
 _Reader = Callable[[Use, int], Layer | None]
@@ -22,7 +23,7 @@ _KINDS: dict[str, tuple[int, int | None, _Reader]] = {
 _Users = dict[Any, list[tuple[Any, int]]]  # of a node: which nodes use its output, at which place
 
 
-def known_layers(rows: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Layer]:
+def known_layers(rows: TaskTerms | Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Layer]:
     """The layers among the parameters that are cheaper than autograd's gradient per task.
 
     Their weights serve nothing else in the graph, and all is in float32 or all in float64. Every other parameter (scales of
@@ -84,6 +85,7 @@ def _bias(nodes: Iterable[Any], users: _Users, keys: set[int]) -> Tensor | None:
         place = _KINDS[node.name()][1]
         leaves.add(None if place is None else node.next_functions[place][0])
     (leaf, *others) = leaves
-    bias = getattr(leaf, "variable", None)
-    alone = not others and bias is not None and {user for user, _ in users[leaf]} == set(nodes)
-    return bias if alone and id(bias) in keys and bias.dim() == 1 else None
+    bias: Tensor | None = getattr(leaf, "variable", None)
+    if others or bias is None or id(bias) not in keys or bias.dim() != 1:
+        return None
+    return bias if {user for user, _ in users[leaf]} == set(nodes) else None

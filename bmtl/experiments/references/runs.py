@@ -14,7 +14,7 @@ from bmtl.evaluation import results
 from bmtl.evaluation.compared import REFERENCE
 from bmtl.evaluation.results import PredictedRows
 from bmtl.experiments.cells import written_for
-from bmtl.experiments.references.base import REFERENCES, Rows, fit
+from bmtl.experiments.references.base import REFERENCES, Rows, fit, title
 from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
 from bmtl.targets.laws import CountMixture, Mixture, distribution
@@ -27,14 +27,13 @@ def names(data: MultiTaskData) -> dict[str, str]:
 
     The linear one is called by its model, where that is the same for all targets.
     """
-    linear = {"real": "ridge", "vector": "ridge", "count": "poisson", "time-to-event": "log-normal AFT"}
-    models = {linear.get(target.family.name, "logistic") for target in data.targets.values()}
-    real = all(target.family.name == "real" for target in data.targets.values())
-    grouped = real and bool(data.inputs.groups(data.rows["train"][:1]))
+    titles = {name: {title(target.family, name) for target in data.targets.values()} for name in REFERENCES}
+    if not data.inputs.groups(data.rows["train"][:1]):
+        del titles["group-means"]
     return {
-        name: models.pop() if name == "linear" and len(models) == 1 else name.replace("-", " ")
-        for name in REFERENCES
-        if grouped or name != "group-means"
+        name: next(iter(of)) if len(of) == 1 else name.replace("-", " ")
+        for name, of in titles.items()
+        if None not in of
     }
 
 

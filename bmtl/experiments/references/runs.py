@@ -27,14 +27,14 @@ def names(data: MultiTaskData) -> dict[str, str]:
 
     The linear one is called by its model, where that is the same for all targets.
     """
-    titles = {name: {title(target.family, name) for target in data.targets.values()} for name in REFERENCES}
-    if not data.inputs.groups(data.rows["train"][:1]):
-        del titles["group-means"]
-    return {
-        name: next(iter(of)) if len(of) == 1 else name.replace("-", " ")
-        for name, of in titles.items()
-        if None not in of
-    }
+    grouped = bool(data.inputs.groups(data.rows["train"][:1]))
+    found = {}
+    for name in REFERENCES:
+        titles = [title(target.family, name) for target in data.targets.values()]
+        there = [each for each in titles if each is not None]
+        if len(there) == len(titles) and (grouped or name != "group-means"):
+            found[name] = there[0] if len(set(there)) == 1 else name.replace("-", " ")
+    return found
 
 
 def run_references(

@@ -87,10 +87,12 @@ class ScaledLosses:
             divisor = torch.full_like(nll, n_data)
         values, kl = nll / (torch.where(present, counts, 1.0) if by_task else divisor), kl / divisor
         kl_included = elbo.balanced == "elbo"
-        # An absent task keeps its prior, and its factors, at weight 1.
-        loose = ~present & (nll != 0)
-        rest = terms.shared / n_data
-        rest += ((kl[~present] if kl_included else kl).sum() + (nll / divisor)[loose].sum()).item()
+        rest, loose = terms.shared / n_data, torch.zeros_like(present)
+        if not kl_included:
+            rest += kl.sum().item()
+        if not present.all():  # an absent task keeps its prior, and its factors, at weight 1
+            loose = ~present & (nll != 0)
+            rest += (nll / divisor)[loose].sum().item() + (kl[~present].sum().item() if kl_included else 0.0)
         values = values + kl if kl_included else values
         return cls(losses, kl_included, values, kl, rest, present, divisor, loose, n_data, terms.process_weight)
 
@@ -111,8 +113,8 @@ class ScaledLosses:
         """
         raw, share = self.raw, self.process_weight * scale
         own = self.divisor / share
-        here = self.present.nonzero().flatten().tolist()
-        absent = (~self.present).nonzero().flatten().tolist()
+        present = self.present.tolist()
+        here, absent = ([k for k, there in enumerate(present) if there is wanted] for wanted in (True, False))
         rows = raw.nll_terms.take(here)
         rest = [raw.shared / (self.n_data / scale)] if raw.shared.requires_grad else []
         if raw.kl.requires_grad:
@@ -122,7 +124,7 @@ class ScaledLosses:
             else:
                 rows = TaskTerms([row + raw.kl_terms.parts[k] for row, k in zip(rows.parts, here, strict=True)])
                 rest += [raw.kl_terms.parts[k] * each[k] for k in absent]
-        loose = self.unlabelled_factors.nonzero().flatten().tolist()
+        loose = [k for k, there in enumerate(self.unlabelled_factors.tolist()) if there]
         rest += [raw.nll_terms.parts[k] / own[k].item() for k in loose]
         scores = None
         if raw.score is not None:

@@ -153,8 +153,8 @@ def _entries(gradient: Tensor) -> Tensor:
 
 
 def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
-    """Whether all gradients are finite, a tensor ``()`` for each device and dtype."""
-    kinds = {(g.device, g.dtype) for g in gradients}
-    for device, dtype in kinds:
-        same = gradients if len(kinds) == 1 else [g for g in gradients if g.device == device and g.dtype == dtype]
-        yield torch.stack(torch._foreach_norm(same)).isfinite().all()
+    """Whether all gradients are finite, a tensor ``()`` for each device."""
+    norms = torch._foreach_norm(gradients) if gradients else ()
+    if all(norm.device == norms[0].device for norm in norms):
+        return [torch.stack(norms).isfinite().all()] if norms else []
+    return [norm.isfinite().all() for norm in norms]

@@ -168,6 +168,17 @@ class Attention(nn.Module):
         return self.attention(x, x if self.own else x.flip(1), x, need_weights=False)[0]
 
 
+class OneBias(nn.Module):
+    """One number is added to all outputs of a product."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(40, 9)), nn.Parameter(torch.randn(1))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x, self.weight)
+
+
 def mixed(x, table, conv, norm, linear, wide, scale):
     """Two integers and an image in one row."""
     tokens, image = x[:, :2].long(), x[:, 2:].unflatten(1, (3, 5, 5))
@@ -207,6 +218,7 @@ KINDS = {
     "lstm": (3, numbers(5, 30), lambda: Applied(recurrent, r=nn.LSTM(30, 24, batch_first=True))),
     "attention": (3, numbers(5, 40), lambda: Applied(lambda x, a: a(x), a=Attention(True))),
     "attention by parts": (2, numbers(5, 40), lambda: Applied(lambda x, a: a(x), a=Attention(False))),
+    "one bias": (2, numbers(40), lambda: Applied(lambda x, f: f(x), f=OneBias())),
     "sequences": (2, numbers(5, 40), lambda: Applied(lambda x, f: f(x), f=nn.Linear(40, 7))),
     "mixed": (
         *(5, torch.cat([torch.randint(30, (4, 2)).float(), torch.randn(4, 75)], 1)),

@@ -236,6 +236,10 @@ KINDS = {
 """With how many layers by their inputs, the last included, of four rows and two tasks."""
 
 
+WITHOUT_BIAS = {"conv1d twice", "embedding", "gru", "lstm", "attention", "one bias", "mixed"}
+"""Where one layer is measured by its weight alone."""
+
+
 def entries(gradients, parameters):
     pairs = zip(gradients, parameters, strict=True)
     return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in pairs])
@@ -277,6 +281,8 @@ def test_kinds_of_layers_against_one_backward_pass_per_task(kind):
     found = known_layers(losses.nll_terms, parameters)
     assert len(found) == layers
     tensors = sum(len(layer.parameters) for layer in found)
+    # A bias goes with its weight, unless other statements add it.
+    assert 2 * layers - tensors == (kind in WITHOUT_BIAS)
     shared = sum(g is not None for g in torch.autograd.grad(trunk(x).sum(), parameters, allow_unused=True))
     assert record.gradients == f"{tensors} of {shared} by layer"
 

@@ -88,6 +88,8 @@ def _bias(nodes: Iterable[Any], users: _Users, keys: set[int]) -> Tensor | None:
     bias: Tensor | None = getattr(leaf, "variable", None)
     if others or bias is None or id(bias) not in keys:
         return None
-    if any(bias.shape != node._input_metadata[0].shape[1:2] for node in nodes):  # one number for all outputs
+    if any(
+        tuple(bias.shape) != tuple(node._input_metadata[0].shape[1:2]) for node in nodes
+    ):  # one number for all outputs
         return None
     return bias if {user for user, _ in users[leaf]} == set(nodes) else None

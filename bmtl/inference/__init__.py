@@ -8,9 +8,9 @@ from bmtl.inference.losses import TaskLosses
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predictives import Draws
 from bmtl.inference.probe import ConflictProbe
-from bmtl.inference.record import StepRecord
+from bmtl.inference.record import Evaluation, StepRecord
 from bmtl.inference.simulation import SimulatedRanks, simulated_ranks
-from bmtl.inference.svi import BalancedSVI, Evaluation
+from bmtl.inference.svi import BalancedSVI
 from bmtl.inference.training import BalancedTraining, FitResult, fit
 
 __all__ = [

@@ -37,10 +37,14 @@ class SharedRepresentation(Messenger):
         if msg["done"]:
             return
         (h,) = msg["args"]
+        msg["value"] = self.mark(h)
+        msg["done"] = True
+
+    def mark(self, h: Tensor) -> Tensor:
+        """Takes a tensor as marked; returns what the program goes on with."""
         j = self._number(h)
         self.order.append(j)
-        msg["value"] = self._handed_on(h, j)
-        msg["done"] = True
+        return self._handed_on(h, j)
 
     def _number(self, h: Tensor) -> int:
         """Which tensor is marked: one of those before, or the next."""

@@ -14,6 +14,7 @@ from bmtl.cli.console import app, console, counted, print_data, print_error, pri
 from bmtl.cli.options import (
     OWN_CODE,
     BatchSize,
+    Compile,
     DataOption,
     Dataset,
     DrawsOption,
@@ -78,6 +79,7 @@ def compare(
     ] = "",
     widths: Widths = "",
     draws: DrawsOption = None,
+    compile: Compile = "",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
@@ -128,6 +130,8 @@ def compare(
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
     if trunk:
         chosen = [method.on_trunk(trunk) for method in chosen]
+    if compile:
+        chosen = [method.compiled(compile) for method in chosen]
     rates = numbers(lr, "lr") if lr else []
     budget = experiments.Budget(
         steps=steps,

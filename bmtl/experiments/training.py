@@ -64,7 +64,9 @@ def program(
     assert budget.widths is not None
     model, guide = build(method, spec_of(data, method), budget.widths, seed)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
-    svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
+    svi = BalancedSVI(
+        model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo, compile=method.compile
+    )
     blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
     plain = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
     loader = augmented(plain, data) if budget.augment else plain

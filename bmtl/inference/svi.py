@@ -73,21 +73,24 @@ class BalancedSVI:
             `update` steps through it. If gradients overflow, the step is skipped and the scale lowered, down to 1.
         history_mib: Limit of the history's memory, in MiB: when it is reached, every other record is dropped, and every
             second step recorded from then on; and so on. 8 MiB hold about 25,000 steps of three tasks. None keeps all.
-        compile: Run guide, model and losses of a step as a graph captured from the first: "trace" replays torch's operations
-            without Python's part and equals an ordinary step bit for bit. What a graph cannot repeat is found, and runs as
-            Python with one warning (docs/howto.md).
+        compile: How guide, model and losses of a step run: False as Python; "trace" as the graph of torch's operations that
+            was captured from the first step, equal bit for bit; "inductor" as that graph compiled to machine code, equal to
+            about 1e-5 (needs a C++ compiler; some ten seconds once); "auto" traced, and compiled where the steps that are
+            left repay it. What a graph cannot repeat is found, and runs as Python with one warning (docs/howto.md).
 
     Attributes:
         names: The tasks, known after the first batch.
         history: One `StepRecord` per step, or every n-th step's (`History`).
         skipped: Number of steps skipped.
         probe: A `ConflictProbe` that watches the steps, or None.
+        compiled: Runs the steps' programs: ``compiled.mode`` may be set, ``compiled.reason`` says why they run as Python.
         optimizer: The optimizer, built at the first batch from a factory.
 
     Raises:
         TypeError: For an argument of the wrong type.
         ValueError: For an unknown option, an empty model, a guide that does not fit, or an optimizer that lacks parameters.
             Most need a first batch to be found.
+        RuntimeError: For ``compile="inductor"`` without a C++ compiler.
     """
 
     def __init__(
@@ -143,9 +146,7 @@ class BalancedSVI:
         self.steps = 0
         self.epoch = 1
         self._programs = Programs(model, guide, self.elbo)
-        self._steps_run: Programs | CompiledPrograms = self._programs
-        if compile:
-            self._steps_run = CompiledPrograms(self._programs, compile, self._differentiates_by_task)
+        self.compiled = CompiledPrograms(self._programs, compile, self._differentiates_by_task)
         self._program = OptimizedProgram(self.module, self._programs, optim, self.balancer)
         self._numbers = NumbersOfData()
         self._lr0 = 0.0
@@ -297,7 +298,8 @@ class BalancedSVI:
         else:
             runs = [self._terms(batch, cut=self.balancer.cut)]
             terms = runs[0][0]
-        self._program.check_reached([run.raw for run, _ in runs], [nodes for _, nodes in runs], batch)
+        if not self.compiled.replayed:  # else it reaches what the captured run has reached
+            self._program.check_reached([run.raw for run, _ in runs], [nodes for _, nodes in runs], batch)
         elapsed = time.perf_counter() - start
         everything, terms = terms, self._shown(terms)
         values, rest, active = terms.values, terms.unweighted_terms, terms.present
@@ -365,7 +367,7 @@ class BalancedSVI:
 
     def _terms(self, batch: Batch, cut: bool = False) -> tuple[ScaledLosses, int]:
         """Runs guide and model on a batch, for a step; with the number of nodes of the run's graph."""
-        losses, nodes = self._steps_run.run(batch, cut), self._steps_run.nodes
+        losses, nodes = self.compiled.run(batch, cut), self.compiled.nodes
         return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers, training=True), nodes
 
     def _differentiates_by_task(self) -> bool:

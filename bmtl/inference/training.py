@@ -22,6 +22,7 @@ from bmtl.inference import distributed
 from bmtl.inference.arguments import choice, flag, positive_number, whole_number
 from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
+from bmtl.inference.compiled import MODES, Mode
 from bmtl.inference.errors import CheckpointError
 from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
 from bmtl.inference.optimizers import needs_closure
@@ -199,6 +200,9 @@ class BalancedTraining(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._seed_epoch()
+        epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
+        if epochs is not None and epochs > 0 and not math.isinf(batches):
+            self.svi.compiled.pace.left = int((epochs - self.trainer.current_epoch) * batches)
 
     def _seed_epoch(self) -> None:
         torch.manual_seed(
@@ -311,6 +315,7 @@ def fit(
     accelerator: str = "auto",
     devices: int = 1,
     precision: Any = "32-true",
+    compile: Mode | None = None,
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
 ) -> FitResult:
@@ -340,6 +345,7 @@ def fit(
             (or takes those that ``torchrun`` has started). The batches of `train` go to the processes in turn,
             and an incomplete round at an epoch's end is dropped; all processes validate on all of `val`.
         precision: Lightning's precision, such as "bf16-mixed" or, on a GPU, "16-mixed".
+        compile: As for `BalancedSVI`; None leaves it as it was made.
         progress: Show a progress bar with the task losses.
         callbacks: Further Lightning callbacks.
 
@@ -371,6 +377,10 @@ def fit(
     module = _FromLoaders(
         svi, clip=clip, accumulate=accumulate, scheduler=scheduler, interval=interval, score=score, seed=seed
     )
+    if compile is not None:
+        if compile is not False:
+            choice("compile", compile, MODES)
+        svi.compiled.mode = compile
     seed = module.seed
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():

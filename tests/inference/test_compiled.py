@@ -262,7 +262,7 @@ def test_autocast_is_part_of_the_form(caplog):
 
     compiled = run("trace")
     assert_equal(run(False), compiled)
-    assert len(compiled._steps_run._entries) == 2
+    assert len(compiled.compiled._entries) == 2
     assert not warned(caplog)
 
 

@@ -21,7 +21,7 @@ def form_of(batch: Batch) -> tuple[Hashable, list[Tensor]]:
         CannotCaptureError: If part of the batch is of a type whose tensors `bmtl.inputs` does not know.
     """
     tensors: list[Tensor] = []
-    key: list[Hashable] = []
+    key: list[Any] = []
     args, kwargs = batch
     for part in args:
         _add(part, key, tensors)
@@ -33,7 +33,7 @@ def form_of(batch: Batch) -> tuple[Hashable, list[Tensor]]:
     return tuple(key), tensors
 
 
-def _add(part: Any, key: list[Hashable], tensors: list[Tensor]) -> None:
+def _add(part: Any, key: list[Any], tensors: list[Tensor]) -> None:
     if isinstance(part, Tensor):
         if part.layout is not torch.strided:
             raise CannotCaptureError(f"the batch holds a sparse tensor {tuple(part.shape)}")

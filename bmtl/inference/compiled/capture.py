@@ -72,8 +72,8 @@ class Captured:
     """A captured run.
 
     Attributes:
-        graph: Takes what handles the marks (`SharedRepresentation`) and the batch's tensors, and gives those of the losses. It
-            refers to parameters and buffers themselves, and draws from torch's generators.
+        graph: Takes what handles the marks (`SharedRepresentation`) and the batch's tensors, and gives those of the losses.
+            It refers to parameters and buffers themselves, and draws from torch's generators.
         form: Puts the losses together.
     """
 
@@ -160,7 +160,8 @@ class _NoReads(TorchFunctionMode):
         return result
 
 
-def _hand_on(marks: SharedRepresentation, h: Tensor) -> Tensor:
+def hand_on(marks: SharedRepresentation, h: Tensor) -> Tensor:
+    """Stands in a captured graph where the program marks a tensor."""
     return marks.mark(h)
 
 
@@ -175,7 +176,7 @@ def _take_marks(graph: fx.GraphModule, count: int) -> None:
     output.args = (tuple(flat),)
     for h, view in zip(handed[::2], handed[1::2], strict=True):
         with nodes.inserting_before(view):
-            view.replace_all_uses_with(nodes.call_function(_hand_on, (marks, h)))
+            view.replace_all_uses_with(nodes.call_function(hand_on, (marks, h)))
         nodes.erase_node(view)
     nodes.set_codegen(fx.graph.CodeGen())
 
@@ -187,11 +188,10 @@ def _check(node: fx.Node) -> None:
         return
     shapeless = torch.Tag.dynamic_output_shape in target.tags
     if target is torch.ops.aten.index.Tensor:
-        kinds = [
-            index.meta["val"].dtype for index in node.args[1] if isinstance(index, fx.Node) and "val" in index.meta
-        ]  # type: ignore[union-attr]
+        indices: Any = node.args[1]
+        kinds = [index.meta["val"].dtype for index in indices if isinstance(index, fx.Node) and "val" in index.meta]
         shapeless = any(kind in (torch.bool, torch.uint8) for kind in kinds)
-    if shapeless and not (target is torch.ops.aten.index.Tensor and not node.args[1]):
+    if shapeless:
         raise CannotCaptureError(
             f"the shape of a result of {target.overloadpacket.__name__} depends on values",
             node.meta.get("statement", ""),

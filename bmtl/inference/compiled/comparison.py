@@ -72,8 +72,12 @@ def difference(replayed: Outcome, run: Outcome, tolerance: float) -> str:
     ):
         if not _agree(a, b, tolerance):
             return name
-    for a, b in zip(replayed.gradients, run.gradients, strict=True):
-        if (a is None) != (b is None) or (a is not None and b is not None and not _agree(a, b, 10 * tolerance)):
+    for one, other in zip(replayed.gradients, run.gradients, strict=True):
+        if one is None or other is None:
+            same = one is other
+        else:
+            same = _agree(one, other, 10 * tolerance)
+        if not same:
             return "a gradient"
     for (_, a), (_, b) in zip(replayed.after.buffers, run.after.buffers, strict=True):
         if not _agree(a, b, tolerance):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.parameter import is_lazy
 
 from bmtl.inference.programs import generators, set_generators
@@ -36,7 +37,7 @@ class Moment:
         for buffer, value in self.buffers:
             if not torch.equal(buffer, value):
                 # A graph that has saved the buffer stays valid: by its backward pass the values are what they were.
-                with torch.autograd._unsafe_preserve_version_counter(buffer):
+                with _unsafe_preserve_version_counter(buffer):
                     buffer.copy_(value)
         for module, state in self.extra:
             module.set_extra_state(state)

@@ -56,7 +56,9 @@ class ProgramState:
         self._held: list[Any] = []  # so that no `id` is given again
         self._version = -1
         self._holders: list[_Holder] = []
-        self._tensors: list[tuple[dict[str, Any], tuple[str, ...], list[Any]]] = []
+        self._spaces: list[dict[str, Any]] = []  # of tensors and modules alone
+        self._attributes: list[tuple[dict[str, Any], str]] = []  # other tensors
+        self._kept: list[Any] = []  # what both held
         self._cells: list[tuple[str, Any, Any]] = []
         self.trained: list[Tensor] = []
         self._flags: list[bool] = []
@@ -87,42 +89,48 @@ class ProgramState:
         return changed
 
     def _has_changed(self) -> bool:
-        for of in self._holders:
-            if of.changed():
-                return True
-        for space, keys, values in self._tensors:
-            if any(space.get(key) is not value for key, value in zip(keys, values, strict=True)):
-                return True
+        held: list[Any] = []
+        for space in self._spaces:
+            held += space.values()
+        held += [space.get(key) for space, key in self._attributes]
+        if len(held) != len(self._kept) or not all(map(operator.is_, held, self._kept)):
+            return True
+        try:
+            for of in self._holders:
+                if of.get(of.space) != of.values or (of.size and len(of.space) != of.size):
+                    return True
+        except KeyError:
+            return True
         if any(cell.cell_contents != value for _, cell, value in self._cells):
             return True
         return [t.requires_grad for t in self.trained] != self._flags
 
     def _read(self) -> None:
         modules = list(modules_of(*self._programs))
-        self._holders, self._tensors, self._cells = [], [], []
+        self._holders, self._cells, self._spaces, self._attributes = [], [], [], []
         for module in modules:
             space = vars(module)
             self._add(type(module).__name__, space, lambda key: key not in _INTERNAL)
-            for inner in (space["_parameters"], space["_buffers"], space["_modules"]):
-                self._watch(inner, tuple(inner))
+            self._spaces += [inner for key in ("_parameters", "_buffers", "_modules") if (inner := space[key])]
         for function in functions_of(*self._programs):
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
                 if _filled(cell) and isinstance(cell.cell_contents, _PLAIN):
                     self._cells.append((name, cell, cell.cell_contents))
             self._add(function.__name__, function.__globals__, names_in(function).__contains__, whole=False)
-        store = pyro.get_param_store()._params
-        self._watch(store, tuple(store))
-        self.trained = [t for space, keys, _ in self._tensors for k in keys if isinstance(t := space[k], Tensor)]
+        self._spaces.append(pyro.get_param_store()._params)
+        self._kept = [value for space in self._spaces for value in space.values()]
+        self._kept += [space[name] for space, name in self._attributes]
+        self.trained = [t for t in self._kept if isinstance(t, Tensor)]
         self._flags = [t.requires_grad for t in self.trained]
         key = (
             *((id(of.space), of.size, of.keys, of.values) for of in self._holders),
-            *((keys, tuple(map(id, values))) for _, keys, values in self._tensors),
+            *map(id, self._kept),
             *((id(cell), value) for _, cell, value in self._cells),
             *self._flags,
         )
         if key not in self._versions:
             self._versions[key] = len(self._versions)
-            self._held.append([values for _, _, values in self._tensors])
+            self._held.append(self._kept)
         self._version = self._versions[key]
 
     def _add(self, name: str, space: dict[str, Any], wanted: Callable[[str], bool], whole: bool = True) -> None:
@@ -130,13 +138,7 @@ class ProgramState:
         if plain:
             get = operator.itemgetter(*plain)
             self._holders.append(_Holder(name, space, len(space) if whole else 0, plain, get(space), get))
-        tensors = tuple(key for key, value in space.items() if wanted(key) and isinstance(value, Tensor))
-        if tensors:
-            self._watch(space, tensors)
-
-    def _watch(self, space: dict[str, Any], keys: tuple[str, ...]) -> None:
-        if keys:
-            self._tensors.append((space, keys, [space[key] for key in keys]))
+        self._attributes += [(space, key) for key, value in space.items() if wanted(key) and isinstance(value, Tensor)]
 
 
 def precision_now() -> tuple[Any, ...]:

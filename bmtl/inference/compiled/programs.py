@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from torch._C._autograd import _get_sequence_nr
 
 from bmtl.inference.compiled.batch_form import form_of
 from bmtl.inference.compiled.capture import Captured, capture
+from bmtl.inference.compiled.choosing import Mode, Pace, check_mode, missing_compiler
 from bmtl.inference.compiled.comparison import changed_statement, difference, outcome
+from bmtl.inference.compiled.inductor import compile_captured
 from bmtl.inference.compiled.moment import Moment
 from bmtl.inference.compiled.program_state import ProgramState, precision_now
 from bmtl.inference.compiled.refusal import CannotCaptureError
@@ -23,9 +25,6 @@ from bmtl.inference.programs import Batch, Programs
 from bmtl.inference.shared_representation import SharedRepresentation
 
 logger = logging.getLogger(__name__)
-
-Mode = Literal[False, "trace", "inductor", "auto"]
-MODES: tuple[str, ...] = get_args(Mode)[1:]
 
 _EVERY = 64  # runs of one form between two comparisons, once they are far apart
 _MOST = 16  # captured forms that are kept
@@ -40,6 +39,7 @@ class _Entry:
     captured: Captured | None = None
     runs: int = 0
     tolerance: float = 0.0
+    by_inductor: bool = False
 
     @property
     def is_due(self) -> bool:
@@ -59,21 +59,44 @@ class CompiledPrograms:
 
     Args:
         programs: Model and guide.
-        mode: "trace" replays torch's operations, bit for bit; see `BalancedSVI` for the others.
+        mode: As `BalancedSVI`'s `compile`.
         by_task: Whether the next run's losses are differentiated task by task.
 
     Attributes:
         nodes: How many nodes of the autograd graph the last run made.
+        replayed: Whether the last run was a replay that was not compared, which reaches the parameters that the captured one
+            has reached.
+        pace: Knows how many steps are left.
+
+    Raises:
+        RuntimeError: If the mode is "inductor" and there is no C++ compiler.
     """
 
     def __init__(self, programs: Programs, mode: Mode, by_task: Callable[[], bool]) -> None:
-        self.programs, self.mode = programs, mode
-        self.nodes = 0
+        self.programs = programs
+        self.nodes, self.replayed = 0, False
+        self.pace = Pace()
         self._by_task = by_task
         self._state = ProgramState(programs.model, programs.guide)
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[Hashable, ...], _Entry] = OrderedDict()
         self._replays = self._unseen = 0
         self._reason = ""
+        self._compiler = True
+        self.mode = mode
+
+    @property
+    def mode(self) -> Mode:
+        """How steps run; another one may be chosen between any two steps."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        check_mode(mode)
+        self._mode, self._reason = mode, ""
+        self._entries.clear()
+        if mode == "auto" and (missing := missing_compiler()):
+            self._compiler = False
+            logger.info("Steps are traced and not compiled to C++: %s.", missing)
 
     @property
     def reason(self) -> str:
@@ -82,7 +105,8 @@ class CompiledPrograms:
 
     def run(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:
         """Runs guide and model on a batch, as `Programs.run`."""
-        if self._reason or not torch.is_grad_enabled():
+        self.replayed = False
+        if not self._mode or self._reason or not torch.is_grad_enabled():
             return self._as_python(batch, cut)
         try:
             form, tensors = form_of(batch)
@@ -106,6 +130,11 @@ class CompiledPrograms:
         if entry.is_due:
             return self._compared(entry, batch, marks, tensors)
         assert entry.captured is not None
+        if self._mode == "auto":
+            self.pace.tick()
+            if self._compiler and not entry.by_inductor and self.pace.repays(len(entry.captured.graph.graph.nodes)):
+                entry.runs = 0
+                return self._compared(entry, batch, marks, tensors, by_inductor=True)
         entry.runs += 1
         self._replays += 1
         generators = torch.get_rng_state()
@@ -117,7 +146,7 @@ class CompiledPrograms:
         except RuntimeError as error:
             torch.set_rng_state(generators)
             return self._give_up(f"replayed, it fails: {error}", batch, cut)
-        self.nodes = _get_sequence_nr() - before
+        self.nodes, self.replayed = _get_sequence_nr() - before, True
         return losses
 
     def _as_python(self, batch: Batch, cut: bool | SharedRepresentation) -> TaskLosses:
@@ -126,15 +155,25 @@ class CompiledPrograms:
         return losses
 
     def _compared(
-        self, entry: _Entry, batch: Batch, marks: SharedRepresentation, tensors: Sequence[Tensor]
+        self,
+        entry: _Entry,
+        batch: Batch,
+        marks: SharedRepresentation,
+        tensors: Sequence[Tensor],
+        by_inductor: bool = False,
     ) -> TaskLosses:
-        """Runs as a graph and as Python; gives the latter's losses."""
+        """Runs as a graph, which is captured or compiled first, and as Python; gives the latter's losses."""
         start = Moment(self.programs.modules)
         parameters = [p for p in self._state.trained if p.requires_grad] if entry.runs < 2 else []
         reason = ""
         try:
             if entry.captured is None:
                 entry.captured = self._capture(batch, tensors)
+                start.restore()
+                by_inductor = self._mode == "inductor"
+            if by_inductor:
+                entry.captured = compile_captured(entry.captured, tensors, self._by_task())
+                entry.by_inductor, entry.tolerance = True, 1e-5
                 start.restore()
             aside = SharedRepresentation(marks.cut)
             replayed = outcome(entry.captured.run(aside, tensors), Moment(self.programs.modules), parameters)

@@ -11,10 +11,8 @@ from types import FrameType, TracebackType
 import pyro
 import torch
 
-import bmtl
-
 _LIBRARIES = tuple(str(Path(module.__file__ or "").parent) for module in (torch, pyro))
-_OWN = str(Path(bmtl.__file__ or "").parent)
+_OWN = str(Path(__file__).parents[2])
 _MODELS = str(Path(_OWN) / "models")
 
 

@@ -46,6 +46,8 @@ class StepRecord:
         iterations: Rounds of the weighting's solver.
         status: "ok", "inexact", "stationary"; "skipped" where the step was not taken.
         length: Name of the length rule, "" without a weighting.
+        gradients: How `full` found its gradients: "formed", or how many of the shared parameters were measured layer by
+            layer ("4 of 6 by layer"); "" for other geometries.
         fidelity: Cosine of the update with the one from the full gradients, NaN where it was not found.
         seconds: Time of the step's parts; "step" is the whole.
         events: What was out of the ordinary.
@@ -68,6 +70,7 @@ class StepRecord:
     iterations: int = 0
     status: str = "ok"
     length: str = ""
+    gradients: str = ""
     fidelity: float = float("nan")
     seconds: dict[str, float] = field(default_factory=dict)
     events: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from bmtl.inference.balancing import balancer
 from bmtl.inference.bank import Bank
+from bmtl.inference.discrete_posterior import discrete_posterior
 from bmtl.inference.draws import draw
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.losses import TaskLosses
@@ -27,6 +28,7 @@ __all__ = [
     "TaskELBO",
     "TaskLosses",
     "balancer",
+    "discrete_posterior",
     "draw",
     "fit",
     "simulated_ranks",

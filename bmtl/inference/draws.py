@@ -111,6 +111,8 @@ def _draw(
         probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
+    draws_latents = _draws_latents(model, probe, inputs.few(chunks[0]), mode)
+    fixed = fixed and not draws_latents
     passes = guides_of_draws(guide, 1 if fixed else num_draws, seed)
     samples = num_draws if fixed else 1
     posterior: dict[str, list[np.ndarray]] = {}
@@ -147,12 +149,27 @@ def _draw(
         for target in totals.values():
             target.end_pass()
     _check_targets(totals, y)
-    scored = y is not None and not fixed
+    scored = y is not None and not fixed and not draws_latents  # a density given those is none of the guide's latents
     return Draws(
         posterior={name: np.stack(values) for name, values in posterior.items()},
         targets={name: target.prediction() for name, target in totals.items()},
         log_p=log_p if scored else None,
         log_q=log_q if scored else None,
+    )
+
+
+def _draws_latents(model: Program, guide_trace: Trace, x: Any, mode: Mode) -> bool:
+    """Whether the model draws latents that the guide has none of: those that are summed out in training."""
+    with mode(), _explained():
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    targets = {site["name"] for _, site in predicted_sites(trace, guide_trace)}
+    return any(
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not site_is_subsample(site)
+        and name not in targets
+        and name not in guide_trace.nodes
+        for name, site in trace.nodes.items()
     )
 
 

@@ -1,17 +1,20 @@
 """One negative ELBO per task from one pair of guide and model traces."""
 
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
 from typing import Any, Literal
 
 import pyro.poutine as poutine
 import torch
+from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from bmtl.inference.enumeration import EnumerationWalk
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.program_warnings import ProgramWarnings
 from bmtl.inference.shared_representation import SharedRepresentation
@@ -23,12 +26,16 @@ class TaskELBO(ELBO):
     """Estimates one negative ELBO per task from one model/guide trace pair.
 
     With the same seed, the terms add up to Pyro's own estimator in value and in every gradient: `Trace_ELBO` for ``"mc"``,
-    `TraceMeanField_ELBO` for ``"analytic"``. It is a Pyro `ELBO`: ``elbo(model, guide)`` is a `torch.nn.Module`, and
-    `pyro.infer.SVI` accepts it.
+    `TraceMeanField_ELBO` for ``"analytic"``, `TraceEnum_ELBO` for ``"enum"``. It is a Pyro `ELBO`: ``elbo(model, guide)``
+    is a `torch.nn.Module`, and `pyro.infer.SVI` accepts it.
 
     Args:
         estimator: "mc" draws the KL terms; "analytic" takes them in closed form where one is registered, which has far
-            less noise and is right when the guide draws its latents in the model's order.
+            less noise and is right when the guide draws its latents in the model's order; "enum" draws them too, and sums
+            over discrete latents marked by ``infer={"enumerate": "parallel"}`` (or by `pyro.infer.config_enumerate`), in
+            the guide or, without a site in the guide, in the model. `bmtl.inference.enumeration` says how the term of a
+            latent that several tasks depend on is split between them: by its exact posterior given all labels, which
+            adds up and has no order.
         num_particles: Draws per estimate.
         vectorize_particles: Draw all particles at once, in one more plate left of all others.
         max_plate_nesting: The model's number of nested plates; if None and needed, it is found from one run.
@@ -46,12 +53,12 @@ class TaskELBO(ELBO):
     Raises:
         TypeError: If an option is of the wrong type.
         ValueError: If an option is not one of those above, a number is below 1, the model has no task, or a site is not
-            supported (enumeration, a non-reparameterised latent under "analytic").
+            supported (enumeration by an estimator that does not enumerate, a non-reparameterised latent under "analytic").
     """
 
     def __init__(
         self,
-        estimator: Literal["mc", "analytic"] = "mc",
+        estimator: Literal["mc", "analytic", "enum"] = "mc",
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: int | None = None,
@@ -59,7 +66,7 @@ class TaskELBO(ELBO):
         normalize: Literal["per_datum", "task_mean"] = "per_datum",
         n_data: int | Mapping[str, int] | None = None,
     ) -> None:
-        _check_choice("estimator", estimator, ("mc", "analytic"))
+        _check_choice("estimator", estimator, ("mc", "analytic", "enum"))
         _check_choice("balanced", balanced, ("likelihood", "elbo"))
         _check_choice("normalize", normalize, ("per_datum", "task_mean"))
         num_particles = _check_count("num_particles", num_particles, "the number of draws")
@@ -113,6 +120,29 @@ class TaskELBO(ELBO):
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         return model_trace, guide_trace
 
+    def _get_traces(
+        self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[Trace, Trace]]:
+        if self.estimator != "enum":
+            yield from super()._get_traces(model, guide, args, kwargs)
+            return
+        if isinstance(poutine.unwrap(guide), Messenger):
+            raise ValueError(
+                f"The guide is an effect handler ({type(poutine.unwrap(guide)).__name__}), which runs the model itself and "
+                "cannot enumerate. Take an AutoGuide or a guide of your own; or another estimator than 'enum'."
+            )
+        if math.isinf(self.max_plate_nesting):
+            self._guess_max_plate_nesting(model, guide, args, kwargs)
+        enumerating = TraceEnum_ELBO(
+            num_particles=self.num_particles,
+            vectorize_particles=self.vectorize_particles,
+            strict_enumeration_warning=False,
+        )
+        enumerating.max_plate_nesting = self.max_plate_nesting
+        pairs = enumerating._get_traces(model, guide, args, kwargs)
+        while (pair := _next_of(pairs)) is not None:
+            yield pair
+
     # ---- The terms -----------------------------------------------------------------------------------------------
 
     def task_losses(
@@ -133,10 +163,14 @@ class TaskELBO(ELBO):
                 the marks.
             **kwargs: The batch, for both.
         """
-        walk = TraceWalk(self.estimator == "analytic", self.max_plate_nesting, self._warnings)
+        of = EnumerationWalk if self.estimator == "enum" else TraceWalk
+        walk: TraceWalk | None = None
         with cut if isinstance(cut, SharedRepresentation) else SharedRepresentation(cut) as marks:
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+                # The nesting of plates may have been found just now.
+                walk = walk or of(self.estimator == "analytic", self.max_plate_nesting, self._warnings)
                 walk.add(model_trace, guide_trace)
+        assert walk is not None
         if not walk.names:
             raise ValueError(
                 "The model has no task: no observed or latent site lies in `bmtl.task(name)` or in a plate named "
@@ -147,6 +181,26 @@ class TaskELBO(ELBO):
             walk.names = dict.fromkeys(order)
         return walk.losses(self.num_particles, self.vectorize_particles, marks)
 
+    def discrete_posterior(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Probabilities of the latents that "enum" sums out in the model, by site, a mean over particles.
+
+        `bmtl.inference.discrete_posterior` calls it in evaluation mode, with a seed.
+
+        Args:
+            model: The task model.
+            guide: Its guide.
+            *args: The batch, for both.
+            **kwargs: The batch, for both.
+        """
+        sums: dict[str, Tensor] = {}
+        for pair in self._get_traces(model, guide, args, kwargs):
+            walk = EnumerationWalk(False, self.max_plate_nesting, self._warnings)
+            for name, probabilities in walk.posteriors(*pair).items():
+                sums[name] = sums[name] + probabilities if name in sums else probabilities
+        return {name: total / self.num_particles for name, total in sums.items()}
+
     def watch(self, losses: TaskLosses) -> None:
         """Warns once of plates that take each training batch for all of the data.
 
@@ -154,6 +208,13 @@ class TaskELBO(ELBO):
             losses: Of a training batch.
         """
         self._warnings.batch_sizes(model_trace for model_trace, _ in losses.traces)
+
+
+def _next_of(pairs: Iterator[tuple[Trace, Trace]]) -> tuple[Trace, Trace] | None:
+    """The next trace pair, without Pyro's warning of latents that the guide lacks: `check_guide` raises and explains."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found vars in model but not guide", category=UserWarning)
+        return next(pairs, None)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -48,7 +48,8 @@ class TraceWalk:
             ValueError: If a site cannot be taken, with its name.
         """
         self.traces.append((model_trace, guide_trace))
-        _check_guide(model_trace, guide_trace)
+        _check_nothing_enumerated(model_trace, guide_trace)
+        check_guide(model_trace, guide_trace)
         if is_validation_enabled():
             self._check_traces(model_trace, guide_trace)
         owners: dict[str, SiteTask] = {}
@@ -76,12 +77,7 @@ class TraceWalk:
                     continue
                 owner = owners[name]
             else:
-                owner, tasks = task_of_auxiliary(name, guide_trace, owners)
-                if owner.dim is not None and not site.get("task_names"):  # an AutoGuide makes plates without names
-                    owner = owner._replace(names=self._plate_names.get(task_plate_of(site), owner.names))
-                owners[name] = owner
-                if tasks:
-                    self.warnings.joint_site(name, tasks)
+                owner = owners[name] = self._owner_of_auxiliary(name, guide_trace, owners)
             parts = self._score_parts(name, site)
             self._kl.add(owner, _entropy(parts))
             if not is_identically_zero(parts.score_function):
@@ -137,6 +133,16 @@ class TraceWalk:
                     f"Two task plates give different tasks: {known} and {owner.names}. Give each a label of its own, "
                     "bmtl.task_plate(names, label=...)."
                 )
+        return owner
+
+    def _owner_of_auxiliary(self, name: str, guide_trace: Trace, owners: dict[str, SiteTask]) -> SiteTask:
+        """The task of a site of the guide alone."""
+        site: Site = guide_trace.nodes[name]
+        owner, tasks = task_of_auxiliary(name, guide_trace, owners)
+        if owner.dim is not None and not site.get("task_names"):  # an AutoGuide makes plates without names
+            owner = owner._replace(names=self._plate_names.get(task_plate_of(site), owner.names))
+        if tasks:
+            self.warnings.joint_site(name, tasks)
         return owner
 
     # ---- One site's terms ----------------------------------------------------------------------------------------
@@ -220,14 +226,6 @@ class TraceWalk:
             )
 
     def _check_traces(self, model_trace: Trace, guide_trace: Trace) -> None:
-        for trace in (model_trace, guide_trace):
-            sites: dict[str, Site] = trace.nodes
-            for name, site in sites.items():
-                if site["type"] == "sample" and site["infer"].get("enumerate"):
-                    raise ValueError(
-                        f"Site {name!r} asks for enumeration, which TaskELBO does not do. Drop its "
-                        'infer={"enumerate": ...}; its gradient is then estimated by score functions.'
-                    )
         check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         if self.analytic:
             _check_mean_field_requirement(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace))
@@ -240,17 +238,37 @@ def _entropy(parts: Any) -> Tensor | float:
     return parts.entropy_term
 
 
-def _check_guide(model_trace: Trace, guide_trace: Trace) -> None:
+def check_guide(model_trace: Trace, guide_trace: Trace) -> None:
+    """Checks that the guide has a site for every latent that is not enumerated in the model.
+
+    Raises:
+        ValueError: If it lacks some; names them.
+    """
+    sites: dict[str, Site] = model_trace.nodes
     missing = [
         name
-        for name, site in model_trace.nodes.items()
+        for name, site in sites.items()
         if site["type"] == "sample"
         and not site["is_observed"]
         and name not in guide_trace.nodes
         and not site_is_subsample(site)
+        and site["infer"].get("_enumerate_dim") is None
     ]
     if missing:
         raise ValueError(
             f"The guide has no site for the model's latents {missing}. A site that should be observed had no value (None "
-            f"predicts).\n{guide_trace.format_shapes()}"
+            "predicts); a discrete latent can be summed out, with TaskELBO('enum') and infer={'enumerate': 'parallel'} at "
+            f"its site.\n{guide_trace.format_shapes()}"
         )
+
+
+def _check_nothing_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+    for trace in (guide_trace, model_trace):
+        sites: dict[str, Site] = trace.nodes
+        for name, site in sites.items():
+            if site["type"] == "sample" and site["infer"].get("enumerate"):
+                raise ValueError(
+                    f"Site {name!r} asks for enumeration (infer={{'enumerate': ...}}, or config_enumerate). Take the "
+                    "estimator that enumerates, TaskELBO('enum'); or drop the request and give the latent a site in the "
+                    "guide: its gradient is then estimated by score functions."
+                )

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import pyro.poutine as poutine
@@ -15,6 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from bmtl.inference.enumeration import EnumerationWalk
+from bmtl.inference.importance_weighting import ImportanceWalk
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.program_warnings import ProgramWarnings
 from bmtl.inference.shared_representation import SharedRepresentation
@@ -26,8 +27,8 @@ class TaskELBO(ELBO):
     """Estimates one negative ELBO per task from one model/guide trace pair.
 
     With the same seed, the terms add up to Pyro's own estimator in value and in every gradient: `Trace_ELBO` for ``"mc"``,
-    `TraceMeanField_ELBO` for ``"analytic"``, `TraceEnum_ELBO` for ``"enum"``. It is a Pyro `ELBO`: ``elbo(model, guide)``
-    is a `torch.nn.Module`, and `pyro.infer.SVI` accepts it.
+    `TraceMeanField_ELBO` for ``"analytic"``, `TraceEnum_ELBO` for ``"enum"``, `RenyiELBO` for ``"renyi"``. It is a Pyro
+    `ELBO`: ``elbo(model, guide)`` is a `torch.nn.Module`, and `pyro.infer.SVI` accepts it.
 
     Args:
         estimator: "mc" draws the KL terms; "analytic" takes them in closed form where one is registered, which has far
@@ -35,7 +36,8 @@ class TaskELBO(ELBO):
             over discrete latents marked by ``infer={"enumerate": "parallel"}`` (or by `pyro.infer.config_enumerate`), in
             the guide or, without a site in the guide, in the model. `bmtl.inference.enumeration` says how the term of a
             latent that several tasks depend on is split between them: by its exact posterior given all labels, which
-            adds up and has no order.
+            adds up and has no order. "renyi" is a bound by importance weights of `num_particles` draws, which the tasks
+            share (`bmtl.inference.importance_weighting`).
         num_particles: Draws per estimate.
         vectorize_particles: Draw all particles at once, in one more plate left of all others.
         max_plate_nesting: The model's number of nested plates; if None and needed, it is found from one run.
@@ -49,6 +51,7 @@ class TaskELBO(ELBO):
         n_data: Number of labelled training data, one for all tasks or by task. By default it is what the plates declare,
             which is the number of rows; under "task_mean" times the share of labelled rows in the batches seen so far, with
             one warning where that is an estimate.
+        alpha: The order of "renyi", any number but 1: 0 by default, the bound of importance-weighted autoencoders (IWAE).
 
     Raises:
         TypeError: If an option is of the wrong type.
@@ -58,15 +61,16 @@ class TaskELBO(ELBO):
 
     def __init__(
         self,
-        estimator: Literal["mc", "analytic", "enum"] = "mc",
+        estimator: Literal["mc", "analytic", "enum", "renyi"] = "mc",
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: int | None = None,
         balanced: Literal["likelihood", "elbo"] = "likelihood",
         normalize: Literal["per_datum", "task_mean"] = "per_datum",
         n_data: int | Mapping[str, int] | None = None,
+        alpha: float | None = None,
     ) -> None:
-        _check_choice("estimator", estimator, ("mc", "analytic", "enum"))
+        _check_choice("estimator", estimator, ("mc", "analytic", "enum", "renyi"))
         _check_choice("balanced", balanced, ("likelihood", "elbo"))
         _check_choice("normalize", normalize, ("per_datum", "task_mean"))
         num_particles = _check_count("num_particles", num_particles, "the number of draws")
@@ -80,6 +84,7 @@ class TaskELBO(ELBO):
             max_plate_nesting=math.inf if max_plate_nesting is None else max_plate_nesting,
         )
         self.estimator = estimator
+        self.alpha = _check_alpha(estimator, alpha)
         self.balanced = balanced
         self.normalize = normalize
         self.n_data = _check_n_data(n_data)
@@ -163,12 +168,11 @@ class TaskELBO(ELBO):
                 the marks.
             **kwargs: The batch, for both.
         """
-        of = EnumerationWalk if self.estimator == "enum" else TraceWalk
         walk: TraceWalk | None = None
         with cut if isinstance(cut, SharedRepresentation) else SharedRepresentation(cut) as marks:
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
                 # The nesting of plates may have been found just now.
-                walk = walk or of(self.estimator == "analytic", self.max_plate_nesting, self._warnings)
+                walk = walk or self._walk()
                 walk.add(model_trace, guide_trace)
         assert walk is not None
         if not walk.names:
@@ -180,6 +184,11 @@ class TaskELBO(ELBO):
         if isinstance(order, tuple) and set(order) == walk.names.keys():
             walk.names = dict.fromkeys(order)
         return walk.losses(self.num_particles, self.vectorize_particles, marks)
+
+    def _walk(self) -> TraceWalk:
+        first: Any = {"mc": False, "analytic": True, "enum": False, "renyi": self.alpha}[self.estimator]
+        walk = {"enum": EnumerationWalk, "renyi": ImportanceWalk}.get(self.estimator, TraceWalk)
+        return walk(first, self.max_plate_nesting, self._warnings)
 
     def discrete_posterior(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -220,6 +229,19 @@ def _next_of(pairs: Iterator[tuple[Trace, Trace]]) -> tuple[Trace, Trace] | None
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}, and {value!r} was given.")
+
+
+def _check_alpha(estimator: str, alpha: Any) -> float:
+    if estimator != "renyi":
+        if alpha is not None:
+            raise ValueError(f"alpha is the order of the estimator 'renyi', and was given to {estimator!r}.")
+        return 1.0
+    alpha = 0.0 if alpha is None else alpha
+    if isinstance(alpha, bool) or not isinstance(alpha, Real):
+        raise TypeError(f"alpha is the order of Renyi's divergence, a number, and {alpha!r} was given.")
+    if alpha == 1 or not math.isfinite(alpha):
+        raise ValueError(f"alpha is any number but 1, where the bound is the ELBO of TaskELBO('mc'), and {alpha} was given.")
+    return float(alpha)
 
 
 def _check_count(name: str, value: Any, what: str, least: int = 1) -> int:

@@ -48,7 +48,7 @@ class TraceWalk:
             ValueError: If a site cannot be taken, with its name.
         """
         self.traces.append((model_trace, guide_trace))
-        _check_nothing_enumerated(model_trace, guide_trace)
+        check_nothing_enumerated(model_trace, guide_trace)
         check_guide(model_trace, guide_trace)
         if is_validation_enabled():
             self._check_traces(model_trace, guide_trace)
@@ -95,24 +95,28 @@ class TraceWalk:
             vectorized: They lie side by side in one pair of traces.
             marks: What the programs marked as shared.
         """
+        return self._record(particles, particles if vectorized else 1, marks)
+
+    def _record(self, summed: int, side_by_side: int, marks: SharedRepresentation) -> TaskLosses:
+        """The sums as means over so many particles, and the counts of sites that hold so many side by side."""
         names = tuple(self.names)
         like = next(term for sums in (self._nll, self._kl) for term in sums.tensors())
         zero = like.new_zeros(())
 
         def terms(sums: TermSums) -> Any:
-            return sums.terms(names, particles, zero)
+            return sums.terms(names, summed, zero)
 
         score = None
         if self._scored:
-            shared = [sums.shared_term(particles, zero) for sums in (self._score_nll, self._score_kl)]
+            shared = [sums.shared_term(summed, zero) for sums in (self._score_nll, self._score_kl)]
             score = ScoreTerms(terms(self._score_nll).vector, terms(self._score_kl).vector, shared[0] + shared[1])
-        counts = self._counts.of(names, particles if vectorized else 1, like)
+        counts = self._counts.of(names, side_by_side, like)
         return TaskLosses(
             names=names,
             nll_terms=terms(self._nll),
             kl_terms=terms(self._kl),
             # An observed site outside every task has weight 1, as the shared terms have.
-            shared=self._kl.shared_term(particles, zero) + self._nll.shared_term(particles, zero),
+            shared=self._kl.shared_term(summed, zero) + self._nll.shared_term(summed, zero),
             labelled=counts.labelled,
             scales=counts.scales,
             sizes=counts.sizes,
@@ -262,7 +266,12 @@ def check_guide(model_trace: Trace, guide_trace: Trace) -> None:
         )
 
 
-def _check_nothing_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+def check_nothing_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+    """Checks that no site asks for enumeration, for estimators that do not enumerate.
+
+    Raises:
+        ValueError: If one does; names it.
+    """
     for trace in (guide_trace, model_trace):
         sites: dict[str, Site] = trace.nodes
         for name, site in sites.items():

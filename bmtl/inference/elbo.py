@@ -3,13 +3,16 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import pyro.poutine as poutine
 import torch
 from pyro.infer import TraceEnum_ELBO
-from pyro.infer.elbo import ELBO
+from pyro.infer.elbo import ELBO, ELBOModule
+from pyro.infer.tracegraph_elbo import TrackNonReparam
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -18,6 +21,7 @@ from bmtl.inference.enumeration import EnumerationWalk
 from bmtl.inference.importance_weighting import ImportanceWalk
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.program_warnings import ProgramWarnings
+from bmtl.inference.score_baselines import DecayingAverages, DownstreamWalk
 from bmtl.inference.shared_representation import SharedRepresentation
 from bmtl.inference.trace_walk import TraceWalk
 from bmtl.tasks import TASK_PLATE
@@ -27,12 +31,15 @@ class TaskELBO(ELBO):
     """Estimates one negative ELBO per task from one model/guide trace pair.
 
     With the same seed, the terms add up to Pyro's own estimator in value and in every gradient: `Trace_ELBO` for ``"mc"``,
-    `TraceMeanField_ELBO` for ``"analytic"``, `TraceEnum_ELBO` for ``"enum"``, `RenyiELBO` for ``"renyi"``. It is a Pyro
-    `ELBO`: ``elbo(model, guide)`` is a `torch.nn.Module`, and `pyro.infer.SVI` accepts it.
+    `TraceMeanField_ELBO` for ``"analytic"``, `TraceGraph_ELBO` for ``"graph"``, `TraceEnum_ELBO` for ``"enum"``,
+    `RenyiELBO` for ``"renyi"``. It is a Pyro `ELBO`: ``elbo(model, guide)`` is a `torch.nn.Module`, and `pyro.infer.SVI`
+    accepts it.
 
     Args:
         estimator: "mc" draws the KL terms; "analytic" takes them in closed form where one is registered, which has far
-            less noise and is right when the guide draws its latents in the model's order; "enum" draws them too, and sums
+            less noise and is right when the guide draws its latents in the model's order; "graph" draws them, with less
+            noise for latents that cannot be reparameterised: only the costs that depend on a draw enter its score term, less
+            the site's baseline (`bmtl.inference.score_baselines`); "enum" draws them too, and sums
             over discrete latents marked by ``infer={"enumerate": "parallel"}`` (or by `pyro.infer.config_enumerate`), in
             the guide or, without a site in the guide, in the model. `bmtl.inference.enumeration` says how the term of a
             latent that several tasks depend on is split between them: by its exact posterior given all labels, which
@@ -61,7 +68,7 @@ class TaskELBO(ELBO):
 
     def __init__(
         self,
-        estimator: Literal["mc", "analytic", "enum", "renyi"] = "mc",
+        estimator: Literal["mc", "analytic", "graph", "enum", "renyi"] = "mc",
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: int | None = None,
@@ -70,7 +77,7 @@ class TaskELBO(ELBO):
         n_data: int | Mapping[str, int] | None = None,
         alpha: float | None = None,
     ) -> None:
-        _check_choice("estimator", estimator, ("mc", "analytic", "enum", "renyi"))
+        _check_choice("estimator", estimator, ("mc", "analytic", "graph", "enum", "renyi"))
         _check_choice("balanced", balanced, ("likelihood", "elbo"))
         _check_choice("normalize", normalize, ("per_datum", "task_mean"))
         num_particles = _check_count("num_particles", num_particles, "the number of draws")
@@ -85,10 +92,18 @@ class TaskELBO(ELBO):
         )
         self.estimator = estimator
         self.alpha = _check_alpha(estimator, alpha)
+        self.averages = DecayingAverages()
         self.balanced = balanced
         self.normalize = normalize
         self.n_data = _check_n_data(n_data)
         self._warnings = ProgramWarnings()
+
+    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> ELBOModule:  # type: ignore[override]
+        """Model and guide as one module, whose loss this is; it holds the means of baselines, which are saved with it."""
+        module = super().__call__(model, guide)  # type: ignore[arg-type]
+        if self.estimator == "graph":
+            module.averages = self.averages
+        return module
 
     # ---- Pyro's interface ----------------------------------------------------------------------------------------
 
@@ -114,6 +129,12 @@ class TaskELBO(ELBO):
         return total.item()
 
     def _get_trace(
+        self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Trace, Trace]:
+        with TrackNonReparam() if self.estimator == "graph" else nullcontext():
+            return self._run(model, guide, args, kwargs)
+
+    def _run(
         self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Trace, Trace]:
         unwrapped = poutine.unwrap(guide)
@@ -186,9 +207,14 @@ class TaskELBO(ELBO):
         return walk.losses(self.num_particles, self.vectorize_particles, marks)
 
     def _walk(self) -> TraceWalk:
-        first: Any = {"mc": False, "analytic": True, "enum": False, "renyi": self.alpha}[self.estimator]
-        walk = {"enum": EnumerationWalk, "renyi": ImportanceWalk}.get(self.estimator, TraceWalk)
-        return walk(first, self.max_plate_nesting, self._warnings)
+        walks: dict[str, Callable[[float, ProgramWarnings], TraceWalk]] = {
+            "mc": partial(TraceWalk, False),
+            "analytic": partial(TraceWalk, True),
+            "graph": partial(DownstreamWalk, self.averages),
+            "enum": partial(EnumerationWalk, False),
+            "renyi": partial(ImportanceWalk, self.alpha),
+        }
+        return walks[self.estimator](self.max_plate_nesting, self._warnings)
 
     def discrete_posterior(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -240,7 +266,9 @@ def _check_alpha(estimator: str, alpha: Any) -> float:
     if isinstance(alpha, bool) or not isinstance(alpha, Real):
         raise TypeError(f"alpha is the order of Renyi's divergence, a number, and {alpha!r} was given.")
     if alpha == 1 or not math.isfinite(alpha):
-        raise ValueError(f"alpha is any number but 1, where the bound is the ELBO of TaskELBO('mc'), and {alpha} was given.")
+        raise ValueError(
+            f"alpha is any number but 1, where the bound is the ELBO of TaskELBO('mc'), and {alpha} was given."
+        )
     return float(alpha)
 
 

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from pyro.ops.provenance import extract_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor
@@ -36,10 +37,11 @@ class SharedRepresentation(Messenger):
     def _pyro_shared(self, msg: Message) -> None:
         if msg["done"]:
             return
-        (h,) = msg["args"]
+        h, draws = extract_provenance(msg["args"][0])  # a tensor that Pyro tracks draws by is one of a class of its own
+        assert isinstance(h, Tensor)
         j = self._number(h)
         self.order.append(j)
-        msg["value"] = self._handed_on(h, j)
+        msg["value"] = track_provenance(self._handed_on(h, j), draws) if draws else self._handed_on(h, j)
         msg["done"] = True
 
     def _number(self, h: Tensor) -> int:

@@ -207,14 +207,16 @@ class TraceWalk:
             frames = [f for f in site["cond_indep_stack"] if f.vectorized]
             groups.setdefault((owners[name], site["is_observed"]), MultiFrameTensor()).add((frames, log_r.detach()))
         for (owner, observed), costs in groups.items():
-            target = self._score_nll if observed else self._score_kl
             task_frames = {f for frames in costs for f in frames if is_task_plate(f.name)}
             for site in drawn:
                 cost = costs.sum_to({*site["cond_indep_stack"], *task_frames})
-                term = -(cost * site["score_parts"].score_function)
-                if owner.dim is not None and term.dim() < -owner.dim:  # sum_to drops leading dimensions of size 1
-                    term = term.reshape([1] * (-owner.dim - term.dim()) + list(term.shape))
-                target.add(owner, term - term.detach())
+                self._add_score(owner, observed, -(cost * site["score_parts"].score_function))
+
+    def _add_score(self, owner: SiteTask, observed: bool, term: Tensor) -> None:
+        """Adds a score term, without its value."""
+        if owner.dim is not None and term.dim() < -owner.dim:  # sum_to drops leading dimensions of size 1
+            term = term.reshape([1] * (-owner.dim - term.dim()) + list(term.shape))
+        (self._score_nll if observed else self._score_kl).add(owner, term - term.detach())
 
     # ---- Checks --------------------------------------------------------------------------------------------------
 

@@ -28,8 +28,8 @@ class ImportanceWalk(TraceWalk):
     and alpha = 0 is the bound of importance-weighted autoencoders (Burda et al. 2016).
 
     With normalised weights v_s in proportion to w_s^(1 - alpha), the gradient of L is sum_s v_s grad log w_s. As log w is a
-    sum over sites, each task's likelihood is its mean over particles under v, and so are the divergences; the weights have no
-    gradient. What remains of L, sum_s v_s log w_s - L, is a number without a gradient, 0 for one particle, and is shared.
+    sum over sites, each task's likelihood is its mean over particles under v, and so are the divergences; the weights have
+    no gradient. What remains of L, sum_s v_s log w_s - L, is a number without a gradient, 0 for one particle, and is shared.
     Values and gradients add up to those of Pyro's `RenyiELBO`. Rows of a plate that all sites lie in have weights of their
     own, as there.
 

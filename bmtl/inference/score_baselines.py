@@ -60,8 +60,8 @@ class DownstreamWalk(TraceWalk):
 
     * ``use_decaying_avg_baseline``, ``baseline_beta``: each task's cost has a mean of its own, which goes with its weight.
       Their sum is Pyro's.
-    * ``baseline_value``, or ``nn_baseline`` with ``nn_baseline_input``: one baseline for the costs of all tasks together, and
-      so a shared term of weight 1. It is fitted by its squared error, whose gradient is among the shared score terms.
+    * ``baseline_value``, or ``nn_baseline`` with ``nn_baseline_input``: one baseline for the costs of all tasks together,
+      and so a shared term of weight 1. It is fitted by its squared error, whose gradient is among the shared score terms.
 
     Args:
         averages: The means over the steps so far.

@@ -1,5 +1,6 @@
 """`TaskELBO("graph")` against Pyro's `TraceGraph_ELBO`: score terms of downstream costs, less baselines."""
 
+import itertools
 from functools import partial
 
 import pyro
@@ -90,13 +91,8 @@ class PlateCoins(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "baseline", "vectorised"),
     [
-        *[
-            (kind, baseline, vectorised)
-            for kind in (Coins, PlateCoins)
-            for baseline in (None, "decaying")
-            for vectorised in (0, 1)
-        ],
-        *[(Coins, baseline, 0) for baseline in ("value", "net", "both")],
+        *itertools.product((Coins, PlateCoins), (None, "decaying"), (False, True)),
+        *itertools.product((Coins,), ("value", "net", "both"), (False,)),
     ],
 )
 def test_the_terms_add_up_to_pyros_estimator(kind, baseline, vectorised):
@@ -156,7 +152,8 @@ class TwoCoins(nn.Module):
 def test_variance_falls_and_the_expectation_stays():
     """Of 140 gradients by each estimator, the means' first steps left out.
 
-    The expectation is known. The tolerance of 4 standard errors fails once in 16,000 times for each number; the seed is fixed.
+    The expectation is known. The tolerance of 4 standard errors fails once in 16,000 times for each number, and the seed is
+    fixed.
     """
     q = torch.tensor([0.3, -0.4], requires_grad=True)
     logits = torch.stack([-q.sigmoid().neg().log1p().neg(), q.sigmoid().log()])  # log q of 0 and 1

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
 from bmtl.inference.loaders import forked
+from bmtl.inference.local_latents import for_new_rows
 from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
@@ -40,6 +41,7 @@ def draw(
     batch_size: int | None = None,
     sites: Collection[str] | None = None,
     seed: int = 0,
+    known_rows: bool = False,
 ) -> Draws:
     """Draws from the guide, and from the model at those draws.
 
@@ -66,6 +68,9 @@ def draw(
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
             plates. Leave large ones out to save memory.
         seed: Seeds the draws; torch's global generator is left unchanged.
+        known_rows: The rows are ones that the guide was trained on. An AutoGuide with ``create_plates`` has parameters of
+            each training row; by default the latents of rows are not taken from it, but drawn from the model, as is right
+            for new rows. A guide that computes them from the inputs is called in either case.
 
     Raises:
         TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not support the inputs, or the
@@ -89,7 +94,7 @@ def draw(
         guide = sampled = sampled.thinned(sampled.num_draws if num_draws is None else num_draws)
         num_draws = sampled.num_draws
     number = DRAWS if num_draws is None else num_draws
-    with evaluating(model, guide), forked(None):
+    with evaluating(model, guide), forked(None), nullcontext() if known_rows else for_new_rows(guide, chunks[0]):
         found = without_graph(lambda mode: _draw(model, guide, chunks, y, number, sites, seed, mode))
     if sampled is None:
         return found

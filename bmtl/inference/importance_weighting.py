@@ -85,11 +85,10 @@ class ImportanceWalk(TraceWalk):
             vectorized: They lie side by side in one pair of traces.
             marks: What the programs marked as shared.
         """
-        side_by_side = self._particle_dim is not None
         log_w = torch.stack(
             torch.broadcast_tensors(*(sum((t.of_units for t in terms), torch.zeros(())) for terms in self._particles))
         )
-        dim = self._particle_dim if side_by_side else 0
+        dim = 0 if self._particle_dim is None else self._particle_dim
         tempered = (1.0 - self.alpha) * log_w
         weights = tempered.softmax(dim)
         bound = (tempered.logsumexp(dim) - math.log(particles)) / (1.0 - self.alpha)
@@ -97,7 +96,7 @@ class ImportanceWalk(TraceWalk):
         for weight, terms in zip(weights.unbind(), self._particles, strict=True):
             for term in terms:
                 (self._nll if term.observed else self._kl).add(term.owner, -(weight * term.value))
-        return self._record(1, particles if side_by_side else 1, marks)
+        return self._record(1, particles if self._particle_dim is not None else 1, marks)
 
     def _term(self, owner: SiteTask, observed: bool, value: Tensor) -> "_Term":
         summed = _summed(value, self._common if owner.dim is None else self._common | {owner.dim})
@@ -118,7 +117,7 @@ class ImportanceWalk(TraceWalk):
             if site["type"] == "sample" and not site_is_subsample(site)
         ]
         common = set.intersection(*stacks) if stacks else set()
-        self._common = {frame.dim for frame in common}
+        self._common = {frame.dim for frame in common if frame.dim is not None}
         self._particle_dim = next((frame.dim for frame in common if frame.name == PARTICLE_PLATE), None)
 
 

@@ -142,7 +142,7 @@ class BalancedSVI:
             )
         self.on_error = on_error
         self.scaler = scaler
-        self.module = self.elbo(model, guide)  # type: ignore[arg-type]
+        self.module = self.elbo(model, guide)
         self.names: tuple[str, ...] = ()
         self.history = History(history_mib)
         self.skipped = 0

@@ -232,6 +232,7 @@ class TraceWalk:
             )
 
     def _check_traces(self, model_trace: Trace, guide_trace: Trace) -> None:
+        _check_rows(model_trace, guide_trace)
         check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         if self.analytic:
             _check_mean_field_requirement(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace))
@@ -266,6 +267,27 @@ def check_guide(model_trace: Trace, guide_trace: Trace) -> None:
             "predicts); a discrete latent can be summed out, with TaskELBO('enum') and infer={'enumerate': 'parallel'} at "
             f"its site.\n{guide_trace.format_shapes()}"
         )
+
+
+def _check_rows(model_trace: Trace, guide_trace: Trace) -> None:
+    """Checks that the guide's latents of rows are those of the batch's rows."""
+    guide_sites: dict[str, Site] = guide_trace.nodes
+    model_sites: dict[str, Site] = model_trace.nodes
+    for name, site in guide_sites.items():
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        for frame in site["cond_indep_stack"]:
+            drawn, given = guide_sites.get(frame.name), model_sites.get(frame.name)
+            if drawn is None or given is None or not (site_is_subsample(drawn) and site_is_subsample(given)):
+                continue
+            number = drawn["fn"].subsample_size
+            if number is not None and number < drawn["fn"].size and given["fn"].subsample_size is None:
+                raise ValueError(
+                    f"Guide site {name!r} is of rows that its plate {frame.name!r} draws at random, and the model's plate "
+                    "has the batch's rows. Let the batch have the numbers of its rows, and give them to both: "
+                    f"pyro.plate({frame.name!r}, n_data, subsample=rows) in the model, and an AutoGuide's create_plates, "
+                    "which is called with the batch and returns this plate."
+                )
 
 
 def check_nothing_enumerated(model_trace: Trace, guide_trace: Trace) -> None:

@@ -6,6 +6,7 @@ from bmtl.inference.discrete_posterior import discrete_posterior
 from bmtl.inference.draws import draw
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.losses import TaskLosses
+from bmtl.inference.parameter_groups import ParameterGroups
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predictives import Draws
 from bmtl.inference.probe import ConflictProbe
@@ -22,6 +23,7 @@ __all__ = [
     "Draws",
     "Evaluation",
     "FitResult",
+    "ParameterGroups",
     "PosteriorDraws",
     "SimulatedRanks",
     "StepRecord",

@@ -98,7 +98,7 @@ class TaskELBO(ELBO):
         self.n_data = _check_n_data(n_data)
         self._warnings = ProgramWarnings()
 
-    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> ELBOModule:  # type: ignore[override]
+    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> ELBOModule:
         """Model and guide as one module, whose loss this is; it holds the means of baselines, which are saved with it."""
         module = super().__call__(model, guide)
         if self.estimator == "graph":

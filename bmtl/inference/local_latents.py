@@ -64,9 +64,9 @@ def _without(guide: AutoGuide, plates: set[str]) -> Trace:
         return kept
     if not isinstance(guide, AutoNormal | AutoDelta):
         raise ValueError(
-            f"The guide ({type(guide).__name__}) has parameters of each training row in the plate {min(plates)!r}, and none of "
-            "new rows. Take an AutoNormal or AutoDelta for these latents, in an AutoGuideList, or a guide that computes them "
-            "from the inputs."
+            f"The guide ({type(guide).__name__}) has parameters of each training row in the plate {min(plates)!r}, and none "
+            "of new rows. Take an AutoNormal or AutoDelta for these latents, in an AutoGuideList, or a guide that computes "
+            "them from the inputs."
         )
     for name, site in guide.prototype_trace.iter_stochastic_nodes():
         if any(frame.name in plates for frame in site["cond_indep_stack"]):

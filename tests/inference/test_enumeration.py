@@ -153,6 +153,22 @@ def weight_guide(p, x, y):
     pyro.sample("v", dist.Normal(p["q"][0], p["rho"][0].exp()))
 
 
+def several_model(p, x, y):
+    """A normal latent and a coin of all tasks, of which the guide draws several values side by side."""
+    v = pyro.sample("v", dist.Normal(0.0, 1.0))
+    c = pyro.sample("c", dist.Bernoulli(logits=p["pi"][0]))
+    with rows(x):
+        for name in "ab":
+            with bmtl.task(name):
+                bmtl.observe(f"y_{name}", dist.Normal(x[:, 0] * v + p[f"loc_{name}"][c.long()], 0.7), y[name])
+
+
+def several_guide(p, x, y):
+    infer = {"enumerate": "parallel", "num_samples": 4}
+    pyro.sample("v", dist.Normal(p["q"][0], p["rho"][0].exp()), infer=infer)
+    pyro.sample("c", dist.Bernoulli(logits=p["q"][1]), infer=infer)
+
+
 def nothing(*args):
     pass
 
@@ -170,6 +186,7 @@ CASES = {
     "guide, drawn": (guided_model, guided_guide(drawn=True)),
     "guide of rows": (upstream_model, rows_guide),
     "mixture prior": (mixture_prior, weight_guide),
+    "several draws": (several_model, several_guide),
 }
 
 
@@ -192,6 +209,8 @@ def test_the_terms_add_up_to_pyros_estimator(case, particles):
     losses = ours.task_losses(model, guide, p, x, y)
     assert torch.equal(torch.get_rng_state(), drawn), "TaskELBO must draw nothing of its own"
     assert_close(losses.total, expected, rtol=1e-12, atol=1e-12)
+    if case in ("upstream", "task plate", "in the task plate", "guide"):
+        assert losses.labelled.tolist() == [6, 4, 2]
     with torch.no_grad():
         torch.manual_seed(1)
         assert ours.loss(model, guide, p, x, y) == pytest.approx(expected.item(), rel=1e-12)

@@ -110,14 +110,14 @@ def _draw(
     sites: Collection[str] | None,
     seed: int,
     mode: Mode,
+    each_differs: bool = False,
 ) -> Draws:
     torch.manual_seed(seed)
     with mode():
         probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
-    draws_latents = _draws_latents(model, probe, inputs.few(chunks[0]), mode)
-    fixed = fixed and not draws_latents
+    fixed = fixed and not each_differs
     passes = guides_of_draws(guide, 1 if fixed else num_draws, seed)
     samples = num_draws if fixed else 1
     posterior: dict[str, list[np.ndarray]] = {}
@@ -132,6 +132,10 @@ def _draw(
                 guide_trace = poutine.trace(proposal).get_trace(part)
             with mode(), _explained():
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+            if not i and globals_ is None and _draws_latents(trace, guide_trace):  # such as are summed out in training
+                if fixed:  # the passes are not the same
+                    return _draw(model, guide, chunks, y, num_draws, sites, seed, mode, each_differs=True)
+                each_differs = True
             new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
             if y is not None and not fixed:
                 log_q[i] += _log_density(guide_trace, set(guide_trace.nodes), new)
@@ -154,7 +158,7 @@ def _draw(
         for target in totals.values():
             target.end_pass()
     _check_targets(totals, y)
-    scored = y is not None and not fixed and not draws_latents  # a density given those is none of the guide's latents
+    scored = y is not None and not fixed and not each_differs  # a density given those is none of the guide's latents
     return Draws(
         posterior={name: np.stack(values) for name, values in posterior.items()},
         targets={name: target.prediction() for name, target in totals.items()},
@@ -163,10 +167,8 @@ def _draw(
     )
 
 
-def _draws_latents(model: Program, guide_trace: Trace, x: Any, mode: Mode) -> bool:
-    """Whether the model draws latents that the guide has none of: those that are summed out in training."""
-    with mode(), _explained():
-        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+def _draws_latents(trace: Trace, guide_trace: Trace) -> bool:
+    """Whether a model draws latents that the guide has none of."""
     targets = {site["name"] for _, site in predicted_sites(trace, guide_trace)}
     return any(
         site["type"] == "sample"

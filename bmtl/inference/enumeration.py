@@ -40,10 +40,10 @@ class EnumerationWalk(TraceWalk):
         """
         self.traces.append((model_trace, guide_trace))
         check_guide(model_trace, guide_trace)
-        owners = self._owners(model_trace, guide_trace)
-        first = next(site["value"] for site in _samples(model_trace))
-        with autocast_now(first.device, False):  # sums of densities are not for half precision
-            self._add_costs(list(self._costs(model_trace, guide_trace, owners)), guide_trace)
+        sites, owners = _samples(model_trace), self._owners(model_trace, guide_trace)
+        if sites:
+            with autocast_now(sites[0]["value"].device, False):  # sums of densities are not for half precision
+                self._add_costs(list(self._costs(model_trace, guide_trace, owners)), guide_trace)
 
     def _owners(self, model_trace: Trace, guide_trace: Trace) -> dict[str, SiteTask]:
         """The tasks of all sites; counts labels and warns as it finds them."""

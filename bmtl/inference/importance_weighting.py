@@ -30,8 +30,8 @@ class ImportanceWalk(TraceWalk):
     With normalised weights v_s in proportion to w_s^(1 - alpha), the gradient of L is sum_s v_s grad log w_s. As log w is a
     sum over sites, each task's likelihood is its mean over particles under v, and so are the divergences; the weights have
     no gradient. What remains of L, sum_s v_s log w_s - L, is a number without a gradient, 0 for one particle, and is shared.
-    Values and gradients add up to those of Pyro's `RenyiELBO`. Rows of a plate that all sites lie in have weights of their
-    own, as there.
+    Values and gradients add up to those of Pyro's `RenyiELBO`. As there, rows of a plate that all sites lie in have weights
+    of their own, and what a plate scales a density up by is inside log w.
 
     Args:
         alpha: The order, any number but 1.

@@ -492,3 +492,8 @@ def test_a_guide_that_runs_the_model_is_refused():
         TaskELBO("enum").task_losses(mixture_prior, AutoNormalMessenger(mixture_prior), parameters(), *batch())
     with pytest.raises(ValueError, match="No latent is summed out"):
         bmtl.inference.discrete_posterior(lambda p, x, y: None, nothing, parameters(), *batch())
+
+
+def test_a_model_without_sites_has_no_task():
+    with pytest.raises(ValueError, match="has no task"):
+        TaskELBO("enum", max_plate_nesting=0).task_losses(nothing, nothing)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -69,7 +70,9 @@ class TaskBatches:
     """
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        self._signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+        self._signature: inspect.Signature | None = None
+        with suppress(TypeError, ValueError):  # of some callables nothing is known
+            self._signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
         self._rows: dict[str, tuple[Any, dict[str, Tensor]]] = {}  # of each task one row without labels
 
     def joined(self, batch: Any) -> Any:
@@ -96,7 +99,7 @@ class TaskBatches:
         return PerTask({task: x for task, (x, _) in parts.items()}), labels
 
     def _is_by_task(self, batch: Any) -> bool:
-        if not isinstance(batch, Mapping) or not inputs.is_structure(batch) or not batch:
+        if self._signature is None or not isinstance(batch, Mapping) or not inputs.is_structure(batch) or not batch:
             return False
         if not all(pair is None or (isinstance(pair, tuple | list) and len(pair) == 2) for pair in batch.values()):
             return False

@@ -100,7 +100,7 @@ class TaskELBO(ELBO):
 
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> ELBOModule:
         """Model and guide as one module, whose loss this is; it holds the means of baselines, which are saved with it."""
-        module = super().__call__(model, guide)
+        module = super().__call__(model, guide)  # type: ignore[arg-type]
         if self.estimator == "graph":
             module.averages = self.averages
         return module

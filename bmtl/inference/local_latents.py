@@ -31,9 +31,10 @@ def for_new_rows(guide: Callable[..., Any], x: Any) -> Iterator[None]:
             if isinstance(root, AutoGuide) and root.create_plates is not None:
                 rows = _row_plates(root, x)
                 for part in _parts(root):
-                    kept = _without(part, rows)
-                    if len(kept.nodes) < len(part.prototype_trace.nodes):
-                        before.append((part, part.prototype_trace))
+                    whole: Any = part.prototype_trace
+                    kept = _without(part, whole, rows)
+                    if len(kept.nodes) < len(whole.nodes):
+                        before.append((part, whole))
                         part.prototype_trace = kept
         yield
     finally:
@@ -57,9 +58,9 @@ def _parts(guide: AutoGuide) -> list[AutoGuide]:
     return [part for part in guide if isinstance(part, AutoGuide)]
 
 
-def _without(guide: AutoGuide, plates: set[str]) -> Trace:
+def _without(guide: AutoGuide, whole: Trace, plates: set[str]) -> Trace:
     """The guide's latents without those of some plates."""
-    kept = guide.prototype_trace.copy()
+    kept = whole.copy()
     if plates.isdisjoint(guide._prototype_frames):
         return kept
     if not isinstance(guide, AutoNormal | AutoDelta):
@@ -68,7 +69,7 @@ def _without(guide: AutoGuide, plates: set[str]) -> Trace:
             "of new rows. Take an AutoNormal or AutoDelta for these latents, in an AutoGuideList, or a guide that computes "
             "them from the inputs."
         )
-    for name, site in guide.prototype_trace.iter_stochastic_nodes():
+    for name, site in whole.iter_stochastic_nodes():
         if any(frame.name in plates for frame in site["cond_indep_stack"]):
             kept.remove_node(name)
     return kept

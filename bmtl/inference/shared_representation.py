@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from pyro.ops.provenance import extract_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor
@@ -36,8 +37,10 @@ class SharedRepresentation(Messenger):
     def _pyro_shared(self, msg: Message) -> None:
         if msg["done"]:
             return
-        (h,) = msg["args"]
-        msg["value"] = self.mark(h)
+        h, draws = extract_provenance(msg["args"][0])  # a tensor that Pyro tracks draws by is one of a class of its own
+        assert isinstance(h, Tensor)
+        marked = self.mark(h)
+        msg["value"] = track_provenance(marked, draws) if draws else marked
         msg["done"] = True
 
     def mark(self, h: Tensor) -> Tensor:

@@ -61,8 +61,9 @@ class BalancedSVI:
             function registers the modules that it uses: ``pyro.module("net", net)``.
         guide: Its guide: a module, a function, or an AutoGuide (set up from the first batch).
         optim: A factory such as ``functools.partial(torch.optim.Adam, lr=1e-3)``, called with all parameters (a list whose
-            ``items()`` are pairs of name and tensor, for groups by name); a ready torch optimizer; or, for plain functions
-            with `pyro.param` alone, a `pyro.optim.PyroOptim`. LBFGS works too, see `closure`.
+            ``items()`` are pairs of name and tensor; `ParameterGroups` makes groups by patterns of names); a ready torch
+            optimizer; or, for plain functions with `pyro.param` alone, a `pyro.optim.PyroOptim`. LBFGS works too, see
+            `closure`.
         balancer: Anything that `bmtl.balancer` takes.
         elbo: How losses are estimated; `TaskELBO()` by default.
         on_error: What happens if a step cannot be taken (a loss or gradient that is not finite, a loss outside a
@@ -138,7 +139,7 @@ class BalancedSVI:
             )
         self.on_error = on_error
         self.scaler = scaler
-        self.module = self.elbo(model, guide)  # type: ignore[arg-type]
+        self.module = self.elbo(model, guide)
         self.names: tuple[str, ...] = ()
         self.history = History(history_mib)
         self.skipped = 0

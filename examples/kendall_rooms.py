@@ -48,6 +48,7 @@ PAIRS = {"instance": TASKS[::2], "inverse_depth": TASKS[:2], "semantic": TASKS[1
 STARTS = (-2.0, 0.0, 2.0, 5.0)  # of log sigma^2
 SWEEP = ((0.01, 0.03, 0.1, 0.3, 1.0), (1.0, 10.0))  # weights of instance vectors and of inverse depth; semantics has 1
 LEARNT = "learnt, noise first, from 0"  # the row that is compared with weights by hand
+CONTROL = "control, noise first, from 0.01"  # how far apart runs are that differ by next to nothing
 NOISE_RATE = 100.0  # log sigma^2 moves so many units where a weight moves one: 0.2 in a step
 NOISES = (0.2, 0.5)  # standard deviations of noise added to inverse depth, 1/m
 KEPT = 5  # every fifth step of the paths of log sigma^2 is kept
@@ -98,6 +99,7 @@ def main():
             run(fixed(instance, depth), TASKS, seed, weights={"instance": instance, "inverse_depth": depth})
         for first, start in product((True, False), starts):
             run(f"learnt, {'noise first, ' * first}from {start:g}", TASKS, seed, start=start, noise_first=first)
+        run(CONTROL, TASKS, seed, start=0.01, noise_first=True)
         for missing, tasks in PAIRS.items():
             run(f"learnt, noise first, without {missing}", tasks, seed, start=0.0, noise_first=True)
     for added, start in product(NOISES[-1:] if options.quick else NOISES, dict.fromkeys((starts[0], starts[-1]))):
@@ -251,7 +253,7 @@ def table(done):
     """A row for each way of weighting: mean and standard deviation over the seeds."""
     lines = []
     for name, found in done.items():
-        if name.startswith("added"):
+        if name.startswith(("added", "control")):
             continue
         cells = []
         for task in TASKS:
@@ -290,7 +292,10 @@ def ends_table(done):
         for seed in range(len(done[names[0]])):
             ends = [[done[name][seed]["end"][task] for name in names] for task in TASKS]
             apart = [f"{100 * np.expm1(np.ptp(values) / 2):.1f} %" for values in ends]
-            lines.append([f"sigmas apart, {'noise first, ' * bool(first)}seed {seed}", *apart])
+            lines.append([f"sigmas apart, {first}seed {seed}", *apart])
+    for seed, runs in enumerate(zip(done[LEARNT], done.get(CONTROL, []), strict=False)):
+        apart = [f"{100 * np.expm1(abs(runs[0]['end'][task] - runs[1]['end'][task]) / 2):.1f} %" for task in TASKS]
+        lines.append([f"sigmas apart, noise first, from 0 and 0.01, seed {seed}", *apart])
     return markdown_table(["log sigma^2 ends at", *TASKS], *lines)
 
 

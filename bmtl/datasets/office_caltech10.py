@@ -34,8 +34,8 @@ SOURCE = (
     "Put into it the arrays surf (N, 800), label, domain, classes, domains, and split_5, split_10, split_20 (1 training, "
     "0 test, -1 neither), from the features of https://github.com/LeoGautheron/OfficeCaltechDomainAdaptation (commit "
     "0bcf68398284) and the lists of https://github.com/thuml/MTlearn (566df73adf90). The SHA-256 of our file is "
-    "90eaa4ea2e2c6a02a67f0b059cec778c71e5cf8e416c71c7ac49bf46b3256dae. The deep features are an array lite0 (N, 1280), rows in "
-    "the same order, in a second file."
+    "90eaa4ea2e2c6a02a67f0b059cec778c71e5cf8e416c71c7ac49bf46b3256dae. The deep features are an array lite0 (N, 1280), "
+    "rows in the same order, in a second file."
 )
 
 

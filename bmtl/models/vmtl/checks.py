@@ -56,8 +56,8 @@ def check(*, classes: int, outputs: int, own_encoder: bool, amortised_dropout: f
         )
     if not 0 <= amortised_dropout < 1 or (amortised_dropout and given["classifier"] != "amortised"):
         raise ValueError(
-            f"amortised_dropout is a probability below 1, and 0 where classifiers are not amortised; {amortised_dropout} was "
-            f"given for classifier={given['classifier']!r}."
+            "amortised_dropout is a probability below 1, and 0 where classifiers are not amortised; "
+            f"{amortised_dropout} was given for classifier={given['classifier']!r}."
         )
     if given["attention"] == "class" and not classes:
         raise ValueError("attention='class' needs labels that are classes, and these targets have none.")

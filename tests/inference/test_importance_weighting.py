@@ -66,11 +66,11 @@ def trainable(model):
 
 
 @pytest.mark.parametrize("name", ["sites", "task plate", "rows", "coins"])
-@pytest.mark.parametrize("alpha", [0.0, 3.0])
-@pytest.mark.parametrize("particles", [(1, False), (4, False), (4, True)])
-def test_the_terms_add_up_to_pyros_estimator(name, alpha, particles):
+@pytest.mark.parametrize(
+    ("alpha", "number", "vectorised"), [(0.0, 1, False), (3.0, 3, False), (0.0, 3, True), (3.0, 3, True)]
+)
+def test_the_terms_add_up_to_pyros_estimator(name, alpha, number, vectorised):
     (model, guide), (x, y) = programs()[name], batch()
-    number, vectorised = particles
     ours = TaskELBO("renyi", number, vectorised, alpha=alpha)
     theirs = RenyiELBO(alpha=alpha, num_particles=number, vectorize_particles=vectorised)
     for elbo in (ours, theirs):  # the nesting of plates is found in a run of its own
@@ -108,7 +108,7 @@ def test_the_bound_is_what_it_is_by_definition_and_tasks_share_the_weights():
 
 
 def test_more_particles_are_a_tighter_bound():
-    """Of the exact log-marginal, which they never exceed in expectation; 100 estimates of each."""
+    """Of the exact log-marginal, which they never exceed in expectation; 60 estimates of each."""
 
     def model(x, y):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -123,9 +123,9 @@ def test_more_particles_are_a_tighter_bound():
     found = {}
     for number in (1, 4, 16):
         elbo = TaskELBO("renyi", number, True, max_plate_nesting=0)
-        found[number] = torch.tensor([elbo.loss(model, guide, None, None) for _ in range(100)])
+        found[number] = torch.tensor([elbo.loss(model, guide, None, None) for _ in range(60)])
     means = [found[number].mean() for number in (1, 4, 16)]
-    assert means[0] > means[1] > means[2] > exact - 3 * found[16].std() / 100**0.5
+    assert means[0] > means[1] > means[2] > exact - 3 * found[16].std() / 60**0.5
     assert means[2] - exact < 0.1
 
 
@@ -134,8 +134,8 @@ def test_it_trains():
     model, guide = Sites(), SitesGuide()
     elbo = TaskELBO("renyi", 2, alpha=0.5, balanced="elbo")
     svi = bmtl.BalancedSVI(model, guide, lambda p: torch.optim.Adam(p, lr=0.05), "full >> upgrad", elbo)
-    losses = [svi.step(x, y).losses.sum().item() for _ in range(9)]
-    assert sum(losses[-3:]) < sum(losses[:3])
+    losses = [svi.step(x, y).losses.sum().item() for _ in range(6)]
+    assert sum(losses[-2:]) < sum(losses[:2])
 
 
 @pytest.mark.parametrize(

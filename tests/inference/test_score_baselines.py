@@ -150,7 +150,7 @@ class TwoCoins(nn.Module):
 
 
 def test_variance_falls_and_the_expectation_stays():
-    """Of 140 gradients by each estimator, the means' first steps left out.
+    """Of 90 gradients by each estimator, the means' first steps left out.
 
     The expectation is known. The tolerance of 4 standard errors fails once in 16,000 times for each number, and the seed is
     fixed.
@@ -166,11 +166,11 @@ def test_variance_falls_and_the_expectation_stays():
         torch.manual_seed(5)
         draws = []
         with pyro.validation_enabled(False):
-            for _ in range(180):
+            for _ in range(110):
                 draws.append(torch.autograd.grad(elbo.task_losses(model, model.guide).total, model.logits)[0])
-        found = torch.stack(draws[40:])
+        found = torch.stack(draws[20:])
         variance[name] = found.var(0)
-        assert ((found.mean(0) - exact).abs() < 4 * (variance[name] / 140).sqrt()).all()
+        assert ((found.mean(0) - exact).abs() < 4 * (variance[name] / 90).sqrt()).all()
     assert (variance["graph"] < variance["mc"]).all()
     assert (variance["mean"] < 0.3 * variance["graph"]).all()
 
@@ -182,7 +182,7 @@ def test_it_trains_under_balancers(balancer):
     svi = bmtl.BalancedSVI(model, model.guide, partial(torch.optim.Adam, lr=0.05), balancer, TaskELBO("graph"))
     svi.evaluate(x, y)
     assert svi.elbo.averages.averages == {}  # nothing outside steps counts
-    losses = [svi.step(x, y).losses.sum().item() for _ in range(10)]
+    losses = [svi.step(x, y).losses.sum().item() for _ in range(8)]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert set(svi.elbo.averages.averages) == {"u||kl", "u|a|nll", "u|a|kl", "v|a|nll", "v|a|kl", "c|b|nll", "c|b|kl"}
     svi.step(x[:4], {name: labels[:4] for name, labels in y.items()})  # fewer rows than the means have

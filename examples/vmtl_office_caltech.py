@@ -579,7 +579,8 @@ def c1(plan):
         for method in ("VMTL", "VMTL-AC"):
             runs = runs_of(plan, percent, method, chosen(plan, percent, "VMTL"))
             loss = np.array([run["cross_entropy"] for run in runs])
-            curves[percent, method] = loss + np.array([run["divergence"] for run in runs])
+            divergence = np.array([run["divergence"] for run in runs])
+            curves[percent, method] = loss + divergence
             row = [f"{percent} %", method]
             for below in (1.0, 0.3, 0.1):
                 reached = loss < below
@@ -587,8 +588,15 @@ def c1(plan):
                 row.append(
                     f"{np.mean(steps):.1f} ({min(steps)} to {max(steps)})" if reached.any(1).all() else "not in all"
                 )
+            row += [entry(loss[:, -1], 1, 3), entry(divergence[:, -1], 1, 3)]
             rows.append(row)
-    header = ["size", "method", *(f"below {below}" for below in (1.0, 0.3, 0.1))]
+    header = [
+        "size",
+        "method",
+        *(f"below {below}" for below in (1.0, 0.3, 0.1)),
+        "at the last step",
+        "divergences there",
+    ]
     caption = "First step with a mean training cross entropy below so many nats, mean (range) over seeds:"
     keep(plan, "c1", caption, header, rows, 2)
     with styled():

@@ -19,7 +19,7 @@ def test_the_quick_run(start, tmp_path):
     assert np.isfinite(runs[["RMSE", "NLL", "epistemic sd", "ECE", "ECE released"]]).all(axis=None)
     assert (tmp_path / "mt_enet_synthetic.csv").is_file()
     assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
-    assert "Medians over 1 seed, 1 epochs" in printed
+    assert "Medians over 1 seed (least to largest), 1 epochs" in printed
 
 
 def test_the_data_are_the_papers(example):

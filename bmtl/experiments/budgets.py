@@ -29,7 +29,7 @@ class Budget:
 
     Attributes:
         steps: Number of steps, rounded up to whole epochs, which are of 40 steps or fewer and validated. Training ends early
-            where a quarter of the steps, 750 of 3,000, has brought no better score. 3,000 under the schedule "cosine",
+            where a quarter of the steps, 750 of 3,000 and 120 or so at least, has brought no better score. 3,000 under the schedule "cosine",
             unless `epochs` is given.
         epochs: Number of passes over the training rows instead, each of them validated and none left out. 30 under the
             schedules "constant" and "plateau", unless `steps` is given.

@@ -23,7 +23,16 @@ from bmtl.inference.arguments import choice, flag, positive_number, whole_number
 from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
 from bmtl.inference.errors import CheckpointError
-from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
+from bmtl.inference.loaders import (
+    SeededLoader,
+    first_batch,
+    forked,
+    length_of,
+    mixed_seed,
+    moved,
+    seed_random_state,
+    spread,
+)
 from bmtl.inference.optimizers import needs_closure
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
@@ -201,7 +210,7 @@ class BalancedTraining(LightningModule):
         self._seed_epoch()
 
     def _seed_epoch(self) -> None:
-        torch.manual_seed(
+        seed_random_state(
             mixed_seed(self.seed, self.svi.epoch, 1) + distributed.rank()
         )  # each process draws its own latents
 
@@ -240,7 +249,7 @@ class BalancedTraining(LightningModule):
         args, kwargs = spread(batch)
         # Draws in validation neither depend on training's nor move them: the same ones every epoch.
         with forked(self.device):
-            torch.manual_seed(mixed_seed(self.seed, batch_idx, 2))
+            seed_random_state(mixed_seed(self.seed, batch_idx, 2))
             found = self.svi.evaluate(*args, **kwargs)
         if len(self._sums) != len(found.labelled):  # the first batch of all has just told the tasks
             self.on_validation_epoch_start()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @app.command(
     epilog="Examples:\n\n"
     "bmtl compare csv:houses.csv -d targets=price,grade -d kinds=grade:ordinal -d ignore=id --methods stl,ew,bayesian\n\n"
+    "bmtl compare csv:trial.csv -d targets=days,visits -d events=days:died -d kinds=visits:count -d ignore=patient\n\n"
     "bmtl compare uci/energy --methods bayesian,mine.py:recipe --seeds 3\n\n"
     "`bmtl list csv:` has the options of the reader; `bmtl list NAME` those of any other name."
 )

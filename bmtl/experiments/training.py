@@ -129,7 +129,7 @@ def train(
             loader,
             validation,
             max_epochs=budget.most_epochs,
-            patience=max(1, budget.most_epochs // 4) if keeps_best and in_steps else None,
+            patience=max(3, budget.most_epochs // 4) if keeps_best and in_steps else None,
             scheduler=scheduler_of(budget),
             score=score,
             restore_best=keeps_best,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
-from bmtl.inference.loaders import forked
+from bmtl.inference.loaders import forked, seed_random_state
 from bmtl.inference.local_latents import for_new_rows
 from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
@@ -112,7 +112,7 @@ def _draw(
     mode: Mode,
     each_differs: bool = False,
 ) -> Draws:
-    torch.manual_seed(seed)
+    seed_random_state(seed)
     with mode():
         probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
@@ -124,7 +124,7 @@ def _draw(
     log_p, log_q = np.zeros(len(passes)), np.zeros(len(passes))
     totals: dict[str, TargetAccumulator] = {}
     for i, (own_seed, own_guide) in enumerate(passes):
-        torch.manual_seed(own_seed)
+        seed_random_state(own_seed)
         globals_: Trace | None = None
         for part in chunks:
             proposal = own_guide if globals_ is None else poutine.replay(own_guide, trace=globals_)

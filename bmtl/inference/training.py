@@ -25,7 +25,16 @@ from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sea
 from bmtl.inference.compiled import MODES, Mode
 from bmtl.inference.draws import DRAWS, draw
 from bmtl.inference.errors import CheckpointError
-from bmtl.inference.loaders import SeededLoader, first_batch, forked, length_of, mixed_seed, moved, spread
+from bmtl.inference.loaders import (
+    SeededLoader,
+    first_batch,
+    forked,
+    length_of,
+    mixed_seed,
+    moved,
+    seed_random_state,
+    spread,
+)
 from bmtl.inference.loaders_by_task import LoadersByTask, TaskBatches
 from bmtl.inference.optimizers import needs_closure
 from bmtl.inference.predictives import Draws
@@ -231,7 +240,7 @@ class BalancedTraining(LightningModule):
             self.svi.compiled.pace.left = int((epochs - self.trainer.current_epoch) * batches)
 
     def _seed_epoch(self) -> None:
-        torch.manual_seed(
+        seed_random_state(
             mixed_seed(self.seed, self.svi.epoch, 1) + distributed.rank()
         )  # each process draws its own latents
 
@@ -313,7 +322,7 @@ class BalancedTraining(LightningModule):
         args, kwargs = self._spread(batch)
         # Draws in validation neither depend on training's nor move them: the same ones every epoch.
         with forked(self.device):
-            torch.manual_seed(mixed_seed(self.seed, batch_idx, 2))
+            seed_random_state(mixed_seed(self.seed, batch_idx, 2))
             found = self.svi.evaluate(*args, **kwargs)
         if len(self._sums) != len(found.labelled):  # the first batch of all has just told the tasks
             self.on_validation_epoch_start()

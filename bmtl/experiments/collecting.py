@@ -116,6 +116,7 @@ def collect(
             reduced.pop("train", None)
     shown = drawn.get("train", next(iter(drawn.values())))
     history = history_arrays(first.svi.history)
+    history["validation_losses"] = validated(history["epoch"], first.svi.names, first.validation)
     if len(members) > 1:
         records = [history_arrays(trained.svi.history)["seconds"] for trained in members]
         history = {**history, "seconds": np.sum(records, axis=0)}
@@ -129,6 +130,23 @@ def collect(
         extras=extras_of(first.model, shown) if len(members) == 1 else {},
         reduced=reduced,
     )
+
+
+def validated(epochs: np.ndarray, tasks: Sequence[str], losses: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Validation losses by recorded step ``(S, K)``: each epoch's at its last step, NaN at the others.
+
+    Args:
+        epochs: Epoch of each recorded step ``(S,)``, from 1.
+        tasks: The K tasks.
+        losses: Task -> its loss after each epoch.
+    """
+    found = np.full((len(epochs), len(tasks)), np.nan)
+    last = {int(epoch): place for place, epoch in enumerate(epochs)}
+    for column, task in enumerate(tasks):
+        for epoch, loss in enumerate(losses.get(task, ()), start=1):
+            if epoch in last:
+                found[last[epoch], column] = loss
+    return found
 
 
 def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int) -> None:
@@ -158,7 +176,7 @@ def join(parts: Sequence[RunResult]) -> RunResult:
         return parts[0]
     steps = min(len(part.history["step"]) for part in parts)  # tasks with fewer rows take fewer
     histories = [{name: values[:steps] for name, values in part.history.items()} for part in parts]
-    by_task = ("losses", "weights", "weights_heads", "effective_lr")
+    by_task = ("losses", "validation_losses", "weights", "weights_heads", "effective_lr")
     history = {
         "step": histories[0]["step"],
         "epoch": histories[0]["epoch"],

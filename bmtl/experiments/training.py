@@ -2,8 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,14 @@ class Trained:
         svi: What trained it, with its guide and history.
         score: Of the parameters that were kept; NaN without validation rows, or after an interruption.
         interrupted: Whether training was cut off by Ctrl-C.
+        validation: Task -> its validation loss after each epoch; empty without validation rows, or after an interruption.
     """
 
     model: nn.Module
     svi: BalancedSVI
     score: float
     interrupted: bool = False
+    validation: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class EachEpoch(Callback):
@@ -148,7 +150,7 @@ def train(
     if before is not None and before[0] <= found:
         svi.load_program_state(before[1])
         found = before[0]
-    return Trained(model, svi, found)
+    return Trained(model, svi, found, validation=result.validation)
 
 
 def _start(

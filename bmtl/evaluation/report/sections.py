@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report import difference_tables, origin, pictures, score_tables, summary
 from bmtl.evaluation.report.figures import Picture
@@ -14,7 +15,9 @@ from bmtl.evaluation.report.ranking import headline
 from bmtl.evaluation.report.recalibration import recalibrated
 from bmtl.evaluation.report.runs import Reading, read_source
 from bmtl.evaluation.report.trust import trusted
+from bmtl.evaluation.report.usefulness import usefulness
 from bmtl.evaluation.storage import atomic
+from bmtl.evaluation.style import methods_in_order
 
 
 def report(source: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
@@ -48,7 +51,9 @@ def to_html(reading: Reading) -> str:
     made = f"Made by bmtl {first.get('bmtl_version', 'unknown')} from {reading.source.name}"
     written = max(str(run.about.get("created", "")) for run in reading.runs)
     footer = f"{made}, results of {written.replace('T', ' ').replace('+00:00', ' UTC')}." if written else f"{made}."
-    return page(summary.title(reading), summary.subtitle(reading), sections(reading), footer)
+    with methods_in_order([str(name) for name in reading.scores["learner"].values]):
+        found = sections(reading)
+    return page(summary.title(reading), summary.subtitle(reading), found, footer)
 
 
 def sections(reading: Reading) -> list[Section]:
@@ -59,26 +64,44 @@ def sections(reading: Reading) -> list[Section]:
     else:
         tables = [
             Section("scores", "Scores", [score_tables.by_method(scores)]),
-            Section("targets", "By target", [*score_tables.by_task(scores), *difference_tables.scores(scores)]),
+            Section(
+                "targets",
+                "By target",
+                [*_drawn(pictures.of_gains(scores)), *score_tables.by_task(scores), *difference_tables.scores(scores)],
+            ),
             Section("differences", "Differences", [*difference_tables.paired(scores)]),
             Section("ranks", "Ranks", [*difference_tables.ranked(scores)]),
         ]
     chosen = _one(reading)
+    baseline = decode_attributes(scores).get("baseline")
+    predictions = [name for name in dict.fromkeys((chosen, baseline)) if name in trees]
     calibration = [
         *_drawn(pictures.of_margins(trees)),
         *_drawn(pictures.of_intervals(trees)),
-        *_drawn(pictures.of_predictive_ranks(chosen, trees[chosen])),
+        *_drawn(pictures.of_pit(trees)),
         *_drawn(pictures.of_classes(trees)),
-        *_drawn(pictures.of_uncertainty(trees)),
     ]
+    labels = origin.about(reading).get("labels") or {}
     return [
         Section("summary", "Summary", [summary.summary(reading)]),
         *tables,
+        Section(
+            "predictions",
+            "Predictions",
+            _introduced(
+                reading, [m for name in predictions for m in _drawn(pictures.of_predictions(name, trees[name]))]
+            ),
+        ),
         Section("images", "Images", _introduced(reading, _drawn(pictures.of_images(chosen, trees[chosen])))),
         Section("training", "Training", _introduced(reading, _drawn(pictures.of_training(trees)))),
         Section("conflicts", "Conflicts", _introduced(reading, _drawn(pictures.of_conflicts(trees)))),
         Section("relatedness", "Relatedness", _introduced(reading, _drawn(pictures.of_relatedness(trees)))),
         Section("calibration", "Calibration", _introduced(reading, calibration)),
+        Section(
+            "uncertainty",
+            "Uncertainty",
+            _introduced(reading, [*_drawn(pictures.of_uncertainty(trees)), usefulness(trees)]),
+        ),
         Section("recalibration", "Recalibration", _introduced(reading, [recalibrated(trees)])),
         Section("trust", "Posteriors", _introduced(reading, [trusted(trees)])),
         Section("ood", "Out of distribution", [detected(trees), *_drawn(pictures.of_outsiders(trees))]),
@@ -87,7 +110,7 @@ def sections(reading: Reading) -> list[Section]:
             "Runs",
             [origin.command(reading), origin.runs(reading), *origin.settings(reading), origin.versions(reading)],
         ),
-        Section("data", "Data", [*origin.data(reading)]),
+        Section("data", "Data", [*origin.data(reading), *_drawn(pictures.of_labels(labels))]),
     ]
 
 

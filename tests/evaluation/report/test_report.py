@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -43,13 +44,24 @@ def test_a_comparison_has_every_section_and_every_picture(folder):
             attributes={"command": "bmtl compare x", "data_citation": "Someone (2020), Somewhere."},
         )
     )
-    assert page.ids == [
-        *("summary", "scores", "targets", "differences", "ranks", "training", "conflicts", "calibration"),
-        *("recalibration", "trust", "ood", "runs", "data"),
+    assert page.sections == [
+        *(
+            "summary",
+            "scores",
+            "targets",
+            "differences",
+            "ranks",
+            "predictions",
+            "training",
+            "conflicts",
+            "calibration",
+        ),
+        *("uncertainty", "recalibration", "trust", "ood", "runs", "data"),
     ]
-    # By target, differences, ranks; losses, weights; two matrices a method, cosines; margins, coverage, three ranks, risk;
-    # three densities.
-    assert page.tags.count("img") == 3 + 2 + 2 * 3 + 1 + 2 + 3 + 1 + 3
+    # Gains, scores, differences, ranks; points of two methods; losses, weights; two matrices a method, cosines; margins,
+    # coverage, places; parts, risk; three densities.
+    assert page.tags.count("svg") == 4 + 2 + 2 + 2 * 3 + 1 + 3 + 2 + 3
+    assert "img" not in page.tags
     assert "Not drawn" not in page.text
     for words in ("3 methods, 3 targets, 2 splits of each method", "bmtl compare x", "Someone (2020), Somewhere."):
         assert words in page.text
@@ -182,39 +194,43 @@ class TestTables:
 
 @pytest.mark.usefixtures("without_pictures")
 class TestWords:
-    def test_the_best_is_named_with_its_interval(self, folder):
+    def test_the_first_sentence_holds_what_the_comparison_does(self, folder):
         source = folder(splits=6)
         found = headline(results.read(source / "comparison.nc").to_dataset())
         assert (found.leader, found.best) == ("nash-mtl", ["nash-mtl"])
-        value = entry(found.mean["nash-mtl"], found.error["nash-mtl"])
-        text = page_of(source).text
-        assert f"nash-mtl has the lowest mean relative change against stl: {value} % over 6 splits" in text
-        assert f"{entry(found.interval[0], np.nan)} to {entry(found.interval[1], np.nan)}, excludes 0, stl's." in text
-        assert "ew is significantly worse." in text
-        assert "Intervals are over splits, which share rows" in text
-
-    def test_the_baseline_is_not_ranked_by_its_change_against_itself(self, folder):
-        source = folder({"stl": 0.1, "ew": 0.5, "uw": 0.3}, splits=4)
-        found = headline(results.read(source / "comparison.nc").to_dataset())
-        assert "stl" not in found.mean
+        ends = sorted(abs(end) for end in found.intervals["nash-mtl"])
         text = page_of(source).text
         assert (
-            "No method improves on stl in the mean; uw comes closest, with a mean relative change against stl of"
+            f"nash-mtl is better than stl here: {-found.mean['nash-mtl']:.0f} % better in the mean over 3 targets"
             in text
         )
-        assert "stl has the lowest" not in text
+        assert f"(95 % interval {ends[0]:.0f} to {ends[1]:.0f} % better over 6 splits)." in text
+        assert f"Worse: ew ({found.mean['ew']:.0f} % worse)." in text
+        assert "Intervals are over splits, which share rows" in text
+
+    def test_single_task_networks_are_called_so(self, folder):
+        """The runs record which method has a network for each target."""
+        source = folder({"stl": 0.1, "ew": 0.5, "uw": 0.3}, splits=4)
+        for file in source.glob("*/*/results.nc"):
+            tree = results.read(file)
+            single = file.parent.parent.name == "stl"
+            tree.attrs["configuration"] = json.dumps({"method": {"single_task": single}})
+            results.write(tree, file)
+        text = page_of(source).text
+        assert "No multi-task method is better than single-task networks (stl) here; uw is closest," in text
 
     def test_one_method_and_its_baseline(self, folder):
-        assert "ew improves on stl: mean relative change" in page_of(folder({"stl": 0.5, "ew": 0.1}, splits=3)).text
+        text = page_of(folder({"stl": 0.5, "ew": 0.1}, splits=3)).text
+        assert "ew is better than stl here:" in text
 
-    def test_alike_methods_are_not_called_best(self, folder):
-        text = page_of(folder({"stl": 0.3, "ew": 0.3, "uw": 0.3}, splits=3)).text
-        assert "none is called best" in text
-
-    @pytest.mark.parametrize(("splits", "words"), [(1, "one run decides nothing"), (2, "two runs decide nothing")])
+    @pytest.mark.parametrize(
+        ("splits", "words"),
+        [(1, "In the only run nash-mtl, the first of 2 methods, is"), (2, "In the mean of 2 splits nash")],
+    )
     def test_few_runs_decide_nothing(self, folder, splits, words):
         page = page_of(folder(splits=splits))
-        assert f"But {words}: none is called best." in page.text
+        assert words in page.text
+        assert ("One run decides nothing" if splits == 1 else "Two runs decide nothing") in page.text
         assert not any("best" in classes for table in page.tables for row in table for _, _, classes in row)
         assert "haded" not in page.text
 
@@ -431,7 +447,7 @@ def test_the_least_that_a_run_can_hold(run_arrays, tmp_path):
     tree = trees.tree(observed=run["observed"], predictive_mean=run["predictive_mean"])
     results.write(tree, tmp_path / "results.nc")
     page = page_of(tmp_path)
-    assert page.ids == ["summary", "scores", "runs", "data"]
+    assert page.sections == ["summary", "scores", "predictions", "runs", "data"]
     assert "run on unnamed data" in page.text
 
 
@@ -522,7 +538,7 @@ def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
         "const d = document.createElement('div'); d.id = 'seen';"
         "d.textContent = [...t.tBodies[0].rows].map(r => r.cells[0].textContent).join() + ';' +"
         "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length + ';' +"
-        "[...document.images].every(i => i.complete && i.naturalWidth > 0) + ';' +"
+        "[...document.querySelectorAll('.picture svg')].every(i => i.getBoundingClientRect().height > 50) + ';' +"
         "(document.documentElement.scrollWidth <= innerWidth); document.body.append(d); });</script></body>"
     )
     file.write_text(file.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")

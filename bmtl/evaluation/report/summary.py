@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bmtl.evaluation.columns import held
-from bmtl.evaluation.compared import by_family
+from bmtl.evaluation.compared import by_family, references_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.markup import Markup, bullets, element, facts, fragment, paragraph
 from bmtl.evaluation.report.origin import about
@@ -30,7 +30,10 @@ def subtitle(reading: Reading) -> str:
     targets = _count(scores.sizes["task"], "target")
     if reading.single:
         return f"One run, {targets}, {_rows(reading)} test rows."
-    return f"{_count(scores.sizes['learner'], 'method')}, {targets}, {Repeats.of(scores).counted} of each method."
+    references = len(references_of(scores))
+    compared = _count(scores.sizes["learner"] - references, "method")
+    compared += f" and {_count(references, 'reference')}" if references else ""
+    return f"{compared}, {targets}, {Repeats.of(scores).counted} of each."
 
 
 def summary(reading: Reading) -> Markup:

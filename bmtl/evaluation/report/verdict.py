@@ -46,8 +46,8 @@ def verdict(found: Headline, names: Called) -> list[str]:
         return ["No method has a mean that is a number: runs diverged, or there is nothing to rank by."]
     said = [_first(found, names)]
     if not found.repeats.decisive:
-        few = "One run decides" if found.repeats.runs == 1 else "Two runs decide"
-        return [*said, *_references(found), f"{few} nothing: run more seeds or splits."]
+        few = "One run is" if found.repeats.runs == 1 else "Two runs are"
+        return [*said, *_references(found), f"{few} too few to compare methods: run more seeds or splits."]
     said += _others(found)
     said += _references(found)
     said.append(found.repeats.interval())

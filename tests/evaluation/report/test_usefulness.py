@@ -35,8 +35,6 @@ def test_useful_uncertainty_is_said_to_be():
 
 
 def test_methods_with_one_sentence_share_it(full_tree):
-    from bmtl.evaluation.report.usefulness import usefulness
-
     page = check(
         f"<!DOCTYPE html><title>a</title><style></style><script></script>{usefulness({'a': full_tree(), 'b': full_tree()})}"
     )

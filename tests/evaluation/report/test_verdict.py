@@ -73,9 +73,9 @@ def test_the_first_sentence(given, words):
 
 def test_one_run_claims_nothing():
     said = " ".join(verdict(found({"ew": -40.0, "uw": -30.0}, runs=1), SINGLE))
-    assert said.endswith("One run decides nothing: run more seeds or splits.")
+    assert said.endswith("One run is too few to compare methods: run more seeds or splits.")
     assert "interval" not in said
-    assert "Two runs decide nothing" in verdict(found({"ew": -40.0}, runs=2), SINGLE)[-1]
+    assert "Two runs are too few to compare methods" in verdict(found({"ew": -40.0}, runs=2), SINGLE)[-1]
 
 
 def test_a_method_whose_interval_excludes_zero_leads_over_one_with_a_lower_mean():

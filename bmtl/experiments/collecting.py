@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method
+from bmtl.experiments.numerics import DTYPES
 from bmtl.experiments.reduced import Reduced, draw_reduced, is_reduced
 from bmtl.experiments.rows import rows_in_memory, tensors
 from bmtl.experiments.training import Trained
@@ -75,8 +77,9 @@ def collect(
     """
     num_draws = budget.draws
     assert num_draws is not None  # `Budget.of` has chosen it
+    dtype = DTYPES[budget.precision]
     for trained, seed in zip(members, seeds, strict=True):
-        _calibrate(data, trained, method, seed)
+        _calibrate(data, trained, method, seed, dtype)
 
     def of_rows(x: Any, y: Mapping[str, Tensor] | None, rows_at_a_time: int | None = None) -> Draws:
         return mixture(
@@ -99,9 +102,9 @@ def collect(
 
     def add(name: str, part: str, rows_at_a_time: int | None = None) -> None:
         if any(map(is_reduced, data.targets.values())):
-            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, num_draws, 0)
+            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, num_draws, 0, dtype)
         else:
-            drawn[name] = of_rows(*tensors(data, method, part), rows_at_a_time)
+            drawn[name] = of_rows(*tensors(data, method, part, dtype), rows_at_a_time)
 
     for name, part in (("test", "test"), ("validation", "val"), ("ood", "ood")):
         if part in data.rows:
@@ -149,17 +152,17 @@ def validated(epochs: np.ndarray, tasks: Sequence[str], losses: Mapping[str, Seq
     return found
 
 
-def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int) -> None:
+def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int, dtype: torch.dtype) -> None:
     """Fits what was fixed in training to validation rows; of images to as many as are held at once, evenly spaced."""
     if not getattr(trained.model, "noise_from_validation", False):
         return
     part = "val" if "val" in data.rows else "train"
     if any(map(is_reduced, data.targets.values())):
-        count, one = len(data.rows[part]), data.tensors(part, places=slice(0, 1))[1]
+        count, one = len(data.rows[part]), data.tensors(part, dtype, places=slice(0, 1))[1]
         places = np.unique(np.linspace(0, count - 1, min(count, rows_in_memory(one))).round().astype(int))
-        x, y = data.tensors(part, places=places)
+        x, y = data.tensors(part, dtype, places=places)
     else:
-        x, y = tensors(data, method, part)
+        x, y = tensors(data, method, part, dtype)
     trained.model.calibrate(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
 
 

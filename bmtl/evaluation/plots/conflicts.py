@@ -154,7 +154,8 @@ def _heat_map(
                 axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink).set_gid(FIXED)
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
         bar.set_label(label)
-        bar.solids.set_rasterized(True)
+        if bar.solids is not None:
+            bar.solids.set_rasterized(True)
         bar.ax.spines["outline"].set_visible(False)
         method = tree.attrs.get("method")
         axes.set_title(f"{f'{method}: ' if method else ''}{title}", fontweight="bold")

@@ -1,6 +1,7 @@
 """Predictions against labels row by row, and their residuals, of one run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -108,7 +109,12 @@ def _draw(upper: Axes, lower: Axes, points: Points, colour: str) -> None:
     for known, face in ((True, colour), (False, "none")):
         own = chosen[points.exact[chosen] == known]
         if len(own):
-            look = {"markersize": 2.6, "markerfacecolor": face, "markeredgecolor": colour, "markeredgewidth": 0.5}
+            look: dict[str, Any] = {
+                "markersize": 2.6,
+                "markerfacecolor": face,
+                "markeredgecolor": colour,
+                "markeredgewidth": 0.5,
+            }
             for panel, values in ((upper, points.observed), (lower, residual)):
                 panel.plot(points.predicted[own], values[own], "o", **look, alpha=0.6, label="rows")
     for panel in (upper, lower):

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 APART = 3.0  # times the reach of the nearer rows, beyond which a row is outside
 
 
-def reach_of(middle: Sequence[float], low: Sequence[float], high: Sequence[float]) -> tuple[float, float]:
+def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[float, float]:
     """Ends of an axis that shows rows near the median row, each with its interval; a row far away does not stretch it.
 
     Rows are taken in, the nearest to the median first, as long as the next is not further away than three times the reach
@@ -22,9 +23,8 @@ def reach_of(middle: Sequence[float], low: Sequence[float], high: Sequence[float
     Returns:
         The ends with a margin; (0, 1) where no row is finite.
     """
-    values = np.asarray(middle, dtype=float)
-    lower = np.where(np.isfinite(low), low, values)
-    upper = np.where(np.isfinite(high), high, values)
+    values, lower, upper = (np.asarray(given, dtype=float) for given in (middle, low, high))
+    lower, upper = np.where(np.isfinite(lower), lower, values), np.where(np.isfinite(upper), upper, values)
     known = np.flatnonzero(np.isfinite(values))
     if not len(known):
         return 0.0, 1.0
@@ -40,7 +40,7 @@ def reach_of(middle: Sequence[float], low: Sequence[float], high: Sequence[float
     return start - margin, end + margin
 
 
-def mark_outside(panel: Axes, values: Sequence[float], colours: Sequence[str]) -> None:
+def mark_outside(panel: Axes, values: Sequence[float] | np.ndarray, colours: Sequence[str]) -> None:
     """An arrow at the edge of the axis, and the value, for each row outside its limits; row i is at height i."""
     low, high = panel.get_xlim()
     for row, (value, colour) in enumerate(zip(values, colours, strict=True)):

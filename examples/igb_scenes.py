@@ -29,7 +29,7 @@ from bmtl.evaluation import comparison, plots
 from bmtl.evaluation.images import images_of
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.parts import part_of, reported_targets, scored
-from bmtl.evaluation.style import save
+from bmtl.evaluation.style import methods_in_order, save
 from bmtl.experiments import Budget, Method, compare
 
 OPTIONS = {"noise": "fixed", "head": "conv"}  # trained at unit variance, with the published heads
@@ -121,7 +121,8 @@ def main():
     (options.out / "table.md").write_text(table + "\n", encoding="utf-8")
     print(table)
     first = {name: found.trees[name, 0] for name in names if (name, 0) in found.trees}
-    save(plots.loss_curves(first), options.out / "losses.png")
+    with methods_in_order(names):  # a method has its colour whichever are there
+        save(plots.loss_curves(first), options.out / "losses.png")
     shown = first[names[-1]]
     families = {name: target.family for name, target in reported_targets(shown).items()}
     save(plots.image_maps(images_of(part_of(shown)), families), options.out / "pictures.png")

@@ -45,7 +45,7 @@ def validation_curves(
     """Training and validation loss of every task over the steps, a panel per task and a line per method.
 
     The strong line is the validation loss after each epoch, the faint one the training loss, a moving average. Where
-    validation rises while training falls, a method fits what does not hold for new rows.
+    validation rises while training falls, a method fits what does not hold for new rows. Axes are those of `loss_curves`.
 
     Args:
         trees: As for `loss_curves`; those without validation losses are left out.
@@ -65,22 +65,29 @@ def validation_curves(
         height = max(1.5, 2.6 - 0.4 * across) * down + 1.0
         figure = Figure(figsize=(max(2.35 * across, 5) + 0.4, height), layout="constrained")
         axes = panels(figure, shown, columns)
-        lines = lines_of(list(runs))
-        faint = {name: {**line, "linewidth": 0.8, "label": f"{name}, training"} for name, line in lines.items()}
-        strong = {name: {**line, "label": f"{name}, validation"} for name, line in lines.items()}
-        _draw(axes, losses, window, list(runs), faint, alpha=0.45)
-        for name, record in validated.items():
-            for task, panel in axes.items():
-                if record is not None and task in record["task"].values:
-                    values = record.sel(task=task).dropna("step")
-                    panel.plot(values["step"], values, **strong[name])
+        right = _reaching_zero(losses)
+        twins = {task: panel.twinx() for task, panel in axes.items()} if right else {}
+        for name, line in lines_of(list(runs)).items():
+            host = twins if name in right else axes
+            faint = {name: {**line, "linewidth": 0.8, "label": f"{name}, training"}}
+            _draw(host, losses, window, [name], faint, alpha=0.45)
+            _draw_validation(host, validated[name], {**line, "label": f"{name}, validation"})
         _scale(axes)
+        _tidy(twins)
         figure.supylabel("Loss", fontsize=10)
         figure.supxlabel(f"Step ({averaged(window)} of training){left_out}", fontsize=9)
         faintly = Line2D([], [], color="#666666", linewidth=0.8, alpha=0.45, label="training")
         strongly = Line2D([], [], color="#666666", linewidth=1.4, label="validation")
-        method_legend(figure, list(runs), extra=[strongly, faintly])
+        labels = {name: f"{name} (right axis)" for name in right}
+        method_legend(figure, list(runs), labels=labels, extra=[strongly, faintly])
     return figure
+
+
+def _draw_validation(axes: Mapping[str, Axes], record: xr.DataArray | None, line: dict[str, Any]) -> None:
+    for task, panel in axes.items():
+        if record is not None and task in record["task"].values:
+            values = record.sel(task=task).dropna("step")
+            panel.plot(values["step"], values, **line)
 
 
 def training_curves(
@@ -148,10 +155,15 @@ def _reaching_zero(losses: Records) -> list[str]:
 def _draw_right(axes: Mapping[str, Axes], records: Records, window: int | None, methods: Sequence[str]) -> None:
     twins = {task: panel.twinx() for task, panel in axes.items()}
     _draw(twins, records, window, methods)
+    _tidy(twins)
+
+
+def _tidy(twins: Mapping[str, Axes]) -> None:
+    """Axes at the right of panels, where they have a line."""
     for task, twin in twins.items():
         twin.grid(False)
         twin.spines["right"].set_visible(True)
-        twin.set_visible(bool(np.isfinite(_extent({task: twin})).all()))  # no axis without a line
+        twin.set_visible(bool(np.isfinite(_extent({task: twin})).all()))
 
 
 def _draw(

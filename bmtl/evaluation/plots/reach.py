@@ -49,7 +49,7 @@ def mark_outside(panel: Axes, values: Sequence[float] | np.ndarray, colours: Seq
         right = value > high
         edge = high if right else low
         panel.plot(edge, row, ">" if right else "<", color=colour, markersize=4.5, clip_on=False, zorder=4)
-        text = f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+        text = (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "\N{MINUS SIGN}")
         panel.annotate(
             text,
             (edge, row),

@@ -59,7 +59,7 @@ def of_gains(comparison: xr.Dataset) -> Iterator[Picture]:
         if repeats.runs > 1:
             read = f"the bar its 95 % interval over {repeats.nouns}; a filled dot's excludes 0. {repeats.interval()}"
         else:
-            read = "of one run, which has no interval"
+            read = "of one run, which has no interval."
         yield Picture(
             f"Gain on each target against {baseline}",
             f"Relative change of the error in percent, all panels on one axis: left of 0 a method is better than "
@@ -88,7 +88,8 @@ def of_training(trees: Trees) -> Iterator[Picture]:
             "Training and validation",
             "Loss of each task on the validation rows after each epoch (strong) and on the training rows (faint). Where "
             "validation rises while training falls, a method overfits; the kept epoch is the one with the best validation "
-            f"score over all tasks, unless the run says otherwise. A task seldom has its best epoch there.{note}",
+            "score over all tasks, unless the run says otherwise, and a task may have its own best elsewhere. Methods whose "
+            f"loss can be negative have an axis of their own at the right.{note}",
             lambda: plots.validation_curves(validated, tasks=tasks),
         )
     losing = {name: tree for name, tree in trees.items() if has(tree, "losses")}

@@ -540,7 +540,13 @@ def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
         "d.textContent = [...t.tBodies[0].rows].map(r => r.cells[0].textContent).join() + ';' +"
         "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length + ';' +"
         "[...document.querySelectorAll('.picture svg')].every(i => i.getBoundingClientRect().height > 50) + ';' +"
-        "(document.documentElement.scrollWidth <= innerWidth); document.body.append(d); });</script></body>"
+        "(document.documentElement.scrollWidth <= innerWidth) + ';';"
+        # The pointer on the last point of a curve says its name and the end of the steps.
+        "const c = document.querySelector('[aria-label=\"Losses over the steps\"] .curve'); const p = pointsOf(c).at(-1);"
+        "const m = new DOMPoint(...p).matrixTransform(c.ownerSVGElement.getScreenCTM());"
+        "c.dispatchEvent(new PointerEvent('pointermove', {clientX: m.x, clientY: m.y, bubbles: true}));"
+        "d.textContent += hover.hidden + ';' + hover.textContent.split('\\n').slice(0, 2).join(); document.body.append(d);"
+        "});</script></body>"
     )
     file.write_text(file.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
@@ -555,4 +561,5 @@ def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
         )
         seen = ran.stdout.partition('id="seen">')[2].partition("<")[0]
         # stl has no change against itself: last in either direction. 0 requests, all pictures there, no sideways scroll.
-        assert seen == "ew,nash-mtl,stl;0;true;true"
+        assert seen.startswith("ew,nash-mtl,stl;0;true;true;false;stl,x: ")
+        assert float(seen.rpartition("x: ")[2]) == pytest.approx(3, abs=0.02)

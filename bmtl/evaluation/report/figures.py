@@ -32,31 +32,35 @@ class Picture:
     also: Sequence[Callable[[], Figure]] = ()
     folded: Sequence[tuple[str, Callable[[], Figure]]] = ()
 
-    def markup(self) -> Markup:
-        """The figures in the page; where one cannot be drawn, the reason in its place."""
+    def markup(self, largest: int = LARGEST) -> Markup:
+        """The figures in the page; where one cannot be drawn, the reason in its place.
+
+        Args:
+            largest: Bytes of a figure as vectors; one with more is pixels where that is smaller.
+        """
         return element(
             "figure",
             element("h3", self.title),
             element("figcaption", self.caption),
-            _box(self.title, [self.draw, *self.also]),
-            *(details(title, _box(f"{self.title}: {title}", [draw])) for title, draw in self.folded),
+            _box(self.title, [self.draw, *self.also], largest),
+            *(details(title, _box(f"{self.title}: {title}", [draw], largest)) for title, draw in self.folded),
             class_="picture",
         )
 
 
-def _box(title: str, draws: Sequence[Callable[[], Figure]]) -> Markup:
-    drawn = [_image(draw, f"{title} ({i})" if i else title) for i, draw in enumerate(draws)]
+def _box(title: str, draws: Sequence[Callable[[], Figure]], largest: int) -> Markup:
+    drawn = [_image(draw, f"{title} ({i})" if i else title, largest) for i, draw in enumerate(draws)]
     several = "scroll several" if len(drawn) > 1 else "scroll"
     return element("div", *drawn, class_=several, tabindex=0, role="region", aria_label=title)
 
 
-def _image(draw: Callable[[], Figure], title: str) -> Markup:
+def _image(draw: Callable[[], Figure], title: str, largest: int) -> Markup:
     try:
         figure = draw()
     except ValueError as error:
         return paragraph(f"Not drawn. {error}", class_="undrawn")
     vectors = inline(figure, title)
-    if len(vectors) <= LARGEST:
+    if len(vectors) <= largest:
         return vectors
     pixels = _pixels(figure, title)
     return pixels if len(pixels) < len(vectors) else vectors

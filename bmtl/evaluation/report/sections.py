@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report import difference_tables, origin, pictures, score_tables, summary
-from bmtl.evaluation.report.figures import Picture
+from bmtl.evaluation.report.figures import LARGEST, Picture
 from bmtl.evaluation.report.markup import Markup, paragraph
 from bmtl.evaluation.report.ood import detected
 from bmtl.evaluation.report.page import Section, page
@@ -39,6 +40,9 @@ TITLES = {
     "data": "Data",
 }
 """The sections in their order: place in the page's address -> title."""
+
+MOST_BYTES = 5_000_000
+"""Of a page; where it would have more, pictures of many paths become images of pixels."""
 
 Done = Callable[[str], None]
 
@@ -80,16 +84,28 @@ def to_html(reading: Reading, done: Done = lambda section: None) -> str:
     made = f"Made by bmtl {first.get('bmtl_version', 'unknown')} from {reading.source.name}"
     written = max(str(run.about.get("created", "")) for run in reading.runs)
     footer = f"{made}, results of {written.replace('T', ' ').replace('+00:00', ' UTC')}." if written else f"{made}."
+    text = ""
     with methods_in_order([str(name) for name in reading.scores["learner"].values]):
-        found = []
-        for section in sections(reading):
-            found.append(section)
-            done(section.title)
-    return page(summary.title(reading), summary.subtitle(reading), found, footer)
+        for largest in (LARGEST, LARGEST // 10):
+            found = []
+            for section in sections(reading, largest):
+                found.append(section)
+                if not text:  # what is written again has been counted
+                    done(section.title)
+            text = page(summary.title(reading), summary.subtitle(reading), found, footer)
+            if len(text) < MOST_BYTES:
+                break
+    return text
 
 
-def sections(reading: Reading) -> Iterator[Section]:
-    """All sections, each made when its turn comes; those for which there is nothing are empty."""
+def sections(reading: Reading, largest: int = LARGEST) -> Iterator[Section]:
+    """All sections, each made when its turn comes; those for which there is nothing are empty.
+
+    Args:
+        reading: What the report is of.
+        largest: Bytes of a picture as vectors, as for `Picture.markup`.
+    """
+    drawn = partial(_drawn, largest=largest)
     scores, trees = reading.scores, reading.trees
     several = not reading.single
     chosen = _one(reading)
@@ -99,25 +115,25 @@ def sections(reading: Reading) -> Iterator[Section]:
 
     def by_target() -> Iterator[Markup]:
         if several:
-            yield from _drawn(pictures.of_gains(scores))
+            yield from drawn(pictures.of_gains(scores))
             yield from score_tables.by_task(scores)
             yield from difference_tables.scores(scores)
 
     def predictions() -> Iterator[Markup]:
         for name in shown:
-            yield from _drawn(pictures.of_predictions(name, trees[name]))
+            yield from drawn(pictures.of_predictions(name, trees[name]))
 
     def calibration() -> Iterator[Markup]:
         for of in (pictures.of_margins, pictures.of_intervals, pictures.of_pit, pictures.of_classes):
-            yield from _drawn(of(trees))
+            yield from drawn(of(trees))
 
     def uncertainty() -> Iterator[Markup]:
-        yield from _drawn(pictures.of_uncertainty(trees))
+        yield from drawn(pictures.of_uncertainty(trees))
         yield usefulness(trees)
 
     def ood() -> Iterator[Markup]:
         yield detected(trees)
-        yield from _drawn(pictures.of_outsiders(trees))
+        yield from drawn(pictures.of_outsiders(trees))
 
     def runs() -> Iterator[Markup]:
         yield origin.command(reading)
@@ -127,7 +143,7 @@ def sections(reading: Reading) -> Iterator[Section]:
 
     def data() -> Iterator[Markup]:
         yield from origin.data(reading)
-        yield from _drawn(pictures.of_labels(labels))
+        yield from drawn(pictures.of_labels(labels))
 
     of_all: dict[str, Callable[[], Iterable[Markup]]] = {
         "summary": lambda: [summary.summary(reading)],
@@ -141,10 +157,10 @@ def sections(reading: Reading) -> Iterator[Section]:
     }
     of_first: dict[str, Callable[[], Iterable[Markup]]] = {
         "predictions": predictions,
-        "images": lambda: _drawn(pictures.of_images(chosen, trees[chosen])),
-        "training": lambda: _drawn(pictures.of_training(trees)),
-        "conflicts": lambda: _drawn(pictures.of_conflicts(trees)),
-        "relatedness": lambda: _drawn(pictures.of_relatedness(trees)),
+        "images": lambda: drawn(pictures.of_images(chosen, trees[chosen])),
+        "training": lambda: drawn(pictures.of_training(trees)),
+        "conflicts": lambda: drawn(pictures.of_conflicts(trees)),
+        "relatedness": lambda: drawn(pictures.of_relatedness(trees)),
         "calibration": calibration,
         "uncertainty": uncertainty,
         "recalibration": lambda: [recalibrated(trees)],
@@ -163,8 +179,8 @@ def _one(reading: Reading) -> str:
     return leader if leader in reading.trees else next(iter(reading.trees))
 
 
-def _drawn(chosen: Iterable[Picture]) -> Iterator[Markup]:
-    return (picture.markup() for picture in chosen)
+def _drawn(chosen: Iterable[Picture], largest: int) -> Iterator[Markup]:
+    return (picture.markup(largest) for picture in chosen)
 
 
 def _introduced(reading: Reading, body: list[Markup]) -> list[Markup]:

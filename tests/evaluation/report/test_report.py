@@ -6,11 +6,15 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from bmtl.evaluation import metrics, results, tables
 from bmtl.evaluation.comparison import compare
 from bmtl.evaluation.recalibration import recalibrate
-from bmtl.evaluation.report import report
+from bmtl.evaluation.report import report, sections
+from bmtl.evaluation.report.figures import Picture
+from bmtl.evaluation.report.markup import Markup
+from bmtl.evaluation.report.page import Section
 from bmtl.evaluation.report.ranking import by_target, headline
 from bmtl.evaluation.report.runs import read_source
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
@@ -29,7 +33,7 @@ def page_of(source, **options):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """For tests of words and tables: pictures take most of the time."""
-    monkeypatch.setattr("bmtl.evaluation.report.figures._image", lambda draw, title: "")
+    monkeypatch.setattr("bmtl.evaluation.report.figures._image", lambda draw, title, largest: "")
 
 
 # ---- A whole comparison ----------------------------------------------------------------------------------------------
@@ -92,6 +96,31 @@ def test_the_relatedness_of_tasks_is_shown_where_a_run_has_it(folder):
 def test_equal_results_make_equal_pages(folder, tmp_path):
     source = folder({"stl": 0.3}, splits=1)
     assert report(source, tmp_path / "a.html").read_bytes() == report(source, tmp_path / "b.html").read_bytes()
+
+
+def test_a_picture_of_many_paths_is_pixels_where_that_is_smaller():
+    def draw():
+        figure = Figure(figsize=(4, 3))
+        figure.subplots().plot(np.random.default_rng(0).normal(size=(400, 60)))
+        return figure
+
+    picture = Picture("Many lines", "", draw)
+    assert "<img" in picture.markup(100_000)
+    assert "<svg" in picture.markup(10**9)
+
+
+def test_a_page_that_would_be_too_large_is_made_again_with_fewer_paths(folder, monkeypatch):
+    asked, counted = [], []
+
+    def of_size(reading, largest):
+        asked.append(largest)
+        yield Section("a", "A", [Markup("x" * (6_000_000 if len(asked) == 1 else 10))])
+
+    monkeypatch.setattr(sections, "sections", of_size)
+    text = sections.to_html(read_source(folder({"stl": 0.3}, splits=1)), counted.append)
+    assert len(text) < 5_000_000
+    assert asked == [sections.LARGEST, sections.LARGEST // 10]
+    assert counted == ["A"]
 
 
 @pytest.mark.usefixtures("without_pictures")

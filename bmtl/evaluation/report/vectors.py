@@ -7,6 +7,7 @@ from hashlib import sha256
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
@@ -18,6 +19,7 @@ from bmtl.evaluation.report.markup import Markup
 from bmtl.evaluation.style import FIXED
 
 # `page.js` shows the values: `page.css` has the colours of a dark page, by the names that `dark_colours` gives them.
+MOST_CELLS = 900  # of a heat map that say their values
 NAMES = (FixedFormatter, FuncFormatter)  # ticks with names of their own: places on such an axis are no values
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
@@ -50,6 +52,11 @@ def inline(figure: Figure, title: str) -> Markup:
     referenced = dict.fromkeys(found for value in texts for found in _REFERENCE.findall(value))
     ids = {found: f"{name}-{place}" for place, found in enumerate(referenced)}
     made = _rewritten(root, ids, described, boxes, False)
+    drawn_axes = {node.get("data-box"): node for node in made.iter("g") if node.get("class") == _AXES}
+    for i, axes in enumerate(figure.axes):
+        box = boxes.get(f"{_AXES}{i}", {}).get("data-box")
+        if box in drawn_axes:
+            drawn_axes[box].extend(_cells(axes, [float(end) for end in box.split()]))
     made.attrib |= {"width": f"{96 * figure.get_figwidth():.0f}", "role": "img", "aria-label": title}
     del made.attrib["height"]
     return Markup(ElementTree.tostring(made, encoding="unicode"))
@@ -103,6 +110,24 @@ def _boxes(figure: Figure) -> Iterator[tuple[str, dict[str, str]]]:
                 box[f"data-{side}"] = " ".join((*(f"{end:.6g}" for end in limits), scale))
         if _has_values(axes):
             yield f"{_AXES}{i}", box
+
+
+def _cells(axes: Axes, box: list[float]) -> Iterator[ElementTree.Element]:
+    """Invisible rectangles over a heat map's cells that say names and value, where each row and column has a name."""
+    if not axes.images:
+        return
+    values = np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan)
+    rows, columns = ([text.get_text() for text in of] for of in (axes.get_yticklabels(), axes.get_xticklabels()))
+    if values.ndim != 2 or values.shape != (len(rows), len(columns)) or values.size > MOST_CELLS:
+        return
+    left, bottom, right, top = box
+    width, height = (right - left) / len(columns), (bottom - top) / len(rows)
+    for (i, k), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            at = {"x": left + k * width, "y": top + i * height, "width": width, "height": height}
+            given = {name: f"{size:.1f}" for name, size in at.items()}
+            said = f"{rows[i]}, {columns[k]}: {value:.3g}".replace("-", "\N{MINUS SIGN}")
+            yield ElementTree.Element("rect", {**given, "class": "cell", "data-text": said})
 
 
 def _has_values(axes: Axes) -> bool:

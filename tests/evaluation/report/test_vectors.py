@@ -108,3 +108,19 @@ def test_fixed_artists_keep_their_colours():
     made = figure()
     made.axes[0].text(1, 10, "0.5", color="#FFFFFF").set_gid(FIXED)
     assert "ffffff" not in colours_of(inline(made, "a"))
+
+
+def test_cells_of_a_heat_map_say_their_values():
+    made = Figure(figsize=(4, 3), layout="constrained")
+    axes = made.subplots()
+    values = np.array([[0.25, -0.5, np.nan], [1.0, 0.125, 0.0]])
+    axes.imshow(values)
+    axes.set_xticks(range(3), ["x", "y", "z"])
+    axes.set_yticks(range(2), ["a", "b"])
+    root = ElementTree.fromstring(inline(made, "a"))
+    cells = {node.get("data-text"): node for node in root.iter("rect") if node.get("class") == "cell"}
+    assert list(cells) == ["a, x: 0.25", "a, y: \N{MINUS SIGN}0.5", "b, x: 1", "b, y: 0.125", "b, z: 0"]
+    box = axes.get_window_extent().transformed(made.dpi_scale_trans.inverted())
+    assert float(cells["b, z: 0"].get("x")) == pytest.approx(72 * (box.x0 + 2 / 3 * box.width), abs=0.1)
+    axes.set_xticks([0, 2], ["x", "z"])  # not every column has a name
+    assert "cell" not in inline(made, "a")

@@ -111,7 +111,9 @@ def sections(reading: Reading, largest: int = LARGEST) -> Iterator[Section]:
     chosen = _one(reading)
     baseline = decode_attributes(scores).get("baseline")
     shown = [name for name in dict.fromkeys((chosen, baseline)) if name in trees]
-    labels = next((run.about["labels"] for run in reading.runs if run.about.get("labels")), {})
+    labels: dict[str, dict[str, int]] = next(
+        (run.about["labels"] for run in reading.runs if run.about.get("labels")), {}
+    )
 
     def by_target() -> Iterator[Markup]:
         if several:

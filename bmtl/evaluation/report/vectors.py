@@ -54,7 +54,7 @@ def inline(figure: Figure, title: str) -> Markup:
     made = _rewritten(root, ids, described, boxes, False)
     drawn_axes = {node.get("data-box"): node for node in made.iter("g") if node.get("class") == _AXES}
     for i, axes in enumerate(figure.axes):
-        box = boxes.get(f"{_AXES}{i}", {}).get("data-box")
+        box = boxes.get(f"{_AXES}{i}", {}).get("data-box", "")
         if box in drawn_axes:
             drawn_axes[box].extend(_cells(axes, [float(end) for end in box.split()]))
     made.attrib |= {"width": f"{96 * figure.get_figwidth():.0f}", "role": "img", "aria-label": title}
@@ -116,7 +116,7 @@ def _cells(axes: Axes, box: list[float]) -> Iterator[ElementTree.Element]:
     """Invisible rectangles over a heat map's cells that say names and value, where each row and column has a name."""
     if not axes.images:
         return
-    values = np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan)
+    values: np.ndarray = np.asarray(np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan))
     rows, columns = ([text.get_text() for text in of] for of in (axes.get_yticklabels(), axes.get_xticklabels()))
     if values.ndim != 2 or values.shape != (len(rows), len(columns)) or values.size > MOST_CELLS:
         return

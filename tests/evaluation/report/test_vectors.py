@@ -124,3 +124,12 @@ def test_cells_of_a_heat_map_say_their_values():
     assert float(cells["b, z: 0"].get("x")) == pytest.approx(72 * (box.x0 + 2 / 3 * box.width), abs=0.1)
     axes.set_xticks([0, 2], ["x", "z"])  # not every column has a name
     assert "cell" not in inline(made, "a")
+
+
+def test_axes_without_values_are_drawn_too():
+    made = Figure()
+    left, right = made.subplots(1, 2)
+    left.set_axis_off()
+    left.imshow([[1.0]])
+    right.plot([0, 1], [0, 1], label="ew")
+    assert "data-box" in inline(made, "a")

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+FEWEST = 5  # rows of which any is outside
 APART = 3.0  # times the reach of the nearer rows, beyond which a row is outside
 
 
@@ -13,7 +14,7 @@ def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[float,
     """Ends of an axis that shows rows near the median row, each with its interval; a row far away does not stretch it.
 
     Rows are taken in, the nearest to the median first, as long as the next is not further away than three times the reach
-    of those before it, half of the rows at least.
+    of those before it; two thirds of the rows at least, and of fewer than five all.
 
     Args:
         middle: Of each row; NaN is left out.
@@ -29,7 +30,7 @@ def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[float,
     if not len(known):
         return 0.0, 1.0
     order = known[np.argsort(np.abs(values[known] - np.median(values[known])), kind="stable")]
-    first = order[: -(-len(order) // 2)]
+    first = order if len(order) < FEWEST else order[: -(-2 * len(order) // 3)]
     start, end = float(lower[first].min()), float(upper[first].max())
     for row in order[len(first) :]:
         gap = max(start - values[row], values[row] - end, 0.0)

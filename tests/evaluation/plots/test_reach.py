@@ -17,7 +17,9 @@ def test_a_row_far_away_does_not_stretch_the_axis():
     assert [text.get_text() for text in panel.texts] == ["50", "\N{MINUS SIGN}70"]
 
 
-@pytest.mark.parametrize("middle", [[2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 1.0], [0.0, np.nan], [-5.0, 5.0], [1.0, 1.01, 9.0]])
+@pytest.mark.parametrize(
+    "middle", [[2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 1.0], [0.0, np.nan], [-5.0, 5.0], [1.0, 1.01, 9.0]]
+)
 def test_rows_that_are_near_each_other_are_all_inside(middle):
     unknown = [np.nan] * len(middle)
     low, high = reach_of(middle, unknown, unknown)

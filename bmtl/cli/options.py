@@ -107,6 +107,24 @@ DrawsOption = Annotated[
 ]
 
 
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where networks are trained: cpu, or cuda (one GPU). Small networks on tables are faster on cpu.",
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="float32, float64, or bf16-mixed: layers in bfloat16 while training, parameters and predictions in float32.",
+    ),
+]
+
+
 def command() -> str:
     """The command that is being run, as one would type it again."""
     return shlex.join(["bmtl", *sys.argv[1:]])

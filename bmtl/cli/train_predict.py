@@ -15,8 +15,10 @@ from bmtl.cli.options import (
     Compile,
     DataOption,
     Dataset,
+    DeviceOption,
     DrawsOption,
     Epochs,
+    PrecisionOption,
     Root,
     Schedule,
     Steps,
@@ -71,6 +73,8 @@ def train(
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "float32",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
     root: Root = None,
     data: DataOption = None,
@@ -95,10 +99,13 @@ def train(
         draws=draws,
         augment=augment,
         select=select,  # type: ignore[arg-type]
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
     )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
     print_data(one)
+    console.print(f"{escape(chosen.name)} on {budget.device} in {budget.precision}.", highlight=False)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
     with progress(console, networks * budget.of(one).most_epochs, "epochs", "now predictions and scores") as advance:
         tree = experiments.run(

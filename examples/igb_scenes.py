@@ -148,7 +148,7 @@ def main():
     if options.docs:
         (options.docs / "results").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(options.out / "values.csv", options.docs / "results" / f"igb_scenes_{options.data}.csv")
-        for name in ("losses", "pictures"):
+        for name in ("losses", "pictures") if options.data == "rooms" else ("pictures",):
             shutil.copyfile(options.out / f"{name}.png", options.docs / f"igb_{options.data}_{name}.png")
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -54,12 +55,22 @@ def test_kendalls_model_on_rooms():
     assert min(seeds) >= 2
 
 
-@pytest.mark.parametrize("data", ["rooms"])
+@pytest.mark.parametrize("data", ["rooms", "kitchen"])
 def test_balancers_on_scenes(data):
     module = example("igb_scenes")
     values = module.read_values(RESULTS / f"igb_scenes_{data}.csv")
     on_page("scenes.md", module.nine_metrics(values))
     assert {len(runs) for runs in values.values()} == {2}
+
+
+def test_a_minute_of_camvid():
+    lines = lines_of("camvid_minute.csv")
+    for trunk in ("lite0", "unet"):
+        own = [line for line in lines if line["trunk"] == trunk]
+        assert [line["part"] for line in own] == ["test"] * 3
+        cells = [f"{float(line['miou']):.3f}" for line in own]
+        mean = np.mean([float(line["miou"]) for line in own])
+        on_page("scenes.md", f"| {trunk} | {' | '.join(cells)} | {mean:.3f} |")
 
 
 def test_times_of_steps():
@@ -71,5 +82,5 @@ def test_times_of_steps():
 
 def test_pictures_are_small():
     pictures = [*DOCS.glob("kendall_*.png"), *DOCS.glob("igb_*.png")]
-    assert len(pictures) >= 5
+    assert len(pictures) >= 6
     assert all(picture.stat().st_size < 200_000 for picture in pictures)

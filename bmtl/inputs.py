@@ -344,7 +344,7 @@ def _(x: PerTask) -> PerTask:
 
 @singledispatch
 def sizes(x: Any) -> Tensor | None:
-    """The size of each row ``(N,)``, where rows are padded to the largest of a batch: atoms of a molecule, say.
+    """The size of each row ``(N,)``, where rows are padded to the largest of a batch: such as the atoms of molecules.
 
     Batches of rows of similar size cost less. None, the default, for kinds whose rows all cost the same.
     """

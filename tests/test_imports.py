@@ -155,6 +155,51 @@ def test_a_circle_is_found_where_it_is_planted(tmp_path):
     assert on_circles(module_graph(plant(tmp_path, files))) == {f"bmtl.inference.{name}" for name in "abc"}
 
 
+def questions_of_type(package: Path) -> list[str]:
+    """Every `isinstance` that asks for a class of `bmtl.models` outside of it, and literals of the old kinds of target.
+
+    Objects answer instead: a likelihood, a family or a recipe's attribute.
+    """
+    found = []
+    for path, module, is_package in modules(package):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        own = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for line, name in imported(node, module, is_package)
+            if name.startswith("bmtl.models.")
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]) if (
+                    place(module) != "models"
+                ):
+                    asked = {name.id for name in ast.walk(kinds) if isinstance(name, ast.Name)} & own
+                    found += [f"{module}:{node.lineno}: asks for {name}" for name in sorted(asked)]
+                case ast.Constant(value="regression") if place(module) != "targets":
+                    found.append(f"{module}:{node.lineno}: names the kind of target 'regression'")
+    return found
+
+
+def test_objects_answer_for_themselves():
+    assert questions_of_type(PACKAGE) == []
+
+
+def test_a_question_of_type_is_found_where_it_is_planted(tmp_path):
+    files = {
+        "experiments/a.py": "from bmtl.models.vmtl import VMTL\ndef f(m):\n    return isinstance(m, VMTL | int)",
+        "datasets/a.py": "kind = 'regression'",
+        "models/a.py": "from bmtl.models.b import B\ndef f(m):\n    return isinstance(m, B)",
+        "targets/a.py": "kind = 'regression'",
+    }
+    assert questions_of_type(plant(tmp_path, files)) == [
+        "bmtl.datasets.a:1: names the kind of target 'regression'",
+        "bmtl.experiments.a:3: asks for VMTL",
+    ]
+
+
 PLANTED = {
     "models calls inference": ("models/a.py", "from bmtl.inference.svi import BalancedSVI", "models imports inference"),
     "a subfolder": ("models/networks/a.py", "import bmtl.inference.svi as svi", "models imports inference"),

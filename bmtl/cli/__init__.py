@@ -38,7 +38,7 @@ def options(
             "--version",
             callback=_version,
             is_eager=True,
-            help="Show the versions of bmtl and of the packages that it uses, and leave.",
+            help="Show the versions of bmtl and of the packages that it uses, and exit.",
         ),
     ] = False,
 ) -> None:

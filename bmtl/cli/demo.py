@@ -61,7 +61,7 @@ def demo(
     references = int((found.changes["role"] == REFERENCE).sum())
     console.print(_aligned(share_table(found.changes), references), highlight=False, soft_wrap=True)
     console.print()
-    over = "One draw decides nothing." if draws == 1 else f"Mean ± standard error over {draws} draws."
+    over = "One draw is too few to compare methods." if draws == 1 else f"Mean ± standard error over {draws} draws."
     said = (
         f"{over} delta_m: mean relative change of the test error (MAE) over the {len(data.tasks)} properties against "
         "single-task networks (stl); negative is better. Below the line: reference rows, fitted by scikit-learn."

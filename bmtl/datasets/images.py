@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
+from bmtl.datasets.augmentation import Augmentation
 from bmtl.datasets.input_kind import Inputs, register_kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
@@ -72,6 +73,10 @@ class Images(Inputs):
     def budget(self) -> dict[str, Any]:
         """Few images at a time, and the channels of a small U-net's levels."""
         return {"batch_size": 8, "widths": (16, 24, 32, 64), "draws": 10}
+
+    def views(self) -> Augmentation:
+        """Scale and crop, flip and colour."""
+        return Augmentation()
 
     def lines(self) -> list[str]:
         height, width, channels = self.images.shape[1:]

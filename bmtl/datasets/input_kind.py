@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
+from bmtl.datasets.augmentation import Augmentation
+
 GROUP = "bmtl.datasets"
 """Entry points of installed packages that define readers, and with them kinds of input."""
 
@@ -77,6 +79,10 @@ class Inputs(ABC):
     def budget(self) -> dict[str, Any]:
         """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is requested."""
         return {}
+
+    def views(self) -> Augmentation | None:
+        """The random views of its rows that a method may train on; None if there are none."""
+        return None
 
     def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""

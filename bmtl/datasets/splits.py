@@ -165,7 +165,7 @@ def _whole_groups(groups: np.ndarray, proportion: float, seed: tuple[int, ...]) 
     _, number = np.unique(groups, return_inverse=True)
     sizes = np.bincount(number)  # (G,)
     if len(sizes) < 2:
-        raise ValueError("All rows are of one group, so they cannot be parted. Leave `groups` out.")
+        raise ValueError("All rows are of one group, so they cannot be split. Leave `groups` out.")
     order = _shuffled(len(sizes), seed)
     rows = np.cumsum(sizes[order])[:-1]  # both parts get a group
     taken = order[: 1 + np.argmin(np.abs(rows - proportion * len(groups)))]

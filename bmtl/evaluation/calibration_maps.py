@@ -98,7 +98,7 @@ def fit_scale(predictive: Scalable, y: ArrayLike) -> float:
     if best in (0, grid.size - 1):
         raise ValueError(
             f"The likelihood of {len(labels)} validation rows is largest for scales times {FACTORS[best]:.0e} or beyond: "
-            "labels are predicted exactly, or predictives are of another unit. More validation rows may mend it."
+            "labels are predicted exactly, or predictives are of another unit. More validation rows may help."
         )
     found = minimize_scalar(loss, bounds=(grid[best - 1], grid[best + 1]), method="bounded", options={"xatol": 1e-10})
     return float(np.exp(found.x))

@@ -232,7 +232,7 @@ def _unreadable(path: Path, error: Exception) -> ResultsFileError:
             "there and try again."
         )
     if isinstance(error, PermissionError):
-        return ResultsFileError(f"{path} may not be read ({_reason(error)}). Mend its permissions.")
+        return ResultsFileError(f"{path} may not be read ({_reason(error)}). Change its permissions.")
     return ResultsFileError(
         f"{path} is not a readable results file ({_reason(error)}): it is truncated, damaged or of another kind. "
         "Run again to write it anew, or restore it from a copy."
@@ -284,8 +284,8 @@ def _way_out(error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return "Free some space there, or choose another folder."
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return "Mend its permissions, or choose another folder."
+            return "Change its permissions, or choose another folder."
         case errno.ENAMETOOLONG:
             return "Choose a shorter name."
         case _:
-            return "Choose another folder, or mend its permissions or free space."
+            return "Choose another folder, or change its permissions, or free some space."

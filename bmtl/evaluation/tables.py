@@ -126,7 +126,7 @@ def _caption(comparison: xr.Dataset, marked_as: str | None) -> str:
             if not group.primary.relative
         ]
         if without:
-            parts.append(f"Not in delta_m, for want of a natural zero: {', '.join(without)}.")
+            parts.append(f"Not in delta_m, because they have no natural zero: {', '.join(without)}.")
     parts += _undefined(comparison, repeats)
     if about.get("reference") is not None:
         parts.append(f"T: median time of a step over {about['reference']}'s.")
@@ -156,10 +156,10 @@ def listed(names: Sequence[str]) -> str:
 def _runs(repeats: Repeats, marked_as: str | None) -> str:
     """The runs that were averaged, whether they are enough for a conclusion, and the meaning of a mark if there is one."""
     if repeats.runs == 1:
-        return "One run of each method decides nothing: none is marked best."
+        return "One run of each method is too few to compare them: none is marked best."
     said = f"Mean ± standard error over {repeats.counted}."
     if not repeats.decisive:
-        return f"{said} Two runs decide nothing: none is marked best."
+        return f"{said} Two runs are too few to compare methods: none is marked best."
     return " ".join([said, *([f"{marked_as}: {RULE}."] if marked_as else []), repeats.interval()])
 
 
@@ -178,7 +178,7 @@ def _undefined(comparison: xr.Dataset, repeats: Repeats) -> list[str]:
         return []
     more = f" and {len(said) - MOST_UNDEFINED} more" if len(said) > MOST_UNDEFINED else ""
     which = "; ".join(said[:MOST_UNDEFINED])
-    return [f"Without a value on the labels (all of one class, say), and left out there: {which}{more}."]
+    return [f"Without a value on the labels (such as labels of one class only), and left out there: {which}{more}."]
 
 
 def _notes(comparison: xr.Dataset) -> list[str]:

@@ -8,7 +8,7 @@ from bmtl.datasets import MultiTaskData
 SELECTIONS = {
     "val": "epoch with the best score on validation",
     "last": "last epoch",
-    "best-on-test": "epoch with the best score on the test rows, which no honest figure may use",
+    "best-on-test": "epoch with the best score on the test rows, for diagnosis only: no reported figure may use it",
 }
 SCHEDULES = {
     "cosine": "AdamW whose rate warms up and falls along a cosine",

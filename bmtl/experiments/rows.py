@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bmtl import inputs
-from bmtl.datasets import Batches, BatchesByTask, Images, MultiTaskData
-from bmtl.datasets.augmentation import Augmentation, AugmentedBatches
+from bmtl.datasets import Batches, BatchesByTask, MultiTaskData
+from bmtl.datasets.augmentation import AugmentedBatches
 from bmtl.experiments import registry
 from bmtl.experiments.methods import Method
 from bmtl.inputs import PerTask
@@ -79,18 +79,19 @@ def batches(
 
 
 def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> AugmentedBatches:
-    """Batches with a random view of each image.
+    """Batches with a random view of each row's inputs and labels.
 
     Raises:
-        ValueError: If inputs are not images, targets have their own rows, or it is not known what becomes of a target's
-            labels in another view.
+        ValueError: If inputs of the kind have no random views, targets have their own rows, or it is not known what becomes
+            of a target's labels in another view.
     """
-    if data.inputs.kind != Images.kind or not isinstance(loader, Batches):
+    views = data.inputs.views()
+    if views is None or not isinstance(loader, Batches):
+        reason = "of this kind have no random views" if views is None else "are each target's own"
         raise ValueError(
-            f"Augmentation is of images with all of their targets, and {data.name!r} has inputs of the kind "
-            f"{data.inputs.kind!r}. Leave it out."
+            f"Augmentation needs inputs with random views, such as images, which all targets have in common; the inputs of "
+            f"{data.name!r} ({data.inputs.kind}) {reason}. Leave it out."
         )
-    views = Augmentation()
     views.check(data.targets)
     return AugmentedBatches(loader, views)
 

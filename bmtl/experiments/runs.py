@@ -184,7 +184,7 @@ def _write(
     except Exception as error:
         kept = [str(out / name) for name, keep in fallback.items() if _kept(keep, out / name)]
         raise NotWritten(
-            f"{out / 'results.nc'} cannot be written ({type(error).__name__}: {error}). What was learnt is in "
+            f"{out / 'results.nc'} cannot be written ({type(error).__name__}: {error}). The trained model is in "
             f"{', '.join(kept) or 'no file'}"
             + ("; bmtl.evaluation.results.read_arrays reads the .npz." if str(out / "fallback.npz") in kept else ".")
         ) from error

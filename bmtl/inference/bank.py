@@ -83,7 +83,9 @@ class Bank:
         rates = [float(lr)] * len(self) if isinstance(lr, int | float) else list(lr)
         given = {"programs": len(self), "data": len(data), "lr": len(rates), "seeds": len(seeds)}
         if not self.programs or len(set(given.values())) > 1:
-            raise ValueError(f"A bank takes one of each a network, a network at least; it was given {given}.")
+            raise ValueError(
+                f"A bank of R networks takes R programs, data, rates and seeds, R from 1; the numbers given are {given}."
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size is a number of rows, from 1, and {batch_size} was given.")
         if not all(0 < rate < math.inf for rate in rates):

@@ -221,7 +221,7 @@ def check_random(state: Any) -> None:
     """Checks saved generators, each on its own generator.
 
     Raises:
-        CheckpointError: If one cannot be taken up; names it.
+        CheckpointError: If one cannot be loaded; names it.
     """
     check_fields(state, _RANDOM, "The saved random generators")
     tries: dict[str, Callable[[], Any]] = {
@@ -233,7 +233,7 @@ def check_random(state: Any) -> None:
         try:
             attempt()
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
-            raise CheckpointError(f"The saved random generator {name!r} cannot be taken up ({error}).") from error
+            raise CheckpointError(f"The saved random generator {name!r} cannot be loaded ({error}).") from error
 
 
 def _numpy_state(state: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -171,7 +171,7 @@ def held_by(optimizer: Optimizer | PyroOptim | None) -> dict[int, tuple[str, Ten
 
 
 def state_of(optimizer: Optimizer | PyroOptim, names: Mapping[int, str]) -> dict[str, Any]:
-    """An optimizer's state, with what is compared before it is taken up: class, options, names by group.
+    """An optimizer's state, with what is compared before it is loaded: class, options, names by group.
 
     Args:
         optimizer: The optimizer.

@@ -124,7 +124,7 @@ def _check_packed_optimizer(saved: Mapping[str, Any]) -> None:
 
 
 def balancer_state(balancer: Balancer) -> dict[str, Any]:
-    """A balancer's state with the choices and options that are compared before it is taken up."""
+    """A balancer's state with the choices and options that are compared before it is loaded."""
     return {"slots": str(balancer), "heads": balancer.heads, "state": balancer.state_dict()}
 
 

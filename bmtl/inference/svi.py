@@ -477,7 +477,7 @@ class BalancedSVI:
             self._take_up(state)
         except Exception as error:
             self._take_up(before)
-            raise CheckpointError(f"The saved state cannot be taken up: {error}") from error
+            raise CheckpointError(f"The saved state cannot be loaded: {error}") from error
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.balancer.load_state_dict(state["balancer"]["state"])

@@ -274,7 +274,7 @@ class BalancedTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["bmtl"] = {"svi": self.svi.state_dict(), "validation": self.validation, "seed": self.seed}
-        # The run's own state has both, by name, and is compared before anything is taken up.
+        # The run's own state has both, by name, and is compared before anything is loaded.
         checkpoint["state_dict"], checkpoint["optimizer_states"] = {}, []
         checkpoint.update(sealed(checkpoint))
 
@@ -385,7 +385,9 @@ def fit(
     if resume is not None:
         saved = check_file(resume)
         if "epoch" not in saved:
-            raise CheckpointError(f"{resume} was written by bmtl.inference.checkpoint.save; take it up with its load.")
+            raise CheckpointError(
+                f"{resume} was written by bmtl.inference.checkpoint.save; load it with that module's `load`."
+            )
         resumed = saved["epoch"]
         del saved
     best = KeepBest(svi) if val is not None and restore_best else None

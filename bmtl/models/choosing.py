@@ -44,7 +44,8 @@ def likelihoods_of(
     """
     names = chosen(spec, likelihood)
     if real is not None:
-        of_real = [name for name, family in spec.targets.items() if getattr(family, "of", family).name == "real"]
+        made_for = LIKELIHOODS[real].families[0]
+        of_real = [name for name, family in spec.targets.items() if getattr(family, "of", family).name == made_for]
         if not of_real:
             kinds = {name: family.name for name, family in spec.targets.items()}
             raise ValueError(f"The likelihood {real!r} is for real targets, and the data have none: {kinds}.")

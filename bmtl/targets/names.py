@@ -54,7 +54,7 @@ def check_name(what: str, name: object) -> str:
     if "/" in checked:
         raise ValueError(
             f"The name of a {what} is without a slash, which is a path between groups of a results file; got {checked!r}. "
-            f"Name it {checked.replace('/', '_')!r}, say."
+            f"Name it {checked.replace('/', '_')!r}, for example."
         )
     if not checked.strip("."):
         raise ValueError(f"The name of a {what} is more than dots, which are folders; got {checked!r}. Rename it.")

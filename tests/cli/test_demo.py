@@ -66,5 +66,5 @@ def test_it_prints_one_table_and_what_it_supports(shown):
             assert float(found) == pytest.approx(expected, rel=0.006, abs=0.006)
     assert cells["stl"] == ["–"] * 3
     assert "With 10 % of the labels, " in printed.replace("\n", " ")
-    assert "One draw decides nothing." in printed
+    assert "One draw is too few to compare methods." in printed
     assert max(map(len, printed[printed.index("delta_m [%]") :].split("Wrote")[0].splitlines())) <= 80

@@ -414,8 +414,8 @@ FULL = "No space left on device.*Free some space there"
         (OSError(errno.ENOSPC, "No space left on device"), 10**12, FULL),
         (RuntimeError("NetCDF: HDF error"), 10**12, "NetCDF: HDF error; .* a quota or a limit on the size of files"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 10**12, "Disk quota exceeded.*Free some space"),
-        (OSError(errno.EROFS, "Read-only file system"), 10**12, "Read-only file system.*Mend its permissions"),
-        (PermissionError(errno.EACCES, "Permission denied"), 10**12, "Permission denied.*Mend its permissions"),
+        (OSError(errno.EROFS, "Read-only file system"), 10**12, "Read-only file system.*Change its permissions"),
+        (PermissionError(errno.EACCES, "Permission denied"), 10**12, "Permission denied.*Change its permissions"),
     ],
 )
 def test_a_failed_write_says_why_and_leaves_the_old_file_and_no_other(

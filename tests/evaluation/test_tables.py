@@ -224,7 +224,7 @@ def test_the_caption_says_what_a_reader_must_know(grid):
         assert part in text
     assert "Missing" not in text
     once = compare({(name, 0): grid["ew", 0] for name in "ab"}, baseline=None, reference=None)
-    assert caption(once).startswith("One run of each method decides nothing: none is marked best.")
+    assert caption(once).startswith("One run of each method is too few to compare them: none is marked best.")
     alone = caption(compare({("a", 0): grid["ew", 0]}, baseline=None, reference=None))
     for absent in ("delta_m", "T:", "±", "Intervals", "arked:"):
         assert absent not in caption(once)
@@ -236,7 +236,7 @@ def test_two_runs_decide_nothing_and_mark_nothing(grid):
     two = compare({cell: tree for cell, tree in grid.items() if cell[1] < 2})
     assert not best(two).any(axis=None)
     assert caption(two).startswith(
-        "Mean ± standard error over 2 seeds of one split. Two runs decide nothing: none is marked best."
+        "Mean ± standard error over 2 seeds of one split. Two runs are too few to compare methods: none is marked best."
     )
     assert "Marked:" not in caption(two)
 

@@ -403,7 +403,7 @@ def test_the_score_is_that_of_the_epoch_that_was_kept(data, monkeypatch):
     assert validation_score(test) == pytest.approx(float(np.mean(2 * error - np.log(2))), rel=1e-4)
     said = {name: decode_attributes(tree)["configuration"]["selection"] for name, tree in trees.items()}
     assert said["last"] == "last epoch"
-    assert "no honest figure" in said["best-on-test"]
+    assert "no reported figure" in said["best-on-test"]
 
 
 def test_a_tree_that_no_run_wrote_is_told(runs):
@@ -466,7 +466,7 @@ def test_an_interrupted_run_that_cannot_be_written_is_an_interruption_and_leaves
 def test_where_nothing_can_be_written_the_error_says_so(data, tmp_path, monkeypatch):
     for module_, name in ((results, "write"), (results, "write_arrays"), (model_files, "save")):
         monkeypatch.setattr(module_, name, unwritable)
-    with pytest.raises(NotWritten, match="What was learnt is in no file"):
+    with pytest.raises(NotWritten, match="The trained model is in no file"):
         run(data, EW, 0, BUDGET, tmp_path)
 
 

@@ -606,5 +606,5 @@ def test_programs_are_modules_with_parameters():
     frozen = evidential(0).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter to train"):
         bank([frozen], data()[:1])
-    with pytest.raises(ValueError, match="a network at least"):
+    with pytest.raises(ValueError, match="R from 1"):
         bank([], [])

@@ -370,13 +370,13 @@ def test_a_state_that_fails_half_way_is_taken_back():
     before = whole(svi)
     state = copy.deepcopy(other.state_dict())
     state["balancer"]["state"]["transform.s.0"] = torch.zeros(5)
-    with pytest.raises(CheckpointError, match="cannot be taken up"):
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
         svi.load_state_dict(state)
     assert_same(whole(svi), before)
     state = copy.deepcopy(other.state_dict())
     state["scaler"] = {"scale": "large"}
     svi.scaler = torch.amp.GradScaler("cpu")
-    with pytest.raises(CheckpointError, match="cannot be taken up"):
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
         svi.load_state_dict(state)
     svi.scaler = None
     assert_same(whole(svi), before)
@@ -529,7 +529,7 @@ def test_generators_that_cannot_be_taken_up_are_named(tmp_path, key, value):
     state = {"bmtl": {"svi": run(steps=3).state_dict(), "random": random_state() | {key: value}}}
     write(sealed(state), tmp_path / "run.ckpt")
     before = whole(svi)
-    with pytest.raises(CheckpointError, match=f"generator '{key}' cannot be taken up"):
+    with pytest.raises(CheckpointError, match=f"generator '{key}' cannot be loaded"):
         load(svi, tmp_path / "run.ckpt")
     assert_same(whole(svi), before)
 

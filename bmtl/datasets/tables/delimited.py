@@ -135,7 +135,7 @@ def _rows(path: Path, text: str, delimiter: str, first: int) -> Iterator[tuple[i
     except csv.Error as error:
         raise ValueError(
             f"{path.name}, row {number}, near line {reader.line_num + first - 1}: {error}. A quotation mark opens a "
-            "field and closes it, and is doubled inside; mend the row."
+            "field and closes it, and is doubled inside it; correct the row."
         ) from error
 
 

@@ -134,7 +134,11 @@ def _table(differences: xr.Dataset, name: str, repeats: Repeats) -> Markup:
     if not several:
         words += " One run: no interval and no test."
     else:
-        shaded = ", shaded where it excludes 0 on the better side" if repeats.decisive else "; two runs decide nothing"
+        shaded = (
+            ", shaded where it excludes 0 on the better side"
+            if repeats.decisive
+            else "; two runs are too few to compare methods"
+        )
         words += (
             f" ±: standard error; the interval is a bootstrap over {repeats.nouns}{shaded}. Holm p: sign-flip test, "
             f"corrected for all rows of this table; with fewer than six {repeats.nouns} none reaches 0.05. "

@@ -50,7 +50,7 @@ def verdict(found: Headline) -> list[str]:
         return [f"There is one method, {leader}; {found.name}: {value}."]
     said = [_first(found, leader, value)]
     if not runs.decisive:
-        few = "one run decides nothing" if runs.runs == 1 else "two runs decide nothing"
+        few = "one run is too few to compare methods" if runs.runs == 1 else "two runs are too few to compare methods"
         return [f"{said[0]} But {few}: none is called best.", "Run more seeds or splits."]
     if found.interval is not None:
         low, high = (entry(end, np.nan) for end in found.interval)

@@ -43,6 +43,19 @@ def fit(family: Family, name: str, train: Rows, val: Rows, seed: int) -> Predict
     return None
 
 
+@singledispatch
+def title(family: Family, name: str) -> str | None:
+    """What a comparison calls a reference for targets of a family; None where the family has no such reference."""
+    return None
+
+
+def titled(name: str, linear: str, *, group_means: bool = False) -> str | None:
+    """The title of a reference of a family whose linear model is called `linear`."""
+    if name == "group-means" and not group_means:
+        return None
+    return linear if name == "linear" else name.replace("-", " ")
+
+
 def standardised(model: object) -> object:
     """A linear model behind a standardisation of its features."""
     return make_pipeline(StandardScaler(), model)

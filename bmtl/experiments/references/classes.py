@@ -4,10 +4,15 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from bmtl.experiments.references.base import Predict, Rows, fit, of_probabilities, standardised
+from bmtl.experiments.references.base import Predict, Rows, fit, of_probabilities, standardised, title, titled
 from bmtl.targets import Classes, Prediction
 
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the logistic regression's penalty, inverse; the one is chosen on validation
+
+
+@title.register
+def _(family: Classes, name: str) -> str | None:
+    return titled(name, "logistic")
 
 
 @fit.register

@@ -6,13 +6,18 @@ from scipy.stats import nbinom
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import PoissonRegressor
 
-from bmtl.experiments.references.base import Predict, Rows, fit, of_law, standardised
+from bmtl.experiments.references.base import Predict, Rows, fit, of_law, standardised, title, titled
 from bmtl.experiments.references.real import Mean
 from bmtl.targets import Count, Prediction
 from bmtl.targets.prediction import Law
 
 _PENALTIES = (1e-4, 1e-2, 1.0)
 _LEAST = 1e-8  # a mean of 0 has no density for a count above it
+
+
+@title.register
+def _(family: Count, name: str) -> str | None:
+    return titled(name, "poisson")
 
 
 @fit.register

@@ -6,13 +6,18 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 
-from bmtl.experiments.references.base import Predict, Rows, fit, of_law, standardised
+from bmtl.experiments.references.base import Predict, Rows, fit, of_law, standardised, title, titled
 from bmtl.targets import Prediction, Real
 from bmtl.targets.intervals import finite_ends
 from bmtl.targets.prediction import Law
 
 Mean = Callable[[np.ndarray], np.ndarray]
 _LEAST = 1e-6  # of the labels' standard deviation: a perfect fit still has a density
+
+
+@title.register
+def _(family: Real, name: str) -> str | None:
+    return titled(name, "ridge", group_means=True)
 
 
 @fit.register

@@ -14,7 +14,7 @@ from bmtl.evaluation import results
 from bmtl.evaluation.compared import REFERENCE
 from bmtl.evaluation.results import PredictedRows
 from bmtl.experiments.cells import written_for
-from bmtl.experiments.references.base import REFERENCES, Rows, fit
+from bmtl.experiments.references.base import REFERENCES, Rows, fit, title
 from bmtl.experiments.trees import reported
 from bmtl.targets import Prediction
 from bmtl.targets.laws import CountMixture, Mixture, distribution
@@ -27,15 +27,14 @@ def names(data: MultiTaskData) -> dict[str, str]:
 
     The linear one is called by its model, where that is the same for all targets.
     """
-    linear = {"real": "ridge", "vector": "ridge", "count": "poisson", "time-to-event": "log-normal AFT"}
-    models = {linear.get(target.family.name, "logistic") for target in data.targets.values()}
-    real = all(target.family.name == "real" for target in data.targets.values())
-    grouped = real and bool(data.inputs.groups(data.rows["train"][:1]))
-    return {
-        name: models.pop() if name == "linear" and len(models) == 1 else name.replace("-", " ")
-        for name in REFERENCES
-        if grouped or name != "group-means"
-    }
+    grouped = bool(data.inputs.groups(data.rows["train"][:1]))
+    found = {}
+    for name in REFERENCES:
+        titles = [title(target.family, name) for target in data.targets.values()]
+        there = [each for each in titles if each is not None]
+        if len(there) == len(titles) and (grouped or name != "group-means"):
+            found[name] = there[0] if len(set(there)) == 1 else name.replace("-", " ")
+    return found
 
 
 def run_references(

@@ -4,11 +4,16 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from bmtl.experiments.references.base import Predict, Rows, fit, of_law
+from bmtl.experiments.references.base import Predict, Rows, fit, of_law, title, titled
 from bmtl.experiments.references.real import mean_of
 from bmtl.targets import Prediction, TimeToEvent
 from bmtl.targets.intervals import finite_ends
 from bmtl.targets.prediction import Law
+
+
+@title.register
+def _(family: TimeToEvent, name: str) -> str | None:
+    return titled(name, "log-normal AFT")
 
 
 @fit.register

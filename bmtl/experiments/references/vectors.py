@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from bmtl.experiments.references.base import Predict, Rows, fit, of_law
+from bmtl.experiments.references.base import Predict, Rows, fit, of_law, title, titled
 from bmtl.experiments.references.real import mean_of
 from bmtl.targets import Prediction, Vector
 from bmtl.targets.prediction import Law
+
+
+@title.register
+def _(family: Vector, name: str) -> str | None:
+    return titled(name, "ridge")
 
 
 @fit.register

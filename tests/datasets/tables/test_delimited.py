@@ -130,7 +130,7 @@ def test_further_fields_may_be_missing(read):
             "begins with the numbers 5.1, 3.5, 1.4, .*expected to name the columns",
         ),
         ('a,b\n"1,2\n3,4\n', "t.csv", "t.csv, row 2, near line .*A quotation mark opens a field"),
-        ('a,b\n"1"2,3\n', "t.csv", "row 2, near line 2: .*mend the row"),
+        ('a,b\n"1"2,3\n', "t.csv", "row 2, near line 2: .*correct the row"),
         ("a,b\n1,x\0y\n", "t.csv", "line 2 has a NUL character.*encoding=utf-16-le"),
         ("a,b\n1,2\n".encode("utf-16-le"), "t.csv", "line 1 has a NUL character"),
         ("a\x1b,b\n1,2\n", "t.csv", r"name of a column holds visible characters only; .*'\\x1b' at position 1"),

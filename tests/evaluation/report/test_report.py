@@ -211,7 +211,10 @@ class TestWords:
         text = page_of(folder({"stl": 0.3, "ew": 0.3, "uw": 0.3}, splits=3)).text
         assert "none is called best" in text
 
-    @pytest.mark.parametrize(("splits", "words"), [(1, "one run decides nothing"), (2, "two runs decide nothing")])
+    @pytest.mark.parametrize(
+        ("splits", "words"),
+        [(1, "one run is too few to compare methods"), (2, "two runs are too few to compare methods")],
+    )
     def test_few_runs_decide_nothing(self, folder, splits, words):
         page = page_of(folder(splits=splits))
         assert f"But {words}: none is called best." in page.text

@@ -198,7 +198,7 @@ class IGBv2(Transform):
         return (logits @ self.directions).clamp(-_LIMIT, _LIMIT).float()
 
     def get_extra_state(self) -> dict[str, Any]:
-        # All in one entry and not in buffers, so that a transform that has not met its tasks yet can take it up.
+        # All in one entry and not in buffers, so that a transform that has not met its tasks yet can load it.
         return {
             "known": self.known.clone(),
             "base": self.base.clone(),

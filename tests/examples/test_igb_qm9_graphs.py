@@ -17,7 +17,7 @@ def test_the_quick_run(example, start, root, tmp_path):
     assert frame.loc["igb-v1", ["delta_m paper", "MAE homo paper"]].tolist() == [73.9, 143.1]
     eight = [f"MAE {task} [{UNITS[task]}]" for task in UNITS if task not in ("u298", "h298", "g298")]
     stl, ew = (frame.loc[name, eight] for name in ("stl", "ew"))
-    assert frame.loc["ew", "delta_m of 8 [%]"] == pytest.approx(100 * (ew / stl - 1).mean())
+    assert frame.loc["ew", "delta_m of 8 [%]"] == pytest.approx(100 * (ew / stl - 1).mean(), abs=2e-3)
     assert (tmp_path / "table.md").read_text() in printed
 
 

@@ -28,10 +28,10 @@ def test_the_columns_are_what_they_say(example, quick):
     rows = scored(results.read(out / "mt-enet" / "fold-0" / "results.nc"))["affinity"]
     atom = rows.labels == 5.0
     of = scores.loc["mt-enet"]
-    # Drawn numbers are float32, the law's too.
-    np.testing.assert_allclose(of["NLL ↓"], -rows.prediction.log_likelihood.mean(), rtol=1e-5)
-    np.testing.assert_allclose(atom.mean() * of["NLL atom"] + (~atom).mean() * of["NLL rest"], of["NLL ↓"], rtol=1e-9)
-    assert of["NLL floor"] >= of["NLL ↓"] - 1e-9 or (rows.prediction.law.parameters["scale"] < example.FLOOR).any()
+    # Five digits are kept.
+    np.testing.assert_allclose(of["NLL ↓"], -rows.prediction.log_likelihood.mean(), rtol=1e-4)
+    np.testing.assert_allclose(atom.mean() * of["NLL atom"] + (~atom).mean() * of["NLL rest"], of["NLL ↓"], rtol=2e-4)
+    assert of["NLL floor"] >= of["NLL ↓"] - 1e-4 or (rows.prediction.law.parameters["scale"] < example.FLOOR).any()
     assert np.isfinite(of[["NLL mass ↓", "ECE ↓", "ECE (2a - 1)"]].astype(float)).all()
     censored = scores.loc["mt-enet-censored"]
     assert np.isnan(censored["NLL ↓"])

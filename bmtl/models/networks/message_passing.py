@@ -240,7 +240,7 @@ def _filtered_sums(radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
     """
     if radial.requires_grad or torch.is_autocast_enabled(h.device.type):  # forces; two types of numbers
         return torch.cat([own @ _products(part, weight) for own, part in _pieces(weight, radial, h)])
-    found: Tensor = _FilteredSums.apply(radial, h, weight)  # type: ignore[no-untyped-call]
+    found: Tensor = _FilteredSums.apply(radial, h, weight)
     return found
 
 

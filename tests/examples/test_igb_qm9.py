@@ -49,6 +49,13 @@ def test_stl_may_have_fewer_seeds(example, monkeypatch):
     assert frame.loc["ew", ["delta_m [%]", "delta_m of 8 [%]", "T", "seeds"]].tolist() == [0, 0, 1, 2]
     assert frame.loc["ew", "delta_m sd"] == pytest.approx(100 / np.sqrt(2))
     assert np.isnan(frame.loc["stl", ["delta_m [%]", "T"]].astype(float)).all()
+    index = pd.MultiIndex.from_tuples([("ew", 0), ("uw", 0)], names=["method", "seed"])
+    without = pd.DataFrame(np.outer([2.0, 3.0], np.ones(11)), index=index, columns=list(example.UNITS))
+    monkeypatch.setattr(example, "errors_of", lambda trees: without)
+    frame = example.table(dict.fromkeys(without.index), {("ew", 0): 1.0}, {})
+    assert frame.loc["uw", "delta_m [%]"] == pytest.approx(50)
+    paper = [np.array(example.PAPER[name][:11]) for name in ("uw", "ew")]
+    assert frame.loc["uw", "delta_m paper"] == pytest.approx(100 * (paper[0] / paper[1] - 1).mean())
 
 
 def test_missing_data_are_named(start, tmp_path):

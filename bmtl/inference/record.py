@@ -1,11 +1,26 @@
-"""The record of a step, and a history of steps as arrays."""
+"""The record of a step, the losses of a batch, and a history of steps as arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Evaluation(NamedTuple):
+    """The losses of a batch without a step, float64 on the host.
+
+    Attributes:
+        losses: Expected negative log-likelihood per labelled row of each task ``(K,)``; NaN without a label.
+        labelled: Labelled rows of each task ``(K,)``, to average over batches.
+        shared: The terms of weight 1 (KL divergences) per datum.
+    """
+
+    losses: Tensor
+    labelled: Tensor
+    shared: float
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from bmtl.evaluation.images import images_of
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.parts import part_of, reported_targets, scored
 from bmtl.evaluation.storage import atomic
-from bmtl.evaluation.style import save
+from bmtl.evaluation.style import methods_in_order, save
 from bmtl.experiments import Budget, Method, compare
 
 # Trained at unit variance, with the published heads.
@@ -135,10 +135,13 @@ def main():
     table = nine_metrics(read_values(options.out / "values.csv"))
     (options.out / "table.md").write_text(table + "\n", encoding="utf-8")
     print(table)
-    first = {name: found.trees[name, 0] for name in names}
-    save(
-        plots.loss_curves({name: first[name] for name in CURVES if name in first}), options.out / "losses.png", dpi=100
-    )
+    first = {name: found.trees[name, 0] for name in names if (name, 0) in found.trees}
+    with methods_in_order(names):  # a method has its colour whichever are there
+        save(
+            plots.loss_curves({name: first[name] for name in CURVES if name in first}),
+            options.out / "losses.png",
+            dpi=100,
+        )
     shown = first["igb-v1" if "igb-v1" in first else names[-1]]
     families = {name: target.family for name, target in reported_targets(shown).items()}
     save(plots.image_maps(images_of(part_of(shown)), families, size=1.2), options.out / "pictures.png", dpi=100)

@@ -59,7 +59,8 @@ def filled(page: str, folder: Path) -> str:
 
     def table(found: re.Match[str]) -> str:
         lines = read(folder / found[1])
-        return page[found.start() : found.start(3)] + markdown_table(*lines, left=int(found[2] or 1)) + "\n"
+        after = "\n" if page[found.end() : found.end() + 1] == "\n" else "\n\n"  # a blank line ends a table
+        return page[found.start() : found.start(3)] + markdown_table(*lines, left=int(found[2] or 1)) + after
 
     return PLACE.sub(table, page)
 

@@ -32,7 +32,7 @@ def test_a_changed_number_is_written_anew(example, start, tmp_path, monkeypatch)
     )
     page = "# Page\n\n<!-- results/a.csv left 2 -->\n\n" + table + "\n\nText.\n"
     assert example.filled(page, tmp_path) == page
-    empty = "# Page\n\n<!-- results/a.csv left 2 -->\n\n\nText.\n"
+    empty = "# Page\n\n<!-- results/a.csv left 2 -->\n\nText.\n"
     (tmp_path / "page.md").write_text(page.replace("1.5", "1.6"), encoding="utf-8")
     assert start(tmp_path / "page.md").endswith("page.md: 1 tables.\n")
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == page

@@ -9,7 +9,7 @@ import xarray as xr
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import plots, results
 from bmtl.evaluation.label_shares import by_label_share
-from bmtl.evaluation.style import save
+from bmtl.evaluation.style import methods_in_order, save
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import Cell, Failure
 from bmtl.experiments.comparisons import Comparison, compare
@@ -86,14 +86,19 @@ def demo(
     results.write(changes, out / "changes.nc")
     scarce = min(shares)
     trees = {name: tree for (name, number), tree in found[scarce].trees.items() if number == 0}
-    save(plots.label_share_curves(changes), out / "changes.png")
-    save(plots.changes_by_target(changes, scarce), out / "targets.png")
-    save(plots.reliability_curves(trees), out / "reliability.png")
+    with methods_in_order([str(name) for name in changes["learner"].values]):
+        save(plots.label_share_curves(changes), out / "changes.png")
+        save(plots.changes_by_target(changes, scarce), out / "targets.png")
+        save(plots.reliability_curves(trees), out / "reliability.png")
     return Demo(found, changes)
 
 
-BUDGET = Budget(epochs=40, schedule="constant")
-"""The budget of every method of the demo, on the trunk "mlp": single-task networks of 3,000 steps would take too long."""
+BUDGET = Budget(steps=140, schedule="cosine", batch_size=256, lr=1e-2)
+"""The budget of every method of the demo, on the trunk "mlp".
 
-QUICK = replace(BUDGET, epochs=2, draws=20)
+In steps, and not in epochs: networks of single tasks have few labels, and would take few steps. Larger batches and a falling
+rate reach the validation error of 440 steps of 128 rows at a constant rate in a third of the time.
+"""
+
+QUICK = replace(BUDGET, steps=10, draws=20)
 """The same in a moment: shows that everything runs, not how well."""

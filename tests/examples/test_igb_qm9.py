@@ -1,4 +1,6 @@
 import importlib.util
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -97,3 +99,14 @@ def test_the_page_shows_the_file_of_results(example, results, name):
     frame, page = results(name, "igb_qm9.md", index_col=0)
     assert all(table in page for table in example.tables(frame))
     assert {"si", "igb-v1", example.COUNTS, "ridge", "boosting"} <= set(frame.index)
+
+
+def test_the_page_shows_the_step_times_of_the_file():
+    docs = Path(__file__).parents[2] / "docs"
+    found, page = (
+        json.loads((docs / "results" / "qm9_networks.json").read_text()),
+        (docs / "igb_qm9.md").read_text("utf-8"),
+    )
+    for name in ("original", "factorised", "like sizes", "schnet"):
+        seconds, ratio = found[name]["seconds"], found[name]["seconds"] / found["original"]["seconds"]
+        assert f"| {name} | {seconds:.3f} | {ratio:.3f} | {found[name]['bytes'] / 1e9:.2f} |" in page

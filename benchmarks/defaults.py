@@ -8,7 +8,7 @@ the network 128-128 with 30 epochs of Adam at a constant rate. NLL is the mean o
 labels in training; coverage is that of central 90 % intervals. Seconds are of processor time. Run:
 
     python benchmarks/defaults.py --root ../shared/data [--methods plain,uw,igb-v1] [--sets enb,power] [--splits 1]
-        [--first-split 100] [--json defaults.json] [--quick]
+        [--first-split 100] [--rows 5000] [--json defaults.json] [--quick]
 """
 
 import argparse
@@ -92,8 +92,11 @@ def split(arrays: Arrays, seed: int) -> dict[str, np.ndarray]:
     return {part: np.flatnonzero(np.isin(groups, own)) for part, own in parts.items()}
 
 
-def data_of(name: str, arrays: Arrays, seed: int) -> MultiTaskData:
-    """Targets without a label in some part are left out."""
+def data_of(name: str, arrays: Arrays, seed: int, most: int | None = None) -> MultiTaskData:
+    """Targets without a label in some part are left out. Of larger sets, `most` rows are drawn."""
+    if most is not None and len(arrays[0]) > most:
+        drawn = np.random.default_rng(seed).choice(len(arrays[0]), most, replace=False)
+        arrays = (arrays[0][drawn], {target: values[drawn] for target, values in arrays[1].items()}, arrays[2][drawn])
     x, y, _ = arrays
     rows = split(arrays, seed)
     families = {t: "binary" for t, values in y.items() if values.dtype.kind == "i"}
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--first-split", type=int, default=100)
+    parser.add_argument("--rows", type=int, help="of each set at most, drawn by the split's seed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="the table that comes with bmtl, an epoch")
     options = parser.parse_args()
@@ -203,7 +207,7 @@ def main() -> None:
                 if options.quick:
                     data = load("qm9-mini").subset(["mu", "cv"])
                 else:
-                    data = data_of(name, SETS[name](options.root), seed)
+                    data = data_of(name, SETS[name](options.root), seed, options.rows)
                 to = references(data)
                 for each in methods:
                     of = outcome(data, each, seed, options.quick)

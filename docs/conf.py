@@ -7,9 +7,18 @@ author = "The bmtl developers"
 release = installed("bmtl")
 version = release
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+# The tutorials are notebooks in Markdown: their cells run when the site is built, in a folder of their own.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_output_stderr = "remove"  # progress bars
+
 html_theme = "furo"
 html_title = "bmtl"
 html_show_sourcelink = False

@@ -11,17 +11,13 @@ import torch
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = "../shared/data"
-PAGES = [
-    "README.md",
-    "docs/index.md",
-    "docs/howto.md",
-    *(f"docs/tutorials/{name}.md" for name in ("own_model", "table", "choosing", "diagnostics")),
-]
+TUTORIALS = ("own_model", "table", "choosing", "diagnostics", "molecules", "times_and_counts")
+PAGES = ["README.md", "docs/index.md", "docs/howto.md", *(f"docs/tutorials/{name}.md" for name in TUTORIALS)]
 
 
 def blocks(page: str) -> list[str]:
     text = (REPOSITORY / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(?:python|\{code-cell\})\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def short(code: str, root: Path) -> str:

@@ -113,6 +113,26 @@ def test_evaluation_imports_without_torch():
     assert result.returncode == 0, result.stderr
 
 
+HEAVY = LEARNING | {"numpy", "pandas", "scipy", "xarray", "sklearn", "matplotlib", "arviz", "netCDF4", "joblib"}
+
+
+@pytest.mark.parametrize(("argument", "heavy"), [("--help", HEAVY), ("--version", LEARNING)])
+def test_the_package_and_the_help_of_its_command_are_light(argument, heavy):
+    """The help waits for no package, and versions are read without importing torch."""
+    code = (
+        "import sys, bmtl, bmtl.cli\n"
+        f"sys.argv = ['bmtl', {argument!r}]\n"
+        "try:\n    bmtl.cli.main()\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        f"sys.exit(' '.join(name for name in {sorted(heavy)} if name in sys.modules) or 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "bmtl" in result.stdout
+
+
 def module_graph(package: Path) -> dict[str, set[str]]:
     """Each module with those of the package that it imports, for types or inside functions too."""
     names = {module for _, module, _ in modules(package)}

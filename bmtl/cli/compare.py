@@ -14,6 +14,7 @@ from bmtl.cli.console import app, console, counted, print_data, print_error, pri
 from bmtl.cli.options import (
     OWN_CODE,
     BatchSize,
+    Compile,
     DataOption,
     Dataset,
     DeviceOption,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @app.command(
     epilog="Examples:\n\n"
     "bmtl compare csv:houses.csv -d targets=price,grade -d kinds=grade:ordinal -d ignore=id --methods stl,ew,bayesian\n\n"
+    "bmtl compare csv:trial.csv -d targets=days,visits -d events=days:died -d kinds=visits:count -d ignore=patient\n\n"
     "bmtl compare uci/energy --methods bayesian,mine.py:recipe --seeds 3\n\n"
     "`bmtl list csv:` has the options of the reader; `bmtl list NAME` those of any other name."
 )
@@ -80,6 +82,7 @@ def compare(
     ] = "",
     widths: Widths = "",
     draws: DrawsOption = None,
+    compile: Compile = "",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
@@ -134,6 +137,8 @@ def compare(
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
     if trunk:
         chosen = [method.on_trunk(trunk) for method in chosen]
+    if compile:
+        chosen = [method.compiled(compile) for method in chosen]
     rates = numbers(lr, "lr") if lr else []
     budget = experiments.Budget(
         steps=steps,

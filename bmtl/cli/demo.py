@@ -17,7 +17,7 @@ from bmtl.cli.options import command
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/demo"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two epochs of one draw: shows that it runs, not how well.")
+        bool, typer.Option("--quick", help="Ten steps and one draw: shows that it runs, not how well.")
     ] = False,
     draws: Annotated[int, typer.Option(min=0, metavar="N", help="Draws of labels; 0 means 3, or 1 with --quick.")] = 0,
     jobs: Annotated[

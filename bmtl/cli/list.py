@@ -177,7 +177,7 @@ def _named(name: str) -> Iterator[_Entry]:
 
     for key, reader in describe().items():
         prefix = key.partition("<")[0]
-        if name == key or (prefix != key and name.startswith(prefix)):
+        if name in (key, prefix.rstrip(":")) or (prefix != key and name.startswith(prefix)):
             yield _Entry(f"Data set {key}; options as -d name=value", reader.summary, reader.options(), _as_written)
     if name in METHODS:
         method = METHODS[name]

@@ -88,6 +88,14 @@ Widths = Annotated[
         help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the kind of inputs.",
     ),
 ]
+Compile = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="How steps run: no; trace (a captured graph, equal bit for bit); inductor (compiled, needs a C++ compiler); "
+        "auto (compiled where that repays itself). By default what each method says, which is no.",
+    ),
+]
 DrawsOption = Annotated[
     int | None,
     typer.Option(

@@ -12,6 +12,7 @@ from bmtl.cli.console import app, console, counted, print_data, print_scores
 from bmtl.cli.options import (
     OWN_CODE,
     BatchSize,
+    Compile,
     DataOption,
     Dataset,
     DeviceOption,
@@ -65,6 +66,7 @@ def train(
     ] = None,
     widths: Widths = "",
     draws: DrawsOption = None,
+    compile: Compile = "",
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
@@ -85,6 +87,8 @@ def train(
         chosen = chosen.balanced_by(balancer)
     if trunk:
         chosen = chosen.on_trunk(trunk)
+    if compile:
+        chosen = chosen.compiled(compile)
     budget = experiments.Budget(
         steps=steps,
         epochs=epochs,

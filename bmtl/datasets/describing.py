@@ -56,12 +56,23 @@ def _range(values: np.ndarray) -> str:
     finite = values[np.isfinite(values)]
     text = f"{finite.min():g} to {finite.max():g}"
     if values.ndim == 2:
-        text += f", {int((values[:, 0] != values[:, 1]).sum()):,} of them known up to an interval"
+        text += f", {_censored(values) or 'none censored'}"
     return text
 
 
+def _censored(intervals: np.ndarray) -> str:
+    """How many labels are known up to an interval, by the end that is open."""
+    lower, upper = intervals.T
+    left, right = np.isneginf(lower), np.isposinf(upper)
+    rest = (lower != upper) & ~left & ~right
+    kinds = {"right-censored": right, "left-censored": left, "interval-censored": rest}
+    return ", ".join(f"{int(found.sum()):,} {name}" for name, found in kinds.items() if found.any())
+
+
 def _hint(name: str, target: Target, values: np.ndarray) -> str:
-    """What a target of real numbers may rather be."""
+    """What a target may rather be, or lacks."""
+    if target.family.name == "time-to-event" and len(values) and (values[:, 0] == values[:, 1]).all():
+        return f"If a column says whether the event was observed, name it: events={name}:COLUMN."
     if not target.family.scaled or values.ndim != 1 or not len(values) or not (values == np.floor(values)).all():
         return ""
     if values.min() < 0 or len(np.unique(values)) > 100:

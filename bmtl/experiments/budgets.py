@@ -30,8 +30,8 @@ class Budget:
 
     Attributes:
         steps: Number of steps, rounded up to whole epochs, which are of 40 steps or fewer and validated. Training ends early
-            where a quarter of the steps, 750 of 3,000, has brought no better score. 3,000 under the schedule "cosine",
-            unless `epochs` is given.
+            where a quarter of the steps, 750 of 3,000, or three validations if these take longer, has brought no better
+            score. 3,000 under the schedule "cosine", unless `epochs` is given.
         epochs: Number of passes over the training rows instead, each of them validated and none left out. 30 under the
             schedules "constant" and "plateau", unless `steps` is given.
         schedule: "cosine": AdamW with decoupled weight decay of 0.01 on the weight matrices of networks, its rate rises over

@@ -93,8 +93,12 @@ def demo(
     return Demo(found, changes)
 
 
-BUDGET = Budget(epochs=40, schedule="constant")
-"""The budget of every method of the demo, on the trunk "mlp": single-task networks of 3,000 steps would take too long."""
+BUDGET = Budget(steps=140, schedule="cosine", batch_size=256, lr=1e-2)
+"""The budget of every method of the demo, on the trunk "mlp".
 
-QUICK = replace(BUDGET, epochs=2, draws=20)
+In steps, and not in epochs: networks of single tasks have few labels, and would take few steps. Larger batches and a falling
+rate reach the validation error of 440 steps of 128 rows at a constant rate in a third of the time.
+"""
+
+QUICK = replace(BUDGET, steps=10, draws=20)
 """The same in a moment: shows that everything runs, not how well."""

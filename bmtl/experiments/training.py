@@ -71,7 +71,9 @@ def program(
         if isinstance(module, nn.Module):
             module.to(dtype)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
-    svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
+    svi = BalancedSVI(
+        model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo, compile=method.compile
+    )
     blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
     plain = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
     loader = augmented(plain, data) if budget.augment else plain
@@ -136,7 +138,7 @@ def train(
             loader,
             validation,
             max_epochs=budget.most_epochs,
-            patience=max(1, budget.most_epochs // 4) if keeps_best and in_steps else None,
+            patience=max(3, budget.most_epochs // 4) if keeps_best and in_steps else None,
             scheduler=scheduler_of(budget),
             score=score,
             restore_best=keeps_best,

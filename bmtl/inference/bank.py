@@ -18,7 +18,7 @@ from bmtl import inputs
 from bmtl.inference.bank_rows import Data, NetworkRows, form, order
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import NonFinite
-from bmtl.inference.loaders import forked, mixed_seed
+from bmtl.inference.loaders import forked, mixed_seed, seed_random_state
 from bmtl.inference.site_tasks import task_of_site
 from bmtl.inference.varying_attributes import varying_numbers
 
@@ -219,7 +219,7 @@ class Bank:
     def _seeded(self, noise: torch.Generator) -> Iterator[None]:
         """Torch's own generators, which layers draw from, seeded for the time being."""
         with forked(None):  # the seed is every device's
-            torch.manual_seed(int(torch.randint(2**62, (), generator=noise)))
+            seed_random_state(int(torch.randint(2**62, (), generator=noise)))
             yield
 
     def _check(self, losses: Tensor, gradient: Tensor, batch: int) -> None:

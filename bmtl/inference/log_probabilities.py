@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bmtl import inputs
 from bmtl.inference.draws import evaluating, guides_of_draws
-from bmtl.inference.loaders import forked
+from bmtl.inference.loaders import forked, seed_random_state
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, targets_of_site
 from bmtl.inference.without_graph import Mode, without_graph
@@ -66,7 +66,7 @@ def log_probabilities(
     found: dict[str, list[Tensor]] = {}
     with evaluating(*given), forked(None):
         for own, of_draw in guides_of_draws(guide, 1 if parallel else num_draws, seed):
-            torch.manual_seed(own)
+            seed_random_state(own)
             proposal = poutine.trace(of_draw).get_trace(x)
             with _Predicted() as predicted:
                 poutine.replay(model, trace=proposal)(x)

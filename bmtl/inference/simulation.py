@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bmtl.inference.accumulator import to_numpy
 from bmtl.inference.draws import evaluating, guides_of_draws
-from bmtl.inference.loaders import forked
+from bmtl.inference.loaders import forked, seed_random_state
 from bmtl.inference.predicted_sites import EXPECTED, predicted_sites
 from bmtl.inference.site_tasks import named_rows
 from bmtl.inference.without_graph import Mode, without_graph
@@ -130,7 +130,7 @@ def simulated_ranks(
 
 
 def _seeded_trace(model: Callable[..., Any], x: Any, seed: int, mode: Mode) -> Trace:
-    torch.manual_seed(seed)
+    seed_random_state(seed)
     with mode():
         return poutine.trace(model).get_trace(x)
 

@@ -239,6 +239,13 @@ def test_times_to_an_event_and_vectors_come_from_several_columns(save):
     assert np.isnan(data.targets["wind"].values[5]).tolist() == [False, True]
     features = {feature.name for feature in data.inputs.encoding.features}
     assert features.isdisjoint({"days", "died", "u", "v", "strength"})
+    assert f"{ROWS // 2} right-censored" in data.describe_targets()[1]
+    # Without the column of events no time is censored, and it would be a feature.
+    uncensored = load(f"csv:{save(table)}", targets="days", kinds="time-to-event", ignore=options["ignore"])
+    assert (
+        "none censored. If a column says whether the event was observed, name it: events=days:COLUMN."
+        in (uncensored.describe_targets()[0])
+    )
     # Without targets the pairs say them all.
     assert load(f"csv:{save(table)}", **options).tasks == ("days", "wind")
 

@@ -358,7 +358,9 @@ def test_targets_are_described():
         "real [m]: real, 5 labels of 6 rows, 1 to 6. Whole numbers: if they are counts or grades, say so with "
         "kinds=real:count or kinds=real:ordinal."
     )
-    assert lines["censored"] == "censored: real, 5 labels of 6 rows, 1 to 6, 3 of them known up to an interval"
+    assert lines["censored"] == (
+        "censored: real, 5 labels of 6 rows, 1 to 6, 1 right-censored, 1 left-censored, 1 interval-censored"
+    )
     assert lines["binary"] == "binary: binary, 5 labels of 6 rows, 60.0% '1' (the event) and the rest '0'"
     assert lines["ordinal"] == "ordinal: ordinal, 5 labels of 6 rows, 3 classes 0 < 1 < 2"
     assert lines["classes"] == "classes: classes, 5 labels of 6 rows, 3 classes a, b, c"

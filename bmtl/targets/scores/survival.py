@@ -10,6 +10,7 @@ CONCORDANCE = Score(
     lambda rows: censored_concordance(rows.labels, rows.predictive().quantile(0.5)),
     ("predictive",),
     higher_is_better=True,
+    note="concordance, the share of comparable pairs of rows whose order is predicted",
     defined=lambda rows: has_comparable_pairs(rows.labels),
 )
 IBS = Score("ibs", "integrated Brier", lambda rows: integrated_brier(rows.labels, rows.predictive()), ("predictive",))

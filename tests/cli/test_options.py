@@ -154,7 +154,7 @@ def test_a_device_that_is_not_there_and_an_unknown_precision(
     assert not (tmp_path / "out").exists()
 
 
-def test_device_and_precision_are_shown_and_recorded(run, archive, tmp_path, short_ending):
+def test_device_and_precision_are_shown_and_recorded(run, archive, tmp_path, short_ending, monkeypatch):
     from bmtl.evaluation import results
     from bmtl.evaluation.attributes import decode_attributes
 
@@ -169,6 +169,7 @@ def test_device_and_precision_are_shown_and_recorded(run, archive, tmp_path, sho
     assert decode_attributes(tree)["labels"]["train"]["mass"] > 0
     validation = tree["training"]["validation_losses"].dropna("step")
     assert validation.sizes["step"] == 1  # of one epoch
+    monkeypatch.setattr("bmtl.evaluation.report.figures._image", lambda draw, title, largest: "")
     code, out, _ = run("report", tmp_path)
     assert code == 0
     assert "17 of 17 sections" in out

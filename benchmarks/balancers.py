@@ -2,7 +2,9 @@
 
 An MLP (64-512-512-512, batch 128) and a CNN (three convolutions and a linear layer 1024-128, batch 32) with K linear heads
 are trained with Adam on K squared errors, one thread. All contestants take turns, so a drift of the machine's speed hits
-them alike; T is the median processor time of a step over that of a plain PyTorch loop with summed losses. Run:
+them alike; T is the median processor time of a step over that of a plain PyTorch loop with summed losses. Ours are a
+program with a statement per task or, where marked "plate", one statement in a task plate. TorchJD's are `autojac` with all
+tasks at once, four or one at a time, and `autogram`, whose weights multiply the heads' gradients too. Run:
 
     python benchmarks/balancers.py [--rounds 30] [--json balancers.json] [--networks mlp cnn] [--tasks 3 11 40] [--quick]
         [--match upgrad torchjd]
@@ -19,7 +21,9 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchjd import aggregation
+from torchjd.autogram import Engine
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 import bmtl
@@ -31,7 +35,7 @@ Step = Callable[[], None]
 
 
 class Net(nn.Module):
-    """A trunk and K linear heads; as a program, K unit-variance regressions in a task plate."""
+    """A trunk and K linear heads; as a program, K unit-variance regressions, a statement each."""
 
     def __init__(self, kind: str, tasks: int) -> None:
         super().__init__()
@@ -48,9 +52,6 @@ class Net(nn.Module):
         self.heads = nn.ModuleList([nn.Linear(WIDTHS[kind], 1) for _ in range(tasks)])
         self.names = [f"t{k}" for k in range(tasks)]
 
-    def outputs(self, h: Tensor) -> Tensor:
-        return torch.stack([head(h).squeeze(-1) for head in self.heads])  # (K, B)
-
     def losses(self, h: Tensor, y: Tensor) -> list[Tensor]:
         return [0.5 * (head(h).squeeze(-1) - y[k]).square().mean() for k, head in enumerate(self.heads)]
 
@@ -60,6 +61,16 @@ class Net(nn.Module):
         for k, (name, head) in enumerate(zip(self.names, self.heads, strict=True)):
             with bmtl.task(name), rows:
                 pyro.factor(f"y_{name}", -0.5 * (head(h).squeeze(-1) - y[k]).square())
+
+
+class Plated(Net):
+    """The same as one statement in a task plate."""
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        h = bmtl.shared(self.trunk(x))
+        weight, bias = (torch.cat([getattr(head, name) for head in self.heads]) for name in ("weight", "bias"))
+        with bmtl.task_plate(self.names, dim=-2), pyro.plate("rows", len(x), dim=-1):
+            pyro.factor("y", -0.5 * (F.linear(h, weight, bias).T - y).square())
 
 
 def guide(x: Tensor, y: Tensor) -> None:
@@ -94,8 +105,10 @@ def ours(spec: str, net: Net, x: Tensor, y: Tensor) -> Step:
     return step
 
 
-def torchjd_step(aggregator: aggregation.Aggregator, chunk: int | None, net: Net, x: Tensor, y: Tensor) -> Step:
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+def torchjd_step(
+    peer: Callable[[int], aggregation.Aggregator], chunk: int | None, net: Net, x: Tensor, y: Tensor
+) -> Step:
+    optimizer, aggregator = torch.optim.Adam(net.parameters(), lr=1e-4), peer(len(y))
     shared = list(net.trunk.parameters())
 
     def step() -> None:
@@ -108,42 +121,86 @@ def torchjd_step(aggregator: aggregation.Aggregator, chunk: int | None, net: Net
     return step
 
 
-PEERS = {
-    "Mean": aggregation.Mean,
-    "MGDA": aggregation.MGDA,
-    "PCGrad": aggregation.PCGrad,
-    "IMTLG": aggregation.IMTLG,
-    "AlignedMTL": aggregation.AlignedMTL,
-    "ConFIG": aggregation.ConFIG,
+def engine_step(peer: Callable[[], Callable[[Tensor], Tensor]], net: Net, x: Tensor, y: Tensor) -> Step:
+    optimizer, weighting = torch.optim.Adam(net.parameters(), lr=1e-4), peer()
+    engine = Engine(net.trunk, batch_dim=None)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        losses = torch.stack(net.losses(net.trunk(x), y))
+        losses.backward(weighting(engine.compute_gramian(losses)))
+        optimizer.step()
+
+    return step
+
+
+PEERS: dict[str, Callable[[int], aggregation.Aggregator]] = {
+    "Mean": lambda tasks: aggregation.Mean(),
+    "UPGrad": lambda tasks: aggregation.UPGrad(),
+    "DualProj": lambda tasks: aggregation.DualProj(),
+    "MGDA": lambda tasks: aggregation.MGDA(),
+    "PCGrad": lambda tasks: aggregation.PCGrad(),
+    "CAGrad": lambda tasks: aggregation.CAGrad(0.5),
+    "IMTLG": lambda tasks: aggregation.IMTLG(),
+    "NashMTL": aggregation.NashMTL,
+    "AlignedMTL": lambda tasks: aggregation.AlignedMTL(),
+    "ConFIG": lambda tasks: aggregation.ConFIG(),
+    "FairGrad": lambda tasks: aggregation.FairGrad(1.0),
+    "GradDrop": lambda tasks: aggregation.GradDrop(),
 }
-"""TorchJD's, those that run without convex-programming packages; each with all tasks at once and one task at a time."""
+"""TorchJD's, by the number of tasks."""
+ENGINES: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "Mean": aggregation.MeanWeighting,
+    "UPGrad": aggregation.UPGradWeighting,
+    "DualProj": aggregation.DualProjWeighting,
+    "MGDA": aggregation.MGDAWeighting,
+    "PCGrad": aggregation.PCGradWeighting,
+    "CAGrad": functools.partial(aggregation.CAGradWeighting, 0.5),
+    "IMTLG": aggregation.IMTLGWeighting,
+    "AlignedMTL": aggregation.AlignedMTLWeighting,
+    "FairGrad": functools.partial(aggregation.FairGradWeighting, 1.0),
+}
+"""Those of them that take a Gram matrix."""
 
 
-def contestants(kind: str, tasks: int) -> dict[str, Step]:
+def contestants(kind: str, tasks: int) -> dict[str, Callable[[], Step]]:
+    """What makes each contestant."""
     batch = 128 if kind == "mlp" else 32
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((batch, 64) if kind == "mlp" else (batch, 3, 32, 32), generator=generator)
     y = torch.randn(tasks, batch, generator=generator)
+    found: dict[str, Callable[[], Step]] = {}
 
-    def net() -> Net:
-        torch.manual_seed(0)
-        return Net(kind, tasks)
+    def add(name: str, build: Callable[..., Step], *options: object, form: type[Net] = Net) -> None:
+        def made() -> Step:
+            torch.manual_seed(0)
+            return build(*options, form(kind, tasks), x, y)
 
-    found: dict[str, Step] = {BASE: plain(net(), x, y), "bmtl ew": ours("ew", net(), x, y)}
+        found[name] = made
+
+    add(BASE, plain)
     gram = [name for name, slot in SLOTS.items() if slot.slot == "weighting" and slot.needs == "gram"]  # type: ignore[attr-defined]
-    for geometry in ("full", "last-layer", "representation"):
-        if geometry in SLOTS:
-            found |= {f"bmtl {geometry} >> {name}": ours(f"{geometry} >> {name}", net(), x, y) for name in gram}
+    for spec in ["ew", *(f"{of} >> {name}" for of in ("full", "last-layer", "representation") for name in gram)]:
+        add(f"bmtl {spec}", ours, spec)
+        if spec == "ew" or "upgrad" in spec:
+            add(f"bmtl {spec}, plate", ours, spec, form=Plated)
     for name, peer in PEERS.items():
-        found[f"torchjd {name}"] = torchjd_step(peer(), None, net(), x, y)
-        found[f"torchjd {name} chunk=1"] = torchjd_step(peer(), 1, net(), x, y)
+        for chunk in (None, 4, 1):
+            add(f"torchjd {name}" + (f" chunk={chunk}" if chunk else ""), torchjd_step, peer, chunk)
+    for name, weighting in ENGINES.items():
+        add(f"torchjd autogram {name}", engine_step, weighting)
     return found
 
 
 def measure(kind: str, tasks: int, rounds: int, match: list[str]) -> dict[str, float]:
     """Median milliseconds of each contestant that has a word of `match` in its name, taking turns."""
-    every = contestants(kind, tasks)
-    steps = {name: step for name, step in every.items() if name == BASE or any(word in name for word in match or [""])}
+    steps = {}
+    for name, make in contestants(kind, tasks).items():
+        if name == BASE or any(word in name for word in match or [""]):
+            try:
+                steps[name] = make()
+            except ImportError as error:  # pip install 'torchjd[full]'
+                print(f"left out: {name} ({error})")
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name, step in steps.items():
@@ -165,6 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.networks, options.tasks = 1, ["mlp"], [3]
+        options.match = options.match or ["ew", "upgrad", "Mean", "UPGrad"]
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, torchjd {version('torchjd')}, one thread")
     columns = [(kind, tasks) for kind in options.networks for tasks in options.tasks]

@@ -3,13 +3,16 @@
 Trains on random crops and flips with Adam on a one-cycle rate for so many CPU seconds, loading not counted, and prints the
 mean intersection over union on the test images. "lite0" starts at ImageNet weights (extra ``vision``). Run:
 
-    python benchmarks/camvid_minute.py --root ../shared/data [--trunk unet|lite0] [--seconds 70] [--seed 0] [--quick]
+    python benchmarks/camvid_minute.py --root ../shared/data [--trunk unet|lite0] [--seconds 70] [--seeds 1] [--part test]
+                                       [--results FILE] [--quick]
 """
 
 import argparse
+import csv
 import functools
 import itertools
 import time
+from pathlib import Path
 
 import torch
 
@@ -26,8 +29,12 @@ def main() -> None:
     parser.add_argument("--root")
     parser.add_argument("--trunk", choices=("unet", "lite0"), default="unet")
     parser.add_argument("--seconds", type=float, default=70)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
+    parser.add_argument(
+        "--part", choices=("val", "test"), default="test", help="images to score: choose settings on val"
+    )
+    parser.add_argument("--results", type=Path, help="CSV file to which a line for each seed is added")
     parser.add_argument("--quick", action="store_true", help="a second on rendered rooms: shows that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -35,10 +42,38 @@ def main() -> None:
         data, options.seconds = load("rooms", train=8, val=0, test=2, height=16, width=16).subset(["semantic"]), 0.1
     else:
         data = load("camvid", root=options.root)
+    for seed in range(options.seeds):
+        steps, scores = learn(data, options.trunk, seed, options.seconds, options.rate, options.part)
+        print(
+            f"{options.trunk}, seed {seed}: {steps} steps in {options.seconds:g} s, "
+            f"{options.part} mIoU {scores['mean_iou']:.3f}, accuracy {scores['accuracy']:.3f}",
+            flush=True,
+        )
+        if options.results:
+            header = not options.results.exists()
+            with options.results.open("a", newline="", encoding="utf-8") as file:
+                line = csv.writer(file, lineterminator="\n")
+                if header:
+                    line.writerow(["trunk", "seed", "part", "seconds", "steps", "miou", "accuracy"])
+                scored = (f"{scores[name]:.4f}" for name in ("mean_iou", "accuracy"))
+                line.writerow([options.trunk, seed, options.part, f"{options.seconds:g}", steps, *scored])
+
+
+def learn(data, name: str, seed: int, seconds: float, rate: float, part: str) -> tuple[int, dict[str, float]]:
+    """Steps taken and the scores of a part of the data.
+
+    Args:
+        data: With the target ``semantic``.
+        name: Of the trunk.
+        seed: Of initial weights and batches.
+        seconds: Of the process's CPU time, in training.
+        rate: Largest learning rate.
+        part: Which is scored.
+    """
     x, y = data.tensors("train")
-    generator = torch.Generator().manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(seed)
     about = data.inputs.describe()
-    if options.trunk == "lite0":
+    if name == "lite0":
         trunk = lite0_trunk(about, generator=generator, channels_last=True)
     else:
         trunk = unet_trunk(about, widths=(24, 32, 64, 96), generator=generator, channels_last=True)
@@ -46,28 +81,24 @@ def main() -> None:
     likelihoods = {"semantic": likelihood_of(target.family, noise="fixed")}
     model = TaskModel(trunk, trunk.width, likelihoods, len(x), labels=y, generator=generator)
     svi = bmtl.BalancedSVI(
-        model, model.guide(), functools.partial(torch.optim.AdamW, lr=options.rate), "ew", bmtl.TaskELBO("analytic")
+        model, model.guide(), functools.partial(torch.optim.AdamW, lr=rate), "ew", bmtl.TaskELBO("analytic")
     )
     augmentation = Augmentation()
     augmentation.check(data.targets)
-    loader = AugmentedBatches(Batches(x, y, 8, seed=options.seed), augmentation)
+    loader = AugmentedBatches(Batches(x, y, 8, seed=seed), augmentation)
     start, steps = time.process_time(), 0
     for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
-        done = (time.process_time() - start) / options.seconds
+        done = (time.process_time() - start) / seconds
         if done >= 1:
             break
         svi.step(*batch)
         steps += 1
         for group in svi.optimizer.param_groups:  # up for a fifth, then down to nothing
-            group["lr"] = options.rate * min(5 * done + 0.05, 1.25 * (1 - done) + 1e-3, 1.0)
+            group["lr"] = rate * min(5 * done + 0.05, 1.25 * (1 - done) + 1e-3, 1.0)
     _, reduced = draw_reduced(
-        data, "test", lambda x, y: bmtl.draw(model, svi.guide, x, y, num_draws=1), num_draws=1, seed=0
+        data, part, lambda x, y: bmtl.draw(model, svi.guide, x, y, num_draws=1), num_draws=1, seed=0
     )
-    scores = reduced["semantic"].rows.whole
-    print(
-        f"{options.trunk}, seed {options.seed}: {steps} steps in {options.seconds:g} s, "
-        f"mIoU {scores['mean_iou']:.3f}, accuracy {scores['accuracy']:.3f}"
-    )
+    return steps, reduced["semantic"].rows.whole
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 Networks take turns, a step each, in one thread; times are medians of the process's own CPU time. Steps are of three targets
 (13 classes, depth, normals) with equal weights, batch 2 as in the published comparisons. Run:
 
-    python benchmarks/dense_steps.py [--height 90 --width 120] [--share 0.25] [--steps 6] [--quick]
+    python benchmarks/dense_steps.py [--height 90 --width 120] [--share 0.25] [--steps 6] [--results FILE]
+                                     [--quick]
 """
 
 import argparse
+import csv
 import functools
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=120)
     parser.add_argument("--share", type=float, default=0.25, help="of SegNet's full width")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--results", type=Path, help="CSV file to be written")
     parser.add_argument("--quick", action="store_true", help="shows that it runs")
     options = parser.parse_args()
     if options.quick:
@@ -58,6 +62,12 @@ def main() -> None:
     print(f"{options.height} x {options.width}, batch 2, share {options.share:g} of SegNet's width")
     for (trunk, layout), seconds in medians.items():
         print(f"{trunk:7} {layout:14} {seconds / 2:8.4f} s an image   {seconds / reference:5.2f} of SegNet's step")
+    if options.results:
+        with options.results.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["trunk", "layout", "seconds", "ratio"])
+            for (trunk, layout), seconds in medians.items():
+                writer.writerow([trunk, layout, f"{seconds / 2:.4f}", f"{seconds / reference:.2f}"])
 
 
 def step_of(data, trunk, options):

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message, effectful
+from pyro.poutine.runtime import _PYRO_STACK, Message, effectful
 from torch import Tensor
 from torch.distributions import (
     Categorical,
@@ -248,17 +249,23 @@ def _ask_for_plates() -> None:
     return None
 
 
-def _without_particles(shape: Sequence[int], event_dim: int) -> tuple[int, ...]:
-    """A distribution's shape within one particle: that right of the plate of vectorised particles, if one is open."""
+def _of_rows(shape: Sequence[int], event_dim: int) -> tuple[int, ...]:
+    """A distribution's shape within one particle, and for one value of each enumerated latent.
+
+    The plate of vectorised particles, and then the dimensions of enumerated latents, are left of all other plates.
+    """
     with _OpenPlates() as plates:
         _ask_for_plates()
-    for frame in plates.frames:
-        if frame.name == PARTICLE_PLATE and frame.dim is not None:
-            one = list(shape[max(len(shape) + 1 + frame.dim - event_dim, 0) :])
-            while len(one) > event_dim and one[0] == 1:
-                del one[0]
-            return tuple(one)
-    return tuple(shape)
+    dims = {frame.name: frame.dim for frame in plates.frames if frame.dim is not None}
+    left = [-1 - dims[PARTICLE_PLATE]] if PARTICLE_PLATE in dims else []
+    if any(isinstance(handler, EnumMessenger) for handler in _PYRO_STACK):
+        left.append(-min(dims.values(), default=0))
+    if not left:
+        return tuple(shape)
+    one = list(shape[max(len(shape) - event_dim - min(left), 0) :])
+    while len(one) > event_dim and one[0] == 1:
+        del one[0]
+    return tuple(one)
 
 
 def check_targets(
@@ -289,7 +296,7 @@ def check_targets(
     if not isinstance(value, Tensor):
         raise TypeError(f"Site {name!r} was given targets of type {type(value).__name__}, and a tensor is expected.")
     if value.shape != shape:
-        shape = _without_particles(shape, event_dim)  # all particles see the same targets
+        shape = _of_rows(shape, event_dim)  # all particles, and all enumerated values, see the same targets
         try:
             fits = torch.broadcast_shapes(shape, value.shape) == value.shape
         except RuntimeError:

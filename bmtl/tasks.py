@@ -38,8 +38,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(f"A task's name is a non-empty string, and {name!r} was given.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(
             f"Task names must differ, and {', '.join(map(repr, twice))} appears more than once in {names}."
         )

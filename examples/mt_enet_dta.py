@@ -1,11 +1,13 @@
 """Table 2 and Figure 6 of the MT-ENet paper (Oh & Shin 2022): drug-target affinity with evidential networks.
 
-Run: python examples/mt_enet_dta.py --root ../shared/data [--set davis] [--folds 1] [--epochs 12] [--out runs/mt_enet_dta]
-     [--trunk fingerprints --widths 256,256] [--methods enet,mt-enet] [--no-ood] [--quick]
+Run: python examples/mt_enet_dta.py --root ../shared/data [--set davis] [--setting warm] [--folds 1] [--epochs 12]
+     [--trunk fingerprints --widths 256,256] [--methods enet,mt-enet] [--no-ood] [--out FOLDER] [--results FOLDER] [--quick]
 
 Table 2. The test fold is the published one, and each of DeepDTA's five training folds is for validation in turn: five runs,
-of which `--folds` are done. The epoch with the best validation NLL is tested, as the authors do. By default the network is
-the cheap one, a fingerprint and a composition; `--trunk deep-dta --widths 1024,1024,512` is the published one.
+of which `--folds` are done. Under `--setting cold-drug`, `cold-target` and `cold-both` the drugs, the proteins or both of a
+test pair are new, and each fold is another random split. The epoch with the best validation NLL is tested, as the authors
+do. By default the network is the cheap one, a fingerprint and a composition; `--trunk deep-dta --widths 1024,1024,512` is
+the published one.
 
     MSE, CI         of the predicted mean
     NLL             of the density, as published. 70 % of Davis' labels are exactly 5.0, where no density has an upper bound
@@ -24,7 +26,7 @@ drugs, of which there are only 27 and 68. "tie" has one output for both amounts 
 regulariser.
 
 Writes each run's results tree, table.md, scores.csv, ood.md, ood.csv and density.png. What is there of the same settings is
-not done again.
+not done again. `--results` is a second folder for the two CSV files, named after set and setting.
 """
 
 import argparse
@@ -81,7 +83,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder that holds dta/davis.npz; by default what BMTL_DATA says")
     parser.add_argument("--set", default="davis", choices=("davis", "kiba"))
-    parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_dta"))
+    parser.add_argument("--setting", default="warm", choices=("warm", "cold-drug", "cold-target", "cold-both"))
+    parser.add_argument("--out", type=Path, help="by default runs/mt_enet_dta_<set>_<setting>")
+    parser.add_argument("--results", type=Path, help="a second folder for the tables as CSV")
     parser.add_argument("--folds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--trunk", default="fingerprints")
@@ -91,8 +95,13 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one epoch of a few rows: shows that everything runs")
     options = parser.parse_args()
     torch.set_num_threads(1)  # networks of this size are slower on two
+    out = options.out or Path(f"runs/mt_enet_dta_{options.set}_{options.setting}")
+    place = "split" if options.setting == "warm" else "seed"
     try:
-        folds = [smaller(load(options.set, root=options.root, split=i), options.quick) for i in range(options.folds)]
+        folds = [
+            smaller(load(options.set, root=options.root, setting=options.setting, **{place: i}), options.quick)
+            for i in range(options.folds)
+        ]
     except FileNotFoundError as error:
         sys.exit(f"Error: {error}")
     widths = (16, 16) if options.quick else tuple(map(int, options.widths.split(",")))
@@ -107,16 +116,34 @@ def main():
     floor = folds[0].targets[TARGET].family.ends[0]
     names = [name for name in options.methods.split(",") if np.isfinite(floor) or not name.endswith("-censored")]
     methods = {name: method_of(name, options.trunk) for name in names}
-    outside = None if options.no_ood or options.set != "davis" else new_pairs(folds[0], options.root, options.quick)
-    table = table_2(folds, methods, budget, options.out, floor, outside)
-    table.to_csv(options.out / "scores.csv", index=False)
-    text = report(table, options, budget)
-    (options.out / "table.md").write_text(text)
-    print(f"\n{text}", flush=True)
+    without = options.no_ood or (options.set, options.setting) != ("davis", "warm")
+    outside = None if without else new_pairs(folds[0], options.root, options.quick)
+    frame = rounded(table_2(folds, methods, budget, out, floor, outside))
+    written(frame, report(frame, options, budget), out, "", options)
     if outside is not None:
-        text = figure_6(folds[0], outside, methods, options.trunk, budget, options.out, options.quick)
-        (options.out / "ood.md").write_text(text)
-        print(f"\n{text}")
+        frame = rounded(figure_6(folds[0], outside, methods, options.trunk, budget, out, options.quick))
+        lines = [
+            f"{len(folds[0].rows['test']):,} test pairs of Davis in distribution, {len(outside):,} pairs of "
+            f"{outside['smiles'].nunique()} detergents and kinases out of it.",
+            "In brackets: 95 % interval over resampled drugs. Chance: AUROC 0.5, FPR95 0.95.",
+        ]
+        written(frame, "\n".join([*lines, "", ood_table(frame), ""]), out, "ood", options)
+
+
+def written(frame, text, out, what, options):
+    """Prints a table, and writes it as text and as CSV."""
+    (out / f"{what or 'table'}.md").write_text(text)
+    frame.to_csv(out / f"{what or 'scores'}.csv", index=False)
+    if options.results:
+        options.results.mkdir(parents=True, exist_ok=True)
+        name = "_".join(filter(None, ("mt_enet_dta", options.set, options.setting, what)))
+        frame.to_csv(options.results / f"{name}.csv", index=False)
+    print(f"\n{text}", flush=True)
+
+
+def rounded(frame):
+    """To the five digits that a file of results has."""
+    return frame.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
 
 
 def learnt(data, method, seed, budget, folder, new=None):
@@ -185,15 +212,22 @@ def judged(tree, floor):
 
 def report(frame, options, budget):
     folds = frame["fold"].nunique()
+    test = "test fold" if options.setting == "warm" else f"test pairs of the {options.setting} split"
+    parts = f"{folds} of 5 folds for validation" if options.setting == "warm" else f"{folds} of such splits"
+    lines = [
+        f"{options.set}, {test}; trunk {options.trunk}, widths {budget.widths}, {budget.epochs} epochs,",
+        f"{parts}{', mean ± standard deviation' if folds > 1 else ''}. The ECE of a censored model has PIT",
+        "values that are uniform below 5.0 for labels at 5.0; that of the others is of the density, as published.",
+    ]
+    return "\n".join([*lines, "", table(frame), ""])
+
+
+def table(frame):
+    """Scores of methods and folds as a table in Markdown."""
     body = []
     for name, of in frame.groupby("method", sort=False):
         body.append([name, *(entry(of[column]) if column in of else "" for column in COLUMNS)])
-    lines = [
-        f"{options.set}, test fold; trunk {options.trunk}, widths {budget.widths}, {budget.epochs} epochs, {folds} of 5",
-        f"folds for validation{', mean ± standard deviation' if folds > 1 else ''}. The ECE of a censored model has PIT",
-        "values that are uniform below 5.0 for labels at 5.0; that of the others is of the density, as published.",
-    ]
-    return "\n".join([*lines, "", markdown_table(["method", *COLUMNS], *body), ""])
+    return markdown_table(["method", *COLUMNS], *body)
 
 
 def entry(values):
@@ -215,7 +249,7 @@ def new_pairs(data, root, quick):
 
 
 def figure_6(data, outside, methods, trunk, budget, out, quick):
-    """The table of how well uncertainties tell detergents from Davis' drugs, and the picture."""
+    """How well uncertainties tell detergents from Davis' drugs; draws the picture."""
     groups = pd.factorize(outside["smiles"])[0]
     drugs = data.inputs.drug[data.rows["test"]]
     rows = [{"method": "nearest", "score": "distance"} | separation(*nearest(data, outside), drugs, groups)]
@@ -231,9 +265,12 @@ def figure_6(data, outside, methods, trunk, budget, out, quick):
             both = ood.uncertainties(trees[name], TARGET, kind)
             rows.append({"method": name, "score": kind} | separation(*both, drugs, groups))
         print(f"{name}: AUROC of epistemic uncertainty {rows[-2]['auroc']:.3f}", flush=True)
-    frame = pd.DataFrame(rows)
-    frame.to_csv(out / "ood.csv", index=False)
     save(ood_densities(trees, TARGET, columns=3), out / "density.png")
+    return pd.DataFrame(rows)
+
+
+def ood_table(frame):
+    """How well uncertainties tell new drugs from known ones, as a table in Markdown."""
     body = [
         [
             row["method"],
@@ -241,14 +278,9 @@ def figure_6(data, outside, methods, trunk, budget, out, quick):
             f"{row['auroc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]",
             f"{row['fpr95']:.2f}",
         ]
-        for row in rows
+        for _, row in frame.iterrows()
     ]
-    lines = [
-        f"{len(drugs):,} test pairs of Davis in distribution, {len(outside):,} pairs of {groups.max() + 1} detergents and "
-        "kinases out of it.",
-        "In brackets: 95 % interval over resampled drugs. Chance: AUROC 0.5, FPR95 0.95.",
-    ]
-    return "\n".join([*lines, "", markdown_table(["method", "score", "AUROC ↑", "FPR95 ↓"], *body, left=2), ""])
+    return markdown_table(["method", "score", "AUROC ↑", "FPR95 ↓"], *body, left=2)
 
 
 def nearest(data, outside):

@@ -1,6 +1,7 @@
 """Figure 4 of the MT-ENet paper (Oh & Shin 2022): evidential regression where data are rich and where they are sparse.
 
-Run: python examples/mt_enet_synthetic.py [--out runs/mt_enet_synthetic] [--quick] [--methods enet,mt-enet] [--seeds 5]
+Run: python examples/mt_enet_synthetic.py [--out runs/mt_enet_synthetic] [--docs docs] [--quick]
+                                          [--methods enet,mt-enet] [--seeds 3]
 
 One input, 900 points on the left and 20 in the last third. The likelihood alone (ENet) can raise the uncertainty over the
 sparse points instead of fitting them, and does; with a squared error of bounded slope (MT-ENet) it fits them.
@@ -8,7 +9,13 @@ sparse points instead of fitting them, and does; with a squared error of bounded
 As in the paper: data (their seed), 100-100-100 tanh network, Adam at 0.01 with weight decay 1e-3 and a factor of 0.99 an
 epoch, regulariser 1e-4, 500 epochs of batches of 128, last epoch. Not as in the paper: several seeds of the network.
 
-A run takes about 20 seconds on a quiet core, and by default there are ten. Writes a picture of the first seed's networks
+The other models of the figure are a Gaussian process (Matern of order .05, length 1, amplitude fitted, no noise) and MC
+dropout (0.1 after each layer, squared errors, Adam at 5e-3, 30 thinned networks); more are a network with a normal's mean
+and variance, and the evidential ones with a plain squared error or a threshold for each row. MC dropout and the process
+have no noise of their own: their NLL is of a normal with the variance of their draws and the mean squared error of the
+observed points.
+
+A run takes about 20 seconds on a quiet core. Writes a picture of the first seed's networks
 and a table of medians over the seeds on the observed points: RMSE, negative log-likelihood, epistemic standard deviation,
 expected calibration error, and the latter as the authors' code computes it, with one degree of freedom too few.
 """
@@ -19,16 +26,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import page_tables
 import pandas as pd
 import torch
 from pyro import poutine
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 from torch import nn
 
 import bmtl
 from bmtl.datasets import Batches
 from bmtl.evaluation.style import COLOURS, save, styled
 from bmtl.models import TaskModel, mlp
-from bmtl.models.likelihoods import Evidential
+from bmtl.models.likelihoods import Evidential, Gaussian, Heteroscedastic
 from bmtl.targets.laws import StudentTMixture
 from bmtl.targets.metrics.pit import ece_from_pit
 
@@ -37,15 +47,24 @@ METHODS = {
     "mse-enet": {"objective": "nll+mse"},
     "mt-enet": {"objective": "nll+lipschitz"},
     "mt-enet-sample": {"objective": "nll+lipschitz", "threshold": "sample"},
+    "gaussian": {},
+    "mc-dropout": {"lr": 5e-3},
+    "gp": {},
 }
+DEFAULT = ("gp", "mc-dropout", "enet", "mt-enet")  # the paper's four
+PASSES, RATE_OF_DROPOUT = 30, 0.1
 LEVELS = (0.9, 0.7, 0.5, 0.3)
+COLUMNS = ("RMSE", "NLL", "epistemic sd", "ECE", "ECE released")
 BORDER = 6.0  # between the rich and the sparse region
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_synthetic"))
-    parser.add_argument("--methods", default="enet,mt-enet", help=f"among {', '.join(METHODS)}")
+    parser.add_argument(
+        "--docs", type=Path, help="folder of the documentation, for the table in results/ and the picture"
+    )
+    parser.add_argument("--methods", default=",".join(DEFAULT), help=f"among {', '.join(METHODS)}")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--balancer", default="ew", help="between likelihood and squared error")
@@ -55,7 +74,7 @@ def main():
     for method in methods:
         if method not in METHODS:
             parser.error(f"--methods takes {', '.join(METHODS)}, and {method!r} was given.")
-    seeds = options.seeds or (1 if options.quick else 5)
+    seeds = options.seeds or (1 if options.quick else 3)
     epochs = options.epochs or (20 if options.quick else 500)
 
     torch.set_num_threads(1)  # networks of this size are slower on two
@@ -63,19 +82,29 @@ def main():
     rows_of = {"rich": rows[x[rows] < BORDER], "sparse": rows[x[rows] >= BORDER]}
     scores, first = [], {}
     for method in methods:
-        for seed in range(seeds):
-            model = train(x[rows], y[rows], METHODS[method], seed, epochs, options.balancer)
-            first.setdefault(method, model)
+        for seed in range(1 if method == "gp" else seeds):  # which has nothing to start from
+            predict = fitted(method, x[rows], y[rows], seed, epochs, options.balancer)
+            first.setdefault(method, predict)
             for region, of in rows_of.items():
-                scores.append({"method": method, "region": region, "seed": seed, **score(model, x[of], y[of])})
+                scores.append({"method": method, "region": region, "seed": seed, **score(predict(x[of]), y[of])})
             print(f"{method}, seed {seed}: RMSE on the sparse points {scores[-1]['RMSE']:.2f}", flush=True)
     runs = pd.DataFrame(scores)
-    table = runs.drop(columns="seed").groupby(["method", "region"], sort=False).median()
-    print(f"\nMedians over {seeds} seed{'s' * (seeds > 1)}, {epochs} epochs:\n{table.round(2)}")
+    table = [
+        [*key, *(spread(of[name]) for name in COLUMNS)] for key, of in runs.groupby(["method", "region"], sort=False)
+    ]
     options.out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(options.out / "scores.csv", index=False)
-    draw(first, x, y, rows, options.out / "figure4.png")
-    print(f"Wrote {options.out}/scores.csv and {options.out}/figure4.png.")
+    folder = options.out if options.docs is None else options.docs / "results"
+    text = page_tables.keep(folder / "mt_enet_synthetic.csv", ["method", "region", *COLUMNS], table, left=2)
+    print(f"\nMedians over {seeds} seed{'s' * (seeds > 1)} (least to largest), {epochs} epochs:\n\n{text}")
+    picture = options.out / "figure4.png" if options.docs is None else options.docs / "mt_enet_synthetic.png"
+    draw(first, x, y, rows, picture)
+    print(f"Wrote {options.out}/scores.csv and {picture}.")
+
+
+def spread(values):
+    ends = f" ({values.min():.2f} to {values.max():.2f})" if len(values) > 1 else ""
+    return f"{values.median():.2f}{ends}".replace("-", "−")
 
 
 def synthetic():
@@ -91,12 +120,62 @@ def column(x):
     return torch.tensor(x[:, None], dtype=torch.float32)
 
 
-def train(x, y, options, seed, epochs, balancer):
+def fitted(method, x, y, seed, epochs, balancer):
+    """A function from inputs to what a fitted model predicts there, `StudentT` or one with its properties."""
+    if method == "gp":
+        return process(x, y)
+    model = train(x, y, method, seed, epochs, balancer)
+    if method == "mc-dropout":
+        return functools.partial(thinned, model, x, y, seed)
+    return functools.partial(predict, model)
+
+
+def process(x, y):
+    """The paper's Gaussian process."""
+    kernel = ConstantKernel() * Matern(length_scale=1.0, length_scale_bounds="fixed", nu=0.05)
+    of = GaussianProcessRegressor(kernel, alpha=1e-10).fit(x[:, None], y)
+
+    def at(where):
+        mean, sd = of.predict(where[:, None], return_std=True)
+        return Normal(mean, sd**2, sd**2 + np.mean((of.predict(x[:, None]) - y) ** 2))
+
+    return at
+
+
+def thinned(model, x, y, seed, where):
+    """What a network predicts in the mean over its thinned ones."""
+
+    def means(at):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return torch.stack(
+                [poutine.trace(model).get_trace(column(at)).nodes["y_value"]["fn"].mean for _ in range(PASSES)]
+            )
+
+    with torch.no_grad():
+        model.train()
+        noise = (means(x).mean(0).numpy() - y) ** 2
+        found = means(where).numpy()
+    return Normal(found.mean(0), found.var(0), found.var(0) + noise.mean())
+
+
+class Normal(torch.distributions.Normal):
+    """A normal that says which part of its variance is epistemic, with the properties of a Student t."""
+
+    def __init__(self, mean, epistemic, variance):
+        super().__init__(*(torch.as_tensor(part, dtype=torch.float32) for part in (mean, np.sqrt(variance))))
+        self.epistemic, self.df = torch.as_tensor(epistemic), torch.full_like(self.loc, np.inf)
+
+
+def train(x, y, method, seed, epochs, balancer):
     generator = torch.Generator().manual_seed(seed)
-    trunk = mlp(1, (100, 100, 100), activation=nn.Tanh, generator=generator)
-    likelihood = Evidential(regulariser=1e-4, **options)
+    dropout = RATE_OF_DROPOUT if method == "mc-dropout" else 0.0
+    trunk = mlp(1, (100, 100, 100), activation=nn.Tanh, dropout=dropout, generator=generator)
+    options = dict(METHODS[method])
+    optim = functools.partial(torch.optim.Adam, lr=options.pop("lr", 0.01), weight_decay=1e-3)
+    likelihoods = {"gaussian": Heteroscedastic, "mc-dropout": lambda: Gaussian("fixed")}
+    likelihood = likelihoods.get(method, functools.partial(Evidential, regulariser=1e-4, **options))()
     model = TaskModel(trunk, 100, {"value": likelihood}, len(x), generator=generator)
-    optim = functools.partial(torch.optim.Adam, lr=0.01, weight_decay=1e-3)
     svi = bmtl.BalancedSVI(model, model.guide(), optim, balancer)
     batches = Batches(column(x), {"value": torch.tensor(y, dtype=torch.float32)}, 128, seed=seed)
     svi.initialise(batches.x, batches.y)
@@ -115,14 +194,15 @@ def predict(model, x):
     return poutine.trace(model).get_trace(column(x)).nodes["y_value"]["fn"]
 
 
-def score(model, x, y):
-    p, y = predict(model, x), torch.tensor(y, dtype=torch.float32)
+def score(p, y):
+    y = torch.tensor(y, dtype=torch.float32)
+    epistemic = getattr(p, "epistemic", torch.zeros(len(y)))  # of a normal that a network predicts there is none
     return {
         "RMSE": (p.mean - y).square().mean().sqrt().item(),
         "NLL": -p.log_prob(y).mean().item(),
-        "epistemic sd": p.epistemic.sqrt().median().item(),
+        "epistemic sd": epistemic.sqrt().median().item(),
         "ECE": ece_from_pit(p.cdf(y)),
-        "ECE released": released_ece(y, p.loc, p.scale, p.df),
+        "ECE released": released_ece(y, p.loc, p.scale, getattr(p, "df", torch.full_like(y, np.inf))),
     }
 
 
@@ -153,8 +233,8 @@ def draw(models, x, y, rows, file):
         figure, axes = plt.subplots(
             1, len(models), figsize=(4.2 * len(models), 3.2), sharey=True, squeeze=False, layout="constrained"
         )
-        for axis, (method, model) in zip(axes[0], models.items(), strict=True):
-            p = predict(model, grid)
+        for axis, (method, at) in zip(axes[0], models.items(), strict=True):
+            p = at(grid)
             for level in LEVELS:
                 ends = [p.icdf(torch.tensor(0.5 + sign * level / 2)) for sign in (-1, 1)]
                 label = "30, 50, 70, 90 % of the predictive" if level == LEVELS[0] else None

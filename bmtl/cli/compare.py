@@ -14,10 +14,13 @@ from bmtl.cli.console import app, console, counted, print_data, print_error, pri
 from bmtl.cli.options import (
     OWN_CODE,
     BatchSize,
+    Compile,
     DataOption,
     Dataset,
+    DeviceOption,
     DrawsOption,
     Epochs,
+    PrecisionOption,
     Root,
     Schedule,
     Steps,
@@ -79,9 +82,12 @@ def compare(
     ] = "",
     widths: Widths = "",
     draws: DrawsOption = None,
+    compile: Compile = "",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "float32",
     baseline: Annotated[
         str,
         typer.Option(
@@ -107,7 +113,9 @@ def compare(
     trust: Annotated[
         bool, typer.Option("--trust", help="Draw for the training rows too, by which the report judges each guide.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=0, metavar="N", help="Processes; 0 means one per processor.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Processes; 0 means one per processor, one on a GPU.")
+    ] = 0,
     dask: Annotated[
         str,
         typer.Option(
@@ -129,6 +137,8 @@ def compare(
         chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
     if trunk:
         chosen = [method.on_trunk(trunk) for method in chosen]
+    if compile:
+        chosen = [method.compiled(compile) for method in chosen]
     rates = numbers(lr, "lr") if lr else []
     budget = experiments.Budget(
         steps=steps,
@@ -140,13 +150,16 @@ def compare(
         draws=draws,
         augment=augment,
         select=select,  # type: ignore[arg-type]
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
     )
     source, count = read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source[0] if isinstance(source, list) else source
     print_data(first)
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
-    console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}).", highlight=False)
+    where = f"on {budget.device} in {budget.precision}"
+    console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}), {where}.", highlight=False)
     start = time.perf_counter()
     with running(per_method * len(chosen)) as done:
         found = experiments.compare(

@@ -88,6 +88,14 @@ Widths = Annotated[
         help="Widths of the trunk's layers, comma separated; by default 128,128, or what suits the kind of inputs.",
     ),
 ]
+Compile = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="How steps run: no; trace (a captured graph, equal bit for bit); inductor (compiled, needs a C++ compiler); "
+        "auto (compiled where that repays itself). By default what each method says, which is no.",
+    ),
+]
 DrawsOption = Annotated[
     int | None,
     typer.Option(
@@ -95,6 +103,24 @@ DrawsOption = Annotated[
         metavar="N",
         help="Posterior and predictive draws; by default 100, or as many as suit the kind of inputs.",
         show_default=False,
+    ),
+]
+
+
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where networks are trained: cpu, or cuda (one GPU). Small networks on tables are faster on cpu.",
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="float32, float64, or bf16-mixed: layers in bfloat16 while training, parameters and predictions in float32.",
     ),
 ]
 

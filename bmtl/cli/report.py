@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from bmtl.cli.console import app, console
+from bmtl.cli.progress import progress
 
 
 @app.command()
@@ -15,8 +16,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page; by default report.html in the folder.")] = None,
 ) -> None:
     """Write one page with words, tables and pictures, from the files of a comparison or a run. It needs no network."""
+    from bmtl.evaluation.report import TITLES
     from bmtl.evaluation.report import report as write
 
-    with console.status(f"reading {escape(str(source))}"):
-        file = write(source, out)
+    with progress(console, len(TITLES), "sections", "now the file") as advance:
+        file = write(source, out, done=advance)
     console.print(f"Wrote {escape(str(file))} ({file.stat().st_size / 1e6:.1f} MB).", soft_wrap=True)

@@ -12,10 +12,13 @@ from bmtl.cli.console import app, console, counted, print_data, print_scores
 from bmtl.cli.options import (
     OWN_CODE,
     BatchSize,
+    Compile,
     DataOption,
     Dataset,
+    DeviceOption,
     DrawsOption,
     Epochs,
+    PrecisionOption,
     Root,
     Schedule,
     Steps,
@@ -63,12 +66,15 @@ def train(
     ] = None,
     widths: Widths = "",
     draws: DrawsOption = None,
+    compile: Compile = "",
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "float32",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
     root: Root = None,
     data: DataOption = None,
@@ -81,6 +87,8 @@ def train(
         chosen = chosen.balanced_by(balancer)
     if trunk:
         chosen = chosen.on_trunk(trunk)
+    if compile:
+        chosen = chosen.compiled(compile)
     budget = experiments.Budget(
         steps=steps,
         epochs=epochs,
@@ -91,10 +99,13 @@ def train(
         draws=draws,
         augment=augment,
         select=select,  # type: ignore[arg-type]
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
     )
     source, _ = read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
     print_data(one)
+    console.print(f"{escape(chosen.name)} on {budget.device} in {budget.precision}.", highlight=False)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
     with progress(console, networks * budget.of(one).most_epochs, "epochs", "now predictions and scores") as advance:
         tree = experiments.run(

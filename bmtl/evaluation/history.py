@@ -15,6 +15,7 @@ DIMS = ("step", "task", "task_bis")
 # The attribute ``long_name`` of each variable; `bmtl.inference.record.history_arrays` computes them.
 MEANINGS = {
     "losses": "task losses per datum, as the balancer saw them",
+    "validation_losses": "mean losses of the validation rows at an epoch's last step, NaN at the other steps",
     "weights": "effective weights for the shared parameters, d objective / d loss",
     "weights_heads": "effective weights for the tasks' own parameters, d objective / d loss",
     "lr": "learning rate of the optimizer's first group",

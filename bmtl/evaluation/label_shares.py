@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes
+from bmtl.evaluation.changes import relative_changes
 from bmtl.evaluation.compared import REFERENCE
 from bmtl.evaluation.results import provenance
 from bmtl.evaluation.statistics import mean_and_error
@@ -22,7 +23,9 @@ def by_label_share(comparisons: Mapping[float, xr.Dataset]) -> xr.Dataset:
 
     Returns:
         ``delta_m (share, learner, split)`` in percent and ``change (share, learner, split, task)``, the relative change of
-        each target's primary score in percent; negative is better. Shares are in the order given.
+        each target's primary score in percent; negative is better. ``counted`` has the shape of ``change`` and is False
+        where it has no value and is left out of means: a run is not there, or the labels give the score none (an AUROC of
+        one class alone). Shares are in the order given.
 
     Raises:
         ValueError: If the learners, targets or baselines differ, or there is no baseline.
@@ -51,25 +54,10 @@ def by_label_share(comparisons: Mapping[float, xr.Dataset]) -> xr.Dataset:
 
 
 def _changes(compared: xr.Dataset, baseline: str) -> xr.Dataset:
-    metrics = compared["primary"].values.tolist()
-    own = [compared["metric"].values.tolist().index(name) for name in metrics]
-    tasks = np.arange(len(own))
-    primary = compared["score"].transpose("learner", "split", "task", "metric").values[:, :, tasks, own]
-    sign = np.where(compared["higher_is_better"].values[own], -1.0, 1.0)
-    reference = primary[compared["learner"].values.tolist().index(baseline)]
-    coords = {
-        "learner": compared["learner"].values,
-        "role": ("learner", compared["role"].values),
-        "split": np.arange(compared.sizes["split"]),
-        "task": compared["task"].values,
-    }
-    return xr.Dataset(
-        {
-            "delta_m": (("learner", "split"), compared["delta_m"].transpose("learner", "split").values),
-            "change": (("learner", "split", "task"), 100 * sign * (primary - reference) / np.abs(reference)),
-        },
-        coords,
-    )
+    found = relative_changes(compared, baseline)
+    delta = compared["delta_m"].transpose("learner", "split").values
+    renumbered = found.assign_coords(split=np.arange(found.sizes["split"]))
+    return renumbered.assign(delta_m=(("learner", "split"), delta))
 
 
 def share_table(changes: xr.Dataset) -> list[list[str]]:
@@ -115,6 +103,18 @@ def conclusion(changes: xr.Dataset) -> str:
             )
         sentences.append(f"With {labels}, {' and '.join(parts) or 'no method is ahead or behind ' + runs}.")
     return " ".join(sentences)
+
+
+def left_out(changes: xr.Dataset, share: float) -> str:
+    """Targets whose score has no value in some splits of a share, as a sentence; empty where all have one."""
+    missing = ~changes["counted"].sel(share=share).any("learner")
+    counts = missing.sum("split")
+    named = [
+        f"{task} in {int(count)} of {missing.sizes['split']}"
+        for task, count in zip(counts["task"].values.tolist(), counts.values.tolist(), strict=True)
+        if count
+    ]
+    return f"Left out, since the labels give the score no value: {listed(named)} draws." if named else ""
 
 
 def _have(names: Sequence[str]) -> str:

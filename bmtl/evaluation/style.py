@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ MOST_PANELS = 36  # beyond that a page is unreadable and takes a minute to lay o
 # Okabe & Ito: colours that people with any common colour blindness can distinguish. Their yellow is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")  # beyond seven methods, colours come again with the next dash
+FIXED = "fixed"
+"""The `gid` of artists that keep their colours where a page is dark, such as numbers on the cells of a heat map."""
 RC = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -92,11 +95,37 @@ def with_any(records: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
     return [name for name, record in records.items() if set(shown) & set(record["task"].values.tolist())]
 
 
+_ORDER: ContextVar[tuple[str, ...]] = ContextVar("methods in the order of their colours", default=())
+
+
+@contextmanager
+def methods_in_order(methods: Sequence[str]) -> Iterator[None]:
+    """Inside the block, `lines_of` gives a method the colour of its place here, whichever methods a picture shows.
+
+    Without it the colours follow each picture's own methods: pictures of different methods then differ in colour.
+    """
+    token = _ORDER.set(tuple(methods))
+    try:
+        yield
+    finally:
+        _ORDER.reset(token)
+
+
 def lines_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, dash and width of each method; later ones are thinner, so that a line below another shows at its edges."""
-    pairs = cycle([{"color": colour, "linestyle": dash} for dash in DASHES for colour in COLOURS])
+    """Colour, dash, width and name of each method; later ones are thinner, so that a line below another shows at its edges.
+
+    Colours are those of `methods_in_order`; methods that it does not name have the next ones.
+    """
+    order = list(dict.fromkeys((*_ORDER.get(), *methods)))
+    looks = series_lines(order)
     widths = [min(1.1 + 0.15 * above, 2.0) for above in reversed(range(len(methods)))]
-    return {method: {**pair, "linewidth": width} for method, pair, width in zip(methods, pairs, widths, strict=False)}
+    return {method: {**looks[method], "linewidth": width} for method, width in zip(methods, widths, strict=True)}
+
+
+def series_lines(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and name of lines that are not methods, such as tasks."""
+    pairs = cycle([{"color": colour, "linestyle": dash} for dash in DASHES for colour in COLOURS])
+    return {name: {**pair, "linewidth": 1.3, "label": name} for name, pair in zip(names, pairs, strict=False)}
 
 
 def panels(
@@ -115,26 +144,53 @@ def panels(
     return dict(zip(titles, grid.flat, strict=False))
 
 
+def rows_of_methods(
+    titles: Sequence[str], methods: Sequence[str], columns: int, *, sharex: bool = False
+) -> tuple[Figure, dict[str, Axes]]:
+    """Panels whose rows are methods, the first at the top; with names at the left panels only."""
+    across = min(columns, len(titles))
+    down = -(-len(titles) // across)
+    names = 0.075 * max(map(len, methods)) + 0.2
+    width = max(1.9, 3.4 / across)
+    figure = Figure(
+        figsize=(max(width * across + names, 6.4), (0.2 * len(methods) + 0.65) * down + 0.5), layout="constrained"
+    )
+    axes = panels(figure, titles, columns, sharex=sharex)
+    for place, panel in enumerate(axes.values()):
+        panel.set_ylim(len(methods) - 0.5, -0.5)
+        panel.set_yticks(range(len(methods)), methods if place % across == 0 else [])
+        panel.tick_params(axis="y", length=0)
+        panel.locator_params(axis="x", nbins=4)
+    return figure, axes
+
+
+def panel_title(name: str, unit: str) -> str:
+    """A target's name with its unit, if it has one."""
+    return f"{name} [{unit}]" if unit not in ("", "1") else name
+
+
 def method_legend(
     figure: Figure,
     methods: Sequence[str],
     *,
     drawn: Collection[str] | None = None,
     labels: Mapping[str, str] | None = None,
+    lines: Mapping[str, dict[str, Any]] | None = None,
     extra: Sequence[Any] = (),
 ) -> None:
     """One legend above all panels, drawn from the styles, so that a method absent from the first panel is there too.
 
     Args:
         figure: Laid out by ``constrained``.
-        methods: In the order of `lines_of`.
+        methods: Names, in the legend's order.
         drawn: Those of them that some panel shows; all by default.
         labels: What to call a method, where not by its name.
+        lines: How each is drawn; by default as `lines_of` says.
         extra: Further handles, such as a band's.
     """
     called = {name: (labels or {}).get(name, name) for name in methods if drawn is None or name in drawn}
-    lines = lines_of(methods)
-    handles = [Line2D([], [], label=label, **lines[name]) for name, label in called.items()]
+    lines = lines_of(methods) if lines is None else lines
+    handles = [Line2D([], [], **{**lines[name], "label": label}) for name, label in called.items()]
     longest = max(len(name) for name in called.values())
     entries = [*handles, *extra]
     most = max(1, int(figure.get_figwidth() * 11 / (longest + 6)))

@@ -1,9 +1,10 @@
-"""The budget common to all methods of a comparison: steps or epochs, batches, rate, widths, and selection of parameters."""
+"""The budget common to all methods of a comparison: its length, batches, rate, widths, selection, device and precision."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from bmtl.datasets import MultiTaskData
+from bmtl.experiments.numerics import DEVICES, PRECISIONS, Device, Precision
 
 SELECTIONS = {
     "val": "epoch with the best score on validation",
@@ -50,6 +51,9 @@ class Budget:
             published figures that did so, and labelled in the tree.
         augment: Whether images are seen in random views: enlarged, flipped and in other colours; see
             `bmtl.datasets.augmentation`.
+        device: Where networks are trained: "cpu", or "cuda", one GPU. Predictions are drawn on the processor.
+        precision: "float32"; "float64", of parameters, inputs and draws; or "bf16-mixed", in which the products of layers
+            are taken in bfloat16 while training, and parameters and predictions are in float32.
 
     Raises:
         ValueError: If a number is not positive, an option is unknown, or both steps and epochs are given.
@@ -65,6 +69,8 @@ class Budget:
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
     augment: bool = False
+    device: Device = "cpu"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.widths is not None:
@@ -83,6 +89,8 @@ class Budget:
             ("score", self.score, ("likelihood", "mean", "log")),
             ("select", self.select, tuple(SELECTIONS)),
             ("schedule", self.schedule, (None, *SCHEDULES)),
+            ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
         ):
             if given not in known:
                 options = ", ".join(str(one) for one in known if one is not None)

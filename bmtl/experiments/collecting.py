@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method
+from bmtl.experiments.numerics import DTYPES
 from bmtl.experiments.reduced import Reduced, draw_reduced, is_reduced
 from bmtl.experiments.rows import rows_in_memory, tensors
 from bmtl.experiments.training import Trained
@@ -75,8 +77,9 @@ def collect(
     """
     num_draws = budget.draws
     assert num_draws is not None  # `Budget.of` has chosen it
+    dtype = DTYPES[budget.precision]
     for trained, seed in zip(members, seeds, strict=True):
-        _calibrate(data, trained, method, seed)
+        _calibrate(data, trained, method, seed, dtype)
 
     def of_rows(x: Any, y: Mapping[str, Tensor] | None, rows_at_a_time: int | None = None) -> Draws:
         return mixture(
@@ -99,9 +102,9 @@ def collect(
 
     def add(name: str, part: str, rows_at_a_time: int | None = None) -> None:
         if any(map(is_reduced, data.targets.values())):
-            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, num_draws, 0)
+            drawn[name], reduced[name] = draw_reduced(data, part, of_rows, num_draws, 0, dtype)
         else:
-            drawn[name] = of_rows(*tensors(data, method, part), rows_at_a_time)
+            drawn[name] = of_rows(*tensors(data, method, part, dtype), rows_at_a_time)
 
     for name, part in (("test", "test"), ("validation", "val"), ("ood", "ood")):
         if part in data.rows:
@@ -116,6 +119,7 @@ def collect(
             reduced.pop("train", None)
     shown = drawn.get("train", next(iter(drawn.values())))
     history = history_arrays(first.svi.history)
+    history["validation_losses"] = validated(history["epoch"], first.svi.names, first.validation)
     if len(members) > 1:
         records = [history_arrays(trained.svi.history)["seconds"] for trained in members]
         history = {**history, "seconds": np.sum(records, axis=0)}
@@ -131,17 +135,34 @@ def collect(
     )
 
 
-def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int) -> None:
+def validated(epochs: np.ndarray, tasks: Sequence[str], losses: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Validation losses by recorded step ``(S, K)``: each epoch's at its last step, NaN at the others.
+
+    Args:
+        epochs: Epoch of each recorded step ``(S,)``, from 1.
+        tasks: The K tasks.
+        losses: Task -> its loss after each epoch.
+    """
+    found = np.full((len(epochs), len(tasks)), np.nan)
+    last = {int(epoch): place for place, epoch in enumerate(epochs)}
+    for column, task in enumerate(tasks):
+        for epoch, loss in enumerate(losses.get(task, ()), start=1):
+            if epoch in last:
+                found[last[epoch], column] = loss
+    return found
+
+
+def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int, dtype: torch.dtype) -> None:
     """Fits what was fixed in training to validation rows; of images to as many as are held at once, evenly spaced."""
     if not getattr(trained.model, "noise_from_validation", False):
         return
     part = "val" if "val" in data.rows else "train"
     if any(map(is_reduced, data.targets.values())):
-        count, one = len(data.rows[part]), data.tensors(part, places=slice(0, 1))[1]
+        count, one = len(data.rows[part]), data.tensors(part, dtype, places=slice(0, 1))[1]
         places = np.unique(np.linspace(0, count - 1, min(count, rows_in_memory(one))).round().astype(int))
-        x, y = data.tensors(part, places=places)
+        x, y = data.tensors(part, dtype, places=places)
     else:
-        x, y = tensors(data, method, part)
+        x, y = tensors(data, method, part, dtype)
     trained.model.calibrate(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
 
 
@@ -158,7 +179,7 @@ def join(parts: Sequence[RunResult]) -> RunResult:
         return parts[0]
     steps = min(len(part.history["step"]) for part in parts)  # tasks with fewer rows take fewer
     histories = [{name: values[:steps] for name, values in part.history.items()} for part in parts]
-    by_task = ("losses", "weights", "weights_heads", "effective_lr")
+    by_task = ("losses", "validation_losses", "weights", "weights_heads", "effective_lr")
     history = {
         "step": histories[0]["step"],
         "epoch": histories[0]["epoch"],

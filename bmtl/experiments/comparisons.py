@@ -18,6 +18,7 @@ from bmtl.experiments.cells import Cell, Failure, Splits
 from bmtl.experiments.grid import run_cells
 from bmtl.experiments.grid_checks import BASELINE, check_grid, check_scores
 from bmtl.experiments.methods import Method
+from bmtl.experiments.numerics import check_device
 from bmtl.experiments.outputs import Trees, write_comparison
 from bmtl.experiments.references import REFERENCES, run_references
 from bmtl.experiments.runs import validation_score
@@ -87,7 +88,8 @@ def compare(
         trust: As for `run`: the report then judges each guide.
         jobs: As for `run_cells`.
         dask: As for `run_cells`.
-        timed_steps: Steps of each method that are timed side by side at the end; 0 leaves them out.
+        timed_steps: Steps of each method that are timed side by side on the processor at the end; with 0, and on other
+            devices, times are those that each run recorded.
         command: What made the comparison, to be kept in ``comparison.nc``.
         done: Called with each outcome.
 
@@ -102,6 +104,8 @@ def compare(
     seeds = list(seeds)
     check_grid(data, methods, seeds, rates, budget)
     check_scores(data, methods, baseline, primary, bool(reference))
+    if dask is None:  # workers may have other devices than this machine
+        check_device(budget.device)
     with results.output_folder(out) as folder:
         cells = _cells(data, methods, seeds)
         finished: list[Cell] = []
@@ -140,8 +144,9 @@ def compare(
             first = failures[0]
             raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
         trained = [method for method in methods if any(cell.method == method for cell in finished)]
+        timed = timed_steps and budget.device == "cpu"  # elsewhere what each run recorded
         first_data = data if isinstance(data, MultiTaskData) else data[0]
-        seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed_steps else None
+        seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed else None
         given = REFERENCES if reference is True else reference or ()
         rows = _references(data, numbers, folder, given)
         scores, trees = write(finished, rows, seconds)

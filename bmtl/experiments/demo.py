@@ -9,7 +9,7 @@ import xarray as xr
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import plots, results
 from bmtl.evaluation.label_shares import by_label_share
-from bmtl.evaluation.style import save
+from bmtl.evaluation.style import methods_in_order, save
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import Cell, Failure
 from bmtl.experiments.comparisons import Comparison, compare
@@ -86,9 +86,10 @@ def demo(
     results.write(changes, out / "changes.nc")
     scarce = min(shares)
     trees = {name: tree for (name, number), tree in found[scarce].trees.items() if number == 0}
-    save(plots.label_share_curves(changes), out / "changes.png")
-    save(plots.changes_by_target(changes, scarce), out / "targets.png")
-    save(plots.reliability_curves(trees), out / "reliability.png")
+    with methods_in_order([str(name) for name in changes["learner"].values]):
+        save(plots.label_share_curves(changes), out / "changes.png")
+        save(plots.changes_by_target(changes, scarce), out / "targets.png")
+        save(plots.reliability_curves(trees), out / "reliability.png")
     return Demo(found, changes)
 
 

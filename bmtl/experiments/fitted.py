@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import pandas as pd
+import torch
 import xarray as xr
 from torch import nn
 
@@ -60,7 +61,7 @@ class Fitted:
         Raises:
             ValueError: As `predict`.
         """
-        x = self.inputs.prepare(raw)
+        x = self.inputs.prepare(raw, self._dtype)
         for i in range(inputs.count(x)):
             drawn = self._draw(inputs.take(x, slice(i, i + 1)), num_draws or self.draws, seed)
             yield {name: drawn.targets[name].in_units(of.family.of_rows, of.scaler) for name, of in self.images.items()}
@@ -109,8 +110,7 @@ class Fitted:
     def predictions(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> dict[str, Prediction]:
         """What `predict` puts into a tree: target -> its prediction for each row, in reported units."""
         self._check_small()
-        dtype = next(self.parts[0][0][0].parameters()).dtype
-        drawn = self._draw(self.inputs.prepare(raw, dtype), num_draws or self.draws, seed)
+        drawn = self._draw(self.inputs.prepare(raw, self._dtype), num_draws or self.draws, seed)
         return {
             name: drawn.targets[name].in_units(target.family, scaler_of_new(target, self.inputs, raw))
             for name, target in self.targets.items()
@@ -124,6 +124,10 @@ class Fitted:
                     if isinstance(module, nn.Module):
                         module.double()
         return self
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.parts[0][0][0].parameters()).dtype
 
     def _check_small(self) -> None:
         """Refuses targets that fit no table."""

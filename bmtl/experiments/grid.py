@@ -33,7 +33,8 @@ def run_cells(
         budget: Budget of each run.
         out: Folder; with `dask`, one that all workers see.
         trust: As for `run`.
-        jobs: Processes; by default as many as there are processors, at most one per cell. With 1 nothing is forked.
+        jobs: Processes; by default as many as there are processors, at most one per cell, and one on a GPU. With 1 nothing
+            is forked.
         dask: Address of a Dask scheduler whose workers run the cells (needs ``bmtl[distributed]``), one at a time each, in
             place of `jobs`. A cell is given up once Dask's ``allowed-failures`` workers were killed over it.
 
@@ -65,7 +66,8 @@ def run_cells(
     if dask is not None:
         yield from on_dask(missing, dask, folder)
         return
-    count = min(jobs or joblib.cpu_count(), len(missing))
+    usual = joblib.cpu_count() if budget.device == "cpu" else 1  # one GPU is not faster for several processes
+    count = min(jobs or usual, len(missing))
     if count == 1:
         yield from (outcome_of(job) for job in missing)
         return

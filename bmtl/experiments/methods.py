@@ -14,6 +14,9 @@ from torch import nn
 
 from bmtl.experiments import registry
 from bmtl.experiments.slots import balancer_of
+from bmtl.inference.arguments import choice
+from bmtl.inference.compiled import MODES, Mode
+from bmtl.inference.compiled.choosing import check_mode
 from bmtl.models.spec import DataSpec
 
 
@@ -32,8 +35,10 @@ class Method:
         single_task: One network per target, each trained separately (STL).
         ensemble_size: Networks, each from its own seed, whose predictives are mixed: a deep ensemble.
         weight_decay: Of Adam, on all parameters, as the method's paper has it; 0 leaves decay to the budget's schedule.
+        compile: How steps run, as for `bmtl.BalancedSVI`: False, "trace", "inductor" or "auto".
 
     Raises:
+        RuntimeError: For ``compile="inductor"`` without a C++ compiler.
         ValueError: If there is no such recipe, trunk or balancer, or a number is out of range.
     """
 
@@ -46,12 +51,16 @@ class Method:
     single_task: bool = False
     ensemble_size: int = 1
     weight_decay: float = 0.0
+    compile: Mode = False
 
     def __post_init__(self) -> None:
         if self.ensemble_size < 1:
             raise ValueError(f"ensemble_size is a number of networks, from 1, and {self.ensemble_size} was given.")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay is 0 or more, and {self.weight_decay} was given.")
+        if self.compile is not False:
+            choice("compile", self.compile, MODES)
+            check_mode(self.compile)
         # Absolute paths: worker processes have their own folders.
         object.__setattr__(self, "model", registry.checked_recipe(self.model))
         if self.trunk:
@@ -73,6 +82,15 @@ class Method:
             ValueError: If there is no such trunk.
         """
         return replace(self, trunk=trunk)
+
+    def compiled(self, mode: str) -> Method:
+        """The same method with its steps run in this way: "no", "trace", "inductor" or "auto".
+
+        Raises:
+            RuntimeError: For "inductor" without a C++ compiler.
+            ValueError: If there is no such way.
+        """
+        return replace(self, compile=False if mode == "no" else mode)  # type: ignore[arg-type]
 
     def settings(self) -> dict[str, Any]:
         """Everything that was set, as plain values, with the digests of the code that is not bmtl's own."""

@@ -21,6 +21,7 @@ from bmtl.experiments.budgets import Budget
 from bmtl.experiments.fitted import Fitted
 from bmtl.experiments.late_guides import FittedNetwork, LateGuide
 from bmtl.experiments.methods import Method, build
+from bmtl.experiments.numerics import DTYPES
 from bmtl.experiments.rows import keeps_support, spec_of
 from bmtl.experiments.trees import reported
 from bmtl.inputs import PerTask
@@ -56,7 +57,7 @@ def save(
         states: Parameters of model and guide, by part and member.
     """
     specs = [
-        spec_of(part.labelled(), method)
+        spec_of(part.labelled(), method, DTYPES[budget.precision])
         for part in ([data.subset([task]) for task in data.tasks] if method.single_task else [data])
     ]
     about = {
@@ -178,7 +179,8 @@ def _rebuilt(kept: Mapping[str, Any], about: Mapping[str, Any]) -> Fitted:
     for part, n_data, support, states in zip(by_part, about["n_data"], kept["support"], kept["states"], strict=True):
         others = {name: family for name, family in families.items() if name not in part}
         spec = DataSpec(targets=part, n_data=n_data, inputs=inputs.describe(), support=_rows(support), others=others)
-        parts.append([_with_state(*build(method, spec, tuple(about["budget"]["widths"]), 0), s) for s in states])
+        widths, dtype = tuple(about["budget"]["widths"]), DTYPES[about["budget"]["precision"]]
+        parts.append([_with_state(*build(method, spec, widths, 0), s, dtype) for s in states])
     targets = {
         name: ReportedTarget(
             families[name],
@@ -196,7 +198,10 @@ def _baseline(spec: Mapping[str, Any] | None) -> LinearBaseline | None:
     return None if spec is None else LinearBaseline.from_spec(spec)
 
 
-def _with_state(model: nn.Module, guide: Any, state: dict[str, Any]) -> FittedNetwork:
+def _with_state(model: nn.Module, guide: Any, state: dict[str, Any], dtype: torch.dtype) -> FittedNetwork:
+    for module in (model, guide):
+        if isinstance(module, nn.Module):
+            module.to(dtype)
     if isinstance(guide, AutoGuide) and guide.prototype_trace is None:
         of = {
             part: {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}

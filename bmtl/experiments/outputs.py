@@ -7,7 +7,7 @@ import xarray as xr
 
 from bmtl.evaluation import comparison, plots, results
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes
-from bmtl.evaluation.style import save
+from bmtl.evaluation.style import methods_in_order, save
 from bmtl.evaluation.tables import to_csv
 from bmtl.evaluation.text_tables import to_latex, to_markdown
 from bmtl.experiments.cells import Cell
@@ -71,12 +71,13 @@ def write_pictures(trees: Trees, methods: Collection[str], out: Path) -> None:
     first = min(number for _, number in trees)
     shown = {name: tree for (name, number), tree in trees.items() if number == first}
     trained = {name: tree for name, tree in shown.items() if name in methods}
-    save(plots.training_curves(trained), out / "training.png")
-    if any("pit" in tree["test"].children for tree in shown.values() if "test" in tree.children):
-        save(plots.reliability_curves(shown), out / "reliability.png")
-    measured = next((tree for tree in trained.values() if _measured(tree)), None)
-    if measured is not None:
-        save(plots.cosine_matrix(measured), out / "conflicts.png")
+    with methods_in_order(list(dict.fromkeys(name for name, _ in trees))):
+        save(plots.training_curves(trained), out / "training.png")
+        if any("pit" in tree["test"].children for tree in shown.values() if "test" in tree.children):
+            save(plots.reliability_curves(shown), out / "reliability.png")
+        measured = next((tree for tree in trained.values() if _measured(tree)), None)
+        if measured is not None:
+            save(plots.cosine_matrix(measured), out / "conflicts.png")
 
 
 def _measured(tree: xr.DataTree) -> bool:

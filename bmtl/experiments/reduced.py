@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bmtl.datasets import MultiTaskData
@@ -51,7 +52,7 @@ def rows_at_once(data: MultiTaskData, draws: int) -> int:
 
 
 def draw_reduced(
-    data: MultiTaskData, part: str, draw: Drawer, num_draws: int, seed: int
+    data: MultiTaskData, part: str, draw: Drawer, num_draws: int, seed: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Draws, dict[str, Reduced]]:
     """Draws for a part, a chunk of rows at a time.
 
@@ -61,6 +62,7 @@ def draw_reduced(
         draw: Draws for some rows, with the same global latents whatever the rows.
         num_draws: How many are drawn.
         seed: Of the sample; the same for every method of a comparison.
+        dtype: Of inputs and labels.
 
     Returns:
         Draws of the targets that are kept whole, with the posterior; and the others, reduced.
@@ -75,7 +77,7 @@ def draw_reduced(
     images: dict[str, PredictedImages] = {}
     whole: list[Draws] = []
     for places in chunks(len(numbers), rows_at_once(data, num_draws)):
-        drawn = draw(*data.tensors(part, places=places))
+        drawn = draw(*data.tensors(part, dtype, places=places))
         rows = np.arange(places.start, places.stop)
         for name, reducer in reducers.items():
             target = data.targets[name]

@@ -35,14 +35,16 @@ def needs_support(method: Method) -> bool:
     return bool(getattr(registry.recipe(method.model).value, "requires_support", False))
 
 
-def tensors(data: MultiTaskData, method: Method, part: str) -> tuple[Any, dict[str, Tensor]]:
-    """Inputs and labels of a part, ``data.tensors`` or ``data.tensors_by_task``.
+def tensors(
+    data: MultiTaskData, method: Method, part: str, dtype: torch.dtype = torch.float32
+) -> tuple[Any, dict[str, Tensor]]:
+    """Inputs and labels of a part, ``data.tensors`` or ``data.tensors_by_task``, floats in `dtype`.
 
     A target without a label in the part has no rows there; then all targets have the table.
     """
     if own_rows(data, method) and len(data.rows_by_task(part)) == len(data.tasks):
-        return data.tensors_by_task(part)
-    return data.tensors(part)
+        return data.tensors_by_task(part, dtype)
+    return data.tensors(part, dtype)
 
 
 def keeps_support(method: Method) -> bool:
@@ -50,9 +52,9 @@ def keeps_support(method: Method) -> bool:
     return bool(getattr(registry.recipe(method.model).value, "keeps_support", needs_support(method)))
 
 
-def spec_of(data: MultiTaskData, method: Method) -> DataSpec:
-    """The description of the data for the method's recipe; with the training rows if its model needs them."""
-    x, y = tensors(data, method, "train")
+def spec_of(data: MultiTaskData, method: Method, dtype: torch.dtype = torch.float32) -> DataSpec:
+    """The description of the data for the method's recipe; with the training rows in `dtype` if its model needs them."""
+    x, y = tensors(data, method, "train", dtype)
     return DataSpec(
         targets={name: target.family for name, target in data.targets.items()},
         n_data={task: len(labels) for task, labels in y.items()} if isinstance(x, PerTask) else inputs.count(x),

@@ -17,6 +17,7 @@ from bmtl.experiments import model_files
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.collecting import RunResult, collect, join
 from bmtl.experiments.methods import Method
+from bmtl.experiments.numerics import DTYPES, check_device
 from bmtl.experiments.training import Trained, train
 from bmtl.experiments.trees import run_tree
 
@@ -64,13 +65,14 @@ def run(
     Raises:
         OSError: If `folder` cannot be written, before anything is trained.
         NotWritten: If the results cannot be written when the run is over; says where the model and the draws are.
-        ValueError: If the data lack a part or a label, `new` is not of their kind, the model cannot take them, or is to be
-            kept and has an option that is not a plain value, before anything is trained.
+        ValueError: If the budget's device is not there, the data lack a part or a label, `new` is not of their kind, the
+            model cannot take them, or is to be kept and has an option that is not a plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after the results so far have been written.
     """
     budget = budget.of(data)
     check_data(data, budget, scored)
-    unlabelled = None if new is None else data.inputs.prepare(new)
+    check_device(budget.device)
+    unlabelled = None if new is None else data.inputs.prepare(new, DTYPES[budget.precision])
     if keep_model:
         model_files.check_settings(method)
     with nullcontext() if folder is None else results.output_folder(folder) as out:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def step_seconds(
-    data: MultiTaskData, methods: Sequence[Method], budget: Budget, *, steps: int = 40
+    data: MultiTaskData, methods: Sequence[Method], budget: Budget, *, steps: int = 40, processor: bool = False
 ) -> dict[str, float]:
-    """Median time of a step of each method, measured side by side: the methods take turns, a step each, in one thread.
+    """Time of a step of each method, measured side by side: the methods take turns, a step each, in one thread.
 
     A drift of the machine's speed then hits all alike, where times that separate runs recorded would differ by it. Methods
     with a network per target are left out; an ensemble's step is a step of each of its members.
@@ -30,6 +31,8 @@ def step_seconds(
         methods: What is timed.
         budget: Size of network and batch.
         steps: Timed steps of each; five more come first.
+        processor: Give the mean processor time of this process in place of the median of the time that passed: it does not
+            depend on what else the machine does, and counts the steps at which a balancer does more than at others.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -48,17 +51,19 @@ def step_seconds(
             }
             for turn in range(steps + 5):
                 for name, (svi, train) in list(timed.items()):
+                    batch, start = next(batches[name]), time.process_time()
                     try:
-                        record = svi.step(*next(batches[name]))
+                        record = svi.step(*batch)
                     except Exception as error:  # a time is missing, and nothing else
                         logger.warning("A step of %s cannot be timed: %s", name, error)
                         del timed[name], times[name]
                         continue
                     if turn >= 5:
-                        times[name].append(record.seconds["step"])
+                        times[name].append(time.process_time() - start if processor else record.seconds["step"])
                     if (turn + 1) % len(train) == 0:
                         svi.end_epoch()
     finally:
         torch.set_num_threads(threads)
     members = {method.name: method.ensemble_size for method in methods}
-    return {name: float(np.median(values)) * members[name] for name, values in times.items()}
+    average = np.mean if processor else np.median
+    return {name: float(average(values)) * members[name] for name, values in times.items()}

@@ -2,8 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from bmtl.datasets import MultiTaskData
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method, build
+from bmtl.experiments.numerics import ACCELERATORS, AMP, DTYPES
 from bmtl.experiments.rows import Loader, Stretches, augmented, batches, once, spec_of, tensors
 from bmtl.experiments.schedules import Cosine, optimizer_of, scheduler_of
 from bmtl.experiments.slots import balancer_of
@@ -33,12 +34,14 @@ class Trained:
         svi: What trained it, with its guide and history.
         score: Of the parameters that were kept; NaN without validation rows, or after an interruption.
         interrupted: Whether training was cut off by Ctrl-C.
+        validation: Task -> its validation loss after each epoch; empty without validation rows, or after an interruption.
     """
 
     model: nn.Module
     svi: BalancedSVI
     score: float
     interrupted: bool = False
+    validation: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class EachEpoch(Callback):
@@ -60,11 +63,17 @@ def program(
 ) -> tuple[nn.Module, BalancedSVI, Loader | Stretches]:
     """A method's model before its first step, and the batches of an epoch."""
     budget = budget.of(data)
-    x, y = tensors(data, method, "train")
+    dtype = DTYPES[budget.precision]
+    x, y = tensors(data, method, "train", dtype)
     assert budget.widths is not None
-    model, guide = build(method, spec_of(data, method), budget.widths, seed)
+    model, guide = build(method, spec_of(data, method, dtype), budget.widths, seed)
+    for module in (model, guide):
+        if isinstance(module, nn.Module):
+            module.to(dtype)
     elbo = TaskELBO("analytic", normalize=method.normalize, n_data=labels_of_tasks(data, model))
-    svi = BalancedSVI(model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo)
+    svi = BalancedSVI(
+        model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo, compile=method.compile
+    )
     blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
     plain = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
     loader = augmented(plain, data) if budget.augment else plain
@@ -117,7 +126,9 @@ def train(
         score = "log" if getattr(model, "noise_from_validation", False) else "mean"
     validation = None
     if part in labelled.rows:
-        validation = once(*tensors(labelled, method, part), labelled.inputs.blocks(labelled.rows[part]))
+        validation = once(
+            *tensors(labelled, method, part, DTYPES[budget.precision]), labelled.inputs.blocks(labelled.rows[part])
+        )
     keeps_best = budget.select != "last" and validation is not None
     in_steps = budget.epochs_of_steps is not None
     before = _start(svi, loader, validation, score, seed) if keeps_best and in_steps and validation else None
@@ -132,6 +143,8 @@ def train(
             score=score,
             restore_best=keeps_best,
             seed=seed,
+            accelerator=ACCELERATORS[budget.device],
+            precision=AMP[budget.precision],
             progress=False,
             callbacks=[*callbacks, *([Cosine(svi, budget.most_epochs)] if budget.schedule == "cosine" else [])],
         )
@@ -148,7 +161,7 @@ def train(
     if before is not None and before[0] <= found:
         svi.load_program_state(before[1])
         found = before[0]
-    return Trained(model, svi, found)
+    return Trained(model, svi, found, validation=result.validation)
 
 
 def _start(

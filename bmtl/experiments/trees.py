@@ -110,6 +110,7 @@ def results_tree(
             "data_fingerprint": data.fingerprint,
             "data_citation": data.citation,
             "data_licence": data.licence,
+            "labels": {part: {name: int(data.has_label(name, part).sum()) for name in names} for part in data.rows},
             **(attributes or {}),
         },
     )

@@ -37,7 +37,31 @@ def tensors_of(*programs: Callable[..., Any]) -> Iterator[tuple[str, Tensor]]:
             yield name, found
 
 
+def functions_of(*programs: Callable[..., Any]) -> Iterator[FunctionType]:
+    """The functions that these programs are, refer to, or have as methods, each once; those of libraries are left out."""
+    seen: set[int] = set()
+    for _, item in _items(programs):
+        found = [item]
+        if isinstance(item, nn.Module):
+            found = [method for kind in {type(part) for part in item.modules()} for method in vars(kind).values()]
+        for function in found:
+            if isinstance(function, FunctionType) and id(function) not in seen and not _of_library(function):
+                seen.add(id(function))
+                yield function
+
+
+def names_in(function: FunctionType) -> set[str]:
+    """The globals that a function names."""
+    return _names(function.__code__)
+
+
 def _referred(programs: tuple[Any, ...]) -> Iterator[tuple[str, nn.Module | Tensor]]:
+    for name, item in _items(programs):
+        if isinstance(item, nn.Module | Tensor):
+            yield name, item
+
+
+def _items(programs: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
     queue: list[tuple[str, Any]] = [("", program) for program in programs]
     while queue:
@@ -45,8 +69,7 @@ def _referred(programs: tuple[Any, ...]) -> Iterator[tuple[str, nn.Module | Tens
         if id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, nn.Module | Tensor):
-            yield name, item
+        yield name, item
         queue += _parts(name, item)
 
 
@@ -64,7 +87,7 @@ def _parts(name: str, item: Any) -> list[tuple[str, Any]]:
         case FunctionType():
             cells = zip(item.__code__.co_freevars, item.__closure__ or (), strict=True)
             closed = [(key, cell.cell_contents) for key, cell in cells if _is_filled(cell)]
-            if (item.__module__ or "").partition(".")[0] in _LIBRARIES:
+            if _of_library(item):
                 return closed
             named = _names(item.__code__)
             return closed + [(key, value) for key, value in item.__globals__.items() if key in named]
@@ -75,6 +98,10 @@ def _parts(name: str, item: Any) -> list[tuple[str, Any]]:
         case Tensor() | type():
             return []
     return list(vars(item).items()) if callable(item) and hasattr(item, "__dict__") else []
+
+
+def _of_library(function: FunctionType) -> bool:
+    return (function.__module__ or "").partition(".")[0] in _LIBRARIES
 
 
 def _names(code: CodeType) -> set[str]:

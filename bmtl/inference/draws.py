@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
 from bmtl.inference.loaders import forked, seed_random_state
+from bmtl.inference.local_latents import for_new_rows
 from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
@@ -40,6 +41,7 @@ def draw(
     batch_size: int | None = None,
     sites: Collection[str] | None = None,
     seed: int = 0,
+    known_rows: bool = False,
 ) -> Draws:
     """Draws from the guide, and from the model at those draws.
 
@@ -66,6 +68,9 @@ def draw(
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
             plates. Leave large ones out to save memory.
         seed: Seeds the draws; torch's global generator is left unchanged.
+        known_rows: The rows are ones that the guide was trained on. An AutoGuide with ``create_plates`` has parameters of
+            each training row; by default the latents of rows are not taken from it, but drawn from the model, as is right
+            for new rows. A guide that computes them from the inputs is called in either case.
 
     Raises:
         TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not support the inputs, or the
@@ -89,7 +94,7 @@ def draw(
         guide = sampled = sampled.thinned(sampled.num_draws if num_draws is None else num_draws)
         num_draws = sampled.num_draws
     number = DRAWS if num_draws is None else num_draws
-    with evaluating(model, guide), forked(None):
+    with evaluating(model, guide), forked(None), nullcontext() if known_rows else for_new_rows(guide, chunks[0]):
         found = without_graph(lambda mode: _draw(model, guide, chunks, y, number, sites, seed, mode))
     if sampled is None:
         return found
@@ -105,12 +110,14 @@ def _draw(
     sites: Collection[str] | None,
     seed: int,
     mode: Mode,
+    each_differs: bool = False,
 ) -> Draws:
     seed_random_state(seed)
     with mode():
         probe = poutine.trace(guide).get_trace(inputs.few(chunks[0]))
     # Without latents every pass is the same: one gives the densities, and all predictive draws at once.
     fixed = not any(site["type"] == "sample" and not site_is_subsample(site) for site in probe.nodes.values())
+    fixed = fixed and not each_differs
     passes = guides_of_draws(guide, 1 if fixed else num_draws, seed)
     samples = num_draws if fixed else 1
     posterior: dict[str, list[np.ndarray]] = {}
@@ -125,6 +132,10 @@ def _draw(
                 guide_trace = poutine.trace(proposal).get_trace(part)
             with mode(), _explained():
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
+            if not i and globals_ is None and _draws_latents(trace, guide_trace):  # such as are summed out in training
+                if fixed:  # the passes are not the same
+                    return _draw(model, guide, chunks, y, num_draws, sites, seed, mode, each_differs=True)
+                each_differs = True
             new = None if globals_ is None else set(globals_.nodes)  # sites that earlier chunks have counted
             if y is not None and not fixed:
                 log_q[i] += _log_density(guide_trace, set(guide_trace.nodes), new)
@@ -147,12 +158,25 @@ def _draw(
         for target in totals.values():
             target.end_pass()
     _check_targets(totals, y)
-    scored = y is not None and not fixed
+    scored = y is not None and not fixed and not each_differs  # a density given those is none of the guide's latents
     return Draws(
         posterior={name: np.stack(values) for name, values in posterior.items()},
         targets={name: target.prediction() for name, target in totals.items()},
         log_p=log_p if scored else None,
         log_q=log_q if scored else None,
+    )
+
+
+def _draws_latents(trace: Trace, guide_trace: Trace) -> bool:
+    """Whether a model draws latents that the guide has none of."""
+    targets = {site["name"] for _, site in predicted_sites(trace, guide_trace)}
+    return any(
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not site_is_subsample(site)
+        and name not in targets
+        and name not in guide_trace.nodes
+        for name, site in trace.nodes.items()
     )
 
 

@@ -17,7 +17,7 @@ _NUMBERS = {
     **dict.fromkeys(("shared", "lr", "residual", "fidelity"), np.float64),
     "combination": np.bool_,
 }
-_WORDS = ("status", "length")
+_WORDS = ("status", "length", "gradients")
 _PENDING = 64  # records that wait to be packed together
 _CHUNK = 256  # records that are unpacked together
 

@@ -61,6 +61,28 @@ class LabelCounts:
             particles: Number of particles that the sites hold side by side.
             like: A tensor of the wanted dtype and device.
         """
+        like = like.to(torch.promote_types(like.dtype, torch.float32))  # float16 ends at 65504
+        counts = self._of_one_plate(names, like) or self._of_groups(names, like)
+        return counts._replace(labelled=counts.labelled / particles) if particles > 1 else counts
+
+    def _of_one_plate(self, names: tuple[str, ...], like: Tensor) -> Counts | None:
+        """The counts where all tasks are rows of one plate and have one site, the usual case; otherwise None."""
+        if len(self._sites) != 1:
+            return None
+        (((owner, plates), sites),) = self._sites.items()
+        if owner.dim is None or owner.names != names or len(sites) > 1 or plates.turns > 1:
+            return None
+        labelled, scale = _union(list(sites.values()), owner)
+        if not isinstance(labelled, Tensor) or isinstance(scale, Tensor):
+            return None
+        return Counts(
+            labelled=labelled.to(like),
+            scales=like.new_full((len(names),), scale),
+            sizes=tuple(self._n_data.get(name, plates.size) for name in names),
+            rows=(plates.rows,) * len(names),
+        )
+
+    def _of_groups(self, names: tuple[str, ...], like: Tensor) -> Counts:
         groups: dict[str, dict[frozenset[str], _Group]] = {name: {} for name in names}
         for (owner, plates), sites in self._sites.items():
             data = [site for site in sites.values() if not isinstance(site["fn"], Unit)]
@@ -72,10 +94,8 @@ class LabelCounts:
                     group = before.with_turn(group) if plates.turn else before.larger(group)
                 groups[name][plates.names] = group
         found = [_of_task(groups[name]) for name in names]
-        like = like.to(torch.promote_types(like.dtype, torch.float32))  # float16 ends at 65504
-        labelled = _stack([group.labelled for group in found], like)
         return Counts(
-            labelled=labelled / particles if particles > 1 else labelled,
+            labelled=_stack([group.labelled for group in found], like),
             scales=_stack([group.scale for group in found], like),
             sizes=tuple(self._n_data.get(name, group.declared) for name, group in zip(names, found, strict=True)),
             rows=tuple(group.rows for group in found),

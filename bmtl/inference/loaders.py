@@ -70,11 +70,13 @@ def moved(batch: Any, device: torch.device) -> Any:
 
 
 def first_batch(loader: Iterable[Any]) -> Any:
-    """A batch of a loader.
+    """A batch of a loader; of a mapping of loaders, a batch of each.
 
     Raises:
         ValueError: If there is none.
     """
+    if isinstance(loader, Mapping):
+        return {name: first_batch(part) for name, part in loader.items()}
     for batch in loader:
         return batch
     raise ValueError("The loader 'train' is empty: it has no batch to give.")

@@ -36,6 +36,11 @@ class TaskTerms:
     def __init__(self, parts: Sequence[Tensor] | Tensor) -> None:
         self._given = parts
 
+    @property
+    def joined(self) -> bool:
+        """Whether they came as one tensor."""
+        return isinstance(self._given, Tensor)
+
     @cached_property
     def parts(self) -> tuple[Tensor, ...]:
         """K scalars."""

@@ -45,7 +45,7 @@ class Programs:
     def refresh(self) -> None:
         """Looks for modules again."""
         adopt(self.model, self.guide)
-        self.modules = tuple(modules_of(self.model, self.guide))
+        self.modules = (*modules_of(self.model, self.guide), self.elbo.averages)
 
     def run(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:
         """Runs guide and model on a batch, as a step does.

@@ -1,11 +1,26 @@
-"""The record of a step, and a history of steps as arrays."""
+"""The record of a step, the losses of a batch, and a history of steps as arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Evaluation(NamedTuple):
+    """The losses of a batch without a step, float64 on the host.
+
+    Attributes:
+        losses: Expected negative log-likelihood per labelled row of each task ``(K,)``; NaN without a label.
+        labelled: Labelled rows of each task ``(K,)``, to average over batches.
+        shared: The terms of weight 1 (KL divergences) per datum.
+    """
+
+    losses: Tensor
+    labelled: Tensor
+    shared: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,8 @@ class StepRecord:
         iterations: Rounds of the weighting's solver.
         status: "ok", "inexact", "stationary"; "skipped" where the step was not taken.
         length: Name of the length rule, "" without a weighting.
+        gradients: How `full` found its gradients: "formed", or how many of the shared parameters were measured layer by
+            layer ("4 of 6 by layer"); "" for other geometries.
         fidelity: Cosine of the update with the one from the full gradients, NaN where it was not found.
         seconds: Time of the step's parts; "step" is the whole.
         events: What was out of the ordinary.
@@ -53,6 +70,7 @@ class StepRecord:
     iterations: int = 0
     status: str = "ok"
     length: str = ""
+    gradients: str = ""
     fidelity: float = float("nan")
     seconds: dict[str, float] = field(default_factory=dict)
     events: tuple[str, ...] = ()

@@ -164,7 +164,7 @@ def _own(losses: TaskLosses) -> _Terms:
     terms = (losses.nll, losses.kl, losses.labelled, losses.scales, losses.shared.reshape(1))
     host = torch.cat([term.detach() for term in terms]).cpu().double()
     nll, kl, labelled, scales, shared = host.split([len(losses.names)] * 4 + [1])
-    sizes, most = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses.sizes, losses.rows))
+    sizes, most = torch.tensor((losses.sizes, losses.rows), dtype=torch.float64)
     rows = torch.where(scales > 0, sizes / scales, 0.0)
     batch = BatchCounts(sizes, labelled, rows, most)
     return _Terms(nll, kl, shared.item(), labelled * scales, batch, torch.ones_like(nll))

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from pyro.ops.provenance import extract_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor
@@ -36,11 +37,17 @@ class SharedRepresentation(Messenger):
     def _pyro_shared(self, msg: Message) -> None:
         if msg["done"]:
             return
-        (h,) = msg["args"]
+        h, draws = extract_provenance(msg["args"][0])  # a tensor that Pyro tracks draws by is one of a class of its own
+        assert isinstance(h, Tensor)
+        marked = self.mark(h)
+        msg["value"] = track_provenance(marked, draws) if draws else marked
+        msg["done"] = True
+
+    def mark(self, h: Tensor) -> Tensor:
+        """Takes a tensor as marked; returns what the program goes on with."""
         j = self._number(h)
         self.order.append(j)
-        msg["value"] = self._handed_on(h, j)
-        msg["done"] = True
+        return self._handed_on(h, j)
 
     def _number(self, h: Tensor) -> int:
         """Which tensor is marked: one of those before, or the next."""

@@ -74,9 +74,10 @@ def task_of_auxiliary(name: str, guide_trace: Trace, owners: dict[str, SiteTask]
     own = task_of_site(guide_trace.nodes[name])
     if own.names:
         return own, ()
-    stem = name.removesuffix("_unconstrained")
-    if stem != name and stem in owners:
-        return owners[stem], ()
+    for suffix in ("_unconstrained", "_aux"):  # as AutoNormal and AutoStructured name the site of one latent
+        stem = name.removesuffix(suffix)
+        if stem != name and stem in owners:
+            return owners[stem], ()
     fed: list[SiteTask] = []
     sites: dict[str, Site] = guide_trace.nodes
     following = iter(sites.items())

@@ -140,6 +140,7 @@ def make_record(
         iterations=0 if solution is None else int(solution.iterations),
         status="skipped" if update is None else "ok" if solution is None else solution.status,
         length="" if update is None else update.length,
+        gradients="" if update is None else update.gradients,
         fidelity=float("nan") if update is None else float(update.fidelity),
         seconds={} if update is None else update.seconds,
         events=tuple(events),

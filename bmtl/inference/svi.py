@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pyro.optim import PyroOptim
@@ -18,6 +18,7 @@ from bmtl.inference.arguments import check_program, choice, positive_number
 from bmtl.inference.balancing import Balancer, Context, Pipeline, Slot
 from bmtl.inference.balancing import balancer as as_balancer
 from bmtl.inference.balancing.base import Objective
+from bmtl.inference.compiled import MODES, CompiledPrograms, Mode
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import CheckpointError, NonFinite, StepError
 from bmtl.inference.half_precision import autocast_now, lower_scale, multiply_gradients, scale_of
@@ -28,27 +29,13 @@ from bmtl.inference.optimized_program import OptimizedProgram
 from bmtl.inference.optimizers import Factory, Optimizer, check_closure
 from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.programs import Batch, Programs, generators, set_generators
-from bmtl.inference.record import StepRecord
+from bmtl.inference.record import Evaluation, StepRecord
 from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes
 from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
 from bmtl.inference.state import balancer_state, check_balancer, check_structure, on_host
 from bmtl.inference.step import GradientsBefore, check_gradients, check_losses, make_record
 
 logger = logging.getLogger(__name__)
-
-
-class Evaluation(NamedTuple):
-    """The losses of a batch without a step, float64 on the host.
-
-    Attributes:
-        losses: Expected negative log-likelihood per labelled row of each task ``(K,)``; NaN without a label.
-        labelled: Labelled rows of each task ``(K,)``, to average over batches.
-        shared: The terms of weight 1 (KL divergences) per datum.
-    """
-
-    losses: Tensor
-    labelled: Tensor
-    shared: float
 
 
 class BalancedSVI:
@@ -74,8 +61,9 @@ class BalancedSVI:
             function registers the modules that it uses: ``pyro.module("net", net)``.
         guide: Its guide: a module, a function, or an AutoGuide (set up from the first batch).
         optim: A factory such as ``functools.partial(torch.optim.Adam, lr=1e-3)``, called with all parameters (a list whose
-            ``items()`` are pairs of name and tensor, for groups by name); a ready torch optimizer; or, for plain functions
-            with `pyro.param` alone, a `pyro.optim.PyroOptim`. LBFGS works too, see `closure`.
+            ``items()`` are pairs of name and tensor; `ParameterGroups` makes groups by patterns of names); a ready torch
+            optimizer; or, for plain functions with `pyro.param` alone, a `pyro.optim.PyroOptim`. LBFGS works too, see
+            `closure`.
         balancer: Anything that `bmtl.balancer` takes.
         elbo: How losses are estimated; `TaskELBO()` by default.
         on_error: What happens if a step cannot be taken (a loss or gradient that is not finite, a loss outside a
@@ -86,18 +74,24 @@ class BalancedSVI:
             `update` steps through it. If gradients overflow, the step is skipped and the scale lowered, down to 1.
         history_mib: Limit of the history's memory, in MiB: when it is reached, every other record is dropped, and every
             second step recorded from then on; and so on. 8 MiB hold about 25,000 steps of three tasks. None keeps all.
+        compile: How guide, model and losses of a step run: False as Python; "trace" as the graph of torch's operations that
+            was captured from the first step, equal bit for bit; "inductor" as that graph compiled to machine code, equal to
+            about 1e-5 (needs a C++ compiler; some ten seconds once); "auto" traced, and compiled where the steps that are
+            left repay it. What a graph cannot repeat is found, and runs as Python with one warning (docs/howto.md).
 
     Attributes:
         names: The tasks, known after the first batch.
         history: One `StepRecord` per step, or every n-th step's (`History`).
         skipped: Number of steps skipped.
         probe: A `ConflictProbe` that watches the steps, or None.
+        compiled: Runs the steps' programs: ``compiled.mode`` may be set, ``compiled.reason`` says why they run as Python.
         optimizer: The optimizer, built at the first batch from a factory.
 
     Raises:
         TypeError: For an argument of the wrong type.
         ValueError: For an unknown option, an empty model, a guide that does not fit, or an optimizer that lacks parameters.
             Most need a first batch to be found.
+        RuntimeError: For ``compile="inductor"`` without a C++ compiler.
     """
 
     def __init__(
@@ -111,7 +105,10 @@ class BalancedSVI:
         on_error: Literal["raise", "skip"] = "raise",
         scaler: torch.amp.GradScaler | None = None,
         history_mib: float | None = 8.0,
+        compile: Mode = False,
     ) -> None:
+        if compile is not False:
+            choice("compile", compile, MODES)
         choice("on_error", on_error, ("raise", "skip"))
         for name, program in (("model", model), ("guide", guide)):
             check_program(name, program)
@@ -142,7 +139,7 @@ class BalancedSVI:
             )
         self.on_error = on_error
         self.scaler = scaler
-        self.module = self.elbo(model, guide)  # type: ignore[arg-type]
+        self.module = self.elbo(model, guide)
         self.names: tuple[str, ...] = ()
         self.history = History(history_mib)
         self.skipped = 0
@@ -150,6 +147,7 @@ class BalancedSVI:
         self.steps = 0
         self.epoch = 1
         self._programs = Programs(model, guide, self.elbo)
+        self.compiled = CompiledPrograms(self._programs, compile, self._differentiates_by_task)
         self._program = OptimizedProgram(self.module, self._programs, optim, self.balancer)
         self._numbers = NumbersOfData()
         self._lr0 = 0.0
@@ -301,7 +299,8 @@ class BalancedSVI:
         else:
             runs = [self._terms(batch, cut=self.balancer.cut)]
             terms = runs[0][0]
-        self._program.check_reached([run.raw for run, _ in runs], [nodes for _, nodes in runs], batch)
+        if not self.compiled.replayed:  # else it reaches what the captured run has reached
+            self._program.check_reached([run.raw for run, _ in runs], [nodes for _, nodes in runs], batch)
         elapsed = time.perf_counter() - start
         everything, terms = terms, self._shown(terms)
         values, rest, active = terms.values, terms.unweighted_terms, terms.present
@@ -369,8 +368,11 @@ class BalancedSVI:
 
     def _terms(self, batch: Batch, cut: bool = False) -> tuple[ScaledLosses, int]:
         """Runs guide and model on a batch, for a step; with the number of nodes of the run's graph."""
-        losses, nodes = self._programs.run(batch, cut), self._programs.nodes
+        losses, nodes = self.compiled.run(batch, cut), self.compiled.nodes
         return ScaledLosses.of(losses.arranged(self.names), self.elbo, self._numbers, training=True), nodes
+
+    def _differentiates_by_task(self) -> bool:
+        return self.balancer.compares or self.probe is not None
 
     def _again(self, marks: SharedRepresentation, autocast: AbstractContextManager[Any], batch: Batch) -> Objective:
         """Runs guide and model once more from the marked tensors on."""

@@ -48,7 +48,8 @@ class TraceWalk:
             ValueError: If a site cannot be taken, with its name.
         """
         self.traces.append((model_trace, guide_trace))
-        _check_guide(model_trace, guide_trace)
+        check_nothing_enumerated(model_trace, guide_trace)
+        check_guide(model_trace, guide_trace)
         if is_validation_enabled():
             self._check_traces(model_trace, guide_trace)
         owners: dict[str, SiteTask] = {}
@@ -76,12 +77,7 @@ class TraceWalk:
                     continue
                 owner = owners[name]
             else:
-                owner, tasks = task_of_auxiliary(name, guide_trace, owners)
-                if owner.dim is not None and not site.get("task_names"):  # an AutoGuide makes plates without names
-                    owner = owner._replace(names=self._plate_names.get(task_plate_of(site), owner.names))
-                owners[name] = owner
-                if tasks:
-                    self.warnings.joint_site(name, tasks)
+                owner = owners[name] = self._owner_of_auxiliary(name, guide_trace, owners)
             parts = self._score_parts(name, site)
             self._kl.add(owner, _entropy(parts))
             if not is_identically_zero(parts.score_function):
@@ -99,24 +95,28 @@ class TraceWalk:
             vectorized: They lie side by side in one pair of traces.
             marks: What the programs marked as shared.
         """
+        return self._record(particles, particles if vectorized else 1, marks)
+
+    def _record(self, summed: int, side_by_side: int, marks: SharedRepresentation) -> TaskLosses:
+        """The sums as means over so many particles, and the counts of sites that hold so many side by side."""
         names = tuple(self.names)
         like = next(term for sums in (self._nll, self._kl) for term in sums.tensors())
         zero = like.new_zeros(())
 
         def terms(sums: TermSums) -> Any:
-            return sums.terms(names, particles, zero)
+            return sums.terms(names, summed, zero)
 
         score = None
         if self._scored:
-            shared = [sums.shared_term(particles, zero) for sums in (self._score_nll, self._score_kl)]
+            shared = [sums.shared_term(summed, zero) for sums in (self._score_nll, self._score_kl)]
             score = ScoreTerms(terms(self._score_nll).vector, terms(self._score_kl).vector, shared[0] + shared[1])
-        counts = self._counts.of(names, particles if vectorized else 1, like)
+        counts = self._counts.of(names, side_by_side, like)
         return TaskLosses(
             names=names,
             nll_terms=terms(self._nll),
             kl_terms=terms(self._kl),
             # An observed site outside every task has weight 1, as the shared terms have.
-            shared=self._kl.shared_term(particles, zero) + self._nll.shared_term(particles, zero),
+            shared=self._kl.shared_term(summed, zero) + self._nll.shared_term(summed, zero),
             labelled=counts.labelled,
             scales=counts.scales,
             sizes=counts.sizes,
@@ -137,6 +137,16 @@ class TraceWalk:
                     f"Two task plates give different tasks: {known} and {owner.names}. Give each a label of its own, "
                     "bmtl.task_plate(names, label=...)."
                 )
+        return owner
+
+    def _owner_of_auxiliary(self, name: str, guide_trace: Trace, owners: dict[str, SiteTask]) -> SiteTask:
+        """The task of a site of the guide alone."""
+        site: Site = guide_trace.nodes[name]
+        owner, tasks = task_of_auxiliary(name, guide_trace, owners)
+        if owner.dim is not None and not site.get("task_names"):  # an AutoGuide makes plates without names
+            owner = owner._replace(names=self._plate_names.get(task_plate_of(site), owner.names))
+        if tasks:
+            self.warnings.joint_site(name, tasks)
         return owner
 
     # ---- One site's terms ----------------------------------------------------------------------------------------
@@ -197,14 +207,16 @@ class TraceWalk:
             frames = [f for f in site["cond_indep_stack"] if f.vectorized]
             groups.setdefault((owners[name], site["is_observed"]), MultiFrameTensor()).add((frames, log_r.detach()))
         for (owner, observed), costs in groups.items():
-            target = self._score_nll if observed else self._score_kl
             task_frames = {f for frames in costs for f in frames if is_task_plate(f.name)}
             for site in drawn:
                 cost = costs.sum_to({*site["cond_indep_stack"], *task_frames})
-                term = -(cost * site["score_parts"].score_function)
-                if owner.dim is not None and term.dim() < -owner.dim:  # sum_to drops leading dimensions of size 1
-                    term = term.reshape([1] * (-owner.dim - term.dim()) + list(term.shape))
-                target.add(owner, term - term.detach())
+                self._add_score(owner, observed, -(cost * site["score_parts"].score_function))
+
+    def _add_score(self, owner: SiteTask, observed: bool, term: Tensor) -> None:
+        """Adds a score term, without its value."""
+        if owner.dim is not None and term.dim() < -owner.dim:  # sum_to drops leading dimensions of size 1
+            term = term.reshape([1] * (-owner.dim - term.dim()) + list(term.shape))
+        (self._score_nll if observed else self._score_kl).add(owner, term - term.detach())
 
     # ---- Checks --------------------------------------------------------------------------------------------------
 
@@ -220,14 +232,7 @@ class TraceWalk:
             )
 
     def _check_traces(self, model_trace: Trace, guide_trace: Trace) -> None:
-        for trace in (model_trace, guide_trace):
-            sites: dict[str, Site] = trace.nodes
-            for name, site in sites.items():
-                if site["type"] == "sample" and site["infer"].get("enumerate"):
-                    raise ValueError(
-                        f"Site {name!r} asks for enumeration, which TaskELBO does not do. Drop its "
-                        'infer={"enumerate": ...}; its gradient is then estimated by score functions.'
-                    )
+        _check_rows(model_trace, guide_trace)
         check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         if self.analytic:
             _check_mean_field_requirement(prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace))
@@ -240,17 +245,63 @@ def _entropy(parts: Any) -> Tensor | float:
     return parts.entropy_term
 
 
-def _check_guide(model_trace: Trace, guide_trace: Trace) -> None:
+def check_guide(model_trace: Trace, guide_trace: Trace) -> None:
+    """Checks that the guide has a site for every latent that is not enumerated in the model.
+
+    Raises:
+        ValueError: If it lacks some; names them.
+    """
+    sites: dict[str, Site] = model_trace.nodes
     missing = [
         name
-        for name, site in model_trace.nodes.items()
+        for name, site in sites.items()
         if site["type"] == "sample"
         and not site["is_observed"]
         and name not in guide_trace.nodes
         and not site_is_subsample(site)
+        and site["infer"].get("_enumerate_dim") is None
     ]
     if missing:
         raise ValueError(
             f"The guide has no site for the model's latents {missing}. A site that should be observed had no value (None "
-            f"predicts).\n{guide_trace.format_shapes()}"
+            "predicts); a discrete latent can be summed out, with TaskELBO('enum') and infer={'enumerate': 'parallel'} at "
+            f"its site.\n{guide_trace.format_shapes()}"
         )
+
+
+def _check_rows(model_trace: Trace, guide_trace: Trace) -> None:
+    """Checks that the guide's latents of rows are those of the batch's rows."""
+    guide_sites: dict[str, Site] = guide_trace.nodes
+    model_sites: dict[str, Site] = model_trace.nodes
+    for name, site in guide_sites.items():
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        for frame in site["cond_indep_stack"]:
+            drawn, given = guide_sites.get(frame.name), model_sites.get(frame.name)
+            if drawn is None or given is None or not (site_is_subsample(drawn) and site_is_subsample(given)):
+                continue
+            number = drawn["fn"].subsample_size
+            if number is not None and number < drawn["fn"].size and given["fn"].subsample_size is None:
+                raise ValueError(
+                    f"Guide site {name!r} is of rows that its plate {frame.name!r} draws at random, and the model's plate "
+                    "has the batch's rows. Let the batch have the numbers of its rows, and give them to both: "
+                    f"pyro.plate({frame.name!r}, n_data, subsample=rows) in the model, and an AutoGuide's create_plates, "
+                    "which is called with the batch and returns this plate."
+                )
+
+
+def check_nothing_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+    """Checks that no site asks for enumeration, for estimators that do not enumerate.
+
+    Raises:
+        ValueError: If one does; names it.
+    """
+    for trace in (guide_trace, model_trace):
+        sites: dict[str, Site] = trace.nodes
+        for name, site in sites.items():
+            if site["type"] == "sample" and site["infer"].get("enumerate"):
+                raise ValueError(
+                    f"Site {name!r} asks for enumeration (infer={{'enumerate': ...}}, or config_enumerate). Take the "
+                    "estimator that enumerates, TaskELBO('enum'); or drop the request and give the latent a site in the "
+                    "guide: its gradient is then estimated by score functions."
+                )

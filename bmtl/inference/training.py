@@ -22,6 +22,8 @@ from bmtl.inference import distributed
 from bmtl.inference.arguments import choice, flag, positive_number, whole_number
 from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_entry, check_file, check_folder, sealed
+from bmtl.inference.compiled import MODES, Mode
+from bmtl.inference.draws import DRAWS, draw
 from bmtl.inference.errors import CheckpointError
 from bmtl.inference.loaders import (
     SeededLoader,
@@ -33,7 +35,9 @@ from bmtl.inference.loaders import (
     seed_random_state,
     spread,
 )
+from bmtl.inference.loaders_by_task import LoadersByTask, TaskBatches
 from bmtl.inference.optimizers import needs_closure
+from bmtl.inference.predictives import Draws
 from bmtl.inference.record import StepRecord
 from bmtl.inference.svi import BalancedSVI
 
@@ -69,6 +73,10 @@ class BalancedTraining(LightningModule):
     Under your own `Trainer`, Lightning moves batches to the device: it supports tensors in dicts, tuples and dataclasses,
     and any object with a method ``to``. `fit` moves all that `bmtl.inputs` supports.
 
+    `Trainer.validate` and `Trainer.test` log ``val/...`` and ``test/...``; `Trainer.predict` returns a `PredictedBatch` of
+    each batch. A mapping of loaders, one a task, of batches ``(x, y)``, as Lightning's `CombinedLoader` has it, is joined
+    to batches ``(PerTask(x), y)``; a task that a batch lacks is absent from the step.
+
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
 
@@ -85,6 +93,7 @@ class BalancedTraining(LightningModule):
             noise of each task, up to a constant.
         seed: The program's random draws in epoch e depend on this and on e alone, so that a resumed run equals an
             uninterrupted one. The order of the batches is determined by the loader (`fit` seeds it too).
+        num_draws: Number of draws in `Trainer.predict`.
 
     Raises:
         TypeError: For an argument of the wrong type.
@@ -103,6 +112,7 @@ class BalancedTraining(LightningModule):
         interval: Literal["epoch", "step"] = "epoch",
         score: Literal["mean", "log"] = "mean",
         seed: int = 0,
+        num_draws: int = DRAWS,
     ) -> None:
         super().__init__()
         if not isinstance(svi, BalancedSVI):
@@ -113,6 +123,7 @@ class BalancedTraining(LightningModule):
             clip = positive_number("clip", clip, "a gradient norm")
         accumulate = whole_number("accumulate", accumulate, 1, "a number of batches")
         seed = whole_number("seed", seed, 0, "a seed")
+        self.num_draws = whole_number("num_draws", num_draws, 1, "a number of draws")
         if scheduler is not None and not callable(scheduler):
             raise TypeError(
                 "scheduler makes a learning-rate scheduler from the optimizer, such as functools.partial("
@@ -128,7 +139,23 @@ class BalancedTraining(LightningModule):
         self._sums = torch.zeros(0)
         self._rows = torch.zeros(0)
         self._resumed = False
+        self._tasks = TaskBatches(svi.model)
         self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
+
+    def configure_callbacks(self) -> list[Callback]:
+        """No callbacks; refuses what Lightning refuses in manual optimisation, in favour of what works.
+
+        Raises:
+            ValueError: If the trainer is to clip gradients, or to accumulate them.
+        """
+        for option, off, own in (("gradient_clip_val", None, "clip"), ("accumulate_grad_batches", 1, "accumulate")):
+            value = getattr(self.trainer, option)
+            if value not in (off, 0):
+                raise ValueError(
+                    f"Trainer({option}={value}) is for automatic optimisation, and a balanced step is manual. Leave it out, "
+                    f"and give BalancedTraining(svi, {own}={value})."
+                )
+        return []
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the SVI, set up from a batch of the training data if necessary."""
@@ -139,7 +166,7 @@ class BalancedTraining(LightningModule):
             loader: Any = self.trainer.train_dataloader
             with forked(self.device):  # a shuffling loader draws its order
                 batch = plugin.convert_input(first_batch(loader))
-            args, kwargs = spread(self.trainer.strategy.batch_to_device(batch, self.device))
+            args, kwargs = self._spread(self.trainer.strategy.batch_to_device(batch, self.device))
             with plugin.tensor_init_context():
                 self.svi.initialise(*args, **kwargs)
         optimizer = self.svi.optimizer
@@ -184,7 +211,7 @@ class BalancedTraining(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One balanced step; every `accumulate` batches, or at an epoch's end, the optimizer steps."""
         start = time.perf_counter()
-        args, kwargs = spread(batch)
+        args, kwargs = self._spread(batch)
         optimizer: Any = self.optimizers()
         if batch_idx == 0:  # again: whether a DataLoader has drawn since the epoch's start depends on resumption
             self._seed_epoch()
@@ -208,6 +235,9 @@ class BalancedTraining(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._seed_epoch()
+        epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
+        if epochs is not None and epochs > 0 and not math.isinf(batches):
+            self.svi.compiled.pace.left = int((epochs - self.trainer.current_epoch) * batches)
 
     def _seed_epoch(self) -> None:
         seed_random_state(
@@ -244,9 +274,52 @@ class BalancedTraining(LightningModule):
         self._sums = torch.zeros(len(self.svi.names), dtype=torch.float64)
         self._rows = torch.zeros_like(self._sums)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def on_validation_start(self) -> None:
+        self._see_first(self.trainer.val_dataloaders)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds up each task's losses over its labelled rows."""
-        args, kwargs = spread(batch)
+        self._add_losses(self._of_loader(batch, self.trainer.val_dataloaders, dataloader_idx), batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As `validation_step`, on test data."""
+        self._add_losses(self._of_loader(batch, self.trainer.test_dataloaders, dataloader_idx), batch_idx)
+
+    def on_test_start(self) -> None:
+        self._see_first(self.trainer.test_dataloaders)
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_means("test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> PredictedBatch:
+        """Draws for a batch: inputs alone, or with labels ``(x, y)``, which give densities."""
+        args, kwargs = self._spread(batch)
+        x, *labels = [*args, *kwargs.values()]
+        y = labels[0] if labels and isinstance(labels[0], Mapping) else None
+        return PredictedBatch(draw(self.svi.model, self.svi.guide, x, y, num_draws=self.num_draws, seed=self.seed))
+
+    def _spread(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return spread(self._tasks.joined(batch))
+
+    def _see_first(self, loaders: Any) -> None:
+        """Looks at a batch of each task's own loader, so that a batch of one task has rows of the others."""
+        if isinstance(loaders, Mapping):
+            with forked(self.device):
+                batch = self.trainer.precision_plugin.convert_input(first_batch(loaders))
+            self._spread(self.trainer.strategy.batch_to_device(batch, self.device))
+
+    @staticmethod
+    def _of_loader(batch: Any, loaders: Any, number: int) -> Any:
+        """The batch of one of several loaders, one after the other, with its task; of a joined loader as it is."""
+        if isinstance(loaders, Mapping) and not (isinstance(batch, Mapping) and batch.keys() == loaders.keys()):
+            return {list(loaders)[number]: batch}
+        return batch
+
+    def _add_losses(self, batch: Any, batch_idx: int) -> None:
+        args, kwargs = self._spread(batch)
         # Draws in validation neither depend on training's nor move them: the same ones every epoch.
         with forked(self.device):
             seed_random_state(mixed_seed(self.seed, batch_idx, 2))
@@ -257,18 +330,22 @@ class BalancedTraining(LightningModule):
         self._rows += found.labelled
 
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.sanity_checking:
-            return
+        if not self.trainer.sanity_checking:
+            self._log_means("val")
+
+    def _log_means(self, part: str) -> None:
+        """Logs each task's mean loss over the rows of a part of the data, and what epochs are compared by."""
         means = distributed.sum_(self._sums) / distributed.sum_(self._rows)
         named = {n: m for n, m in zip(self.svi.names, means.tolist(), strict=True) if not math.isnan(m)}
         if not named:
-            raise ValueError("The validation data have no labelled row for any task.")
+            words = {"val": "validation", "test": "test"}
+            raise ValueError(f"The {words[part]} data have no labelled row for any task.")
         if self.trainer.state.fn == "fit":  # and not `Trainer.validate`, which is not an epoch
             for name, mean in named.items():
                 self.validation.setdefault(name, []).append(mean)
-        self._log({f"val/{name}": mean for name, mean in named.items()})
+        self._log({f"{part}/{name}": mean for name, mean in named.items()})
         shadow = self.svi.probe.shadow if self.svi.probe is not None else ()
-        self._log({"val/loss": self._score({name: mean for name, mean in named.items() if name not in shadow})})
+        self._log({f"{part}/loss": self._score({name: mean for name, mean in named.items() if name not in shadow})})
 
     def _score(self, losses: Mapping[str, float]) -> float:
         """The quantity by which epochs are compared."""
@@ -292,6 +369,17 @@ class BalancedTraining(LightningModule):
         self._resumed = True
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
+
+
+class PredictedBatch:
+    """The draws of a batch, as `Trainer.predict` returns them: Lightning would take a dataclass apart.
+
+    Attributes:
+        draws: As of `bmtl.draw`.
+    """
+
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
 
 
 class _FromLoaders(BalancedTraining):
@@ -320,6 +408,7 @@ def fit(
     accelerator: str = "auto",
     devices: int = 1,
     precision: Any = "32-true",
+    compile: Mode | None = None,
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
 ) -> FitResult:
@@ -328,8 +417,10 @@ def fit(
     Args:
         svi: The SVI to train.
         train: Batches, iterated again in each epoch: tuples (spread as ``*batch``) or mappings (``**batch``). A
-            `torch.utils.data.DataLoader`, `bmtl.datasets.Batches`, or any sized iterable.
-        val: Batches to validate on after each epoch.
+            `torch.utils.data.DataLoader`, `bmtl.datasets.Batches`, or any sized iterable. Or a mapping of loaders, one a
+            task, of batches ``(x, y)``: the program is called with ``PerTask`` inputs and the labels by task; an epoch is
+            as long as the longest, and a shorter one begins again.
+        val: Batches to validate on after each epoch; of a mapping of loaders, each row once.
         max_epochs: Number of epochs in all, those before a resumption included.
         patience: Stop when ``val/loss`` has not improved for this many epochs; needs `val`.
         clip: Largest norm of the gradient; None clips nothing.
@@ -349,6 +440,7 @@ def fit(
             (or takes those that ``torchrun`` has started). The batches of `train` go to the processes in turn,
             and an incomplete round at an epoch's end is dropped; all processes validate on all of `val`.
         precision: Lightning's precision, such as "bf16-mixed" or, on a GPU, "16-mixed".
+        compile: As for `BalancedSVI`; None leaves it as it was made.
         progress: Show a progress bar with the task losses.
         callbacks: Further Lightning callbacks.
 
@@ -380,7 +472,15 @@ def fit(
     module = _FromLoaders(
         svi, clip=clip, accumulate=accumulate, scheduler=scheduler, interval=interval, score=score, seed=seed
     )
+    if compile is not None:
+        if compile is not False:
+            choice("compile", compile, MODES)
+        svi.compiled.mode = compile
     seed = module.seed
+    if isinstance(train, Mapping):
+        train = LoadersByTask(train, cycle=True)
+    if isinstance(val, Mapping):
+        val = LoadersByTask(val, cycle=False)
     loaders: dict[str, Any] = {"train": train, "val": val}
     for name, loader in loaders.items():
         if not isinstance(loader, Iterable) and (loader is not None or name == "train"):

@@ -90,7 +90,7 @@ class TaskModel(nn.Module):
     @property
     def likelihoods(self) -> dict[str, Likelihood]:
         """The likelihoods by target."""
-        return dict(zip(self.names, self._likelihoods, strict=True))  # type: ignore[arg-type]
+        return dict(zip(self.names, self._likelihoods._modules.values(), strict=True))  # type: ignore[arg-type]
 
     @property
     def joint_density(self) -> bool:

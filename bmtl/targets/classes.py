@@ -111,6 +111,27 @@ class Classes(Family):
         y, p = checked(rows.labels, rows.prediction.probability)
         return np.where(np.isnan(p).any(axis=1), np.nan, predicted_class(p) != y)
 
+    def predicted(self, probability: np.ndarray) -> np.ndarray:
+        """The class that is predicted for each row ``(N,)``, from the probabilities ``(N, C)``: the most probable one."""
+        return predicted_class(probability)
+
+    def confusion(self, rows: Scored) -> np.ndarray | None:
+        if rows.prediction.probability is None:
+            return None
+        y, p = checked(rows.labels, rows.prediction.probability)
+        known = ~np.isnan(p).any(axis=1)
+        counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        np.add.at(counts, (y[known], self.predicted(p[known]).astype(int)), 1)
+        return counts
+
+    def realised(self, rows: Scored) -> np.ndarray | None:
+        """Negative log probability of the label in nats."""
+        if rows.prediction.probability is None:
+            return None
+        y, p = checked(rows.labels, rows.prediction.probability)
+        with np.errstate(divide="ignore"):
+            return np.asarray(-np.log(p[np.arange(len(y)), y]))
+
     def sums(self) -> Sums | None:
         return ClassSums(len(self.classes))
 

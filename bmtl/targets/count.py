@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
 from bmtl.targets.metrics.counts import count_pit
+from bmtl.targets.points import Points
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import counts, real
 from bmtl.targets.streaming import NumberSums, Sums
@@ -46,6 +47,13 @@ class Count(Family):
     def pit(self, rows: Scored) -> np.ndarray | None:
         """Randomised between the cdf below the count and the one at it."""
         return count_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def points(self, rows: Scored) -> dict[str, Points]:
+        return {"": Points.of(rows.labels, rows.mean())} if rows.prediction.has("mean") else {}
+
+    def realised(self, rows: Scored) -> np.ndarray | None:
+        """Squared errors."""
+        return np.square(rows.labels - rows.mean()) if rows.prediction.has("mean") else None
 
     def sums(self) -> Sums | None:
         return NumberSums()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.baseline import LinearBaseline
+from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.streaming import Reducer, Sums
@@ -74,6 +75,22 @@ class Family(ABC):
 
     def pit(self, rows: Scored) -> np.ndarray | None:
         """Predictive cdf at each label ``(N,)``, uniform where calibrated; None where there is none."""
+        return None
+
+    def points(self, rows: Scored) -> dict[str, Points]:
+        """Observed and predicted numbers by entry of a value ("" where a value is one number); none where they are none."""
+        return {}
+
+    def confusion(self, rows: Scored) -> np.ndarray | None:
+        """Counts of rows by label and predicted class ``(C, C)``; None for targets that are not classes."""
+        return None
+
+    def realised(self, rows: Scored) -> np.ndarray | None:
+        """What a calibrated model's total uncertainty is the expectation of, of each row ``(N,)``; None where it is nothing.
+
+        Squared errors of numbers, whose expectation is the variance; negative log probabilities of classes, whose
+        expectation is the entropy.
+        """
         return None
 
     def sums(self) -> Sums | None:

@@ -45,6 +45,10 @@ class Ordinal(Classes):
         """The mean absolute error in ranks."""
         return scores.RANK_MAE.name
 
+    def predicted(self, probability: np.ndarray) -> np.ndarray:
+        """The median rank."""
+        return median_rank(probability)
+
     def losses(self, rows: Scored) -> np.ndarray | None:
         """Distance of the median rank from the label, in ranks."""
         if rows.prediction.probability is None:

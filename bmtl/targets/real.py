@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
 from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends
 from bmtl.targets.metrics.survival import interval_pit
+from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import real as scores
@@ -116,6 +117,18 @@ class Real(Family):
         if not self.censored:
             return rows.prediction.pit
         return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def points(self, rows: Scored) -> dict[str, Points]:
+        if not rows.prediction.has("mean"):
+            return {}
+        if self.censored:
+            return {"": Points.of_intervals(rows.labels, rows.mean())}
+        lower, upper = self.ends
+        return {"": Points(rows.labels, rows.mean(), (rows.labels > lower) & (rows.labels < upper))}
+
+    def realised(self, rows: Scored) -> np.ndarray | None:
+        """Squared errors; None of intervals, whose errors are known in part."""
+        return np.square(rows.labels - rows.mean()) if rows.prediction.has("mean") and not self.censored else None
 
     def sums(self) -> Sums | None:
         return None if self.censored else NumberSums(relative=self.positive)

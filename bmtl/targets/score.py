@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from bmtl.targets.laws import EmpiricalPredictive, Predictive, distribution
+from bmtl.targets.points import Points
 from bmtl.targets.prediction import Prediction
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.units import Units
@@ -38,6 +39,18 @@ class ScoredFamily(Units, Protocol):
 
     def pit(self, rows: "Scored") -> np.ndarray | None:
         """Predictive cdf at each label ``(N,)``, uniform where calibrated; None where there is none."""
+        ...
+
+    def points(self, rows: "Scored") -> dict[str, Points]:
+        """Observed and predicted numbers by entry of a value; none where values are no numbers."""
+        ...
+
+    def confusion(self, rows: "Scored") -> np.ndarray | None:
+        """Counts of rows by label and predicted class ``(C, C)``; None for targets that are not classes."""
+        ...
+
+    def realised(self, rows: "Scored") -> np.ndarray | None:
+        """What a calibrated model's total uncertainty is the expectation of ``(N,)``; None where it is nothing."""
         ...
 
 
@@ -74,6 +87,18 @@ class Scored:
     def losses(self) -> np.ndarray | None:
         """The loss of each row ``(N,)``, not negative; None for targets that have none."""
         return self.family.losses(self)
+
+    def points(self) -> dict[str, Points]:
+        """Observed and predicted numbers by entry of a value ("" of a single number); none where there are none."""
+        return self.family.points(self)
+
+    def confusion(self) -> np.ndarray | None:
+        """Counts of rows by label and predicted class ``(C, C)``; None for targets that have none."""
+        return self.family.confusion(self)
+
+    def realised(self) -> np.ndarray | None:
+        """Squared errors, or negative log probabilities of classes ``(N,)``; None for targets that have none."""
+        return self.family.realised(self)
 
     def predictive(self) -> Predictive:
         """The predictive distribution of each row: that of the law or, without one, of the draws.

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from bmtl.targets.family import Family, check_numeric, first_row, read_only, register
 from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends
 from bmtl.targets.metrics.survival import interval_pit
+from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import survival as scores
@@ -53,6 +54,9 @@ class TimeToEvent(Family):
     def pit(self, rows: Scored) -> np.ndarray | None:
         """Uniform between the ends of an interval."""
         return interval_pit(rows.labels, rows.predictive()) if rows.prediction.has("predictive") else None
+
+    def points(self, rows: Scored) -> dict[str, Points]:
+        return {"": Points.of_intervals(rows.labels, rows.mean())} if rows.prediction.has("mean") else {}
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         return exact_only(super().log_volume(labels, scaler), labels)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import directions as scores
@@ -57,6 +58,13 @@ class UnitVector(Family):
     def losses(self, rows: Scored) -> np.ndarray | None:
         """The angle between label and mean direction in degrees."""
         return scores.angles_of_rows(rows) if rows.prediction.has("mean") else None
+
+    def points(self, rows: Scored) -> dict[str, Points]:
+        """The components of labels and mean directions."""
+        if not rows.prediction.has("mean"):
+            return {}
+        columns = zip("xyz", rows.labels.T, rows.mean().T, strict=True)
+        return {name: Points.of(labels, predicted) for name, labels, predicted in columns}
 
     def row_variance(self, variance: np.ndarray, scaler: Scaler) -> np.ndarray:
         """The sum over components: 0 of a known direction, 1 of one that may be any."""

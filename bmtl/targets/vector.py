@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from bmtl.targets.classes import check_class_names
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
+from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
 from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import vector as scores
@@ -72,6 +73,18 @@ class Vector(Family):
     def losses(self, rows: Scored) -> np.ndarray | None:
         """Length of the error of complete vectors, where components have a common unit."""
         return scores.distances(rows) if self.common_unit and rows.prediction.has("mean") else None
+
+    def points(self, rows: Scored) -> dict[str, Points]:
+        if not rows.prediction.has("mean"):
+            return {}
+        columns = zip(self.components, rows.labels.T, rows.mean().T, strict=True)
+        return {name: Points.of(labels, predicted) for name, labels, predicted in columns}
+
+    def realised(self, rows: Scored) -> np.ndarray | None:
+        """Mean over the labelled components of squared errors, each in standard deviations of its labels."""
+        if not rows.prediction.has("mean"):
+            return None
+        return np.asarray(np.nanmean(np.square((rows.labels - rows.mean()) / rows.scaler.std), axis=-1))
 
     def sums(self) -> Sums | None:
         """Of displacements; scores of other vectors have no sums."""

@@ -137,3 +137,41 @@ def test_splits_that_there_are_not_are_told(splits, archive):
         read(f"npz:{archive}", None, None, 2)
     one, count = read(f"npz:{archive}", None, ["drop=25400"], 0)
     assert (one.tasks, count) == (("mass",), 1)
+
+
+@pytest.mark.parametrize("command", [("compare", "--methods", "ew"), ("train", "--method", "ew")], ids=lambda c: c[0])
+def test_a_device_that_is_not_there_and_an_unknown_precision(
+    run, archive, tmp_path, command, never_trains, monkeypatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    given = (command[0], f"npz:{archive}", *command[1:], "--out", tmp_path / "out")
+    code, _, error = run(*given, "--device", "cuda")
+    assert code != 0
+    assert "sees no CUDA device here" in error
+    code, _, error = run(*given, "--precision", "half")
+    assert code != 0
+    assert "precision is one of float32, float64, bf16-mixed, and 'half' was given" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_device_and_precision_are_shown_and_recorded(run, archive, tmp_path, short_ending):
+    from bmtl.evaluation import results
+    from bmtl.evaluation.attributes import decode_attributes
+
+    options = ("--epochs", 1, "--widths", 4, "--draws", 4, "--no-reference", "--jobs", 1)
+    code, out, _ = run(
+        "compare", f"npz:{archive}", "--methods", "ew", "--precision", "float64", *options, "--out", tmp_path
+    )
+    assert code == 0
+    assert "on cpu in float64." in out
+    tree = results.read(tmp_path / "ew/seed-0/results.nc")
+    assert decode_attributes(tree)["configuration"]["budget"]["precision"] == "float64"
+    assert decode_attributes(tree)["labels"]["train"]["mass"] > 0
+    validation = tree["training"]["validation_losses"].dropna("step")
+    assert validation.sizes["step"] == 1  # of one epoch
+    code, out, _ = run("report", tmp_path)
+    assert code == 0
+    assert "17 of 17 sections" in out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Labels of each target" in page
+    assert "Training and validation" in page

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bmtl.datasets import load
-from bmtl.datasets.office_caltech10 import FILE, VALIDATION_SEED
+from bmtl.datasets.office_caltech10 import DEEP_FILE, FILE, VALIDATION_SEED
 
 
 @pytest.fixture
@@ -73,9 +73,39 @@ def test_square_roots_of_shares_have_length_one(root):
     assert data.tensors("test")[0].abs().max() == 5.0
 
 
+def test_deep_features_have_the_same_rows_labels_and_parts(root, data_root):
+    data_root(DEEP_FILE)
+    options = {"root": root, "proportion": 0.1}
+    deep, surf = (load("office-caltech10", features=name, **options) for name in ("deep", "surf"))
+    assert deep.inputs.x.shape == (2533, 1280)
+    assert deep.rows.keys() == surf.rows.keys()
+    for part in deep.rows:
+        assert_array_equal(deep.rows[part], surf.rows[part])
+    for task in deep.tasks:
+        assert_array_equal(deep.targets[task].values, surf.targets[task].values)
+    unit = load("office-caltech10", features="deep", scale="unit", **options).inputs.x
+    assert_allclose(np.linalg.norm(unit, axis=1), 1.0, rtol=1e-6)
+    assert_allclose(unit * np.linalg.norm(deep.inputs.x, axis=1, keepdims=True), deep.inputs.x, rtol=1e-5)
+
+
+def test_another_draw_has_as_many_training_images_of_each_task_and_class(root):
+    official = load("office-caltech10", root=root, proportion=0.1)
+    drawn = [load("office-caltech10", root=root, proportion=0.1, draw=seed) for seed in (1, 1, 2)]
+    assert drawn[0].fingerprint == drawn[1].fingerprint != drawn[2].fingerprint
+    for data in drawn:
+        assert_array_equal(by_class(data, "train"), by_class(official, "train"))
+        assert sum(map(len, data.rows.values())) == 2533  # the lists leave an image out
+        assert 0 < len(np.intersect1d(data.rows["train"], official.rows["train"])) < 0.5 * len(data.rows["train"])
+        assert len(np.unique(np.concatenate(list(data.rows.values())))) == 2533
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"proportion": 0.3}, "0.05, 0.1 and 0.2; got 0.3"), ({"scale": "all"}, "'counts' or 'sqrt'; got 'all'")],
+    [
+        ({"proportion": 0.3}, "0.05, 0.1 and 0.2; got 0.3"),
+        ({"scale": "all"}, "'counts', 'sqrt' or 'unit'; got 'all'"),
+        ({"features": "vgg16"}, "'surf' or 'deep'; got 'vgg16'"),
+    ],
 )
 def test_unknown_options_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):

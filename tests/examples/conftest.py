@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import pandas as pd
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -42,6 +44,17 @@ def start(example: ModuleType) -> Callable[..., str]:
         return printed.getvalue()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def results() -> Callable[..., tuple[pd.DataFrame, str]]:
+    """The table of ``docs/results/NAME.csv`` and the text of the page that shows it."""
+
+    def read(name: str, page: str, **options: Any) -> tuple[pd.DataFrame, str]:
+        docs = REPOSITORY / "docs"
+        return pd.read_csv(docs / "results" / f"{name}.csv", **options), (docs / page).read_text(encoding="utf-8")
+
+    return read
 
 
 @pytest.fixture(scope="session")

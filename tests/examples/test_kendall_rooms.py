@@ -1,14 +1,28 @@
 import json
 
+import pytest
+
 
 def test_the_quick_run_and_its_resumption(example, start, tmp_path):
-    printed = start("--quick", "--out", tmp_path)
+    printed = start("--quick", "--out", tmp_path, "--docs", tmp_path / "docs")
     assert (tmp_path / "table.md").read_text() in printed
-    for name in ("sweep.png", "figure6.png", "pictures.png"):
-        assert (tmp_path / name).stat().st_size > 1000
-    kept = json.loads((tmp_path / "results.json").read_text())
-    learnt = kept["runs"][f"learnt, from {example.STARTS[-1]:g}, seed 0"]
-    assert set(learnt["scores"]) == set(example.TASKS)
-    assert learnt["log_variance"]["instance"][0] == example.STARTS[-1]
+    for name in ("sweep", "figure6", "pictures"):
+        assert (tmp_path / "docs" / f"kendall_{name}.png").stat().st_size > 1000
+    kept = json.loads((tmp_path / "docs" / "results" / "kendall_rooms.json").read_text())
+    learnt = kept["runs"][f"{example.LEARNT}; seed 0"]
+    assert set(learnt["scores"]) == set(learnt["validation"]) == set(example.TASKS)
+    assert set(learnt["log_variance"]["instance"][:1]) == {0.0}
+    assert example.page(kept) in printed
     again = start("--quick", "--out", tmp_path)
-    assert "seed 0" not in again, "what is done is not done again"
+    assert "seed 0\n" not in again, "what is done is not done again"
+
+
+def test_weights_by_hand_are_chosen_on_validation(example):
+    def run(semantic, other):
+        scores = dict.fromkeys(example.TASKS, 1.0)
+        return {"scores": scores | {"semantic": other}, "validation": scores | {"semantic": semantic}}
+
+    done = {f"{task} alone": [run(1.0, 1.0)] for task in example.TASKS}
+    done |= {"weights 1, 1, 1": [run(2.0, 0.5)], "weights 1, 3, 1": [run(1.5, 3.0)]}
+    assert example.by_hand(done) == "weights 1, 1, 1"
+    assert example.change(done, "weights 1, 1, 1") == pytest.approx([100 * 0.5 / 3])

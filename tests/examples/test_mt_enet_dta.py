@@ -28,10 +28,10 @@ def test_the_columns_are_what_they_say(example, quick):
     rows = scored(results.read(out / "mt-enet" / "fold-0" / "results.nc"))["affinity"]
     atom = rows.labels == 5.0
     of = scores.loc["mt-enet"]
-    # Drawn numbers are float32, the law's too.
-    np.testing.assert_allclose(of["NLL ↓"], -rows.prediction.log_likelihood.mean(), rtol=1e-5)
-    np.testing.assert_allclose(atom.mean() * of["NLL atom"] + (~atom).mean() * of["NLL rest"], of["NLL ↓"], rtol=1e-9)
-    assert of["NLL floor"] >= of["NLL ↓"] - 1e-9 or (rows.prediction.law.parameters["scale"] < example.FLOOR).any()
+    # Five digits are kept.
+    np.testing.assert_allclose(of["NLL ↓"], -rows.prediction.log_likelihood.mean(), rtol=1e-4)
+    np.testing.assert_allclose(atom.mean() * of["NLL atom"] + (~atom).mean() * of["NLL rest"], of["NLL ↓"], rtol=2e-4)
+    assert of["NLL floor"] >= of["NLL ↓"] - 1e-4 or (rows.prediction.law.parameters["scale"] < example.FLOOR).any()
     assert np.isfinite(of[["NLL mass ↓", "ECE ↓", "ECE (2a - 1)"]].astype(float)).all()
     censored = scores.loc["mt-enet-censored"]
     assert np.isnan(censored["NLL ↓"])
@@ -68,3 +68,8 @@ def test_resampling_takes_whole_groups(example):
 def test_missing_data_are_named(start, tmp_path):
     with pytest.raises(SystemExit, match=r"davis\.npz"):
         start("--root", tmp_path)
+
+
+def test_the_page_shows_the_file_of_results(example, results):
+    frame, page = results("mt_enet_dta_davis_warm", "mt_enet_dta.md")
+    assert example.table(frame) in page

@@ -5,13 +5,21 @@ from scipy import stats
 
 
 def test_the_quick_run(start, tmp_path):
-    printed = start("--quick", "--epochs", 1, "--out", tmp_path, "--balancer", "full >> pcgrad")
+    methods = ["enet", "mt-enet", "gaussian", "mc-dropout", "gp"]
+    printed = start(
+        *("--quick", "--epochs", 1, "--out", tmp_path, "--balancer", "full >> pcgrad", "--methods", ",".join(methods))
+    )
     runs = pd.read_csv(tmp_path / "scores.csv")
-    assert runs["method"].tolist() == ["enet"] * 2 + ["mt-enet"] * 2
-    assert runs["region"].tolist() == ["rich", "sparse"] * 2
+    assert runs["method"].tolist() == [method for method in methods for _ in range(2)]
+    assert runs["region"].tolist() == ["rich", "sparse"] * len(methods)
+    by_method = runs.groupby("method")
+    assert by_method["epistemic sd"].max()["gaussian"] == 0
+    assert (by_method["epistemic sd"].min().drop("gaussian") > 0).all()
+    assert by_method["RMSE"].max()["gp"] < 0.1  # it has no noise, and these are its points
     assert np.isfinite(runs[["RMSE", "NLL", "epistemic sd", "ECE", "ECE released"]]).all(axis=None)
+    assert (tmp_path / "mt_enet_synthetic.csv").is_file()
     assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
-    assert "Medians over 1 seed, 1 epochs" in printed
+    assert "Medians over 1 seed (least to largest), 1 epochs" in printed
 
 
 def test_the_data_are_the_papers(example):

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import torch
@@ -58,3 +59,22 @@ def test_a_method_that_diverges_while_it_is_timed_has_no_time_and_the_others_the
     assert list(step_seconds(data, [EW, NASH, broken(), UW], BUDGET, steps=4)) == ["ew", "uw"]
     assert "A step of nash-mtl cannot be timed" in caplog.text
     assert "broken cannot be timed: noise is one of" in caplog.text
+
+
+def test_processor_time_is_a_mean_without_waiting(data, monkeypatch):
+    """Waiting does not count, and work at every tenth step does."""
+    step, taken = BalancedSVI.step, []
+
+    def at_times(self, *args):
+        record = step(self, *args)
+        taken.append(self)
+        if len(taken) % 10 == 0:
+            start = time.process_time()
+            while time.process_time() - start < 0.2:
+                pass
+        else:
+            time.sleep(0.01)
+        return record
+
+    monkeypatch.setattr(BalancedSVI, "step", at_times)
+    assert 0.02 < step_seconds(data, [EW], BUDGET, steps=10, processor=True)["ew"] < 0.2

@@ -71,7 +71,7 @@ def tagged_w(x, y):
     [
         ("mc", untagged, untagged, "has no task"),
         ("mc", coin_in_a, nothing, r"no site for the model's latents \['v', 'w'\]"),
-        ("mc", enumerated, enumerated, "asks for enumeration"),
+        ("mc", enumerated, enumerated, r"TaskELBO\('enum'\)"),
         ("analytic", coin_in_a, guide_of_v_and_w, "'v' is not reparameterised"),
         ("analytic", tagged_w, guide_with_a_coin, "'coin' is not reparameterised"),
         ("mc", twice_owned, twice_owned, "at once"),

@@ -385,6 +385,23 @@ def test_a_class_that_a_task_lacks_has_the_prior_as_amortised_posterior():
     assert losses(model, x, y).total.isfinite()
 
 
+def test_dropout_of_amortised_classifiers_is_of_training_alone():
+    x, y = batch()
+    plain, thinned = (program(x, y, "VMTL-AC", amortised_dropout=rate) for rate in (0.0, 0.7))
+    thinned.load_state_dict(
+        {
+            name.replace("network.trunk", "network.trunk.1"): values if isinstance(values, dict) else values.clone()
+            for name, values in plain.state_dict().items()
+        }
+    )
+    torch.testing.assert_close(thinned.classifier_without_dropout(), plain.classifier())
+    torch.testing.assert_close(thinned.classifier_constants(), plain.classifier_constants())  # the others' priors
+    one, other = (thinned.classifier()[0] for _ in range(2))
+    assert not torch.allclose(one, other)
+    thinned.eval()
+    torch.testing.assert_close(thinned.classifier(), plain.classifier())
+
+
 def test_a_class_that_a_task_lacks_is_named():
     x, y = batch((3, 9, 7))
     with pytest.raises(ValueError, match=r"cannot answer for them: \{'a': \[3\]\}. Use attention='all'"):
@@ -515,6 +532,8 @@ def test_the_released_weight_of_w_grows_by_a_millionth_a_task_every_ten_steps():
         ({"encoder_sharing": "task"}, "z's prior comes from the one encoder"),
         ({"encoder_sharing": "task", "prior": "normal", "encoder": PointEncoder(nn.Identity())}, "one module"),
         ({"classifier": "amortised", "latent_w": "point"}, "Amortised classifiers are Gaussian"),
+        ({"amortised_dropout": 0.7}, "0.7 was given for classifier='free'"),
+        ({"classifier": "amortised", "amortised_dropout": 1.0}, "a probability below 1"),
         ({"support": None}, r"support=\(x, y\), the training rows"),
         ({"anchor": 1.0}, "anchor is the share"),
         ({"anchor": -0.1}, "anchor is the share"),

@@ -1,7 +1,6 @@
 """Methods compared: mean ranks with groups that do not differ significantly, paired differences, and scores by task."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -10,10 +9,11 @@ from matplotlib.figure import Figure
 
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.compared import counted_scores, families_of
+from bmtl.evaluation.plots.reach import mark_outside, reach_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.scores import known_score
 from bmtl.evaluation.statistics import mean_and_error
-from bmtl.evaluation.style import COLOURS, panels, styled, task_names
+from bmtl.evaluation.style import COLOURS, lines_of, panel_title, rows_of_methods, styled, task_names
 
 GREY = "#8C8C8C"
 
@@ -87,8 +87,9 @@ def difference_forest(
 ) -> Figure:
     """Paired differences to a baseline with their intervals, a row per method, a panel per task.
 
-    Coloured where the interval excludes zero: to the better side in blue, to the worse in orange; grey where it does not,
-    or where there is none (a single split), and then without a bar.
+    Each method has its colour. The dot is filled where the interval excludes zero, and hollow where it does not, or where
+    there is none (a single split), and then without a bar. Rows far from the others
+    are arrows at the edge, with their value.
 
     Args:
         differences: From `statistics.paired_differences`, with or without the dimension ``task``.
@@ -105,19 +106,9 @@ def difference_forest(
     baseline, level = differences.attrs["baseline"], differences.attrs["level"]
     higher = bool(differences.attrs["higher_is_better"])
     with styled():
-        figure, axes = _rows_of_methods(by_task, methods, columns)
+        figure, axes = rows_of_methods(list(by_task), methods, columns)
         for task, panel in axes.items():
-            panel.axvline(0, color="#444444", linewidth=0.8)
-            one = by_task[task]
-            for row, method in enumerate(methods):
-                cell = one.sel(learner=method)
-                middle, low, high = (float(cell[end]) for end in ("difference", "lower", "upper"))
-                colour = GREY
-                if low > 0 or high < 0:
-                    colour = COLOURS[0] if (low > 0) == higher else COLOURS[1]
-                panel.plot([low, high], [row, row], color=colour, linewidth=1.6)
-                panel.plot(middle, row, "o", color=colour, markersize=4.5)
-            panel.margins(x=0.08)
+            _draw_intervals(panel, by_task[task], methods, _reach([by_task[task]], methods))
         splits = int(differences["splits"].max())
         better = "right" if higher else "left"
         figure.supxlabel(
@@ -128,10 +119,72 @@ def difference_forest(
     return figure
 
 
+def gains_by_task(
+    gains: xr.Dataset, *, over: str = "split", tasks: Sequence[str] | None = None, columns: int = 4
+) -> Figure:
+    """Relative change of each target's error against the baseline in percent, all panels on one axis: negative is better.
+
+    Dots, intervals and colours as in `difference_forest`.
+
+    Args:
+        gains: From `changes.gains`.
+        over: What the repeated runs are, "split" or "seed", for the axis.
+        tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
+        columns: Panels in a row.
+
+    Raises:
+        ValueError: If there is no target, or a named one is not there.
+    """
+    shown, left_out = task_names({"": gains["task"]}, tasks, "a score whose relative change has a meaning")
+    methods = [str(method) for method in gains["learner"].values]
+    with styled():
+        figure, axes = rows_of_methods(shown, methods, columns, sharex=True)
+        of_tasks = [gains.sel(task=task) for task in shown]
+        for panel, one in zip(axes.values(), of_tasks, strict=True):
+            _draw_intervals(panel, one, methods, _reach(of_tasks, methods))
+        splits = int(gains["splits"].max())
+        interval = f", {100 * gains.attrs['level']:g} % interval over {splits} {over}s" if splits > 1 else ""
+        figure.supxlabel(
+            f"Change against {gains.attrs['baseline']} [%]{interval}; better to the left{left_out}", fontsize=9
+        )
+    return figure
+
+
+def _reach(of_tasks: Sequence[xr.Dataset], methods: Sequence[str]) -> tuple[float, float]:
+    """Ends of an axis for the differences of these tasks, 0 included."""
+    ends = []
+    for one in of_tasks:
+        chosen = one.sel(learner=list(methods))
+        ends.append(reach_of(*(chosen[name].values for name in ("difference", "lower", "upper"))))
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    margin = 0.04 * (high - low)
+    return min(low, -margin), max(high, margin)
+
+
+def _draw_intervals(panel: Axes, differences: xr.Dataset, methods: Sequence[str], reach: tuple[float, float]) -> None:
+    """A row per method: its mean difference, and the interval where there is one."""
+    panel.axvline(0, color="#444444", linewidth=0.8)
+    lines = lines_of(methods)
+    for row, method in enumerate(methods):
+        cell = differences.sel(learner=method)
+        middle, low, high = (float(cell[end]) for end in ("difference", "lower", "upper"))
+        colour = lines[method]["color"]
+        clear = low > 0 or high < 0
+        panel.plot([low, high], [row, row], color=colour, linewidth=1.6, label=f"{method}, interval")
+        panel.plot(
+            middle, row, "o", color=colour, markerfacecolor=colour if clear else "none", markersize=4.5, label=method
+        )
+    panel.set_xlim(reach)
+    colours = [lines[method]["color"] for method in methods]
+    mark_outside(panel, differences["difference"].sel(learner=list(methods)).values, colours)
+
+
 def scores_by_task(
     comparison: xr.Dataset, metric: str | None = None, *, tasks: Sequence[str] | None = None, columns: int = 4
 ) -> Figure:
     """One score of every method, a panel per task: a dot per split, the mean with its standard error, the baseline's mean.
+
+    Methods far from the others are arrows at the edge, with their value.
 
     Args:
         comparison: From `compare`.
@@ -157,18 +210,24 @@ def scores_by_task(
     methods = [str(method) for method in comparison["learner"].values]
     baseline, repeats = decode_attributes(comparison).get("baseline"), Repeats.of(comparison)
     with styled():
-        figure, axes = _rows_of_methods(by_task, methods, columns)
+        figure, axes = rows_of_methods(list(by_task), methods, columns)
+        lines = lines_of(methods)
         for task, panel in axes.items():
             one = by_task[task]
             if baseline is not None:
                 panel.axvline(float(one["mean"].sel(learner=baseline)), color="#444444", linewidth=0.8, dashes=(4, 2))
             for row, method in enumerate(methods):
                 cell = one.sel(learner=method)
-                panel.plot(cell["score"], np.full(cell.sizes["split"], row), "o", color=GREY, markersize=2.5, alpha=0.6)
+                colour = lines[method]["color"]
+                every = np.full(cell.sizes["split"], row)
+                panel.plot(cell["score"], every, "o", color=GREY, markersize=2.5, alpha=0.6, label=f"{method}, one run")
                 mean, error = float(cell["mean"]), float(cell["error"])
-                panel.plot([mean - error, mean + error], [row, row], color=COLOURS[0], linewidth=1.6)
-                panel.plot(mean, row, "o", color=COLOURS[0], markersize=4.5)
-            panel.margins(x=0.08)
+                ends = f"{method}, mean ± standard error"
+                panel.plot([mean - error, mean + error], [row, row], color=colour, linewidth=1.6, label=ends)
+                panel.plot(mean, row, "o", color=colour, markersize=4.5, label=method)
+            means, errors = (one[name].sel(learner=methods).values for name in ("mean", "error"))
+            panel.set_xlim(reach_of(means, means - errors, means + errors))
+            mark_outside(panel, means, [lines[method]["color"] for method in methods])
         best = "right" if higher else "left"
         dashed = f"; dashed: {baseline}" if baseline is not None else ""
         figure.supxlabel(
@@ -190,28 +249,8 @@ def _by_task(data: xr.Dataset, tasks: Sequence[str] | None) -> tuple[dict[str, x
     for task in shown:
         one = data.sel(task=task)
         unit = str(one["unit"].item()) if "unit" in one.coords else ""
-        found[f"{task} [{unit}]" if unit and unit != "1" else task] = one
+        found[panel_title(task, unit)] = one
     return found, note
-
-
-def _rows_of_methods(
-    titles: Mapping[str, Any], methods: Sequence[Hashable], columns: int
-) -> tuple[Figure, dict[str, Axes]]:
-    """Panels whose rows are methods, the first at the top; with names at the left panels only."""
-    across = min(columns, len(titles))
-    down = -(-len(titles) // across)
-    names = 0.075 * max(len(str(method)) for method in methods) + 0.2
-    width = max(1.9, 3.4 / across)
-    figure = Figure(
-        figsize=(max(width * across + names, 6.4), (0.2 * len(methods) + 0.65) * down + 0.5), layout="constrained"
-    )
-    axes = panels(figure, list(titles), columns, sharex=False)  # each task has its own unit
-    for place, panel in enumerate(axes.values()):
-        panel.set_ylim(len(methods) - 0.5, -0.5)
-        panel.set_yticks(range(len(methods)), [str(method) for method in methods] if place % across == 0 else [])
-        panel.tick_params(axis="y", length=0)
-        panel.locator_params(axis="x", nbins=4)
-    return figure, axes
 
 
 def _stacked(ends: Sequence[tuple[float, float]], apart: float) -> list[int]:

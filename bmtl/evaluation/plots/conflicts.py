@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bmtl.evaluation import conflicts
 from bmtl.evaluation.history import has, moving_average
-from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled
+from bmtl.evaluation.style import FIXED, Trees, lines_of, method_legend, named, panels, styled
 
 MOST_PAIRS = 12  # of what is drawn without being requested
 
@@ -151,9 +151,11 @@ def _heat_map(
                 rounded = round(float(value), 2) + 0.0  # no minus before a zero
                 text = "" if np.isnan(value) else f"{rounded:.2f}".replace("-", "\N{MINUS SIGN}")
                 ink = "white" if abs(2 * value - low - high) > 0.6 * (high - low) else "black"
-                axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink)
+                axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink).set_gid(FIXED)
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
         bar.set_label(label)
+        if bar.solids is not None:
+            bar.solids.set_rasterized(True)
         bar.ax.spines["outline"].set_visible(False)
         method = tree.attrs.get("method")
         axes.set_title(f"{f'{method}: ' if method else ''}{title}", fontweight="bold")

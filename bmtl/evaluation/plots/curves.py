@@ -1,14 +1,16 @@
 """Loss and weight of every task over the steps, a panel per task and a line per method."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from bmtl.evaluation.history import moving_average, recorded
+from bmtl.evaluation.history import has, moving_average, recorded
 from bmtl.evaluation.style import Trees, lines_of, method_legend, named, panels, styled, task_names
 
 MOST_POINTS = 500  # a line as wide as a panel has no more to show
@@ -35,6 +37,57 @@ def loss_curves(
         ValueError: If no run recorded losses, or a named task is in none of them.
     """
     return _curves(named(trees), False, window, tasks, columns)
+
+
+def validation_curves(
+    trees: Trees, *, window: int | None = None, tasks: Sequence[str] | None = None, columns: int = 4
+) -> Figure:
+    """Training and validation loss of every task over the steps, a panel per task and a line per method.
+
+    The strong line is the validation loss after each epoch, the faint one the training loss, a moving average. Where
+    validation rises while training falls, a method fits what does not hold for new rows. Axes are those of `loss_curves`.
+
+    Args:
+        trees: As for `loss_curves`; those without validation losses are left out.
+        window: As for `loss_curves`.
+        tasks: As for `loss_curves`.
+        columns: Panels in a row.
+
+    Raises:
+        ValueError: If no run recorded validation losses, or a named task is in none of them.
+    """
+    runs = {name: tree for name, tree in named(trees).items() if has(tree, "validation_losses")}
+    validated = {name: recorded(tree, "validation_losses") for name, tree in runs.items()}
+    shown, left_out = task_names(validated, tasks, "validation losses")
+    losses = {name: recorded(tree, "losses") for name, tree in runs.items()}
+    with styled():
+        across, down = min(columns, len(shown)), -(-len(shown) // columns)
+        height = max(1.5, 2.6 - 0.4 * across) * down + 1.0
+        figure = Figure(figsize=(max(2.35 * across, 5) + 0.4, height), layout="constrained")
+        axes = panels(figure, shown, columns)
+        right = _reaching_zero(losses)
+        twins = {task: panel.twinx() for task, panel in axes.items()} if right else {}
+        for name, line in lines_of(list(runs)).items():
+            host = twins if name in right else axes
+            faint = {name: {**line, "linewidth": 0.8, "label": f"{name}, training"}}
+            _draw(host, losses, window, [name], faint, alpha=0.45)
+            _draw_validation(host, validated[name], {**line, "label": f"{name}, validation"})
+        _scale(axes)
+        _tidy(twins)
+        figure.supylabel("Loss", fontsize=10)
+        figure.supxlabel(f"Step ({averaged(window)} of training){left_out}", fontsize=9)
+        faintly = Line2D([], [], color="#666666", linewidth=0.8, alpha=0.45, label="training")
+        strongly = Line2D([], [], color="#666666", linewidth=1.4, label="validation")
+        labels = {name: f"{name} (right axis)" for name in right}
+        method_legend(figure, list(runs), labels=labels, extra=[strongly, faintly])
+    return figure
+
+
+def _draw_validation(axes: Mapping[str, Axes], record: xr.DataArray | None, line: dict[str, Any]) -> None:
+    for task, panel in axes.items():
+        if record is not None and task in record["task"].values:
+            values = record.sel(task=task).dropna("step")
+            panel.plot(values["step"], values, **line)
 
 
 def training_curves(
@@ -102,14 +155,26 @@ def _reaching_zero(losses: Records) -> list[str]:
 def _draw_right(axes: Mapping[str, Axes], records: Records, window: int | None, methods: Sequence[str]) -> None:
     twins = {task: panel.twinx() for task, panel in axes.items()}
     _draw(twins, records, window, methods)
+    _tidy(twins)
+
+
+def _tidy(twins: Mapping[str, Axes]) -> None:
+    """Axes at the right of panels, where they have a line."""
     for task, twin in twins.items():
         twin.grid(False)
         twin.spines["right"].set_visible(True)
-        twin.set_visible(bool(np.isfinite(_extent({task: twin})).all()))  # no axis without a line
+        twin.set_visible(bool(np.isfinite(_extent({task: twin})).all()))
 
 
-def _draw(axes: Mapping[str, Axes], records: Records, window: int | None, methods: Sequence[str]) -> None:
-    styles = lines_of(list(records))
+def _draw(
+    axes: Mapping[str, Axes],
+    records: Records,
+    window: int | None,
+    methods: Sequence[str],
+    styles: Mapping[str, dict[str, Any]] | None = None,
+    **further: Any,
+) -> None:
+    styles = lines_of(list(records)) if styles is None else styles
     for name in methods:
         record = records[name]
         if record is None:
@@ -117,7 +182,7 @@ def _draw(axes: Mapping[str, Axes], records: Records, window: int | None, method
         steps, smooth = smoothed(record, window)
         for k, task in enumerate(record["task"].values.tolist()):
             if task in axes:
-                axes[task].plot(steps, smooth[:, k], **styles[name])
+                axes[task].plot(steps, smooth[:, k], **styles[name], **further)
 
 
 def smoothed(record: xr.DataArray, window: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ Draw = Callable[[Axes, Lines], None]
 
 
 def marginal_calibration(trees: Trees, *, tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
-    """Distribution of the labels (black or grey) and the mean predictive of each method, a panel per target.
+    """Distribution of the labels and the mean predictive of each method, a panel per target.
 
     Numbers: cdfs. Counts and classes: shares of rows, with 95 % binomial intervals of the labels' own. Times to an event:
     the Kaplan-Meier estimate with its 95 % band, and the mean predicted survival. Vectors have a panel for each component.

@@ -47,7 +47,7 @@ def pit_deviations(trees: Trees, *, tasks: Sequence[str] | None = None, columns:
             panel.set(xlim=(0, 1), xticks=[0, 0.5, 1])
             panel.xaxis.set_major_formatter("{x:g}")
         figure.supxlabel(f"Predictive cdf at the label{left_out}", fontsize=9)
-        figure.supylabel("Share of labels below, less uniform", fontsize=9)
+        figure.supylabel("Share of labels below,\nless uniform", fontsize=9)
         band = Patch(color="#BBBBBB", alpha=0.5, linewidth=0, label="calibrated, 95 % of whole curves")
         method_legend(figure, list(runs), drawn=with_any(curves, shown), extra=[band])
     return figure

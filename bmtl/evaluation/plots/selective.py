@@ -40,7 +40,12 @@ def risk_coverage_curves(
             for name, line in lines_of(list(runs)).items():
                 if task in curves[name]["task"].values:
                     curve = curves[name].sel(task=task)
-                    panel.plot(curve["coverage"], curve["risk_ideal"], **{**line, "linewidth": 0.8}, alpha=0.4)
+                    panel.plot(
+                        curve["coverage"],
+                        curve["risk_ideal"],
+                        **{**line, "linewidth": 0.8, "label": f"{name}, ideal order"},
+                        alpha=0.4,
+                    )
                     panel.plot(curve["coverage"], curve["risk"], **line)
             panel.set(xlim=(0, 1), xticks=[0, 0.5, 1], ylabel=_risk(runs, task))
             panel.set_ylim(bottom=0)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bmtl.evaluation.history import recorded
 from bmtl.evaluation.plots.curves import averaged, scale_alike, smoothed
-from bmtl.evaluation.style import COLOURS, Trees, lines_of, method_legend, named, panels, styled, task_names
+from bmtl.evaluation.style import COLOURS, Trees, method_legend, named, panels, series_lines, styled, task_names
 
 MOST_LINES = 2 * len(COLOURS)  # that a reader can distinguish
 EXTREMES = 3  # of many tasks, as many at either end are named
@@ -42,7 +42,7 @@ def weights_over_time(
         wide = max(2.6, 5.6 / across)
         figure = Figure(figsize=(wide * across + 0.5, 2.4 * down + 0.9), layout="constrained")
         axes = panels(figure, list(weights), columns, sharey=True)
-        lines = {task: {**line, "linewidth": 1.3} for task, line in lines_of(coloured).items()}
+        lines = series_lines(coloured)
         for name, panel in axes.items():
             steps, smooth = smoothed(weights[name], window)
             for k, task in enumerate(weights[name]["task"].values.tolist()):
@@ -52,7 +52,7 @@ def weights_over_time(
         grey = f"; grey: {len(shown) - len(coloured)} other tasks" if len(coloured) < len(shown) else ""
         figure.supxlabel(f"Step ({averaged(window)}){grey}{gaps}", fontsize=9)
         figure.supylabel("Effective weight", fontsize=9)
-        method_legend(figure, coloured)
+        method_legend(figure, coloured, lines=lines)
     return figure
 
 

@@ -4,6 +4,6 @@ The page is one file that fetches nothing; ``bmtl report`` writes it. How it com
 and the tables turn datasets into `markup`, `pictures` says what can be drawn, and `page` puts sections under one another.
 """
 
-from bmtl.evaluation.report.sections import report, to_html
+from bmtl.evaluation.report.sections import TITLES, report, to_html
 
-__all__ = ["report", "to_html"]
+__all__ = ["TITLES", "report", "to_html"]

@@ -45,8 +45,8 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
         tasks, note = first_ones([str(task) for task in chosen["task"].values])
         yield Picture(
             title,
-            f"Mean paired difference to {baseline} and its interval, a panel a target. Blue: better by the interval; "
-            f"orange: worse; grey: the interval contains 0. {repeats.interval()}{note}",
+            f"Mean paired difference to {baseline} and its interval, a panel a target, in its unit. A filled dot's interval "
+            f"excludes 0; an arrow is a method outside the axis. {repeats.interval()}{note}",
             partial(plots.difference_forest, differences, name=score.symbol, over=repeats.noun, tasks=tasks),
         ).markup()
 

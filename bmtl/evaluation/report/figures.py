@@ -5,10 +5,10 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bmtl.evaluation.report.markup import Markup, element, paragraph
+from bmtl.evaluation.report.markup import Markup, details, element, paragraph
+from bmtl.evaluation.report.vectors import inline
 
 LARGEST = 400_000  # bytes of vectors; above it, a figure is many thousand paths, and pixels are smaller and faster
 PIXELS = 150  # an inch of a figure that is pixels
@@ -23,44 +23,52 @@ class Picture:
         caption: What one sees and how to read it.
         draw: What makes it.
         also: What makes further ones in the same place.
+        folded: Title -> what makes one that is folded away below, such as further targets.
     """
 
     title: str
     caption: str
     draw: Callable[[], Figure]
     also: Sequence[Callable[[], Figure]] = ()
+    folded: Sequence[tuple[str, Callable[[], Figure]]] = ()
 
-    def markup(self) -> Markup:
-        """The figures in the page; where one cannot be drawn, the reason in its place."""
-        drawn = [_image(draw, self.title) for draw in (self.draw, *self.also)]
-        several = "scroll several" if len(drawn) > 1 else "scroll"
+    def markup(self, largest: int = LARGEST) -> Markup:
+        """The figures in the page; where one cannot be drawn, the reason in its place.
+
+        Args:
+            largest: Bytes of a figure as vectors; one with more is pixels where that is smaller.
+        """
         return element(
             "figure",
             element("h3", self.title),
             element("figcaption", self.caption),
-            element("div", *drawn, class_=several, tabindex=0, role="region", aria_label=self.title),
+            _box(self.title, [self.draw, *self.also], largest),
+            *(details(title, _box(f"{self.title}: {title}", [draw], largest)) for title, draw in self.folded),
             class_="picture",
         )
 
 
-def _image(draw: Callable[[], Figure], title: str) -> Markup:
+def _box(title: str, draws: Sequence[Callable[[], Figure]], largest: int) -> Markup:
+    drawn = [_image(draw, f"{title} ({i})" if i else title, largest) for i, draw in enumerate(draws)]
+    several = "scroll several" if len(drawn) > 1 else "scroll"
+    return element("div", *drawn, class_=several, tabindex=0, role="region", aria_label=title)
+
+
+def _image(draw: Callable[[], Figure], title: str, largest: int) -> Markup:
     try:
         figure = draw()
     except ValueError as error:
         return paragraph(f"Not drawn. {error}", class_="undrawn")
-    width = round(96 * figure.get_figwidth())  # an inch of a page
-    return element("img", src=_address(figure), alt=title, width=width)
+    vectors = inline(figure, title)
+    if len(vectors) <= largest:
+        return vectors
+    pixels = _pixels(figure, title)
+    return pixels if len(pixels) < len(vectors) else vectors
 
 
-def _address(figure: Figure) -> str:
-    """The figure as a ``data:`` address: vectors, or pixels where these are much smaller. Equal figures, equal text."""
-    with mpl.rc_context({"svg.hashsalt": "bmtl"}):
-        vectors = io.BytesIO()
-        figure.savefig(vectors, format="svg", metadata={"Date": None})
-    kind, content = "svg+xml", vectors.getvalue()
-    if len(content) > LARGEST:
-        pixels = io.BytesIO()
-        figure.savefig(pixels, format="png", dpi=PIXELS, metadata={"Software": None})
-        if len(pixels.getvalue()) < len(content):
-            kind, content = "png", pixels.getvalue()
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _pixels(figure: Figure, title: str) -> Markup:
+    """The figure as an image, on a background of its own: a dark page does not change it."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=PIXELS, metadata={"Software": None})
+    address = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+    return element("img", src=address, alt=title, width=round(96 * figure.get_figwidth()))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from bmtl.evaluation.report.markup import Markup, element, fragment, paragraph
+from bmtl.evaluation.report.vectors import colours_of, dark_colours
 
 # Also holds a browser to it: nothing is fetched from anywhere.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -28,6 +29,7 @@ class Section:
 def page(title: str, subtitle: str, sections: Sequence[Section], footer: str) -> str:
     """The page as text, ready to be written."""
     shown = [section for section in sections if any(section.body)]
+    content = [_section(section) for section in shown]
     links = [element("a", section.title, href=f"#{section.name}") for section in shown]
     head = element(
         "head",
@@ -35,13 +37,13 @@ def page(title: str, subtitle: str, sections: Sequence[Section], footer: str) ->
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("title", title),
-        element("style", _file("page.css")),
+        element("style", _file("page.css"), Markup(dark_colours(colours_of("".join(map(str, content)))))),
     )
     body = element(
         "body",
         element("header", element("h1", title), paragraph(subtitle, class_="subtitle")),
         element("nav", *links, aria_label="Sections"),
-        element("main", *(_section(section) for section in shown)),
+        element("main", *content),
         element("footer", paragraph(footer)),
         element("script", _file("page.js")),
     )

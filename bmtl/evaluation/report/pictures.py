@@ -1,20 +1,24 @@
 """Which pictures the trees allow, each with a caption that says how to read it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from bmtl.evaluation import plots
+from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.changes import gains
 from bmtl.evaluation.history import has, recorded
 from bmtl.evaluation.images import images_of
 from bmtl.evaluation.ood import uncertainties
 from bmtl.evaluation.parts import part_of, part_targets, reported_targets, scored
 from bmtl.evaluation.relatedness import relating
+from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.figures import Picture
 from bmtl.evaluation.report.ood import with_both_sides
-from bmtl.evaluation.report.shown import Trees, first_ones, groups_in, with_group, with_values
+from bmtl.evaluation.report.shown import Trees, first_ones, pages, with_group, with_values
 from bmtl.targets.score import Scored
 
 MOST_MATRICES = 3  # runs whose gradients are shown pair by pair
@@ -22,8 +26,72 @@ MOST_RELATED = 24  # tasks of a heat map whose cells can be read
 MOST_ALONE = 4  # targets with a picture of their own
 
 
+def of_predictions(name: str, tree: xr.DataTree) -> Iterator[Picture]:
+    """Predictions of a run next to the labels: points of numbers, confusion matrices of classes."""
+    numbers, note = first_ones(plots.point_targets(tree))
+    if numbers:
+        yield Picture(
+            f"Observed against predicted: {name}",
+            "A dot a test row: on the diagonal the prediction is right. Below, the residuals (observed less predicted) "
+            "against the prediction; their dashed mean is 0 where predictions are right on average, and a slope or a fan "
+            f"says where they are not. Of many rows 200 are drawn.{note}",
+            partial(plots.observed_against_predicted, {name: tree}, tasks=numbers),
+        )
+    classes, note = first_ones(plots.class_targets(tree))
+    if classes:
+        yield Picture(
+            f"Confusion of classes: {name}",
+            "Share of the test rows of each label by predicted class; rows sum to 100 %. The number of rows is next to the "
+            f"label. Off the diagonal is what is taken for something else.{note}",
+            partial(plots.confusion_matrices, {name: tree}, tasks=classes),
+        )
+
+
+def of_gains(comparison: xr.Dataset) -> Iterator[Picture]:
+    """Change of each target's error against the baseline in percent, with intervals."""
+    baseline = decode_attributes(comparison).get("baseline")
+    if baseline is None or comparison.sizes["learner"] < 2:
+        return
+    found = gains(comparison, baseline)
+    tasks, note = first_ones([str(task) for task in found["task"].values])
+    if tasks:
+        repeats = Repeats.of(comparison)
+        if repeats.runs > 1:
+            read = f"the bar its 95 % interval over {repeats.nouns}; a filled dot's excludes 0. {repeats.interval()}"
+        else:
+            read = "of one run, which has no interval."
+        yield Picture(
+            f"Gain on each target against {baseline}",
+            f"Relative change of the error in percent, all panels on one axis: left of 0 a method is better than "
+            f"{baseline}. An arrow is a method outside the axis, with its value. The dot is the mean, {read}{note}",
+            partial(plots.gains_by_task, found, over=repeats.noun, tasks=tasks),
+        )
+
+
+def of_labels(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Picture]:
+    """Number of labels of each target."""
+    if any(counts.values()):
+        yield Picture(
+            "Labels of each target",
+            "Number of labelled rows in each part of the data. A target with few training labels is where other targets can "
+            "help most; one with few test labels has scores that are uncertain.",
+            partial(plots.label_counts, counts),
+        )
+
+
 def of_training(trees: Trees) -> Iterator[Picture]:
     """Losses and weights over the steps."""
+    validated = {name: tree for name, tree in trees.items() if has(tree, "validation_losses")}
+    if validated:
+        tasks, note = first_ones(_tasks(validated, "validation_losses"), "tasks")
+        yield Picture(
+            "Training and validation",
+            "Loss of each task on the validation rows after each epoch (strong) and on the training rows (faint). Where "
+            "validation rises while training falls, a method overfits; the kept epoch is the one with the best validation "
+            "score over all tasks, unless the run says otherwise, and a task may have its own best elsewhere. Methods whose "
+            f"loss can be negative have an axis of their own at the right.{note}",
+            lambda: plots.validation_curves(validated, tasks=tasks),
+        )
     losing = {name: tree for name, tree in trees.items() if has(tree, "losses")}
     if losing:
         tasks, note = first_ones(_tasks(losing, "losses"), "tasks")
@@ -111,7 +179,7 @@ def of_margins(trees: Trees) -> Iterator[Picture]:
     if targets:
         yield Picture(
             "Distributions of labels and predictions",
-            "Distribution of the labels, black or grey, and the mean predictive of each method: cdfs of numbers, shares of "
+            "Distribution of the labels and the mean predictive of each method: cdfs of numbers, shares of "
             "counts and classes, survival curves of times (Kaplan-Meier, with its 95 % band). A calibrated method follows "
             f"the labels; one that does so may still be wrong row by row.{note}",
             lambda: plots.marginal_calibration(trees, tasks=targets),
@@ -120,41 +188,33 @@ def of_margins(trees: Trees) -> Iterator[Picture]:
 
 def of_intervals(trees: Trees) -> Iterator[Picture]:
     """Whether central predictive intervals hold as many labels as they should."""
-    judged = {
-        name: [task for task, rows in scored(tree).items() if len(rows.labels) and rows.pit() is not None]
-        for name, tree in trees.items()
-    }
-    having = {name: trees[name] for name, tasks in judged.items() if tasks}
-    targets, note = first_ones(list(dict.fromkeys(task for tasks in judged.values() for task in tasks)))
-    if targets:
+    found = _judged(trees)
+    having = {name: trees[name] for name, tasks in found.items() if tasks}
+    shown, note = pages(list(dict.fromkeys(task for tasks in found.values() for task in tasks)))
+    if shown:
+        drawing = [partial(plots.reliability_curves, having, tasks=tasks) for tasks in shown]
         yield Picture(
             "Coverage of predictive intervals",
             "Share of test labels inside the central predictive interval of each nominal level. On the diagonal intervals "
             "are calibrated, above it too wide, below it too narrow; the band is what a calibrated predictive shows by "
             f"chance. Counts and censored labels have randomised PIT values.{note}",
-            lambda: plots.reliability_curves(having, tasks=targets),
+            drawing[0],
+            folded=_folded(shown, drawing),
         )
 
 
-def of_predictive_ranks(name: str, tree: xr.DataTree) -> Iterator[Picture]:
-    """PIT plots of a run's first targets with a continuous predictive."""
-    groups = groups_in(tree)
-    if "posterior_predictive" not in groups or "pit" not in groups:
-        return
-    continuous = [
-        target
-        for target in with_values({name: tree}, "pit")
-        if f"y_{target}" in groups["posterior_predictive"] and groups["observed_data"][f"y_{target}"].ndim == 1
-    ]
-    targets, note = first_ones(continuous, most=MOST_ALONE)
+def of_pit(trees: Trees) -> Iterator[Picture]:
+    """Distribution of the labels' places in their predictives, of targets that are numbers."""
+    found = _judged(trees)
+    having = {name: trees[name] for name, tasks in found.items() if tasks}
+    targets, note = first_ones(list(dict.fromkeys(task for tasks in found.values() for task in tasks)))
     if targets:
-        drawing = [partial(plots.pit_plot, tree, target) for target in targets]
         yield Picture(
-            f"Ranks of the labels: {name}",
-            "Ranks of the labels among the predictive draws, as the difference between their distribution and the uniform "
-            f"one. A calibrated predictive stays inside the band.{note}",
-            drawing[0],
-            drawing[1:],
+            "Places of the labels in their predictives",
+            "Predictive cdf at each label (PIT), as the difference between its distribution and the uniform one. A "
+            "calibrated predictive stays inside the band. A wave up and then down: predictives are too narrow; down and "
+            f"then up: too wide; above zero throughout: predictions are too large.{note}",
+            lambda: plots.pit_deviations(having, tasks=targets),
         )
 
 
@@ -162,15 +222,17 @@ def of_classes(trees: Trees) -> Iterator[Picture]:
     """How good class probabilities are."""
     having = with_group(trees, "probability", "observed_data")
     everything = with_values(having, "probability")
-    targets, note = first_ones(everything)
-    if not targets:
+    shown, note = pages(everything)
+    if not shown:
         return
+    drawing = [partial(plots.reliability_diagrams, having, tasks=tasks) for tasks in shown]
     yield Picture(
         "Reliability diagrams",
         "Share of right predictions against confidence, in ten bins. On the diagonal confidence is calibrated, below it "
         "predictions are overconfident; bars are 95 % intervals of a bin, the lower panels give its share of the rows."
         f"{note}",
-        lambda: plots.reliability_diagrams(having, tasks=targets),
+        drawing[0],
+        folded=_folded(shown, drawing),
     )
     few, said = first_ones(everything, most=max(1, 24 // len(having)))
     yield Picture(
@@ -192,7 +254,19 @@ def of_classes(trees: Trees) -> Iterator[Picture]:
 
 
 def of_uncertainty(trees: Trees) -> Iterator[Picture]:
-    """Whether a run's uncertainty predicts its errors."""
+    """How large uncertainties are and of what kind, and whether they predict errors."""
+    shares = {name: plots.uncertainty_shares(tree) for name, tree in with_group(trees, "uncertainty").items()}
+    sized = {name: trees[name] for name, of in shares.items() if of.sizes["task"]}
+    targets, note = first_ones(list(dict.fromkeys(str(t) for of in shares.values() for t in of["task"].values)))
+    if targets:
+        yield Picture(
+            "Aleatoric against epistemic uncertainty",
+            "Mean uncertainty in units of what errors show: variances over the mean squared error, entropies of classes "
+            "over the mean negative log probability. A bar up to the line at 1 is calibrated on average; a shorter one is "
+            "too certain. Solid: aleatoric, which more data would not remove; hatched: epistemic, which a method without a "
+            f"posterior does not have.{note}",
+            lambda: plots.uncertainty_parts(sized, tasks=targets),
+        )
     having = with_group(trees, "uncertainty", "observed_data")
     losing = {
         task
@@ -243,6 +317,22 @@ def of_outsiders(trees: Trees) -> Iterator[Picture]:
             drawing[0],
             drawing[1:],
         )
+
+
+def _judged(trees: Trees) -> dict[str, list[str]]:
+    """Run -> its targets with a predictive cdf at each label."""
+    return {
+        name: [task for task, rows in scored(tree).items() if len(rows.labels) and rows.pit() is not None]
+        for name, tree in trees.items()
+    }
+
+
+def _folded(
+    shown: Sequence[Sequence[str]], drawing: Sequence[Callable[[], Figure]]
+) -> list[tuple[str, Callable[[], Figure]]]:
+    """The pictures after the first, with the targets that they show."""
+    pairs = list(zip(shown, drawing, strict=True))[1:]
+    return [(f"{tasks[0]} to {tasks[-1]}" if len(tasks) > 1 else tasks[0], draw) for tasks, draw in pairs]
 
 
 def _both(tree: xr.DataTree, target: str) -> tuple[np.ndarray, np.ndarray]:

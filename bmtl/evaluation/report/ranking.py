@@ -1,12 +1,13 @@
 """Which method is best: the one number that a comparison is summed up by, and what does not differ from its best mean."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import counted_scores
+from bmtl.evaluation.compared import counted_scores, families_of, of_family, references_of
 from bmtl.evaluation.marking import marked
 from bmtl.evaluation.ranks import ranks
 from bmtl.evaluation.repeats import Repeats
@@ -25,8 +26,10 @@ class Headline:
         error: Standard error by method; NaN for one run.
         best: The methods that are marked best, `bmtl.evaluation.marking.marked`.
         repeats: What the runs are.
+        targets: How many targets the mean is over.
+        references: Those of the methods that are references, which are read against and never lead.
         baseline: That the change is taken against; None for mean ranks.
-        interval: 95 % interval of the leader's change; None for mean ranks, or where there is none.
+        intervals: 95 % interval of each method's change, where there are enough runs for one; none for mean ranks.
     """
 
     name: str
@@ -35,14 +38,21 @@ class Headline:
     error: dict[str, float]
     best: list[str]
     repeats: Repeats
+    targets: int
+    references: tuple[str, ...] = ()
     baseline: str | None = None
-    interval: tuple[float, float] | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """What is compared, without references and the baseline, the best mean first and those that diverged last."""
+        names = [name for name in self.mean if name not in self.references]
+        return sorted(names, key=lambda name: self.mean[name] if np.isfinite(self.mean[name]) else np.inf)
 
     @property
     def leader(self) -> str | None:
         """The method with the best mean; None where no mean is a number."""
-        finite = {name: mean for name, mean in self.mean.items() if np.isfinite(mean)}
-        return min(finite, key=finite.__getitem__) if finite else None
+        return next((name for name in self.methods if np.isfinite(self.mean[name])), None)
 
 
 def headline(comparison: xr.Dataset) -> Headline:
@@ -56,15 +66,24 @@ def headline(comparison: xr.Dataset) -> Headline:
     change = comparison["delta_m"].isel(learner=others.values)
     if not change.where(shared).notnull().any():
         return mean_ranks(comparison)
-    found = _headline(change, shared, f"mean relative change against {baseline}", " %", Repeats.of(comparison))
-    interval = None
-    if found.leader is not None:
-        pair = comparison["delta_m"].sel(learner=[found.leader, baseline])
-        counted = (present & present.sel(learner=baseline, drop=True)).sel(learner=[found.leader, baseline])
-        ends = paired_differences(pair, baseline, counted=counted).isel(learner=0)
-        interval = (float(ends["lower"]), float(ends["upper"]))
-    known = interval is not None and np.isfinite(interval).all() and found.repeats.decisive
-    return Headline(**{**vars(found), "baseline": baseline, "interval": interval if known else None})
+    found = _headline(change, shared, f"mean relative change against {baseline}", " %", comparison)
+    with_baseline = [*change["learner"].values.tolist(), baseline]
+    counted = present & present.sel(learner=baseline, drop=True)
+    ends = paired_differences(
+        comparison["delta_m"].sel(learner=with_baseline), baseline, counted=counted.sel(learner=with_baseline)
+    )
+    intervals = {
+        name: (float(ends["lower"].sel(learner=name)), float(ends["upper"].sel(learner=name))) for name in found.mean
+    }
+    known = {name: of for name, of in intervals.items() if np.isfinite(of).all() and found.repeats.decisive}
+    return replace(found, baseline=baseline, intervals=known, targets=_relative_targets(comparison))
+
+
+def _relative_targets(comparison: xr.Dataset) -> int:
+    """Number of targets whose relative change has a meaning."""
+    primary = comparison["primary"].values.tolist()
+    families = families_of(comparison).values()
+    return sum(of_family(family, name).relative for family, name in zip(families, primary, strict=True))
 
 
 def mean_ranks(comparison: xr.Dataset) -> Headline:
@@ -74,10 +93,10 @@ def mean_ranks(comparison: xr.Dataset) -> Headline:
     values = ranks(scores, higher_is_better=higher, counted=counted).mean("task").transpose("learner", "split")
     complete = comparison["present"].all("learner") & xr.ones_like(comparison["present"])
     complete = complete.transpose("learner", "split")
-    return _headline(values, complete, "mean rank over the targets", "", Repeats.of(comparison))
+    return _headline(values, complete, "mean rank over the targets", "", comparison)
 
 
-def _headline(values: xr.DataArray, present: xr.DataArray, name: str, unit: str, repeats: Repeats) -> Headline:
+def _headline(values: xr.DataArray, present: xr.DataArray, name: str, unit: str, comparison: xr.Dataset) -> Headline:
     summary = mean_and_error(values, counted=present)
     methods = [str(method) for method in values["learner"].values]
     marks = marked(values, counted=present).values
@@ -87,7 +106,9 @@ def _headline(values: xr.DataArray, present: xr.DataArray, name: str, unit: str,
         dict(zip(methods, summary["mean"].values.tolist(), strict=True)),
         dict(zip(methods, summary["error"].values.tolist(), strict=True)),
         [method for method, mark in zip(methods, marks, strict=True) if mark],
-        repeats,
+        Repeats.of(comparison),
+        comparison.sizes["task"],
+        tuple(references_of(comparison)),
     )
 
 

@@ -7,6 +7,7 @@ import xarray as xr
 from bmtl.evaluation.parts import part_of, parts_of
 
 MOST_TARGETS = 12  # panels of one picture; tables hold all
+MOST_PAGES = 4  # pictures of one kind, the further ones folded away
 Trees = dict[str, xr.DataTree]
 
 
@@ -30,6 +31,13 @@ def with_values(trees: Trees, group: str, prefix: str = "y") -> list[str]:
             if str(name).startswith(f"{prefix}_") and variable.size:
                 found[str(name).removeprefix(f"{prefix}_")] = None
     return list(found)
+
+
+def pages(names: Sequence[str], most: int = MOST_TARGETS, pages: int = MOST_PAGES) -> tuple[list[list[str]], str]:
+    """The targets of a picture and of those folded away below it, and a sentence on those that none shows."""
+    shown = list(names[: most * pages])
+    note = f" Drawn are the first {len(shown)} of {len(names)} targets." if len(names) > len(shown) else ""
+    return [shown[k : k + most] for k in range(0, len(shown), most)], note
 
 
 def first_ones(

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from bmtl.evaluation.columns import held
-from bmtl.evaluation.compared import by_family
+from bmtl.evaluation.compared import by_family, references_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.markup import Markup, bullets, element, facts, fragment, paragraph
 from bmtl.evaluation.report.origin import about
-from bmtl.evaluation.report.ranking import Headline, headline, mean_ranks
+from bmtl.evaluation.report.ranking import headline, mean_ranks
 from bmtl.evaluation.report.runs import Reading
+from bmtl.evaluation.report.verdict import called, verdict
 from bmtl.evaluation.text_tables import entry
 
 MOST_NAMES = 14  # written out; beyond that their number
@@ -29,69 +30,20 @@ def subtitle(reading: Reading) -> str:
     targets = _count(scores.sizes["task"], "target")
     if reading.single:
         return f"One run, {targets}, {_rows(reading)} test rows."
-    return f"{_count(scores.sizes['learner'], 'method')}, {targets}, {Repeats.of(scores).counted} of each method."
+    references = len(references_of(scores))
+    compared = _count(scores.sizes["learner"] - references, "method")
+    compared += f" and {_count(references, 'reference')}" if references else ""
+    return f"{compared}, {targets}, {Repeats.of(scores).counted} of each."
 
 
 def summary(reading: Reading) -> Markup:
     """Sentences, then facts."""
-    first, *rest = _of_one(reading) if reading.single else verdict(headline(reading.scores)) + _other_view(reading)
+    if reading.single:
+        first, *rest = _of_one(reading)
+    else:
+        first, *rest = [*verdict(headline(reading.scores), called(reading)), *_other_view(reading)]
     sentences = [paragraph(first, class_="lead"), *([paragraph(" ".join(rest))] if rest else [])]
     return fragment(*sentences, _missing(reading), _facts(reading))
-
-
-def verdict(found: Headline) -> list[str]:
-    """Which method is best by the interval rule."""
-    leader, runs = found.leader, found.repeats
-    if leader is None:
-        return ["No method has a mean that is a number: runs diverged, or there is nothing to rank by."]
-    value = f"{entry(found.mean[leader], found.error[leader])}{found.unit}"
-    others = [name for name in found.mean if name != leader]
-    if not others and found.baseline is None:
-        return [f"There is one method, {leader}; {found.name}: {value}."]
-    said = [_first(found, leader, value)]
-    if not runs.decisive:
-        few = "one run is too few to compare methods" if runs.runs == 1 else "two runs are too few to compare methods"
-        return [f"{said[0]} But {few}: none is called best.", "Run more seeds or splits."]
-    if found.interval is not None:
-        low, high = (entry(end, np.nan) for end in found.interval)
-        excludes = found.interval[0] > 0 or found.interval[1] < 0
-        said.append(
-            f"Its 95 % interval, {low} to {high}, {'excludes' if excludes else 'contains'} 0, {found.baseline}'s."
-        )
-    diverged = [name for name in others if not np.isfinite(found.mean[name])]
-    compared = [name for name in others if name not in diverged]
-    alike = [name for name in compared if name in found.best]
-    worse = [name for name in compared if name not in found.best]
-    if diverged:
-        said.append(f"{_list(diverged)} diverged in at least one run.")
-    if not compared:
-        return said
-    if not found.best:
-        said.append("No other method is significantly worse (95 % paired intervals), so none is called best.")
-        return said
-    if alike:
-        said.append(
-            f"{_list(alike)} {'is' if len(alike) == 1 else 'are'} not significantly worse (95 % paired interval)."
-        )
-    if worse:
-        said.append(f"{_list(worse)} {'is' if len(worse) == 1 else 'are'} significantly worse.")
-    said.append(runs.interval())
-    if runs.runs < 6:
-        said.append(f"With {runs.runs} {runs.nouns} intervals are rough.")
-    return said
-
-
-def _first(found: Headline, leader: str, value: str) -> str:
-    """The sentence on the leader: against a baseline, whether it improves on it at all."""
-    over = f" over {found.repeats.counted}" if found.repeats.runs > 1 else ""
-    if found.baseline is None:
-        return f"{leader} has the lowest {found.name}: {value}{over}."
-    if found.mean[leader] < 0:
-        if len(found.mean) == 1:
-            return f"{leader} improves on {found.baseline}: {found.name} {value}{over}; negative is better."
-        return f"{leader} has the lowest {found.name}: {value}{over}; negative is better."
-    closest = f"{leader} comes closest, with a {found.name} of {value}{over}"
-    return f"No method improves on {found.baseline} in the mean; {closest}. Positive is worse."
 
 
 def _of_one(reading: Reading) -> list[str]:

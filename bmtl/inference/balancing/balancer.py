@@ -168,6 +168,7 @@ class Balancer(nn.Module):
         loss_derivatives, later = _passed_and_left(loss_derivatives, objective.losses)
         measured = self.geometry.measure(objective, loss_derivatives)
         measured.losses = objective.losses
+        update.gradients = measured.gradients
         measured.dtype = objective.rows[0].dtype if measured.J is None else measured.J.dtype
         self._check_gram(objective, measured.G)
         if not (later == 1.0).all():

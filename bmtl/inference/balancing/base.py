@@ -111,6 +111,7 @@ class Measured:
         variance: Variance of J's entries over draws of the latents ``(K, P)``, where a weighting's own geometry measures it.
         losses: The K losses before the transform, float64 on the host.
         dtype: Precision in which the gradients were computed: what their smallest products are worth.
+        gradients: How the gradients were found, for the record.
     """
 
     G: Tensor
@@ -119,6 +120,7 @@ class Measured:
     variance: Tensor | None = None
     losses: Tensor | None = None
     dtype: torch.dtype = torch.float64
+    gradients: str = ""
 
     def only(self, keep: Tensor) -> Measured:
         """The measurements of some of the tasks, indices ``(k,)``."""
@@ -184,6 +186,7 @@ class Update:
         gram: Gram matrix of the scaled losses' gradients; None where none was measured.
         solution: The weighting's own answer.
         length: Name of the length rule.
+        gradients: How `full` found its gradients.
         fidelity: Cosine of the update with the one from the full gradients, NaN where it was not found.
         seconds: Time by slot.
         events: What was out of the ordinary.
@@ -195,6 +198,7 @@ class Update:
     gram: Tensor | None = None
     solution: Solution | None = None
     length: str = ""
+    gradients: str = ""
     fidelity: float = math.nan
     seconds: dict[str, float] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)

@@ -5,8 +5,8 @@ mask ``(B, A)`` that is true where there is an atom. Results of a molecule do no
 """
 
 import math
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def edges_of(mask: Tensor) -> Tensor:
     return mask[..., :, None] & mask[..., None, :] & ~torch.eye(size, dtype=torch.bool, device=mask.device)
 
 
-PIECE = 800_000
+PIECE = 200_000
 """Numbers of an intermediate tensor that a processor's cache holds: larger ones take twice the time."""
 
 
@@ -193,6 +193,41 @@ class RadialBasis(nn.Module):
         return bumps * fall[..., None]
 
 
+class _FilteredSums(torch.autograd.Function):
+    """`_filtered_sums` with a backward pass that makes each molecule's products again, while they are in the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(radial, h, weight)
+        return torch.cat([own @ _products(part, weight) for own, part in _pieces(weight, radial, h)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:
+        radial, h, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        a, (count, width) = h.shape[1], weight.shape
+        of_h, of_weight = [], torch.zeros_like(weight)
+        for own, part, g in _pieces(weight, radial, h, gradient):
+            products = (own.transpose(1, 2) @ g).view(len(part), a, count, width)
+            of_h.append((products * weight).sum(2))
+            if torch.is_grad_enabled():  # the derivative is differentiated in turn
+                of_weight = of_weight + (products * part[:, :, None]).sum((0, 1))
+            else:
+                of_weight += products.mul_(part[:, :, None]).sum((0, 1))
+        return None, torch.cat(of_h), of_weight
+
+
+def _pieces(weight: Tensor, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """A few molecules at a time of ``(B, A, ...)``."""
+    size = in_cache(tensors[0], tensors[0].shape[1] * weight.numel())
+    return zip(*(x.split(size) for x in tensors), strict=True)
+
+
+def _products(h: Tensor, weight: Tensor) -> Tensor:
+    """``weight_rd h_jd``: ``(B, A R, D)``."""
+    return (h[:, :, None] * weight).reshape(len(h), -1, h.shape[-1])
+
+
 def _filtered_sums(radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
     """``sum_j (sum_r weight_rd radial_ijr) h_jd``: messages ``(B, A, D)``, h times the weights first.
 
@@ -203,13 +238,10 @@ def _filtered_sums(radial: Tensor, h: Tensor, weight: Tensor) -> Tensor:
         h: ``(B, A, D)``.
         weight: ``(R, D)``.
     """
-    _, a, width = h.shape
-    size = in_cache(h, a * weight.numel())
-    pieces = [
-        own @ (part[:, :, None] * weight).reshape(len(part), -1, width)
-        for own, part in zip(radial.split(size), h.split(size), strict=True)
-    ]
-    return torch.cat(pieces)
+    if radial.requires_grad or torch.is_autocast_enabled(h.device.type):  # forces; two types of numbers
+        return torch.cat([own @ _products(part, weight) for own, part in _pieces(weight, radial, h)])
+    found: Tensor = _FilteredSums.apply(radial, h, weight)
+    return found
 
 
 class LinearFilterSchNet(nn.Module):

@@ -23,13 +23,14 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def check(*, classes: int, outputs: int, own_encoder: bool, **given: Any) -> None:
+def check(*, classes: int, outputs: int, own_encoder: bool, amortised_dropout: float, **given: Any) -> None:
     """Checks the options by name.
 
     Args:
         classes: Number of classes of the labels, 0 where they are none.
         outputs: Number of outputs C of a classifier.
         own_encoder: Whether the encoder is a module of the user's.
+        amortised_dropout: Probability of dropping a mean feature of amortised classifiers.
         **given: The options.
 
     Raises:
@@ -52,6 +53,11 @@ def check(*, classes: int, outputs: int, own_encoder: bool, **given: Any) -> Non
         raise ValueError(
             "Amortised classifiers are Gaussian, with an output for each class of the labels: latent_w='gaussian', and a "
             "categorical likelihood."
+        )
+    if not 0 <= amortised_dropout < 1 or (amortised_dropout and given["classifier"] != "amortised"):
+        raise ValueError(
+            "amortised_dropout is a probability below 1, and 0 where classifiers are not amortised; "
+            f"{amortised_dropout} was given for classifier={given['classifier']!r}."
         )
     if given["attention"] == "class" and not classes:
         raise ValueError("attention='class' needs labels that are classes, and these targets have none.")

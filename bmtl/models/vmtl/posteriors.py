@@ -31,6 +31,7 @@ class Posteriors(nn.Module):
         trunk: Makes hidden layers.
         dropout: On the encoder's inputs.
         amortised: Whether w comes from the mean features of its classes.
+        amortised_dropout: On those mean features.
         support: The training rows, if they are given.
         generator: Draws initial weights; None uses torch's global generator.
     """
@@ -49,6 +50,7 @@ class Posteriors(nn.Module):
         trunk: Callable[[], nn.Module],
         dropout: float,
         amortised: bool,
+        amortised_dropout: float,
         support: Support | None,
         generator: torch.Generator | None,
     ) -> None:
@@ -73,6 +75,8 @@ class Posteriors(nn.Module):
         hidden = trunk()
         means = self._support().class_means(outputs)
         width: int = hidden.width  # type: ignore[assignment]
+        if amortised_dropout:
+            hidden = nn.Sequential(nn.Dropout(amortised_dropout), hidden)
         network = GaussianEncoder(hidden, width, latent, generator)
         self.classifiers = AmortisedClassifiers(network, *means, self.scales["w"])
 
@@ -114,9 +118,14 @@ class Posteriors(nn.Module):
         moments = above_floor(self.classifiers(), self._least_w)
         return marked(moments) if self.amortised else moments
 
+    def classifier_without_dropout(self) -> Moments:
+        """The same, as it is in predictions."""
+        with predicting(self.classifiers):
+            return above_floor(self.classifiers(), self._least_w)
+
     def classifier_constants(self) -> Moments:
-        """The same, without a gradient."""
-        loc, variance = above_floor(self.classifiers(), self._least_w)
+        """The same, without dropout and without a gradient."""
+        loc, variance = self.classifier_without_dropout()
         return loc.detach(), None if variance is None else variance.detach()
 
 

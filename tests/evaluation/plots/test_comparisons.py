@@ -7,6 +7,7 @@ from bmtl.evaluation.comparison import compare
 from bmtl.evaluation.plots.comparisons import critical_difference_diagram, difference_forest, scores_by_task
 from bmtl.evaluation.ranks import critical_difference
 from bmtl.evaluation.statistics import mean_and_error, paired_differences
+from bmtl.evaluation.style import lines_of
 
 
 def scores(methods=5, blocks=11, seed=0):
@@ -74,21 +75,21 @@ def titled(figure):
     return {axes.get_title(loc="left"): axes for axes in figure.axes}
 
 
-def test_the_forest_has_a_bar_a_method_and_task_coloured_by_its_interval(comparison):
+def test_the_forest_has_a_bar_a_method_and_task_and_fills_the_dots_of_those_that_differ(comparison):
     differences = paired_differences(comparison["score"].sel(metric="mae"), "stl")
     figure = difference_forest(differences, name="MAE", over="seed")
     assert list(titled(figure)) == ["mu [D]", "homo [meV]", "cv [cal/(mol K)]"]
     for task, panel in zip(("mu", "homo", "cv"), titled(figure).values(), strict=True):
-        bars = panel.lines[1::2]
-        for bar, dot, method in zip(bars, panel.lines[2::2], differences["learner"].values, strict=True):
+        drawn = panel.lines[1 : 1 + 2 * differences.sizes["learner"]]  # before arrows at the edge
+        for bar, dot, method in zip(drawn[::2], drawn[1::2], differences["learner"].values, strict=True):
             cell = differences.sel({"learner": method, "task": task})
             np.testing.assert_array_equal(bar.get_xdata(), [cell["lower"], cell["upper"]])
             assert dot.get_xdata()[0] == cell["difference"]
             excludes = bool((cell["lower"] > 0) | (cell["upper"] < 0))
-            assert (bar.get_color() != "#8C8C8C") == excludes
-    colours = {method: line.get_color() for method, line in zip(differences["learner"].values, bars, strict=True)}
-    assert colours["ew"] == "#D55E00"  # worse
-    assert colours["nash-mtl"] == "#0072B2"  # better
+            assert (dot.get_markerfacecolor() != "none") == excludes
+            assert (
+                bar.get_color() == dot.get_color() == lines_of(differences["learner"].values.tolist())[method]["color"]
+            )
     label = figure.get_supxlabel()
     assert "MAE less stl's, 95 % interval over 5 seeds; better to the left" in label
     figure.draw_without_rendering()
@@ -101,7 +102,7 @@ def test_a_forest_of_one_task_and_of_one_split(comparison):
     assert "better to the right" in figure.get_supxlabel()
     assert len(figure.axes) == 1
     alone = difference_forest(paired_differences(one.isel(split=[0]), "stl"))
-    assert all(line.get_color() == "#8C8C8C" for line in alone.axes[0].lines[1:])
+    assert all(line.get_markerfacecolor() == "none" for line in alone.axes[0].lines[2::2])
     assert "over 1 split;" in alone.get_supxlabel()
     alone.draw_without_rendering()
     with pytest.raises(ValueError, match="the scores of one task"):

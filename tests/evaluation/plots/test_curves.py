@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from bmtl.evaluation.plots import loss_curves, training_curves
+from bmtl.evaluation.plots import loss_curves, training_curves, validation_curves
 
 
 def by_title(figure, half):
@@ -101,3 +101,19 @@ def test_losses_alone_are_the_upper_half(make_tree, eleven):
     for name, panel in axes.items():
         for line, other in zip(panel.lines, upper[name].lines, strict=True):
             np.testing.assert_array_equal(line.get_ydata(), other.get_ydata())
+
+
+def test_validation_is_drawn_at_the_end_of_each_epoch(make_tree, run_arrays):
+    training = run_arrays()["training"]
+    validation = np.full_like(training["losses"], np.nan)
+    validation[9::10] = training["losses"][9::10] + 0.1
+    runs = {"ew": make_tree(training={**training, "validation_losses": validation}), "bare": make_tree()}
+    figure = validation_curves(runs)
+    for k, panel in enumerate(figure.axes):
+        faint, strong = panel.lines
+        np.testing.assert_array_equal(strong.get_xdata(), [10, 20, 30])
+        np.testing.assert_allclose(strong.get_ydata(), validation[9::10, k])
+        assert faint.get_color() == strong.get_color()
+        assert faint.get_alpha() < 0.5
+    with pytest.raises(ValueError, match="validation losses of any task"):
+        validation_curves({"bare": make_tree()} | {"none": make_tree(training=None)})

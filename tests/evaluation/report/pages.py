@@ -1,6 +1,10 @@
 """A page read back: is it well formed, what do its tables hold, and does it ask for anything from outside?"""
 
+import csv
+import io
+import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 VOID = {"br", "img", "link", "meta"}
 
@@ -10,7 +14,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
-        self.open, self.faults, self.tags, self.ids = [], [], [], []
+        self.open, self.faults, self.tags, self.ids, self.ids_of = [], [], [], [], []
         self.tables, self.captions, self.attributes, self.words = [], [], [], []
         self.feed(text)
         self.close()
@@ -21,6 +25,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         self.ids += [given["id"]] if "id" in given else []
+        self.ids_of += [(tag, given["id"])] if "id" in given else []
         if tag not in VOID:
             self.open.append(tag)
         if tag == "table":
@@ -45,6 +50,15 @@ class Page(HTMLParser):
             self.words.append(data)
 
     @property
+    def sections(self):
+        return [name for tag, name in self.ids_of if tag == "section"]
+
+    def downloads(self):
+        """Each table's file as rows of text."""
+        hrefs = [value for tag, name, value in self.attributes if name == "href" and value.startswith("data:text/csv")]
+        return [list(csv.reader(io.StringIO(unquote(href.partition(",")[2])))) for href in hrefs]
+
+    @property
     def text(self):
         return " ".join("".join(self.words).split())
 
@@ -66,11 +80,14 @@ def check(text):
     for table in page.tables:
         assert {len(row) for row in table} == {len(table[0])}
     addresses = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
-    assert all(address.startswith(("data:image/", "#")) for address in addresses)
+    assert all(address.startswith(("data:image/", "data:text/csv", "#")) for address in addresses)
     assert {address[1:] for address in addresses if address.startswith("#")} <= set(page.ids)
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     assert page.tags.count("script") == page.tags.count("style") == page.tags.count("title") == 1
     assert all(value for tag, name, value in page.attributes if tag == "img" and name == "alt")
-    for words in ("http:", "https:", "@import", "url("):
+    assert len(text) < 5_000_000
+    for words in ("http:", "https:", "@import"):
         assert words not in text
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
+    assert text.count("url(") == text.count("url(#")
     return page

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmtl.evaluation.report.markup import Cell, Markup, bullets, element, fragment, number, table
+from bmtl.evaluation.report.markup import Cell, Markup, as_csv, bullets, element, fragment, number, table
 from tests.evaluation.report.pages import Page
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
@@ -59,3 +59,23 @@ def test_the_best_is_marked():
 def test_a_row_of_another_length():
     with pytest.raises(ValueError, match="3 entries and its header 2"):
         table(["a", "b"], [["x", "y", "z"]], "")
+
+
+def test_a_table_downloads_as_its_numbers_in_full():
+    rows = [
+        ["=ew", number(1 / 3, 0.01), Cell("2 of 3", 2.0), Cell("1 to 2", 1.0)],
+        ["a,b", number(math.nan), Cell("–", math.nan), number(math.inf)],
+    ]
+    page = Page(table(["method", "MAE ↓", "wins", "interval"], rows, "Scores on the test rows. More."))
+    assert page.downloads() == [
+        [
+            ["method", "MAE", "MAE (standard error)", "wins", "interval"],
+            ["'=ew", repr(1 / 3), "0.01", "2 of 3", "1 to 2"],
+            ["a,b", "", "", "", "inf"],
+        ]
+    ]
+    assert ("a", "download", "scores-on-the-test-rows.csv") in page.attributes
+
+
+def test_an_empty_table_downloads_its_header():
+    assert as_csv(["a", "b ↑"], []) == "a,b\n"

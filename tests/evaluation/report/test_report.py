@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -5,11 +6,15 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from bmtl.evaluation import metrics, results, tables
 from bmtl.evaluation.comparison import compare
 from bmtl.evaluation.recalibration import recalibrate
-from bmtl.evaluation.report import report
+from bmtl.evaluation.report import report, sections
+from bmtl.evaluation.report.figures import Picture
+from bmtl.evaluation.report.markup import Markup
+from bmtl.evaluation.report.page import Section
 from bmtl.evaluation.report.ranking import by_target, headline
 from bmtl.evaluation.report.runs import read_source
 from bmtl.evaluation.results import PredictedRows, ReportedTarget
@@ -28,7 +33,7 @@ def page_of(source, **options):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """For tests of words and tables: pictures take most of the time."""
-    monkeypatch.setattr("bmtl.evaluation.report.figures._image", lambda draw, title: "")
+    monkeypatch.setattr("bmtl.evaluation.report.figures._image", lambda draw, title, largest: "")
 
 
 # ---- A whole comparison ----------------------------------------------------------------------------------------------
@@ -43,15 +48,26 @@ def test_a_comparison_has_every_section_and_every_picture(folder):
             attributes={"command": "bmtl compare x", "data_citation": "Someone (2020), Somewhere."},
         )
     )
-    assert page.ids == [
-        *("summary", "scores", "targets", "differences", "ranks", "training", "conflicts", "calibration"),
-        *("recalibration", "trust", "ood", "runs", "data"),
+    assert page.sections == [
+        *(
+            "summary",
+            "scores",
+            "targets",
+            "differences",
+            "ranks",
+            "predictions",
+            "training",
+            "conflicts",
+            "calibration",
+        ),
+        *("uncertainty", "recalibration", "trust", "ood", "runs", "data"),
     ]
-    # By target, differences, ranks; losses, weights; two matrices a method, cosines; margins, coverage, three ranks, risk;
-    # three densities.
-    assert page.tags.count("img") == 3 + 2 + 2 * 3 + 1 + 2 + 3 + 1 + 3
+    # Gains, scores, differences, ranks; points of two methods; losses, weights; two matrices a method, cosines; margins,
+    # coverage, places; parts, risk; three densities.
+    assert page.tags.count("svg") == 4 + 2 + 2 + 2 * 3 + 1 + 3 + 2 + 3
+    assert "img" not in page.tags
     assert "Not drawn" not in page.text
-    for words in ("3 methods, 3 targets, 2 splits of each method", "bmtl compare x", "Someone (2020), Somewhere."):
+    for words in ("3 methods, 3 targets, 2 splits of each", "bmtl compare x", "Someone (2020), Somewhere."):
         assert words in page.text
 
 
@@ -80,6 +96,31 @@ def test_the_relatedness_of_tasks_is_shown_where_a_run_has_it(folder):
 def test_equal_results_make_equal_pages(folder, tmp_path):
     source = folder({"stl": 0.3}, splits=1)
     assert report(source, tmp_path / "a.html").read_bytes() == report(source, tmp_path / "b.html").read_bytes()
+
+
+def test_a_picture_of_many_paths_is_pixels_where_that_is_smaller():
+    def draw():
+        figure = Figure(figsize=(4, 3))
+        figure.subplots().plot(np.random.default_rng(0).normal(size=(400, 60)))
+        return figure
+
+    picture = Picture("Many lines", "", draw)
+    assert "<img" in picture.markup(100_000)
+    assert "<svg" in picture.markup(10**9)
+
+
+def test_a_page_that_would_be_too_large_is_made_again_with_fewer_paths(folder, monkeypatch):
+    asked, counted = [], []
+
+    def of_size(reading, largest):
+        asked.append(largest)
+        yield Section("a", "A", [Markup("x" * (6_000_000 if len(asked) == 1 else 10))])
+
+    monkeypatch.setattr(sections, "sections", of_size)
+    text = sections.to_html(read_source(folder({"stl": 0.3}, splits=1)), counted.append)
+    assert len(text) < 5_000_000
+    assert asked == [sections.LARGEST, sections.LARGEST // 10]
+    assert counted == ["A"]
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -182,48 +223,50 @@ class TestTables:
 
 @pytest.mark.usefixtures("without_pictures")
 class TestWords:
-    def test_the_best_is_named_with_its_interval(self, folder):
+    def test_the_first_sentence_holds_what_the_comparison_does(self, folder):
         source = folder(splits=6)
         found = headline(results.read(source / "comparison.nc").to_dataset())
         assert (found.leader, found.best) == ("nash-mtl", ["nash-mtl"])
-        value = entry(found.mean["nash-mtl"], found.error["nash-mtl"])
-        text = page_of(source).text
-        assert f"nash-mtl has the lowest mean relative change against stl: {value} % over 6 splits" in text
-        assert f"{entry(found.interval[0], np.nan)} to {entry(found.interval[1], np.nan)}, excludes 0, stl's." in text
-        assert "ew is significantly worse." in text
-        assert "Intervals are over splits, which share rows" in text
-
-    def test_the_baseline_is_not_ranked_by_its_change_against_itself(self, folder):
-        source = folder({"stl": 0.1, "ew": 0.5, "uw": 0.3}, splits=4)
-        found = headline(results.read(source / "comparison.nc").to_dataset())
-        assert "stl" not in found.mean
+        ends = sorted(abs(end) for end in found.intervals["nash-mtl"])
         text = page_of(source).text
         assert (
-            "No method improves on stl in the mean; uw comes closest, with a mean relative change against stl of"
+            f"nash-mtl is better than stl here: {-found.mean['nash-mtl']:.0f} % better in the mean over 3 targets"
             in text
         )
-        assert "stl has the lowest" not in text
+        assert f"(95 % interval {ends[0]:.0f} to {ends[1]:.0f} % better over 6 splits)." in text
+        assert f"Worse: ew ({found.mean['ew']:.0f} % worse)." in text
+        assert "Intervals are over splits, which share rows" in text
+
+    def test_single_task_networks_are_called_so(self, folder):
+        """The runs record which method has a network for each target."""
+        source = folder({"stl": 0.1, "ew": 0.5, "uw": 0.3}, splits=4)
+        for file in source.glob("*/*/results.nc"):
+            tree = results.read(file)
+            single = file.parent.parent.name == "stl"
+            tree.attrs["configuration"] = json.dumps({"method": {"single_task": single}})
+            results.write(tree, file)
+        text = page_of(source).text
+        assert "No multi-task method is better than single-task networks (stl) here; uw is closest," in text
 
     def test_one_method_and_its_baseline(self, folder):
-        assert "ew improves on stl: mean relative change" in page_of(folder({"stl": 0.5, "ew": 0.1}, splits=3)).text
-
-    def test_alike_methods_are_not_called_best(self, folder):
-        text = page_of(folder({"stl": 0.3, "ew": 0.3, "uw": 0.3}, splits=3)).text
-        assert "none is called best" in text
+        text = page_of(folder({"stl": 0.5, "ew": 0.1}, splits=3)).text
+        assert "ew is better than stl here:" in text
 
     @pytest.mark.parametrize(
         ("splits", "words"),
-        [(1, "one run is too few to compare methods"), (2, "two runs are too few to compare methods")],
+        [(1, "In the only run nash-mtl, the first of 2 methods, is"), (2, "In the mean of 2 splits nash")],
     )
     def test_few_runs_decide_nothing(self, folder, splits, words):
         page = page_of(folder(splits=splits))
-        assert f"But {words}: none is called best." in page.text
+        assert words in page.text
+        few = "One run is" if splits == 1 else "Two runs are"
+        assert f"{few} too few to compare methods: run more seeds or splits." in page.text
         assert not any("best" in classes for table in page.tables for row in table for _, _, classes in row)
         assert "haded" not in page.text
 
     def test_seeds_are_called_seeds(self, folder):
         text = page_of(folder(splits=3, seeds=True)).text
-        assert "3 methods, 3 targets, 3 seeds of one split of each method" in text
+        assert "3 methods, 3 targets, 3 seeds of one split of each" in text
         assert "Intervals are over seeds and hold no variance of the data." in text
         assert "differences are taken seed by seed" in text
         assert "over splits" not in text
@@ -434,7 +477,7 @@ def test_the_least_that_a_run_can_hold(run_arrays, tmp_path):
     tree = trees.tree(observed=run["observed"], predictive_mean=run["predictive_mean"])
     results.write(tree, tmp_path / "results.nc")
     page = page_of(tmp_path)
-    assert page.ids == ["summary", "scores", "runs", "data"]
+    assert page.sections == ["summary", "scores", "predictions", "runs", "data"]
     assert "run on unnamed data" in page.text
 
 
@@ -525,8 +568,14 @@ def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
         "const d = document.createElement('div'); d.id = 'seen';"
         "d.textContent = [...t.tBodies[0].rows].map(r => r.cells[0].textContent).join() + ';' +"
         "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length + ';' +"
-        "[...document.images].every(i => i.complete && i.naturalWidth > 0) + ';' +"
-        "(document.documentElement.scrollWidth <= innerWidth); document.body.append(d); });</script></body>"
+        "[...document.querySelectorAll('.picture svg')].every(i => i.getBoundingClientRect().height > 50) + ';' +"
+        "(document.documentElement.scrollWidth <= innerWidth) + ';';"
+        # The pointer on the last point of a curve says its name and the end of the steps.
+        "const c = document.querySelector('[aria-label=\"Losses over the steps\"] .curve'); const p = pointsOf(c).at(-1);"
+        "const m = new DOMPoint(...p).matrixTransform(c.ownerSVGElement.getScreenCTM());"
+        "c.dispatchEvent(new PointerEvent('pointermove', {clientX: m.x, clientY: m.y, bubbles: true}));"
+        "d.textContent += hover.hidden + ';' + hover.textContent.split('\\n').slice(0, 2).join(); document.body.append(d);"
+        "});</script></body>"
     )
     file.write_text(file.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
@@ -541,4 +590,5 @@ def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
         )
         seen = ran.stdout.partition('id="seen">')[2].partition("<")[0]
         # stl has no change against itself: last in either direction. 0 requests, all pictures there, no sideways scroll.
-        assert seen == "ew,nash-mtl,stl;0;true;true"
+        assert seen.startswith("ew,nash-mtl,stl;0;true;true;false;stl,x: ")
+        assert float(seen.rpartition("x: ")[2]) == pytest.approx(3, abs=0.02)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from bmtl.models.networks import message_passing
 from bmtl.models.networks.message_passing import (
     FactorisedNNConv,
     LinearFilterSchNet,
@@ -139,3 +140,21 @@ def test_positions_have_gradients_where_atoms_are_padded_or_alone():
     assert (gradient[1] == 0).all()  # one atom: nothing to move against
     assert (gradient[0, :5] != 0).any()
     assert (gradient[0, 5:] == 0).all()
+
+
+def test_filtered_sums_have_the_derivatives_of_their_formula(monkeypatch):
+    """First and second ones, a molecule or all at a time, whether positions have gradients or not."""
+    drawn = [
+        torch.randn(*shape, generator=seeded(i), dtype=torch.float64) for i, shape in enumerate([(2, 3, 6), (2, 3, 2)])
+    ]
+    radial, h, weight = *drawn, torch.randn(2, 2, generator=seeded(2), dtype=torch.float64, requires_grad=True)
+    h.requires_grad_()
+    expected = torch.einsum("rd,bijr,bjd->bid", weight, radial.view(2, 3, 3, 2), h)
+    for piece in (1, 10**6):
+        monkeypatch.setattr(message_passing, "PIECE", piece)
+        for positions in (False, True):
+            x = radial.clone().requires_grad_(positions)
+            torch.testing.assert_close(message_passing._filtered_sums(x, h, weight), expected, rtol=1e-12, atol=1e-12)
+            inputs = (x, h, weight)
+            assert torch.autograd.gradcheck(message_passing._filtered_sums, inputs)
+    assert torch.autograd.gradgradcheck(message_passing._filtered_sums, (radial, h, weight))

@@ -9,7 +9,8 @@ from torch import Tensor
 from bmtl.inference import distributed
 from bmtl.inference.balancing.base import Measured, Objective
 from bmtl.inference.balancing.geometry.base import Change, Geometry
-from bmtl.inference.balancing.geometry.kernel_layers import KernelLayer, kernel_layers
+from bmtl.inference.balancing.geometry.known_layers import known_layers
+from bmtl.inference.balancing.geometry.layer_kinds import Layer
 from bmtl.inference.balancing.gradients import (
     Structure,
     add_gradients,
@@ -30,9 +31,11 @@ class Full(Geometry):
     the heads come from the same K passes, and the shared update is ``J' alpha``: there is no further pass through the trunk.
     What several tasks reach behind a mark (heads that are stacked) has a separate pass, from the losses to there.
 
-    Where no slot needs the gradients themselves, those of linear layers with more inputs than rows are not formed: their
-    products and their combination follow from the layer's inputs and output gradients (`kernel_layers`), in half the time
-    and with K x R x d_out numbers. The Gram matrix and the update are the same, up to rounding.
+    Where no slot needs the gradients themselves, those of linear layers and convolutions with fewer rows than inputs, and
+    of embeddings, are not formed: their products and their combination follow from the layer's inputs and output gradients
+    (`layer_kinds`), in half the time and with K x R x d_out numbers. All other parameters' gradients come from autograd in
+    the same K passes. The choice is made layer by layer, by cost, and is in the record (``StepRecord.gradients``). The Gram
+    matrix and the update are the same, up to rounding.
 
     Args:
         every: Compare every n-th step and keep the weights in between.
@@ -53,10 +56,12 @@ class Full(Geometry):
         self.halves = cross
         self._structure = Structure([], [])
         self._private: list[tuple[Tensor, Tensor, int]] = []
-        self._layers: list[tuple[KernelLayer, Tensor]] = []  # with the tasks' gradients at their outputs (K, R, d_out)
+        self._layers: list[tuple[Layer, Tensor]] = []  # with what they keep of each task (K, ...)
         self._wanted = True
         self._jacobian = torch.empty(0, 0)  # (K, P), from `measure` to `write_gradients`
-        self._memory = torch.empty(0, 0)  # the Jacobian's, kept: new pages cost a tenth of the step
+        # Kept between steps, since new pages cost a tenth of one: memory of the Jacobian, and of layers by their weights.
+        self._memory = torch.empty(0, 0)
+        self._pages: dict[int, Tensor] = {}
 
     @property
     def gives(self) -> frozenset[str]:
@@ -70,14 +75,17 @@ class Full(Geometry):
         if not self.cross:
             layers = []
             if not self._wanted and len(objective.rows) > 1 and distributed.world_size() == 1:
-                layers = kernel_layers(objective.rows, structure.shared)
+                layers = known_layers(objective.rows, structure.shared)
+                tensors = len(structure.shared)
                 apart = {id(p) for layer in layers for p in layer.parameters}
                 structure.shared = [p for p in structure.shared if id(p) not in apart]
             jacobian = self._jacobian = self._gradients(objective, loss_derivatives, layers)
             gram = gram_matrix(structure.parts(jacobian), len(jacobian))
-            for layer, deltas in self._layers:
-                gram += self._products(layer, deltas) / objective.scale**2
-            return Measured(gram, None if layers else jacobian)
+            for layer, kept in self._layers:
+                gram += layer.gram(kept) / objective.scale**2
+            if not layers:
+                return Measured(gram, jacobian, gradients="formed")
+            return Measured(gram, gradients=f"{tensors - len(structure.shared)} of {tensors} by layer")
         if objective.halves is None:
             raise ValueError(
                 "'full(cross=True)' takes its two samples from the halves of a batch, which bmtl.BalancedSVI makes. Use it "
@@ -93,22 +101,14 @@ class Full(Geometry):
     def expect(self, gradients: bool) -> None:
         self._wanted = gradients
 
-    def _products(self, layer: KernelLayer, deltas: Tensor) -> Tensor:
-        gram = layer.gram(deltas)
-        if gram is not None:
-            return gram
-        # The rows' gradients nearly cancel: the sums themselves keep their digits.
-        formed = [layer.gradients(delta) for delta in deltas]
-        return gram_matrix([torch.stack([row[i][1] for row in formed]) for i in range(len(formed[0]))], len(formed))
-
-    def _gradients(self, objective: Objective, loss_derivatives: Tensor, layers: Sequence[KernelLayer] = ()) -> Tensor:
+    def _gradients(self, objective: Objective, loss_derivatives: Tensor, layers: Sequence[Layer] = ()) -> Tensor:
         """The scaled losses' gradients of the shared parameters ``(K, P)``; those of the others go to `_private`.
 
-        Those at the outputs of `layers` go to `_layers`.
+        What `layers` keep of those at their outputs goes to `_layers`.
         """
         structure = self._structure
         edges = [edge for layer in layers for edge in layer.edges]
-        outputs: list[Sequence[Tensor | None]] = []
+        kept = [_Kept(layer, len(objective.rows)) for layer in layers]
         scale = loss_derivatives * objective.per_datum_scale
         # Parameters may differ in precision; products of gradients need float32 at least.
         device = (structure.shared[0] if structure.shared else objective.rows[0]).device
@@ -120,7 +120,8 @@ class Full(Geometry):
             wanted: list[Any] = [*structure.shared, *structure.private[k], *edges]
             if not wanted or not row.requires_grad:
                 jacobian[k] = 0
-                outputs.append([None] * len(edges))
+                for of in kept:
+                    of.put(k, [None] * len(of.layer.use.nodes), self._pages)
                 continue
             gradients: Sequence[Tensor | None] = torch.autograd.grad(
                 row,
@@ -135,19 +136,16 @@ class Full(Geometry):
                     view.zero_()
                 else:  # an embedding's may be sparse
                     view.copy_(real_entries(gradient.to_dense()))
-            outputs.append(gradients[len(wanted) - len(edges) :])
             own = gradients[len(views) : len(wanted) - len(edges)]
             for parameter, gradient in zip(structure.private[k], own, strict=True):
                 if gradient is not None:
                     self._private.append((parameter, gradient, k))
-        first = 0
-        for layer in layers:
-            rows = [layer.joined(row[first : first + len(layer.nodes)]) for row in outputs]
-            first += len(layer.nodes)
-            given = next((row for row in rows if row is not None), None)
-            if given is not None:
-                filled = [torch.zeros_like(given) if row is None else row for row in rows]
-                self._layers.append((layer, torch.stack(filled)))
+            first = len(wanted) - len(edges)
+            for of in kept:
+                last = first + len(of.layer.use.nodes)
+                of.put(k, gradients[first:last], self._pages)
+                first = last
+        self._layers = [(of.layer, of.rows) for of in kept if of.rows is not None]
         distributed.mean_(jacobian)  # before any product: the processes' own Gram matrices lack those between processes
         return jacobian if objective.scale == 1.0 else jacobian.div_(objective.scale)
 
@@ -182,9 +180,35 @@ class Full(Geometry):
             )
             parts = zip(structure.shared, update.split(structure.sizes), strict=True)
             pairs += [(p, like(part, p)) for p, part in parts]
-        for layer, deltas in layers:
-            pairs += layer.gradients(torch.tensordot(alpha.to(deltas), deltas, dims=1))
+        for layer, kept in layers:
+            pairs += layer.gradients(torch.tensordot(alpha.to(kept), kept, dims=1))
         add_gradients(pairs, rest)
+
+
+class _Kept:
+    """What a layer keeps of each of K tasks.
+
+    Attributes:
+        layer: The layer.
+        rows: ``(K, ...)``, None as long as no task has reached the layer.
+    """
+
+    def __init__(self, layer: Layer, tasks: int) -> None:
+        self.layer, self._tasks = layer, tasks
+        self.rows: Tensor | None = None
+
+    def put(self, k: int, deltas: Sequence[Tensor | None], pages: dict[int, Tensor]) -> None:
+        """Receives a task's gradients at the layer's outputs; takes memory from `pages`, or leaves it there."""
+        row = self.layer.kept(deltas)
+        if row is not None and self.rows is None:
+            key, shape = id(self.layer.use.weight), (self._tasks, *row.shape)
+            found = pages.get(key)
+            if found is None or (found.shape, found.dtype, found.device) != (shape, row.dtype, row.device):
+                found = pages[key] = row.new_empty(shape)
+            self.rows = found
+            self.rows[:k] = 0
+        if self.rows is not None:
+            self.rows[k] = 0 if row is None else row
 
 
 def _behind(

@@ -48,6 +48,9 @@ _ELEMENTWISE = {
 }
 
 
+_CHUNK = 1 << 22  # numbers in a chunk of tasks' gradients
+
+
 @dataclass
 class Layer:
     """A weight, and where it is applied: for each marked tensor (by position) the nodes of its linear maps."""
@@ -202,14 +205,34 @@ def kernel_products(a: Tensor, delta: Tensor, bias: bool) -> Tensor | None:
     """
     a, delta = exact(a), exact(delta)
     kernel = a @ a.T + float(bias)
-    gram = (delta.flatten(1) @ (kernel @ delta).flatten(1).T).cpu().double()
+    half = _half_of_products(kernel, delta).cpu().double()
+    gram = half + half.T
     if a.dtype == torch.float32:
         # Each row's own gradient has this length; the sum of them must not be far shorter.
         total = (delta.norm(dim=2) @ kernel.diagonal().clamp_min(0).sqrt()).cpu().double()
         squares = gram.diagonal()
         if not ((squares > 1e-4 * total**2) & in_range(squares) | (total == 0)).all():
             return None
-    return (gram + gram.T) / 2
+    return gram
+
+
+def _half_of_products(kernel: Tensor, delta: Tensor) -> Tensor:
+    """Half of ``sum_rs kernel_rs delta_kr' delta_ls`` ``(K, K)``: added to its transpose, it is the whole.
+
+    The kernel is symmetric, so blocks of rows meet those after them only. Tasks come in chunks: no copy of all deltas.
+    """
+    size, rows, width = delta.shape
+    found = delta.new_zeros(size, size)
+    step = max(32, -(-rows // 4))
+    chunk = max(1, _CHUNK // (rows * width))
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        block = kernel[first:last, first:].clone()
+        block[:, : last - first] *= 0.5
+        left = delta[:, first:last].flatten(1)
+        for k in range(0, size, chunk):
+            found[:, k : k + chunk] += left @ (block @ delta[k : k + chunk, first:]).flatten(1).T
+    return found
 
 
 def _output_gradients(h: Tensor, nodes: list[Any], deltas: list[Tensor | None]) -> Tensor:

@@ -1,0 +1,198 @@
+"""Captures one run of guide, model and the per-task losses as a graph of torch's operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.overrides import TorchFunctionMode
+
+from bmtl.inference.compiled.refusal import CannotCaptureError, current_statement, raising_statement
+from bmtl.inference.losses import ScoreTerms, TaskLosses, TaskTerms
+from bmtl.inference.programs import Batch, Programs
+from bmtl.inference.shared_representation import SharedRepresentation
+
+_READS = {
+    getattr(Tensor, name)
+    for name in ("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__")
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a run's losses are put together from a graph's outputs.
+
+    Attributes:
+        names: The tasks.
+        sizes: As `TaskLosses.sizes`.
+        rows: As `TaskLosses.rows`.
+        joined: Whether likelihoods, and KL terms, are one tensor each.
+        scored: Whether there are score-function terms.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[float, ...]
+    rows: tuple[float, ...]
+    joined: tuple[bool, bool]
+    scored: bool
+
+    @classmethod
+    def of(cls, losses: TaskLosses) -> Form:
+        """The form of a run's losses."""
+        joined = losses.nll_terms.joined, losses.kl_terms.joined
+        return cls(losses.names, losses.sizes, losses.rows, joined, losses.score is not None)
+
+    def flat(self, losses: TaskLosses) -> list[Tensor]:
+        """The tensors of a run's losses, in the order in which `losses` takes them."""
+        found = [losses.shared, losses.labelled, losses.scales]
+        for terms, joined in zip((losses.nll_terms, losses.kl_terms), self.joined, strict=True):
+            found += [terms.vector] if joined else terms.parts
+        if losses.score is not None:
+            found += [losses.score.nll, losses.score.kl, losses.score.shared]
+        return found
+
+    def losses(self, flat: Sequence[Tensor], marks: SharedRepresentation) -> TaskLosses:
+        """A run's losses from its tensors."""
+        shared, labelled, scales, *rest = flat
+        terms = []
+        for joined in self.joined:
+            count = 1 if joined else len(self.names)
+            terms.append(TaskTerms(rest[0] if joined else rest[:count]))
+            rest = rest[count:]
+        score = ScoreTerms(*rest) if self.scored else None
+        return TaskLosses(self.names, terms[0], terms[1], shared, labelled, scales, self.sizes, self.rows, score, marks)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A captured run.
+
+    Attributes:
+        graph: Takes what handles the marks (`SharedRepresentation`) and the batch's tensors, and gives those of the losses.
+            It refers to parameters and buffers themselves, and draws from torch's generators.
+        form: Puts the losses together.
+    """
+
+    graph: fx.GraphModule
+    form: Form
+
+    def run(self, marks: SharedRepresentation, tensors: Sequence[Tensor]) -> TaskLosses:
+        """Replays the run on the tensors of another batch."""
+        return self.form.losses(self.graph(marks, *tensors), marks)
+
+
+def capture(programs: Programs, batch: Batch, tensors: Sequence[Tensor]) -> Captured:
+    """Runs guide and model once and records torch's operations.
+
+    Random numbers are drawn and buffers change as in any run: the caller puts them back.
+
+    Args:
+        programs: Model and guide.
+        batch: What they are called with.
+        tensors: The tensors of the batch, which are the graph's inputs.
+
+    Raises:
+        CannotCaptureError: If the program reads a tensor's value, makes tensors whose shape depends on values, or does
+            something else that a graph cannot hold; names the statement.
+    """
+    marks = _Recorder()
+    forms: list[Form] = []
+
+    def run(*_: Tensor) -> tuple[Tensor, ...]:
+        with _NoReads():
+            losses = programs.run(batch, marks)
+        forms.append(Form.of(losses))
+        handed = [tensor for pair in marks.pairs for tensor in pair]
+        return (*forms[0].flat(losses), *handed)
+
+    try:
+        graph = make_fx(run, pre_dispatch=True)(*tensors)
+    except (CannotCaptureError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # Whatever it was: the program runs as Python, where an error of its own is raised again.
+        reason = str(error).partition("\n")[0][:200]
+        raise CannotCaptureError(f"{type(error).__name__}: {reason}", raising_statement(error.__traceback__)) from error
+    _take_marks(graph, len(marks.pairs))
+    for node in graph.graph.nodes:
+        _check(node)
+    graph.recompile()
+    return Captured(graph, forms[0])
+
+
+class _Recorder(SharedRepresentation):
+    """Hands on a view of each marked tensor, so that the graph shows what comes after the mark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def mark(self, h: Tensor) -> Tensor:
+        view = h.view_as(h)
+        self.pairs.append((h, view))
+        return view
+
+
+class _NoReads(TorchFunctionMode):
+    """Refuses to give a tensor's value to Python: what is done with it would be done for ever.
+
+    It also notes of each operation which statement it comes from.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        mode: Any = get_proxy_mode()
+        tracked = {} if mode is None else mode.tracer.tensor_tracker
+        if func in _READS:
+            known = tracked.get(args[0])
+            if known is None or known.constant is None:
+                raise CannotCaptureError("it reads the value of a tensor", current_statement())
+        result = func(*args, **(kwargs or {}))
+        made = result[0] if isinstance(result, tuple | list) and result else result
+        known = tracked.get(made) if isinstance(made, Tensor) else None
+        if known is not None:
+            known.proxy.node.meta.setdefault("statement", current_statement())
+        return result
+
+
+def hand_on(marks: SharedRepresentation, h: Tensor) -> Tensor:
+    """Stands in a captured graph where the program marks a tensor."""
+    return marks.mark(h)
+
+
+def _take_marks(graph: fx.GraphModule, count: int) -> None:
+    """Puts the handling of marks in place of the views that the recorder made."""
+    nodes = graph.graph
+    output = next(node for node in reversed(nodes.nodes) if node.op == "output")
+    flat = list(output.args[0])
+    flat, handed = flat[: len(flat) - 2 * count], flat[len(flat) - 2 * count :]
+    with nodes.inserting_before(next(iter(nodes.nodes))):
+        marks = nodes.placeholder("marks")
+    output.args = (tuple(flat),)
+    for h, view in zip(handed[::2], handed[1::2], strict=True):
+        with nodes.inserting_before(view):
+            view.replace_all_uses_with(nodes.call_function(hand_on, (marks, h)))
+        nodes.erase_node(view)
+    nodes.set_codegen(fx.graph.CodeGen())
+
+
+def _check(node: fx.Node) -> None:
+    """Refuses operations whose results have a shape that depends on values."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return
+    shapeless = torch.Tag.dynamic_output_shape in target.tags
+    if target is torch.ops.aten.index.Tensor:
+        indices: Any = node.args[1]
+        kinds = [index.meta["val"].dtype for index in indices if isinstance(index, fx.Node) and "val" in index.meta]
+        shapeless = any(kind in (torch.bool, torch.uint8) for kind in kinds)
+    if shapeless:
+        raise CannotCaptureError(
+            f"the shape of a result of {target.overloadpacket.__name__} depends on values",
+            node.meta.get("statement", ""),
+        )

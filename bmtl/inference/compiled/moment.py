@@ -1,0 +1,48 @@
+"""The state that a run of a program changes: random generators, buffers, modules' extra state."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.nn.parameter import is_lazy
+
+from bmtl.inference.programs import generators, set_generators
+
+
+class Moment:
+    """What it is now; `restore` puts it back.
+
+    Args:
+        modules: The modules of model and guide.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.generators = generators()
+        self.buffers: list[tuple[Tensor, Tensor]] = []
+        self.extra: list[tuple[nn.Module, Any]] = []
+        for module in modules:
+            self.buffers += [(b, b.clone()) for b in module._buffers.values() if b is not None and not is_lazy(b)]
+            if type(module).get_extra_state is not nn.Module.get_extra_state:
+                self.extra.append((module, copy.deepcopy(module.get_extra_state())))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts it back."""
+        set_generators(self.generators)
+        for buffer, value in self.buffers:
+            if not torch.equal(buffer, value):
+                # A graph that has saved the buffer stays valid: by its backward pass the values are what they were.
+                with _unsafe_preserve_version_counter(buffer):
+                    buffer.copy_(value)
+        for module, state in self.extra:
+            module.set_extra_state(state)
+
+    def has_same_generators(self, other: Moment) -> bool:
+        """Whether random numbers would be the same from here on."""
+        pairs = zip(self.generators[1], other.generators[1], strict=True)
+        return torch.equal(self.generators[0], other.generators[0]) and all(torch.equal(a, b) for a, b in pairs)

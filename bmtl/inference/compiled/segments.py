@@ -1,0 +1,179 @@
+"""Divides a captured graph into segments that can be compiled and operations that run as they are."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from bmtl.inference.compiled.capture import hand_on
+
+_LINEAR = {"linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "conv1d", "conv2d", "conv3d", "convolution", "einsum"}
+_FEW = 6  # operations, below which a segment of its own costs more than it saves
+
+
+@dataclass
+class Segment:
+    """Operations that are compiled together.
+
+    Attributes:
+        nodes: The operations, in their order.
+    """
+
+    nodes: list[fx.Node] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """What they use now: other segments' results may have taken the places of operations."""
+        own = set(self.nodes)
+        return list(dict.fromkeys(i for node in self.nodes for i in node.all_input_nodes if i not in own))
+
+    @property
+    def outputs(self) -> list[fx.Node]:
+        """Those of them that are used elsewhere."""
+        own = set(self.nodes)
+        return [node for node in self.nodes if any(user not in own for user in node.users)]
+
+
+def simplify(graph: fx.Graph) -> None:
+    """Writes a captured graph without switches of the grad mode and without uses of what an operation has overwritten."""
+    enabled, off = True, set()
+    for node in list(graph.nodes):
+        if node.target is torch._C._set_grad_enabled:
+            enabled = bool(node.args[0])
+            graph.erase_node(node)
+        elif not enabled:
+            off.add(node)
+    for node in off:
+        users = [user for user in node.users if user not in off]
+        if users and node.op == "call_function" and not _is_tuple(node):
+            with graph.inserting_after(node):
+                detached = graph.call_function(torch.ops.aten.detach.default, (node,))
+            node.replace_all_uses_with(detached, delete_user_cb=lambda user, users=users: user in users)
+            detached.args = (node,)
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _overwrites(node) and isinstance(node.args[0], fx.Node):
+            old = node.args[0]
+            old.replace_all_uses_with(node, delete_user_cb=lambda user, after=order[node]: order[user] > after)  # type: ignore[misc]
+
+
+def drop_marks(graph: fx.Graph) -> None:
+    """Leaves marks out."""
+    for node in list(graph.nodes):
+        if node.target is hand_on:
+            node.replace_all_uses_with(node.args[1])
+            graph.erase_node(node)
+
+
+def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool) -> list[Segment]:
+    """The segments of a graph; what is in none runs as it is.
+
+    Draws of random numbers, changes of buffers, marks, and the way from the last linear map to a mark (whose gradients
+    balancers look at) are in none. With `by_task`, a segment's operations are used by the same losses, so that what one
+    task's loss depends on can be read from the graph as before, and its gradient costs no other task's pass.
+
+    Args:
+        graph: A simplified graph.
+        roots: The outputs that are differentiated.
+        by_task: Keep the losses' paths apart.
+    """
+    alone = _alone(graph)
+    reached = _reached(graph, roots) if by_task else {}
+    depth: dict[fx.Node, int] = {}
+    free: set[fx.Node] = set()  # operations outside of segments that wait for none
+    place: dict[fx.Node, tuple[int, int]] = {}
+    found: dict[tuple[int, int], Segment] = {}
+    last, last_free = 0, True  # of the operations whose order counts
+    for node in graph.nodes:
+        if node.op != "call_function":
+            depth[node] = 0
+            free.add(node)
+            continue
+        given = node.all_input_nodes
+        if node in alone:
+            depth[node] = max([last, *(depth[i] for i in given)])
+            if last_free and all(i in free for i in given):
+                free.add(node)
+            else:
+                last_free = False
+            last = depth[node]
+            continue
+        depth[node] = max((depth[i] + (i in alone and i not in free) for i in given), default=0)
+        # A part of a result is taken where the result is made: segments hand on single tensors.
+        place[node] = place[given[0]] if node.target is operator.getitem else (depth[node], reached.get(node, 0))
+        found.setdefault(place[node], Segment()).nodes.append(node)
+    return [segment for segment in found.values() if len(segment.nodes) >= _FEW]
+
+
+def _alone(graph: fx.Graph) -> set[fx.Node]:
+    """The operations that run as they are, in their order."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        target = node.target
+        if node.op != "call_function" or target is operator.getitem:
+            if node.op == "call_function" and node.args[0] in found:
+                found.add(node)
+            continue
+        if not isinstance(target, torch._ops.OpOverload):
+            found.add(node)
+        elif torch.Tag.nondeterministic_seeded in target.tags:
+            found.add(node)
+            if _overwrites(node) and isinstance(node.args[0], fx.Node) and node.args[0].op == "call_function":
+                found.add(node.args[0])
+        elif _changes_buffers(node):
+            found.add(node)
+        if target is hand_on:
+            found |= _to_last_linear(node.args[1])
+    return found
+
+
+def _to_last_linear(start: fx.Node) -> set[fx.Node]:
+    """The operations from a mark back to the nearest linear maps."""
+    found: set[fx.Node] = set()
+    queue = [start]
+    while queue:
+        node = queue.pop()
+        if node in found or node.op != "call_function":
+            continue
+        found.add(node)
+        name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+        if name not in _LINEAR:
+            queue += node.all_input_nodes
+    return found
+
+
+def _changes_buffers(node: fx.Node) -> bool:
+    """Whether an operation writes to what the graph was given."""
+    name = getattr(node.target, "overloadpacket", None).__name__  # type: ignore[union-attr]
+    if "batch_norm" in name or "instance_norm" in name:
+        return any(isinstance(given, fx.Node) for given in node.args[3:5])
+    if not _overwrites(node):
+        return False
+    at: object = node.args[0]
+    while isinstance(at, fx.Node) and at.op == "call_function" and at.args:
+        at = at.args[0]  # a view of it
+    return isinstance(at, fx.Node) and at.op != "call_function"
+
+
+def _overwrites(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_tuple(node: fx.Node) -> bool:
+    return any(user.target is operator.getitem for user in node.users)
+
+
+def _reached(graph: fx.Graph, roots: Iterable[fx.Node | None]) -> dict[fx.Node, int]:
+    """Which of the roots depend on each operation, as bits."""
+    found: dict[fx.Node, int] = {}
+    for k, root in enumerate(roots):
+        if root is not None:
+            found[root] = found.get(root, 0) | (1 << k)
+    for node in reversed(graph.nodes):
+        for given in node.all_input_nodes if node.op == "call_function" else ():
+            found[given] = found.get(given, 0) | found.get(node, 0)
+    return found

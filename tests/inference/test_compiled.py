@@ -1,0 +1,299 @@
+"""Steps that replay a captured graph: equal to ordinary steps, and never a silently stale branch."""
+
+import copy
+import functools
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bmtl
+from bmtl.inference.training import fit
+
+ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
+NAMES = ("a", "b")
+
+
+def batch(seed: int, rows: int = 12, missing: bool = False, absent: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 4, generator=generator)
+    y = {name: torch.randn(rows, generator=generator) for name in NAMES}
+    if missing:
+        y["a"][::3] = torch.nan
+    if absent:
+        y["b"][:] = torch.nan
+    return x, y
+
+
+class Program(nn.Module):
+    """A trunk with batch norm and dropout, and heads whose weights are latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 8))
+        self.factor = 1.0
+
+    def forward(self, x: Tensor, y: dict[str, Tensor] | None = None) -> None:
+        h = bmtl.shared(self.represent(x))
+        for name in NAMES:
+            with bmtl.task(name):
+                w = pyro.sample(f"w_{name}", dist.Normal(torch.zeros(8), 1.0).to_event(1))
+                with pyro.plate(f"{name}_rows", 100, subsample=x):
+                    fn = dist.Normal(h @ w, 1.0 / self.factor)
+                    bmtl.observe(f"y_{name}", fn, None if y is None else y[name])
+
+    def represent(self, x: Tensor) -> Tensor:
+        return self.trunk(x)
+
+
+class Guide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(2, 8))
+        self.rho = nn.Parameter(torch.full((2, 8), -2.0))
+
+    def forward(self, x: Tensor, y: dict[str, Tensor] | None = None) -> None:
+        for k, name in enumerate(NAMES):
+            pyro.sample(f"w_{name}", dist.Normal(self.loc[k], self.rho[k].exp()).to_event(1))
+
+
+def svi(compile, balancer="ew", program=Program, elbo=None, **options) -> bmtl.BalancedSVI:
+    torch.manual_seed(0)
+    return bmtl.BalancedSVI(program(), Guide(), ADAM, balancer, elbo or bmtl.TaskELBO(), compile=compile, **options)
+
+
+def train(of: bmtl.BalancedSVI, batches, seed: int = 1, before_step=lambda of, n: None) -> bmtl.BalancedSVI:
+    torch.manual_seed(seed)
+    for n, each in enumerate(batches):
+        before_step(of, n)
+        of.step(*each)
+    return of
+
+
+def assert_equal(one: bmtl.BalancedSVI, other: bmtl.BalancedSVI, tolerance: float = 0.0) -> None:
+    states = [each.program_state()["module"] for each in (one, other)]
+    for (name, a), b in zip(states[0].items(), states[1].values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True, msg=name)
+    for a, b in zip(one.history, other.history, strict=True):
+        torch.testing.assert_close(a.losses, b.losses, rtol=tolerance, atol=tolerance, equal_nan=True)
+        torch.testing.assert_close(a.weights, b.weights, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+VARIED = [
+    *(batch(0), batch(1), batch(2, missing=True), batch(3), batch(4, rows=5)),
+    *(batch(5, absent=True), batch(6, missing=True), batch(7, rows=5, absent=True), batch(8), batch(9, rows=5)),
+]
+
+
+def warned(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("bmtl.inference.compiled")]
+
+
+@pytest.mark.parametrize(
+    "balancer", ["uw", "igb-v1 >> full >> nash-mtl", "last-layer >> upgrad", "full(cross=True) >> upgrad"]
+)
+def test_replayed_steps_equal_ordinary_ones_bit_for_bit(balancer, caplog):
+    compiled = train(svi("trace", balancer), VARIED)
+    assert_equal(train(svi(False, balancer), VARIED), compiled)
+    assert not warned(caplog)
+
+
+def test_score_terms_and_several_particles_are_replayed(caplog):
+    class Switched(Program):
+        def represent(self, x: Tensor) -> Tensor:
+            return self.trunk(x) * pyro.sample("on", dist.Bernoulli(0.5))
+
+    class SwitchedGuide(Guide):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logit = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor, y: dict[str, Tensor] | None = None) -> None:
+            super().forward(x, y)
+            pyro.sample("on", dist.Bernoulli(logits=self.logit))
+
+    def made(compile) -> bmtl.BalancedSVI:
+        torch.manual_seed(0)
+        return bmtl.BalancedSVI(
+            Switched(), SwitchedGuide(), ADAM, "ew", bmtl.TaskELBO(num_particles=2), compile=compile
+        )
+
+    compiled = train(made("trace"), VARIED[:4])
+    assert_equal(train(made(False), VARIED[:4]), compiled)
+    assert not warned(caplog)
+
+
+# ---- What cannot be captured -----------------------------------------------------------------------------------------
+
+
+class OnValue(Program):
+    def represent(self, x: Tensor) -> Tensor:
+        h = self.trunk(x)
+        return -h if h.sum() > 0 else h
+
+
+class OnItem(Program):
+    def represent(self, x: Tensor) -> Tensor:
+        return self.trunk(x) * self.trunk[0].bias.norm().item()
+
+
+class OnRows(Program):
+    def represent(self, x: Tensor) -> Tensor:
+        h = self.trunk(x)
+        return h - h[x[:, 0] > 0].mean(0)
+
+
+class Counting(Program):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def represent(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.trunk(x) * (1.0 if self.calls < 6 else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("program", "statement"),
+    [
+        (OnValue, "return -h if h.sum() > 0 else h"),
+        (OnItem, "self.trunk[0].bias.norm().item()"),
+        (OnRows, "return h - h[x[:, 0] > 0].mean(0)"),
+        (Counting, "Counting.calls changes while the program runs"),
+    ],
+)
+def test_a_program_that_no_graph_can_repeat_runs_as_python_and_says_where(program, statement, caplog):
+    compiled = train(svi("trace", program=program), VARIED)
+    assert_equal(train(svi(False, program=program), VARIED), compiled)
+    (message,) = warned(caplog)
+    assert "run as Python" in message
+    assert statement in message
+
+
+def test_a_branch_after_a_hundred_steps_is_found_and_named(caplog):
+    class Clock:
+        def __init__(self) -> None:
+            self.now = 0
+
+    class Late(Program):
+        def __init__(self) -> None:
+            super().__init__()
+            self.clock = Clock()
+
+        def represent(self, x: Tensor) -> Tensor:
+            h = self.trunk(x)
+            if self.clock.now >= 100:
+                h = h.exp()
+            return h
+
+    def tick(of: bmtl.BalancedSVI, n: int) -> None:
+        of.model.clock.now = n
+
+    compiled = svi("trace", program=Late)
+    train(compiled, [batch(0)] * 100, before_step=tick)
+    assert_equal(train(svi(False, program=Late), [batch(0)] * 100, before_step=tick), compiled)
+    assert not warned(caplog)
+    train(compiled, [batch(0)] * 64, before_step=lambda of, n: tick(of, 100 + n))
+    (message,) = warned(caplog)
+    assert "h = h.exp()" in message
+    assert "since the last comparison" in message
+
+
+SCALE = 1.0
+
+
+def test_numbers_on_attributes_in_closures_and_globals_are_never_stale(caplog):
+    class Annealed(Program):
+        def represent(self, x: Tensor) -> Tensor:
+            return self.trunk(x) * SCALE
+
+    def anneal(of: bmtl.BalancedSVI, n: int) -> None:
+        of.model.factor = 1.0 + n // 3
+        global SCALE
+        SCALE = 1.0 if n < 7 else 2.0
+
+    batches = [batch(n) for n in range(10)]
+    compiled = train(svi("trace", program=Annealed), batches, before_step=anneal)
+    assert_equal(train(svi(False, program=Annealed), batches, before_step=anneal), compiled)
+    assert not warned(caplog)
+
+
+def test_forms_that_never_come_back_are_reported(caplog):
+    batches = [batch(n, rows=n + 3) for n in range(18)]
+    compiled = train(svi("trace"), batches)
+    assert_equal(train(svi(False), batches), compiled)
+    (message,) = warned(caplog)
+    assert "shapes of its own" in message
+
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+
+
+def test_clipping_accumulation_schedules_and_resumption_are_those_of_ordinary_steps(tmp_path, caplog):
+    batches = [batch(n) for n in range(4)] + [batch(4, rows=5)]
+    schedule = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
+    options = {"clip": 1.0, "accumulate": 2, "scheduler": schedule, "interval": "step", "progress": False}
+
+    def run(*modes) -> bmtl.BalancedSVI:
+        resume = None
+        for epochs, mode in enumerate(modes, 1):
+            of = svi(mode, "last-layer >> upgrad")
+            out = tmp_path / "-".join(map(str, modes)) / str(epochs)
+            fit(of, batches, batches[:1], max_epochs=epochs, out=out, resume=resume, restore_best=False, **options)
+            resume = out / "last.ckpt"
+        return of
+
+    eager = run(False, False, False)
+    assert_equal(eager, run(False, "trace", False))
+    assert_equal(eager, run("trace", "trace", "trace"))
+    assert not warned(caplog)
+
+
+def test_autocast_is_part_of_the_form(caplog):
+    def run(mode) -> bmtl.BalancedSVI:
+        of = svi(mode)
+        for n in range(6):
+            torch.manual_seed(n)
+            with torch.autocast("cpu", torch.bfloat16, enabled=n >= 2):
+                of.step(*batch(n))
+        return of
+
+    compiled = run("trace")
+    assert_equal(run(False), compiled)
+    assert len(compiled.compiled._entries) == 2
+    assert not warned(caplog)
+
+
+def test_frozen_and_replaced_parameters_are_another_form():
+    def change(of: bmtl.BalancedSVI, n: int) -> None:
+        if n == 2:
+            of.model.trunk[0].requires_grad_(False)
+        if n == 4:
+            of.model.trunk[4] = copy.deepcopy(of.model.trunk[4])
+
+    batches = [batch(n) for n in range(8)]
+    compiled = train(svi("trace"), batches, before_step=change)
+    assert_equal(train(svi(False), batches, before_step=change), compiled)
+
+
+def test_params_of_plain_functions_are_replayed():
+    def run(mode) -> Tensor:
+        pyro.clear_param_store()
+
+        def model(x: Tensor, y: dict[str, Tensor]) -> None:
+            w = pyro.param("w", torch.full((4,), 0.1), constraint=dist.constraints.positive)
+            for name in NAMES:
+                with bmtl.task(name), pyro.plate(f"{name}_rows", 100, subsample=x):
+                    pyro.sample(f"y_{name}", dist.Normal(x @ w, 1.0), obs=y[name])
+
+        of = bmtl.BalancedSVI(model, lambda x, y: None, ADAM, compile=mode)
+        return train(of, [batch(n) for n in range(5)]).parameters[0].detach().clone()
+
+    assert torch.equal(run(False), run("trace"))
+
+
+def test_wrong_words_are_refused():
+    with pytest.raises(ValueError, match="compile is 'trace' or 'inductor' or 'auto', and 'fast' was given"):
+        svi("fast")

@@ -8,7 +8,7 @@ the network 128-128 with 30 epochs of Adam at a constant rate. NLL is the mean o
 labels in training; coverage is that of central 90 % intervals. Seconds are of processor time. Run:
 
     python benchmarks/defaults.py --root ../shared/data [--methods plain,uw,igb-v1] [--sets enb,power] [--splits 1]
-        [--first-split 100] [--rows 5000] [--json defaults.json] [--quick]
+        [--first-split 100] [--rows 5000] [--epochs 125] [--json defaults.json] [--quick]
 """
 
 import argparse
@@ -140,15 +140,15 @@ def references(data: MultiTaskData) -> dict[str, dict[str, float]]:
     return {name: errors_of(data, predicted) for name, predicted in found.items()}
 
 
-def settings(name: str) -> tuple[Method, Budget]:
+def settings(name: str, epochs: int | None) -> tuple[Method, Budget]:
     if name == "plain":
         return method("ew").on_trunk("mlp"), Budget(schedule="constant")
-    return method(name), Budget()
+    return method(name), Budget(epochs=epochs)
 
 
-def outcome(data: MultiTaskData, name: str, seed: int, short: bool) -> dict[str, object]:
+def outcome(data: MultiTaskData, name: str, seed: int, short: bool, epochs: int | None) -> dict[str, object]:
     """Errors by target, and what a run's predictive distributions are worth."""
-    chosen, budget = settings(name)
+    chosen, budget = settings(name, epochs)
     if short:
         budget = Budget(epochs=1, draws=5, schedule=budget.schedule)
     start = time.process_time()
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--first-split", type=int, default=100)
     parser.add_argument("--rows", type=int, help="of each set at most, drawn by the split's seed")
+    parser.add_argument("--epochs", type=int, help="without early stopping, in place of the default steps")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="the table that comes with bmtl, an epoch")
     options = parser.parse_args()
@@ -210,7 +211,7 @@ def main() -> None:
                     data = data_of(name, SETS[name](options.root), seed, options.rows)
                 to = references(data)
                 for each in methods:
-                    of = outcome(data, each, seed, options.quick)
+                    of = outcome(data, each, seed, options.quick, options.epochs)
                     errors = of.pop("errors")
                     of |= {f"over {other}": relative(errors, to[other]) for other in to}  # type: ignore[arg-type]
                     of["worst over linear"] = max(np.log(errors[t] / to["linear"][t]) for t in errors)  # type: ignore[index]

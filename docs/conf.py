@@ -1,6 +1,9 @@
 """Sphinx's configuration: `make docs` builds the pages of this folder, with warnings as errors."""
 
+import os
+import tempfile
 from importlib.metadata import version as installed
+from pathlib import Path
 
 project = "bmtl"
 author = "The bmtl developers"
@@ -18,6 +21,13 @@ nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_output_stderr = "remove"  # progress bars
+
+# A figure that ends a cell is shown.
+_profile = tempfile.TemporaryDirectory()
+os.environ["IPYTHONDIR"] = _profile.name
+_config = Path(_profile.name) / "profile_default" / "ipython_kernel_config.py"
+_config.parent.mkdir()
+_config.write_text('c.InteractiveShellApp.exec_lines = ["%matplotlib inline"]\n', encoding="utf-8")
 
 html_theme = "furo"
 html_title = "bmtl"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -87,10 +88,13 @@ class ScaledLosses:
             divisor = torch.full_like(nll, n_data)
         values, kl = nll / (torch.where(present, counts, 1.0) if by_task else divisor), kl / divisor
         kl_included = elbo.balanced == "elbo"
-        # An absent task keeps its prior, and its factors, at weight 1.
-        loose = ~present & (nll != 0)
         rest = terms.shared / n_data
-        rest += ((kl[~present] if kl_included else kl).sum() + (nll / divisor)[loose].sum()).item()
+        if present.all():
+            loose = torch.zeros_like(present)
+            rest += 0.0 if kl_included else kl.sum().item()
+        else:  # an absent task keeps its prior, and its factors, at weight 1
+            loose = ~present & (nll != 0)
+            rest += ((kl[~present] if kl_included else kl).sum() + (nll / divisor)[loose].sum()).item()
         values = values + kl if kl_included else values
         return cls(losses, kl_included, values, kl, rest, present, divisor, loose, n_data, terms.process_weight)
 
@@ -111,8 +115,8 @@ class ScaledLosses:
         """
         raw, share = self.raw, self.process_weight * scale
         own = self.divisor / share
-        here = self.present.nonzero().flatten().tolist()
-        absent = (~self.present).nonzero().flatten().tolist()
+        flags = list(enumerate(self.present.tolist()))
+        here, absent = [k for k, there in flags if there], [k for k, there in flags if not there]
         rows = raw.nll_terms.take(here)
         rest = [raw.shared / (self.n_data / scale)] if raw.shared.requires_grad else []
         if raw.kl.requires_grad:
@@ -122,7 +126,7 @@ class ScaledLosses:
             else:
                 rows = TaskTerms([row + raw.kl_terms.parts[k] for row, k in zip(rows.parts, here, strict=True)])
                 rest += [raw.kl_terms.parts[k] * each[k] for k in absent]
-        loose = self.unlabelled_factors.nonzero().flatten().tolist()
+        loose = self.unlabelled_factors.nonzero().flatten().tolist() if absent else []
         rest += [raw.nll_terms.parts[k] / own[k].item() for k in loose]
         scores = None
         if raw.score is not None:
@@ -164,10 +168,16 @@ def _own(losses: TaskLosses) -> _Terms:
     terms = (losses.nll, losses.kl, losses.labelled, losses.scales, losses.shared.reshape(1))
     host = torch.cat([term.detach() for term in terms]).cpu().double()
     nll, kl, labelled, scales, shared = host.split([len(losses.names)] * 4 + [1])
-    sizes, most = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses.sizes, losses.rows))
+    sizes, most = _constant(tuple(losses.sizes)), _constant(tuple(losses.rows))
     rows = torch.where(scales > 0, sizes / scales, 0.0)
     batch = BatchCounts(sizes, labelled, rows, most)
     return _Terms(nll, kl, shared.item(), labelled * scales, batch, torch.ones_like(nll))
+
+
+@lru_cache(maxsize=64)
+def _constant(numbers: tuple[float, ...]) -> Tensor:
+    """The same in every step of a run; never written to."""
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _joined(losses: TaskLosses) -> _Terms:

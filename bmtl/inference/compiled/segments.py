@@ -54,6 +54,10 @@ def simplify(graph: fx.Graph) -> None:
                 detached = graph.call_function(torch.ops.aten.detach.default, (node,))
             node.replace_all_uses_with(detached, delete_user_cb=lambda user, users=users: user in users)
             detached.args = (node,)
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.detach_.default:  # which writes no numbers
+            node.target = torch.ops.aten.detach.default
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, node=node: user is not node)
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if _overwrites(node) and isinstance(node.args[0], fx.Node):
@@ -154,13 +158,22 @@ def _changes_buffers(node: fx.Node) -> bool:
     if not _overwrites(node):
         return False
     at: object = node.args[0]
-    while isinstance(at, fx.Node) and at.op == "call_function" and at.args:
-        at = at.args[0]  # a view of it
+    while isinstance(at, fx.Node) and at.op == "call_function" and at.args and _is_view(at):
+        at = at.args[0]
     return isinstance(at, fx.Node) and at.op != "call_function"
 
 
 def _overwrites(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a result shares memory with what an operation was given; composite operations may."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    returns = node.target._schema.returns
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(node.target.name(), "CompositeImplicitAutograd")
+    return composite or any(of.alias_info is not None for of in returns)
 
 
 def _is_tuple(node: fx.Node) -> bool:

@@ -17,6 +17,8 @@ from bmtl.experiments.methods import Method
 from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
 from bmtl.inference.training import fit
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Gaussian
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 NAMES = ("a", "b")
@@ -374,6 +376,19 @@ def test_segments_with_passes_of_their_own_give_the_same_steps(balancer, monkeyp
     assert_equal(train(svi(False, balancer, program=Smooth), VARIED[:7]), compiled, tolerance=1e-5)
     assert not warned(caplog)
     assert pair._compiled
+
+
+def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    def run(mode) -> bmtl.BalancedSVI:
+        torch.manual_seed(0)
+        model = TaskModel(mlp(4, (8, 8, 8, 8)), 8, {name: Gaussian() for name in NAMES}, 100)  # heads are stacked
+        return train(bmtl.BalancedSVI(model, model.guide(), ADAM, "last-layer >> upgrad", compile=mode), VARIED[:4])
+
+    assert_equal(run(False), run("inductor"), tolerance=1e-5)
+    assert not warned(caplog)
 
 
 @pytest.mark.skipif(bool(missing_compiler()), reason=f"inductor lacks something: {missing_compiler()}")

@@ -77,8 +77,9 @@ def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool)
     """The segments of a graph; what is in none runs as it is.
 
     Draws of random numbers, changes of buffers, marks, and the way from the last linear map to a mark (whose gradients
-    balancers look at) are in none. With `by_task`, a segment's operations are used by the same losses, so that what one
-    task's loss depends on can be read from the graph as before, and its gradient costs no other task's pass.
+    balancers look at) are in none. With `by_task`, a segment's operations are used by the same losses and marks, so that
+    what one task's loss depends on, and what lies before a mark, can be read from the graph as before, and a gradient costs
+    no other task's pass.
 
     Args:
         graph: A simplified graph.
@@ -181,9 +182,10 @@ def _is_tuple(node: fx.Node) -> bool:
 
 
 def _reached(graph: fx.Graph, roots: Iterable[fx.Node | None]) -> dict[fx.Node, int]:
-    """Which of the roots depend on each operation, as bits."""
+    """Which of the roots depend on each operation, and which marks do, as bits."""
     found: dict[fx.Node, int] = {}
-    for k, root in enumerate(roots):
+    marks = (node for node in graph.nodes if node.target is hand_on)
+    for k, root in enumerate((*roots, *marks)):
         if root is not None:
             found[root] = found.get(root, 0) | (1 << k)
     for node in reversed(graph.nodes):

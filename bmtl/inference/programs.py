@@ -61,7 +61,7 @@ class Programs:
             with torch.compiler.set_stance("force_eager"):
                 yield
         else:  # their backward passes are run more than once, and must not free what they have used
-            with torch._functorch.config.patch(donated_buffer=False):  # type: ignore[attr-defined]
+            with torch._functorch.config.patch(donated_buffer=False):
                 yield
 
     def run(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:

@@ -132,7 +132,7 @@ def _alone(graph: fx.Graph) -> set[fx.Node]:
         elif _changes_buffers(node):
             found.add(node)
         if target is hand_on:
-            found |= _to_last_linear(node.args[1])  # type: ignore[arg-type]
+            found |= _to_last_linear(node.args[1])
     return found
 
 

@@ -174,7 +174,7 @@ class CompiledPrograms:
             if by_inductor:
                 entry.captured, entry.quick = compile_captured(entry.captured, tensors, self._by_task())
                 self.compiles = entry.by_inductor = True
-                entry.tolerance = 1e-5
+                entry.tolerance = 1e-4  # sums that cancel, such as a KL near 0, lose digits
                 start.restore()
             aside = SharedRepresentation(marks.cut)
             replayed = outcome(entry.captured.run(aside, tensors), Moment(self.programs.modules), parameters)

@@ -3,13 +3,13 @@
 One Bayesian multi-task classifier (a shared encoder; each task's head has independent normal weights, KL in closed form)
 is trained on one batch in memory four ways: by hand, by `pyro.infer.SVI`, and by `BalancedSVI` (EW), the two Pyro programs
 with a task plate or with one tagged site a task. All take turns in one process with one thread; the table gives medians
-and ratios of one run. Run: python benchmarks/svi_overhead.py [--quick]
+of the processor's time and ratios of one run. Run: python benchmarks/svi_overhead.py [--compile] [--quick]
 """
 
 import argparse
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyro
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bmtl
+from bmtl.inference.compiled import Mode
 
 # tasks, rows per task, features, width, classes
 SIZES = {"tiny": (3, 32, 8, 16, 3), "mid": (4, 64, 256, 128, 10), "large": (4, 65, 4096, 512, 65)}
@@ -122,9 +123,12 @@ def by_pyro_svi(model: Model, guide: Guide, x: Tensor, y: Tensor) -> Callable[[]
     return lambda: svi.step(x, y)
 
 
-def by_bmtl(model: Model, guide: Guide, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """The balanced step."""
-    svi = bmtl.BalancedSVI(model, guide, functools.partial(torch.optim.Adam, lr=1e-3), "ew", bmtl.TaskELBO("analytic"))
+def by_bmtl(model: Model, guide: Guide, x: Tensor, y: Tensor, compile: Mode = False) -> Callable[[], None]:
+    """The balanced step; a compiled one is compiled before it is returned."""
+    adam = functools.partial(torch.optim.Adam, lr=1e-3)
+    svi = bmtl.BalancedSVI(model, guide, adam, "ew", bmtl.TaskELBO("analytic"), compile=compile)
+    for _ in range(3):
+        svi.step(x, y)
 
     def step() -> None:
         svi.step(x, y)
@@ -133,7 +137,7 @@ def by_bmtl(model: Model, guide: Guide, x: Tensor, y: Tensor) -> Callable[[], No
     return step
 
 
-def measure(size: str, rounds: int) -> dict[str, float]:
+def measure(size: str, rounds: int, modes: Sequence[Mode]) -> dict[str, float]:
     """Median milliseconds of each contestant, taking turns."""
     tasks, rows, features, width, classes = SIZES[size]
     generator = torch.Generator().manual_seed(0)
@@ -154,6 +158,10 @@ def measure(size: str, rounds: int) -> dict[str, float]:
         "pyro SVI, sites": contestant(by_pyro_svi, False),
         "bmtl, sites": contestant(by_bmtl, False),
     }
+    for mode in modes:
+        for plate in (True, False):
+            name = f"bmtl, {'plate' if plate else 'sites'}, {mode}"
+            steps[name] = contestant(functools.partial(by_bmtl, compile=mode), plate)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 5):
         for name, step in steps.items():
@@ -167,6 +175,7 @@ def measure(size: str, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="steps of each contestant (a fifth at the large size)")
+    parser.add_argument("--compile", action="store_true", help="with steps that are traced and compiled (two minutes)")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
@@ -174,11 +183,12 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, pyro {pyro.__version__}, one thread, medians of {rounds} interleaved steps")
     print("sizes (tasks, rows, features, width, classes):", {size: SIZES[size] for size in sizes})
-    results = {size: measure(size, rounds if size != "large" else max(rounds // 5, 10)) for size in sizes}
-    print(f"\n{'':18}" + "".join(f"{size + ' ms':>10}{'/ torch':>9}" for size in sizes))
+    modes: tuple[Mode, ...] = ("trace", "inductor") if options.compile and not options.quick else ()
+    results = {size: measure(size, rounds if size != "large" else max(rounds // 5, 10), modes) for size in sizes}
+    print(f"\n{'':24}" + "".join(f"{size + ' ms':>10}{'/ torch':>9}" for size in sizes))
     for name in results["tiny"]:
         cells = (f"{r[name]:10.2f}{r[name] / r['plain torch']:9.2f}" for r in results.values())
-        print(f"{name:18}" + "".join(cells))
+        print(f"{name:24}" + "".join(cells))
     for kind in ("plate", "sites"):
         ratios = "  ".join(f"{size} {r[f'bmtl, {kind}'] / r[f'pyro SVI, {kind}']:.2f}" for size, r in results.items())
         print(f"bmtl / pyro SVI, {kind}: {ratios}")

@@ -1,14 +1,15 @@
 """What a balanced step of a `TaskModel` costs over a plain PyTorch loop, with one statement for all targets or one each.
 
 The network of `bmtl demo` (34-128-128 and 11 linear heads, batches of 128) on real targets with fixed, learnt and latent
-noise. All contestants take turns in one process with one thread; the table gives medians of the processor's time, which
-other processes of a machine disturb little. Run: python benchmarks/task_model.py [--rounds 100] [--quick]
+noise; and the same with steps that are traced or compiled. All contestants take turns in one process with one thread; the
+table gives medians of the processor's time, which other processes of a machine disturb little.
+Run: python benchmarks/task_model.py [--rounds 100] [--compile] [--quick]
 """
 
 import argparse
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyro
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import bmtl
+from bmtl.inference.compiled import Mode
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
 
@@ -25,12 +27,12 @@ ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
 Step = Callable[[], object]
 
 
-def plain(stacked: bool, x: Tensor, y: dict[str, Tensor]) -> Step:
+def plain(stacked: bool, x: Tensor, y: dict[str, Tensor], fused: bool | None = None) -> Step:
     """Squared errors in plain PyTorch, with a head each or one for all."""
     torch.manual_seed(0)
     trunk = mlp(FEATURES, (WIDTH, WIDTH))
     heads = nn.ModuleList([nn.Linear(WIDTH, TASKS)] if stacked else [nn.Linear(WIDTH, 1) for _ in NAMES])
-    optimizer = ADAM([*trunk.parameters(), *heads.parameters()])
+    optimizer = ADAM([*trunk.parameters(), *heads.parameters()], fused=fused)
     joined = torch.stack(list(y.values()), 1)
 
     def step() -> None:
@@ -49,14 +51,20 @@ def plain(stacked: bool, x: Tensor, y: dict[str, Tensor]) -> Step:
     return step
 
 
-def ours(stack: bool, noise: str, balancer: str, x: Tensor, y: dict[str, Tensor]) -> Step:
-    """A balanced step of the same network."""
+def ours(stack: bool, noise: str, balancer: str, x: Tensor, y: dict[str, Tensor], compile: Mode = False) -> Step:
+    """A balanced step of the same network; compiled before it is returned."""
     torch.manual_seed(0)
     model = TaskModel(
         mlp(FEATURES, (WIDTH, WIDTH)), WIDTH, {name: Gaussian(noise) for name in NAMES}, DATA, stack=stack
     )
     elbo = bmtl.TaskELBO("analytic" if noise == "latent" else "mc")
-    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer, elbo)
+    svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer, elbo, compile=compile)
+    svi.initialise(x, y)
+    start = time.perf_counter()
+    for _ in range(3):
+        svi.step(x, y)
+    if compile:
+        print(f"{balancer}, {noise} noise, {compile}: first steps {time.perf_counter() - start:.1f} s")
 
     def step() -> None:
         svi.step(x, y)
@@ -65,11 +73,13 @@ def ours(stack: bool, noise: str, balancer: str, x: Tensor, y: dict[str, Tensor]
     return step
 
 
-def contestants() -> dict[str, Step]:
+def contestants(modes: Sequence[Mode]) -> dict[str, Step]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS, FEATURES, generator=generator)
     y = {name: torch.randn(ROWS, generator=generator) for name in NAMES}
     found = {"plain loop, 11 heads": plain(False, x, y), "plain loop, one stacked head": plain(True, x, y)}
+    if modes:
+        found["plain loop, 11 heads, fused Adam"] = plain(False, x, y, fused=True)
     for noise in ("fixed", "parameter", "latent"):
         for stack in (False, True):
             label = f"ew, {noise} noise, {'one statement' if stack else 'a statement each'}"
@@ -78,12 +88,17 @@ def contestants() -> dict[str, Step]:
         for stack in (False, True):
             label = f"{balancer}, {'one statement' if stack else 'a statement each'}"
             found[label] = ours(stack, "fixed", balancer, x, y)
+    for mode in modes:
+        for noise in ("fixed", "parameter", "latent"):
+            found[f"ew, {noise} noise, one statement, {mode}"] = ours(True, noise, "ew", x, y, mode)
+        for balancer in ("full >> nash-mtl", "last-layer >> nash-mtl"):
+            found[f"{balancer}, one statement, {mode}"] = ours(True, "fixed", balancer, x, y, mode)
     return found
 
 
-def measure(rounds: int) -> dict[str, float]:
+def measure(rounds: int, modes: Sequence[Mode]) -> dict[str, float]:
     """Median milliseconds of processor time of each contestant, taking turns."""
-    steps = contestants()
+    steps = contestants(modes)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 5):
         for name, step in steps.items():
@@ -97,12 +112,13 @@ def measure(rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--compile", action="store_true", help="with steps that are traced and compiled (a minute)")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rounds = 1 if options.quick else options.rounds
     print(f"torch {torch.__version__}, pyro {pyro.__version__}, one thread, medians of {rounds} interleaved steps")
-    times = measure(rounds)
+    times = measure(rounds, ("trace", "inductor") if options.compile and not options.quick else ())
     base = times["plain loop, 11 heads"]
     width = max(map(len, times)) + 2
     print(f"{'':{width}}{'ms':>8}{'/ plain':>9}")

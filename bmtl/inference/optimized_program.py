@@ -40,6 +40,7 @@ class OptimizedProgram:
     ) -> None:
         self.module, self.programs, self.balancer = module, programs, balancer
         self.by_closure = False  # the optimizer evaluates its loss itself
+        self._own: list[Tensor] | None = None
         self.trained = TrainedParameters(module, programs.model, programs.guide)
         self.optimizer: Optimizer | PyroOptim | None = optim if isinstance(optim, Optimizer | PyroOptim) else None
         self._factory: Factory | None = None if isinstance(optim, Optimizer | PyroOptim) else optim
@@ -194,7 +195,14 @@ class OptimizedProgram:
     @property
     def tensors(self) -> list[Tensor]:
         """All that is trained, the balancer's own parameters included."""
-        return [*self.trained.named, *self.balancer.parameters()]
+        return [*self.trained.named, *self.own]
+
+    @property
+    def own(self) -> list[Tensor]:
+        """The balancer's own parameters, which it has once it knows its tasks."""
+        if self._own is None and self.balancer.names:
+            self._own = list(self.balancer.parameters())
+        return self._own or []
 
     @property
     def learning_rate(self) -> float:

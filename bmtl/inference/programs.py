@@ -32,6 +32,8 @@ class Programs:
     Attributes:
         modules: The modules that the two are made of, those that they close over included.
         nodes: How many nodes of the autograd graph the last run made.
+        shows_layers: Whether runs must show each layer in the autograd graph; parts that `torch.compile` has made then run
+            as they were written.
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], elbo: TaskELBO) -> None:
@@ -40,12 +42,27 @@ class Programs:
         self.nodes = 0
         self._validate = True  # in the first run
         self._needs_graph = False
+        self.shows_layers = False
+        self._has_compiled = False
         self.refresh()
 
     def refresh(self) -> None:
         """Looks for modules again."""
         adopt(self.model, self.guide)
         self.modules = (*modules_of(self.model, self.guide), self.elbo.averages)
+        self._has_compiled = any(type(module).__name__ == "OptimizedModule" for module in self.modules)
+
+    @contextmanager
+    def _compiled_parts(self) -> Iterator[None]:
+        """What parts made by `torch.compile` need."""
+        if not self._has_compiled:
+            yield
+        elif self.shows_layers:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:  # their backward passes are run more than once, and must not free what they have used
+            with torch._functorch.config.patch(donated_buffer=False):
+                yield
 
     def run(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:
         """Runs guide and model on a batch, as a step does.
@@ -57,7 +74,7 @@ class Programs:
         args, kwargs = batch
         before = _get_sequence_nr()
         try:
-            with own_parameters(validate=self._validate):
+            with own_parameters(validate=self._validate), self._compiled_parts():
                 losses = self.elbo.task_losses(self.model, self.guide, *args, cut=cut, **kwargs)
         except AttributeError as error:
             if "param_state" not in str(error):

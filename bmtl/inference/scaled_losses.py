@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -87,12 +88,13 @@ class ScaledLosses:
             divisor = torch.full_like(nll, n_data)
         values, kl = nll / (torch.where(present, counts, 1.0) if by_task else divisor), kl / divisor
         kl_included = elbo.balanced == "elbo"
-        rest, loose = terms.shared / n_data, torch.zeros_like(present)
-        if not kl_included:
-            rest += kl.sum().item()
-        if not present.all():  # an absent task keeps its prior, and its factors, at weight 1
+        rest = terms.shared / n_data
+        if present.all():
+            loose = torch.zeros_like(present)
+            rest += 0.0 if kl_included else kl.sum().item()
+        else:  # an absent task keeps its prior, and its factors, at weight 1
             loose = ~present & (nll != 0)
-            rest += (nll / divisor)[loose].sum().item() + (kl[~present].sum().item() if kl_included else 0.0)
+            rest += ((kl[~present] if kl_included else kl).sum() + (nll / divisor)[loose].sum()).item()
         values = values + kl if kl_included else values
         return cls(losses, kl_included, values, kl, rest, present, divisor, loose, n_data, terms.process_weight)
 
@@ -113,8 +115,8 @@ class ScaledLosses:
         """
         raw, share = self.raw, self.process_weight * scale
         own = self.divisor / share
-        present = self.present.tolist()
-        here, absent = ([k for k, there in enumerate(present) if there is wanted] for wanted in (True, False))
+        flags = list(enumerate(self.present.tolist()))
+        here, absent = [k for k, there in flags if there], [k for k, there in flags if not there]
         rows = raw.nll_terms.take(here)
         rest = [raw.shared / (self.n_data / scale)] if raw.shared.requires_grad else []
         if raw.kl.requires_grad:
@@ -124,7 +126,7 @@ class ScaledLosses:
             else:
                 rows = TaskTerms([row + raw.kl_terms.parts[k] for row, k in zip(rows.parts, here, strict=True)])
                 rest += [raw.kl_terms.parts[k] * each[k] for k in absent]
-        loose = [k for k, there in enumerate(self.unlabelled_factors.tolist()) if there]
+        loose = self.unlabelled_factors.nonzero().flatten().tolist() if absent else []
         rest += [raw.nll_terms.parts[k] / own[k].item() for k in loose]
         scores = None
         if raw.score is not None:
@@ -166,10 +168,16 @@ def _own(losses: TaskLosses) -> _Terms:
     terms = (losses.nll, losses.kl, losses.labelled, losses.scales, losses.shared.reshape(1))
     host = torch.cat([term.detach() for term in terms]).cpu().double()
     nll, kl, labelled, scales, shared = host.split([len(losses.names)] * 4 + [1])
-    sizes, most = torch.tensor((losses.sizes, losses.rows), dtype=torch.float64)
+    sizes, most = _constant(tuple(losses.sizes)), _constant(tuple(losses.rows))
     rows = torch.where(scales > 0, sizes / scales, 0.0)
     batch = BatchCounts(sizes, labelled, rows, most)
     return _Terms(nll, kl, shared.item(), labelled * scales, batch, torch.ones_like(nll))
+
+
+@lru_cache(maxsize=64)
+def _constant(numbers: tuple[float, ...]) -> Tensor:
+    """The same in every step of a run; never written to."""
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _joined(losses: TaskLosses) -> _Terms:

@@ -19,6 +19,7 @@ from bmtl.inference.balancing import Balancer, Context, Pipeline, Slot
 from bmtl.inference.balancing import balancer as as_balancer
 from bmtl.inference.balancing.base import Objective
 from bmtl.inference.compiled import MODES, CompiledPrograms, Mode
+from bmtl.inference.compiled.fused import fuse
 from bmtl.inference.elbo import TaskELBO
 from bmtl.inference.errors import CheckpointError, NonFinite, StepError
 from bmtl.inference.half_precision import autocast_now, lower_scale, multiply_gradients, scale_of
@@ -28,8 +29,9 @@ from bmtl.inference.numbers_of_data import NumbersOfData
 from bmtl.inference.optimized_program import OptimizedProgram
 from bmtl.inference.optimizers import Factory, Optimizer, check_closure
 from bmtl.inference.probe import ConflictProbe
-from bmtl.inference.programs import Batch, Programs, generators, set_generators
+from bmtl.inference.programs import Batch, Programs, generators
 from bmtl.inference.record import Evaluation, StepRecord
+from bmtl.inference.repeated_loss import RepeatedLoss
 from bmtl.inference.scaled_losses import ScaledLosses, declared_sizes
 from bmtl.inference.shared_representation import ReplayFromShared, SharedRepresentation
 from bmtl.inference.state import balancer_state, check_balancer, check_structure, on_host
@@ -76,8 +78,9 @@ class BalancedSVI:
             second step recorded from then on; and so on. 8 MiB hold about 25,000 steps of three tasks. None keeps all.
         compile: How guide, model and losses of a step run: False as Python; "trace" as the graph of torch's operations that
             was captured from the first step, equal bit for bit; "inductor" as that graph compiled to machine code, equal to
-            about 1e-5 (needs a C++ compiler; some ten seconds once); "auto" traced, and compiled where the steps that are
-            left repay it. What a graph cannot repeat is found, and runs as Python with one warning (docs/howto.md).
+            about 1e-5, with torch's fused updates where the optimizer leaves them open (needs a C++ compiler; some ten
+            seconds once); "auto" traced, and compiled where the steps that are left repay it. What a graph cannot repeat is
+            found, and runs as Python with one warning (docs/howto.md).
 
     Attributes:
         names: The tasks, known after the first batch.
@@ -147,15 +150,17 @@ class BalancedSVI:
         self.steps = 0
         self.epoch = 1
         self._programs = Programs(model, guide, self.elbo)
+        self._programs.shows_layers = self.balancer.compares and self.balancer.geometry.reads_layers
         self.compiled = CompiledPrograms(self._programs, compile, self._differentiates_by_task)
         self._program = OptimizedProgram(self.module, self._programs, optim, self.balancer)
         self._numbers = NumbersOfData()
+        self._fused = False
         self._lr0 = 0.0
         self._batch = 0
         self._epoch_sums = torch.zeros(0, dtype=torch.float64)
         self._epoch_counts = torch.zeros(0, dtype=torch.float64)
         self._pending: dict[str, Any] | None = None
-        self._evaluated: tuple[Any, ...] | None = None  # of the last step, for `closure`
+        self._evaluated: RepeatedLoss | None = None  # of the last step, for `closure`
 
     # ---- Set-up --------------------------------------------------------------------------------------------------
 
@@ -254,24 +259,12 @@ class BalancedSVI:
         if not self._program.by_closure:
             return None
         assert self._evaluated is not None, "backward comes first"
-        batch, draws, weights, present, first = self._evaluated
-        known = [first]
 
-        def evaluate() -> float:
-            if known:
-                return known.pop()
-            self.zero_grad()
-            set_generators(draws)
-            with torch.enable_grad():
-                losses = self._programs.run_aside(batch).arranged(self.names)
-                terms = ScaledLosses.of(losses, self.elbo, self._numbers).only(present)
-                objective = self._objective(terms, 1.0)
-                for total in (objective.weighted(weights), objective.unweighted(weights)):
-                    if total is not None and total.requires_grad:
-                        total.backward(retain_graph=True)
-            return float(weights @ terms.values[present]) + terms.unweighted_terms
+        def run(batch: Batch) -> ScaledLosses:
+            losses = self._programs.run_aside(batch).arranged(self.names)
+            return ScaledLosses.of(losses, self.elbo, self._numbers)
 
-        return evaluate
+        return self._evaluated.closure(run, lambda terms: self._objective(terms, 1.0), self.zero_grad)
 
     def after_step(self, *args: Any, **kwargs: Any) -> None:
         """Passes the batch's losses at the new parameters to a balancer that needs them (FAMO); no cost otherwise."""
@@ -299,6 +292,9 @@ class BalancedSVI:
         else:
             runs = [self._terms(batch, cut=self.balancer.cut)]
             terms = runs[0][0]
+        if self.compiled.compiles and not self._fused:
+            fuse(self.optimizer)
+            self._fused = True
         if not self.compiled.replayed:  # else it reaches what the captured run has reached
             self._program.check_reached([run.raw for run, _ in runs], [nodes for _, nodes in runs], batch)
         elapsed = time.perf_counter() - start
@@ -307,7 +303,7 @@ class BalancedSVI:
         probed: dict[tuple[str, str], float] = {}
         scale = self.scale
         before = GradientsBefore(self._program.tensors)
-        own = list(self.balancer.parameters())  # whose gradients have no scale; the optimizer's scaler wants it
+        own = self._program.own  # whose gradients have no scale; the optimizer's scaler wants it
         multiply_gradients(own, 1.0 / scale)
         update = None
         try:
@@ -331,7 +327,7 @@ class BalancedSVI:
             events = tuple(update.events)
             if draws is not None:
                 first = float(update.weights @ values[active]) + rest
-                self._evaluated = batch, draws, update.weights, active, first
+                self._evaluated = RepeatedLoss(batch, draws, update.weights, active, first)
             self._epoch_sums += values if len(objective.names) == len(values) else torch.where(active, values, 0.0)
             self._epoch_counts += active
         lr = self._program.learning_rate if isinstance(self.optimizer, Optimizer) else float("nan")

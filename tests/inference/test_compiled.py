@@ -2,6 +2,9 @@
 
 import copy
 import functools
+import logging
+import time
+from collections import OrderedDict
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import bmtl
+from bmtl.experiments.methods import Method
+from bmtl.inference.compiled import pair
+from bmtl.inference.compiled.choosing import Pace, missing_compiler
 from bmtl.inference.training import fit
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Gaussian
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 NAMES = ("a", "b")
@@ -297,3 +305,130 @@ def test_params_of_plain_functions_are_replayed():
 def test_wrong_words_are_refused():
     with pytest.raises(ValueError, match="compile is 'trace' or 'inductor' or 'auto', and 'fast' was given"):
         svi("fast")
+
+
+# ---- Ways of running -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_inductor_is_an_error_and_auto_traces(monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler 'no-such-compiler'.*compile='trace'"):
+        svi("inductor")
+    caplog.set_level(logging.INFO, logger="bmtl")
+    automatic = train(svi("auto"), VARIED[:4])
+    assert "no C++ compiler 'no-such-compiler'" in caplog.text
+    assert_equal(train(svi(False), VARIED[:4]), automatic)
+    assert not automatic.compiled.compiles
+
+
+def test_automatic_compiling_waits_for_enough_steps(caplog):
+    caplog.set_level(logging.INFO, logger="bmtl")
+    pace = Pace()
+    pace.left = 100_000
+    for _ in range(40):
+        pace.tick()
+        time.sleep(0.002)
+    assert pace.left == 99_960
+    assert pace.repays(100)
+    assert "for the 99960 steps that are left" in caplog.text
+    pace.left = 500
+    assert not pace.repays(100)
+
+
+def test_fit_and_methods_take_the_way_of_running(tmp_path):
+    of = svi(False)
+    batches = [batch(n) for n in range(3)]
+    fit(of, batches, max_epochs=2, compile="trace", progress=False)
+    assert of.compiled.mode == "trace"
+    assert of.compiled.pace.left == 3
+    assert Method("m").compiled("auto").settings()["compile"] == "auto"
+    with pytest.raises(ValueError, match="compile is 'trace'"):
+        Method("m").compiled("fast")
+
+
+@pytest.mark.parametrize("balancer", ["full >> upgrad", "last-layer >> upgrad"])
+def test_parts_that_torch_has_compiled_work_under_every_geometry(balancer):
+    def run(wrap) -> bmtl.BalancedSVI:
+        class Wrapped(Program):
+            def __init__(self) -> None:
+                super().__init__()
+                self.trunk = wrap(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8)))
+
+        return train(svi(False, balancer, program=Wrapped), [batch(0), batch(1)])
+
+    compiled = run(lambda trunk: torch.compile(trunk, backend="aot_eager"))
+    for a, b in zip(run(lambda trunk: trunk).parameters, compiled.parameters, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("balancer", ["igb-v1", "full >> upgrad", "last-layer >> nash-mtl"])
+def test_segments_with_passes_of_their_own_give_the_same_steps(balancer, monkeypatch, caplog):
+    # Torch's graphs in place of compiled ones: what inductor is given, without the seconds that it takes.
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    class Smooth(Program):  # without a batch norm, before which a bias has a gradient of rounding errors alone
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 8), nn.Tanh())
+
+    compiled = train(svi("inductor", balancer, program=Smooth), VARIED[:7])
+    assert_equal(train(svi(False, balancer, program=Smooth), VARIED[:7]), compiled, tolerance=1e-5)
+    assert not warned(caplog)
+    assert pair._compiled
+
+
+def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    def run(mode) -> bmtl.BalancedSVI:
+        torch.manual_seed(0)
+        model = TaskModel(mlp(4, (8, 8, 8, 8)), 8, {name: Gaussian() for name in NAMES}, 100)  # heads are stacked
+        return train(bmtl.BalancedSVI(model, model.guide(), ADAM, "last-layer >> upgrad", compile=mode), VARIED[:4])
+
+    assert_equal(run(False), run("inductor"), tolerance=1e-5)
+    assert not warned(caplog)
+
+
+@pytest.mark.skipif(bool(missing_compiler()), reason=f"inductor lacks something: {missing_compiler()}")
+def test_compiled_steps_equal_ordinary_ones_to_rounding_and_share_what_is_compiled(caplog):
+    def run(mode) -> bmtl.BalancedSVI:
+        of = svi(mode, "uw")
+        of.model.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8))
+        return train(of, [batch(n, absent=n == 5) for n in range(7)])
+
+    compiled = run("inductor")
+    assert_equal(run(False), compiled, tolerance=1e-5)
+    assert not warned(caplog)
+    before = dict(pair._compiled)
+    assert_equal(run("inductor"), compiled)  # another model of the same architecture
+    assert pair._compiled == before
+    assert compiled.optimizer.param_groups[0]["fused"] is None  # as it was given, and as it is saved
+
+
+def test_an_absent_tasks_own_parameters_have_no_gradient(monkeypatch):
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
+            self.heads = nn.ModuleDict({name: nn.Linear(8, 1) for name in NAMES})
+
+        def forward(self, x: Tensor, y: dict[str, Tensor]) -> None:
+            h = self.trunk(x)
+            for name in NAMES:
+                with bmtl.task(name), pyro.plate(f"{name}_rows", 100, subsample=x):
+                    bmtl.observe(f"y_{name}", dist.Normal(self.heads[name](h).squeeze(-1), 1.0), y[name])
+
+    def run(mode) -> bmtl.BalancedSVI:
+        torch.manual_seed(0)
+        of = bmtl.BalancedSVI(Heads(), lambda x, y: None, ADAM, compile=mode)
+        return train(of, [batch(n, absent=n > 3) for n in range(8)])
+
+    compiled = run("inductor")
+    assert compiled.compiled.replayed
+    assert compiled.model.heads["b"].weight.grad is None
+    assert_equal(run(False), compiled, tolerance=1e-5)

@@ -72,17 +72,19 @@ class Captured:
     """A captured run.
 
     Attributes:
-        graph: Takes what handles the marks (`SharedRepresentation`) and the batch's tensors, and gives those of the losses.
-            It refers to parameters and buffers themselves, and draws from torch's generators.
+        graph: Takes what handles the marks (`SharedRepresentation`), the batch's tensors and `held`, and gives the
+            losses' tensors. Random numbers are drawn from torch's generators.
+        held: What the program itself holds: parameters, buffers and constants, the tensors themselves.
         form: Puts the losses together.
     """
 
     graph: fx.GraphModule
+    held: tuple[Tensor, ...]
     form: Form
 
     def run(self, marks: SharedRepresentation, tensors: Sequence[Tensor]) -> TaskLosses:
         """Replays the run on the tensors of another batch."""
-        return self.form.losses(self.graph(marks, *tensors), marks)
+        return self.form.losses(self.graph.forward(marks, *tensors, *self.held), marks)
 
 
 def capture(programs: Programs, batch: Batch, tensors: Sequence[Tensor]) -> Captured:
@@ -120,8 +122,9 @@ def capture(programs: Programs, batch: Batch, tensors: Sequence[Tensor]) -> Capt
     _take_marks(graph, len(marks.pairs))
     for node in graph.graph.nodes:
         _check(node)
+    held = _take_out(graph)
     graph.recompile()
-    return Captured(graph, forms[0])
+    return Captured(graph, held, forms[0])
 
 
 class _Recorder(SharedRepresentation):
@@ -179,6 +182,21 @@ def _take_marks(graph: fx.GraphModule, count: int) -> None:
             view.replace_all_uses_with(nodes.call_function(hand_on, (marks, h)))
         nodes.erase_node(view)
     nodes.set_codegen(fx.graph.CodeGen())
+
+
+def _take_out(graph: fx.GraphModule) -> tuple[Tensor, ...]:
+    """Makes what a graph refers to its last inputs; returns it."""
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    inputs: dict[str, fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op == "get_attr":
+            name = str(node.target)
+            if name not in inputs:
+                with graph.graph.inserting_after(last):
+                    last = inputs[name] = graph.graph.placeholder(f"held_{len(inputs)}")
+            node.replace_all_uses_with(inputs[name])
+            graph.graph.erase_node(node)
+    return tuple(getattr(graph, name) for name in inputs)
 
 
 def _check(node: fx.Node) -> None:

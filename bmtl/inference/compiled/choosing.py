@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 Mode = Literal[False, "trace", "inductor", "auto"]
 MODES: tuple[str, ...] = get_args(Mode)[1:]
 
-_SAVED = 5e-6  # seconds a step that compiling saves for each operation of the graph; from benchmarks/task_model.py
+_SAVED = 6e-6  # seconds a step that compiling saves for each operation of the graph; from benchmarks/task_model.py
 _FIXED, _EACH = 3.0, 0.03  # seconds that compiling takes: at least, and for each operation
 
 

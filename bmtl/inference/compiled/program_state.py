@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from bmtl.inference.closed_over import functions_of, modules_of, names_in
 
 _INTERNAL = set(vars(nn.Module())) - {"training"}
+_PASSIVE = {
+    *(nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, nn.Identity),
+    *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU),
+}
+"""Modules of torch that do the same whatever their mode and numbers."""
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -110,7 +115,8 @@ class ProgramState:
         self._holders, self._cells, self._spaces, self._attributes = [], [], [], []
         for module in modules:
             space = vars(module)
-            self._add(type(module).__name__, space, lambda key: key not in _INTERNAL)
+            if type(module) not in _PASSIVE:
+                self._add(type(module).__name__, space, lambda key: key not in _INTERNAL)
             self._spaces += [inner for key in ("_parameters", "_buffers", "_modules") if (inner := space[key])]
         for function in functions_of(*self._programs):
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):

@@ -14,6 +14,7 @@ import torch
 _LIBRARIES = tuple(str(Path(module.__file__ or "").parent) for module in (torch, pyro))
 _OWN = str(Path(__file__).parents[2])
 _MODELS = str(Path(_OWN) / "models")
+_RUNS = str(Path(_OWN) / "inference" / "programs.py")  # calls the program; further out there is none of it
 
 
 class CannotCaptureError(Exception):
@@ -55,6 +56,8 @@ def statement_of(frames: Iterable[tuple[str, int]]) -> str:
     """
     found = ""
     for name, line in frames:
+        if name == _RUNS:
+            break
         if name.startswith(_LIBRARIES) or name.startswith("<") or "/lib/python3" in name:
             continue
         if not name.startswith(_OWN):

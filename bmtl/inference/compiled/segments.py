@@ -54,6 +54,10 @@ def simplify(graph: fx.Graph) -> None:
                 detached = graph.call_function(torch.ops.aten.detach.default, (node,))
             node.replace_all_uses_with(detached, delete_user_cb=lambda user, users=users: user in users)
             detached.args = (node,)
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.detach_.default:  # which writes no numbers
+            node.target = torch.ops.aten.detach.default
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, node=node: user is not node)
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if _overwrites(node) and isinstance(node.args[0], fx.Node):
@@ -73,8 +77,9 @@ def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool)
     """The segments of a graph; what is in none runs as it is.
 
     Draws of random numbers, changes of buffers, marks, and the way from the last linear map to a mark (whose gradients
-    balancers look at) are in none. With `by_task`, a segment's operations are used by the same losses, so that what one
-    task's loss depends on can be read from the graph as before, and its gradient costs no other task's pass.
+    balancers look at) are in none. With `by_task`, a segment's operations are used by the same losses and marks, so that
+    what one task's loss depends on, and what lies before a mark, can be read from the graph as before, and a gradient costs
+    no other task's pass.
 
     Args:
         graph: A simplified graph.
@@ -154,8 +159,8 @@ def _changes_buffers(node: fx.Node) -> bool:
     if not _overwrites(node):
         return False
     at: object = node.args[0]
-    while isinstance(at, fx.Node) and at.op == "call_function" and at.args:
-        at = at.args[0]  # a view of it
+    while isinstance(at, fx.Node) and at.op == "call_function" and at.args and _is_view(at):
+        at = at.args[0]
     return isinstance(at, fx.Node) and at.op != "call_function"
 
 
@@ -163,14 +168,24 @@ def _overwrites(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+def _is_view(node: fx.Node) -> bool:
+    """Whether a result shares memory with what an operation was given; composite operations may."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    returns = node.target._schema.returns
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(node.target.name(), "CompositeImplicitAutograd")
+    return composite or any(of.alias_info is not None for of in returns)
+
+
 def _is_tuple(node: fx.Node) -> bool:
     return any(user.target is operator.getitem for user in node.users)
 
 
 def _reached(graph: fx.Graph, roots: Iterable[fx.Node | None]) -> dict[fx.Node, int]:
-    """Which of the roots depend on each operation, as bits."""
+    """Which of the roots depend on each operation, and which marks do, as bits."""
     found: dict[fx.Node, int] = {}
-    for k, root in enumerate(roots):
+    marks = (node for node in graph.nodes if node.target is hand_on)
+    for k, root in enumerate((*roots, *marks)):
         if root is not None:
             found[root] = found.get(root, 0) | (1 << k)
     for node in reversed(graph.nodes):

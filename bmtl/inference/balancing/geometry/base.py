@@ -28,11 +28,13 @@ class Geometry(Slot):
     Attributes:
         cut: The programs must run with their graph cut at the marked tensors (`SharedRepresentation`).
         halves: The programs must run on either half of the batch (``Objective.halves``).
+        reads_layers: It looks for layers in the autograd graph.
     """
 
     slot = "geometry"
     cut: ClassVar[bool] = False
     halves: bool = False
+    reads_layers: ClassVar[bool] = False
 
     alpha: Tensor
     factors: Tensor

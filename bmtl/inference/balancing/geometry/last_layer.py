@@ -36,6 +36,7 @@ class LastLayer(AtSharedRepresentation):
 
     name = "last-layer"
     cost = "1 backward + K heads"
+    reads_layers = True
 
     def gram(self, objective: Objective) -> Tensor:
         return layers_gram(objective.marks.tensors, self.deltas)

@@ -346,7 +346,16 @@ def test_fit_and_methods_take_the_way_of_running(tmp_path):
         Method("m").compiled("fast")
 
 
+@pytest.fixture
+def _distributions_validate():
+    """The first `torch.compile` of a process ends the checks of torch's distributions, for good."""
+    before = torch.distributions.Distribution._validate_args
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
+
+
 @pytest.mark.parametrize("balancer", ["full >> upgrad", "last-layer >> upgrad"])
+@pytest.mark.usefixtures("_distributions_validate")
 def test_parts_that_torch_has_compiled_work_under_every_geometry(balancer):
     def run(wrap) -> bmtl.BalancedSVI:
         class Wrapped(Program):

@@ -40,13 +40,14 @@ class Segment:
 
 def simplify(graph: fx.Graph) -> None:
     """Writes a captured graph without switches of the grad mode and without uses of what an operation has overwritten."""
-    enabled, off = True, set()
+    enabled = True
+    off: dict[fx.Node, None] = {}  # in their order, so that one program gives one text, by which segments are shared
     for node in list(graph.nodes):
         if node.target is torch._C._set_grad_enabled:
             enabled = bool(node.args[0])
             graph.erase_node(node)
         elif not enabled:
-            off.add(node)
+            off[node] = None
     for node in off:
         users = [user for user in node.users if user not in off]
         if users and node.op == "call_function" and not _is_tuple(node):

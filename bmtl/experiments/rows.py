@@ -89,10 +89,10 @@ def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> Augmented
     """
     views = data.inputs.views()
     if views is None or not isinstance(loader, Batches):
-        reason = "of this kind have no random views" if views is None else "are each target's own"
+        kind = f"inputs of the kind {data.inputs.kind!r}, which have no random views"
         raise ValueError(
-            f"Augmentation needs inputs with random views, such as images, which all targets have in common; the inputs of "
-            f"{data.name!r} ({data.inputs.kind}) {reason}. Leave it out."
+            f"Augmentation needs inputs with random views, such as images, which all targets have in common; {data.name!r} has "
+            f"{kind if views is None else 'inputs of each target by itself'}. Leave it out."
         )
     views.check(data.targets)
     return AugmentedBatches(loader, views)

@@ -91,8 +91,8 @@ def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> Augmented
     if views is None or not isinstance(loader, Batches):
         kind = f"inputs of the kind {data.inputs.kind!r}, which have no random views"
         raise ValueError(
-            f"Augmentation needs inputs with random views, such as images, which all targets have in common; {data.name!r} has "
-            f"{kind if views is None else 'inputs of each target by itself'}. Leave it out."
+            f"Augmentation needs inputs with random views, such as images, which all targets have in common; {data.name!r} "
+            f"has {kind if views is None else 'inputs of each target by itself'}. Leave it out."
         )
     views.check(data.targets)
     return AugmentedBatches(loader, views)

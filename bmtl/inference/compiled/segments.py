@@ -53,7 +53,7 @@ def simplify(graph: fx.Graph) -> None:
         if users and node.op == "call_function" and not _is_tuple(node):
             with graph.inserting_after(node):
                 detached = graph.call_function(torch.ops.aten.detach.default, (node,))
-            node.replace_all_uses_with(detached, delete_user_cb=lambda user, users=users: user in users)
+            node.replace_all_uses_with(detached, delete_user_cb=users.__contains__)
             detached.args = (node,)
     for node in graph.nodes:
         if node.target is torch.ops.aten.detach_.default:  # which writes no numbers

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from pyro.distributions.util import is_identically_zero
-from pyro.infer.util import is_validation_enabled
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -14,7 +13,7 @@ from bmtl.inference.losses import TaskLosses
 from bmtl.inference.program_warnings import ProgramWarnings
 from bmtl.inference.shared_representation import SharedRepresentation
 from bmtl.inference.site_tasks import Site, SiteTask
-from bmtl.inference.trace_walk import TraceWalk, check_guide, check_nothing_enumerated
+from bmtl.inference.trace_walk import TraceWalk
 from bmtl.labels import PARTICLE_PLATE
 
 
@@ -52,11 +51,7 @@ class ImportanceWalk(TraceWalk):
         Raises:
             ValueError: If a site cannot be taken, with its name.
         """
-        self.traces.append((model_trace, guide_trace))
-        check_nothing_enumerated(model_trace, guide_trace)
-        check_guide(model_trace, guide_trace)
-        if is_validation_enabled():
-            self._check_traces(model_trace, guide_trace)
+        self._take(model_trace, guide_trace)
         self._find_common_plates(model_trace)
         owners: dict[str, SiteTask] = {}
         terms: list[_Term] = []

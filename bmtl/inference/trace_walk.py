@@ -47,11 +47,7 @@ class TraceWalk:
         Raises:
             ValueError: If a site cannot be taken, with its name.
         """
-        self.traces.append((model_trace, guide_trace))
-        check_nothing_enumerated(model_trace, guide_trace)
-        check_guide(model_trace, guide_trace)
-        if is_validation_enabled():
-            self._check_traces(model_trace, guide_trace)
+        self._take(model_trace, guide_trace)
         owners: dict[str, SiteTask] = {}
         unreparameterised: list[Site] = []
         for name, site in model_trace.nodes.items():
@@ -86,6 +82,14 @@ class TraceWalk:
         if unreparameterised:
             self._scored = True
             self._add_scores(model_trace, guide_trace, owners, unreparameterised)
+
+    def _take(self, model_trace: Trace, guide_trace: Trace) -> None:
+        """Keeps a pair of traces, checked."""
+        self.traces.append((model_trace, guide_trace))
+        check_nothing_enumerated(model_trace, guide_trace)
+        check_guide(model_trace, guide_trace)
+        if is_validation_enabled():
+            self._check_traces(model_trace, guide_trace)
 
     def losses(self, particles: int, vectorized: bool, marks: SharedRepresentation) -> TaskLosses:
         """All terms, means over particles.

@@ -46,7 +46,7 @@ def test_detergents_are_told_from_drugs(quick):
     assert frame.loc[("nearest", "distance"), "auroc"] > 0.9  # detergents are unlike kinase inhibitors
     assert frame.loc[("mc-dropout", "aleatoric"), "auroc"] == 0.5  # a constant noise
     assert set(frame.index.get_level_values(0)) == {"nearest", "mt-enet", "mc-dropout", "mt-enet, tie"}
-    assert (out / "density.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "epistemic.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_there_is_not_trained_again(example, start, root, quick, monkeypatch):
@@ -54,15 +54,6 @@ def test_what_is_there_is_not_trained_again(example, start, root, quick, monkeyp
     monkeypatch.setattr(example, "run", None)
     again = start("--root", root, "--out", out, "--quick", "--methods", "mt-enet,mt-enet-censored,mc-dropout")
     assert again.partition("davis, test fold")[2] == printed.partition("davis, test fold")[2]
-
-
-def test_resampling_takes_whole_groups(example):
-    scores, groups = np.arange(6.0), np.array([2, 0, 2, 1, 1, 0])
-    for seed in range(5):
-        drawn = example.resampled(scores, groups, np.random.default_rng(seed))
-        for group in range(3):
-            counts = np.unique([np.sum(drawn == row) for row in np.flatnonzero(groups == group)])
-            assert len(counts) == 1
 
 
 def test_missing_data_are_named(start, tmp_path):

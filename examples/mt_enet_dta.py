@@ -75,6 +75,7 @@ COLUMNS = (
     "ECE ↓",
     "ECE (2a - 1)",
 )
+SHORT = ("MSE ↓", "CI ↑", "NLL mass ↓", "CRPS ↓", "ECE ↓")
 FLOOR = 0.1
 
 
@@ -218,15 +219,16 @@ def report(frame, options, budget):
         f"{parts}{', mean ± standard deviation' if folds > 1 else ''}. The ECE of a censored model has PIT",
         "values that are uniform below 5.0 for labels at 5.0; that of the others is of the density, as published.",
     ]
-    return "\n".join([*lines, "", table(frame), ""])
+    return "\n".join([*lines, "", table(frame, options.setting), ""])
 
 
-def table(frame):
-    """Scores of methods and folds as a table in Markdown."""
+def table(frame, setting="warm"):
+    """Scores of methods and folds as a table in Markdown; of cold splits the proper scores and the errors."""
+    columns = COLUMNS if setting == "warm" else SHORT
     body = []
     for name, of in frame.groupby("method", sort=False):
-        body.append([name, *(entry(of[column]) if column in of else "" for column in COLUMNS)])
-    return markdown_table(["method", *COLUMNS], *body)
+        body.append([name, *(entry(of[column]) if column in of else "" for column in columns)])
+    return markdown_table(["method", *columns], *body)
 
 
 def entry(values):

@@ -61,6 +61,12 @@ def test_missing_data_are_named(start, tmp_path):
         start("--root", tmp_path)
 
 
-def test_the_page_shows_the_file_of_results(example, results):
-    frame, page = results("mt_enet_dta_davis_warm", "mt_enet_dta.md")
-    assert example.table(frame) in page
+@pytest.mark.parametrize("setting", ["warm", "cold-drug", "cold-target", "cold-both"])
+def test_the_page_shows_the_file_of_results(example, results, setting):
+    frame, page = results(f"mt_enet_dta_davis_{setting}", "mt_enet_dta.md")
+    assert example.table(frame, setting) in page
+
+
+def test_the_page_shows_the_file_of_detection(example, results):
+    frame, page = results("mt_enet_dta_davis_warm_ood", "mt_enet_dta.md")
+    assert example.ood_table(frame) in page

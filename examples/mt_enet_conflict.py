@@ -73,7 +73,7 @@ EVERY = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """How networks of a set are trained; `window` is in measured steps, `page` begins the names of documentation files."""
+    """How networks of a set are trained; `window` is in measured steps, files of the documentation begin with `page`."""
 
     widths: tuple[int, ...] = (50,)
     batch: int = 32

@@ -271,6 +271,16 @@ def precision_now() -> tuple[Any, ...]:
     return (*autocast, torch.is_inference_mode_enabled(), torch.get_default_dtype())
 
 
+def rounding_now() -> float:
+    """How far results of a compiled graph may lie from the program's, relative to the largest entry.
+
+    Sums that cancel, such as a KL near 0, lose digits. Under autocast the program rounds after each operation to half
+    precision, and a compiled graph only where it writes a tensor.
+    """
+    halves = [torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return max([1e-4, *(2 * torch.finfo(half).eps for half in halves)])
+
+
 def _filled(cell: Any) -> bool:
     try:
         _ = cell.cell_contents

@@ -19,7 +19,7 @@ from bmtl.inference.compiled.choosing import Mode, Pace, check_mode, missing_com
 from bmtl.inference.compiled.comparison import changed_statement, difference, outcome
 from bmtl.inference.compiled.inductor import compile_captured
 from bmtl.inference.compiled.moment import Moment
-from bmtl.inference.compiled.program_state import ProgramState, precision_now
+from bmtl.inference.compiled.program_state import ProgramState, precision_now, rounding_now
 from bmtl.inference.compiled.refusal import CannotCaptureError
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.programs import Batch, Programs
@@ -188,7 +188,7 @@ class CompiledPrograms:
             if by_inductor:
                 entry.captured, entry.quick = compile_captured(entry.captured, tensors, self._by_task())
                 self.compiles = entry.by_inductor = True
-                entry.tolerance = 1e-4  # sums that cancel, such as a KL near 0, lose digits
+                entry.tolerance = rounding_now()
                 start.restore()
             aside = SharedRepresentation(marks.cut)
             replayed = outcome(entry.captured.run(aside, tensors), Moment(self.programs.modules), parameters)

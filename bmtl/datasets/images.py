@@ -196,7 +196,8 @@ def _shown(image: Image.Image, path: Path) -> Image.Image:
     if of_16_bits:
         return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        low, high = image.getextrema()
+        pixels = np.asarray(image)
+        low, high = pixels.min(), pixels.max()
         raise _UnclearError(
             f"{path} has 32-bit numbers, from {low:g} to {high:g}, whose brightness is not known. Save it with bytes from "
             "0 to 255."

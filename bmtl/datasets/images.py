@@ -187,7 +187,7 @@ def _shown(image: Image.Image, path: Path) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
-        if opaque.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(opaque.getchannel("A")).min() < 255:
             raise _UnclearError(
                 f"{path} has transparent pixels, whose colours a viewer does not show. Put the image on a background, and "
                 "save it without an alpha channel."

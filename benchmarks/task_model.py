@@ -65,10 +65,10 @@ def ours(
     elbo = bmtl.TaskELBO("analytic" if noise == "latent" else "mc")
     svi = bmtl.BalancedSVI(model, model.guide(), ADAM, balancer, elbo, compile=compile)
     svi.initialise(x, y)
-    start = time.process_time()
+    start = sum(os.times()[:4])  # with the compiler's processes
     for _ in range(3):
         svi.step(x, y)
-    seconds = time.process_time() - start
+    seconds = sum(os.times()[:4]) - start
 
     def step() -> None:
         svi.step(x, y)

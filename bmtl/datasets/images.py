@@ -163,8 +163,8 @@ def read_image(path: Path, mode: Literal["RGB", "L"] | None = None) -> np.ndarra
         with Image.open(path) as image:
             if mode is None:
                 return np.asarray(image)
-            if getattr(image, "n_frames", 1) > 1:
-                raise _UnclearError(f"{path} has {image.n_frames} pages. Save one of them, or each as a file.")
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise _UnclearError(f"{path} has {pages} pages. Save one of them, or each as a file.")
             return np.asarray(_shown(image, path).convert(mode))
     except _UnclearError:
         raise
@@ -187,7 +187,7 @@ def _shown(image: Image.Image, path: Path) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
-        if opaque.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(opaque.getchannel("A")).min() < 255:
             raise _UnclearError(
                 f"{path} has transparent pixels, whose colours a viewer does not show. Put the image on a background, and "
                 "save it without an alpha channel."

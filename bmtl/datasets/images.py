@@ -163,9 +163,8 @@ def read_image(path: Path, mode: Literal["RGB", "L"] | None = None) -> np.ndarra
         with Image.open(path) as image:
             if mode is None:
                 return np.asarray(image)
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise _UnclearError(f"{path} has {frames} pages. Save one of them, or each as a file.")
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise _UnclearError(f"{path} has {pages} pages. Save one of them, or each as a file.")
             return np.asarray(_shown(image, path).convert(mode))
     except _UnclearError:
         raise
@@ -197,8 +196,7 @@ def _shown(image: Image.Image, path: Path) -> Image.Image:
     if of_16_bits:
         return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        pixels = np.asarray(image)
-        low, high = pixels.min(), pixels.max()
+        low, high = image.getextrema()
         raise _UnclearError(
             f"{path} has 32-bit numbers, from {low:g} to {high:g}, whose brightness is not known. Save it with bytes from "
             "0 to 255."

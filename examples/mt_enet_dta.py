@@ -216,18 +216,24 @@ def report(frame, options, budget):
     parts = f"{folds} of 5 folds for validation" if options.setting == "warm" else f"{folds} of such splits"
     lines = [
         f"{options.set}, {test}; trunk {options.trunk}, widths {budget.widths}, {budget.epochs} epochs,",
-        f"{parts}{', mean ± standard deviation' if folds > 1 else ''}. The ECE of a censored model has PIT",
-        "values that are uniform below 5.0 for labels at 5.0; that of the others is of the density, as published.",
+        f"{parts}{', mean ± standard deviation' if folds > 1 else ''}.",
     ]
+    if frame["NLL ↓"].isna().any():
+        lines += [
+            "The ECE of a censored model has PIT values that are uniform below 5.0 for labels at 5.0; that of the others is",
+            "of the density, as published.",
+        ]
     return "\n".join([*lines, "", table(frame, options.setting), ""])
 
 
 def table(frame, setting="warm"):
     """Scores of methods and folds as a table in Markdown; of cold splits the proper scores and the errors."""
     columns = COLUMNS if setting == "warm" else SHORT
+    if "NLL atom" not in frame:  # no bound at which labels are piled up
+        columns = [name for name in columns if name not in ("NLL atom", "NLL rest", "NLL mass ↓")]
     body = []
     for name, of in frame.groupby("method", sort=False):
-        body.append([name, *(entry(of[column]) if column in of else "" for column in columns)])
+        body.append([name, *(entry(of[column]) for column in columns)])
     return markdown_table(["method", *columns], *body)
 
 

@@ -193,7 +193,7 @@ def predict(
         frame = fitted.table(raw, num_draws=draws or None, seed=seed)
         rows = len(frame)
         with atomic(out) as temporary:
-            temporary.write_text(csv_text(frame, index_label="row"), encoding="utf-8")
+            temporary.write_text(csv_text(frame, index_label="row", digits=9), encoding="utf-8")
     console.print(
         f"Wrote {escape(str(out))}: {counted(rows, 'row')}, targets {escape(', '.join(fitted.targets))}.",
         highlight=False,

@@ -56,6 +56,11 @@ class Family(ABC):
         return False
 
     @property
+    def intervals_from(self) -> float | None:
+        """The lowest value of a label that is known up to an interval; None where labels are exact."""
+        return None
+
+    @property
     def scores(self) -> tuple[Score, ...]:
         """The scores of such a target in comparisons, the primary one first."""
         return ()

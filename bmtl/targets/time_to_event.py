@@ -32,6 +32,10 @@ class TimeToEvent(Family):
     def scaled(self) -> bool:
         return True
 
+    @property
+    def intervals_from(self) -> float | None:
+        return 0.0
+
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:
         return ENDS
 

@@ -61,9 +61,12 @@ def test_missing_data_are_named(start, tmp_path):
         start("--root", tmp_path)
 
 
-@pytest.mark.parametrize("setting", ["warm", "cold-drug", "cold-target", "cold-both"])
-def test_the_page_shows_the_file_of_results(example, results, setting):
-    frame, page = results(f"mt_enet_dta_davis_{setting}", "mt_enet_dta.md")
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("davis", "warm"), ("davis", "cold-drug"), ("davis", "cold-target"), ("davis", "cold-both"), ("kiba", "warm")],
+)
+def test_the_page_shows_the_file_of_results(example, results, name, setting):
+    frame, page = results(f"mt_enet_dta_{name}_{setting}", "mt_enet_dta.md")
     assert example.table(frame, setting) in page
 
 

@@ -163,8 +163,9 @@ def read_image(path: Path, mode: Literal["RGB", "L"] | None = None) -> np.ndarra
         with Image.open(path) as image:
             if mode is None:
                 return np.asarray(image)
-            if getattr(image, "n_frames", 1) > 1:
-                raise _UnclearError(f"{path} has {image.n_frames} pages. Save one of them, or each as a file.")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise _UnclearError(f"{path} has {frames} pages. Save one of them, or each as a file.")
             return np.asarray(_shown(image, path).convert(mode))
     except _UnclearError:
         raise

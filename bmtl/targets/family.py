@@ -24,10 +24,12 @@ class Family(ABC):
     Attributes:
         name: Of the family, such as "real"; its key in `FAMILIES`.
         loss_name: What the mean of `losses` is called, for axes.
+        of_events: Whether labels are times, whose events may have been observed or not.
     """
 
     name: ClassVar[str]
     loss_name: ClassVar[str] = "loss"
+    of_events: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
@@ -54,6 +56,11 @@ class Family(ABC):
     def scaled(self) -> bool:
         """Whether labels may be scaled at all."""
         return False
+
+    @property
+    def interval_from(self) -> float | None:
+        """The lower end of a label that is only known to be below a value; None where labels must be exact."""
+        return None
 
     @property
     def scores(self) -> tuple[Score, ...]:

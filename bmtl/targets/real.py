@@ -60,6 +60,10 @@ class Real(Family):
     def scaled(self) -> bool:
         return self.bounds is None
 
+    @property
+    def interval_from(self) -> float | None:
+        return -np.inf if self.censored else None
+
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:
         return ENDS if self.censored else {}
 

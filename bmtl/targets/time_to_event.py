@@ -27,10 +27,15 @@ class TimeToEvent(Family):
     """
 
     name: ClassVar[str] = "time-to-event"
+    of_events: ClassVar[bool] = True
 
     @property
     def scaled(self) -> bool:
         return True
+
+    @property
+    def interval_from(self) -> float | None:
+        return 0.0
 
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:
         return ENDS

@@ -227,7 +227,7 @@ def test_names_of_targets_start_no_formula_in_the_predictions(run, tmp_path, mon
     assert run("predict", tmp_path, "--data", new, "--out", tmp_path / "p.csv")[0] == 0
     lines = (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "row,'=1+1 mean,'-beta mean,'@SUM(A1) mean"
-    assert lines[1:] == ["0,-1.5,-1.5,-1.5", "1,2.0,2.0,2.0"]
+    assert lines[1:] == ["0,-1.5,-1.5,-1.5", "1,2,2,2"]
 
 
 def test_columns_are_taken_by_name(run, tmp_path):

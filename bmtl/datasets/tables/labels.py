@@ -106,17 +106,17 @@ def _of_numbers(target: str, column: Column, parsed: Kind | None, style: NumberS
         family = parsed.given or parsed.family()
         if family == Real() and not exact.all():
             family = Real(censored=True)
-    takes_intervals = family.name == TimeToEvent.name or family == Real(censored=True)
-    if not takes_intervals and not exact.all():
+    lowest = family.interval_from
+    if lowest is None and not exact.all():
         row = int(np.argmin(exact))
         raise ValueError(
             f"{column.at(row)}: {column.as_texts()[row]!r} is known up to an interval only, and a target of the kind "
             f"{family.name} takes exact labels. {mixed}"
         )
-    if family.name == TimeToEvent.name:  # times begin at 0
-        intervals[:, 0] = np.where(np.isneginf(intervals[:, 0]), 0.0, intervals[:, 0])
+    if lowest is not None:
+        intervals[:, 0] = np.where(np.isneginf(intervals[:, 0]), lowest, intervals[:, 0])
     return Labels(
-        checked(target, column, intervals if takes_intervals else intervals[:, 0], family), family, unit, parsed is None
+        checked(target, column, intervals[:, 0] if lowest is None else intervals, family), family, unit, parsed is None
     )
 
 

@@ -4,7 +4,7 @@ Trains on random crops and flips with Adam on a one-cycle rate for so many CPU s
 mean intersection over union on the test images. "lite0" starts at ImageNet weights (extra ``vision``). Run:
 
     python benchmarks/camvid_minute.py --root ../shared/data [--trunk unet|lite0] [--seconds 70] [--seeds 1] [--part test]
-                                       [--results FILE] [--quick]
+                                       [--likelihood categorical] [--results FILE] [--quick]
 """
 
 import argparse
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=70)
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
+    parser.add_argument("--likelihood", default="categorical", help="or weighted-categorical: rare classes count more")
     parser.add_argument(
         "--part", choices=("val", "test"), default="test", help="images to score: choose settings on val"
     )
@@ -43,7 +44,9 @@ def main() -> None:
     else:
         data = load("camvid", root=options.root)
     for seed in range(options.seeds):
-        steps, scores = learn(data, options.trunk, seed, options.seconds, options.rate, options.part)
+        steps, scores = learn(
+            data, options.trunk, seed, options.seconds, options.rate, options.likelihood, options.part
+        )
         print(
             f"{options.trunk}, seed {seed}: {steps} steps in {options.seconds:g} s, "
             f"{options.part} mIoU {scores['mean_iou']:.3f}, accuracy {scores['accuracy']:.3f}",
@@ -54,12 +57,15 @@ def main() -> None:
             with options.results.open("a", newline="", encoding="utf-8") as file:
                 line = csv.writer(file, lineterminator="\n")
                 if header:
-                    line.writerow(["trunk", "seed", "part", "seconds", "steps", "miou", "accuracy"])
+                    line.writerow(["trunk", "likelihood", "seed", "part", "seconds", "steps", "miou", "accuracy"])
                 scored = (f"{scores[name]:.4f}" for name in ("mean_iou", "accuracy"))
-                line.writerow([options.trunk, seed, options.part, f"{options.seconds:g}", steps, *scored])
+                about = [options.trunk, options.likelihood, seed, options.part, f"{options.seconds:g}", steps]
+                line.writerow([*about, *scored])
 
 
-def learn(data, name: str, seed: int, seconds: float, rate: float, part: str) -> tuple[int, dict[str, float]]:
+def learn(
+    data, name: str, seed: int, seconds: float, rate: float, likelihood: str, part: str
+) -> tuple[int, dict[str, float]]:
     """Steps taken and the scores of a part of the data.
 
     Args:
@@ -68,6 +74,7 @@ def learn(data, name: str, seed: int, seconds: float, rate: float, part: str) ->
         seed: Of initial weights and batches.
         seconds: Of the process's CPU time, in training.
         rate: Largest learning rate.
+        likelihood: Of a pixel.
         part: Which is scored.
     """
     x, y = data.tensors("train")
@@ -78,7 +85,7 @@ def learn(data, name: str, seed: int, seconds: float, rate: float, part: str) ->
     else:
         trunk = unet_trunk(about, widths=(24, 32, 64, 96), generator=generator, channels_last=True)
     target = data.targets["semantic"]
-    likelihoods = {"semantic": likelihood_of(target.family, noise="fixed")}
+    likelihoods = {"semantic": likelihood_of(target.family, likelihood, noise="fixed")}
     model = TaskModel(trunk, trunk.width, likelihoods, len(x), labels=y, generator=generator)
     svi = bmtl.BalancedSVI(
         model, model.guide(), functools.partial(torch.optim.AdamW, lr=rate), "ew", bmtl.TaskELBO("analytic")
@@ -87,11 +94,11 @@ def learn(data, name: str, seed: int, seconds: float, rate: float, part: str) ->
     augmentation.check(data.targets)
     loader = AugmentedBatches(Batches(x, y, 8, seed=seed), augmentation)
     start, steps = time.process_time(), 0
-    for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
+    for images in itertools.chain.from_iterable(itertools.repeat(loader)):
         done = (time.process_time() - start) / seconds
         if done >= 1:
             break
-        svi.step(*batch)
+        svi.step(*images)
         steps += 1
         for group in svi.optimizer.param_groups:  # up for a fifth, then down to nothing
             group["lr"] = rate * min(5 * done + 0.05, 1.25 * (1 - done) + 1e-3, 1.0)

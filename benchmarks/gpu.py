@@ -1,8 +1,9 @@
 """Checks of a CUDA device in a few minutes: equal steps, half precision, memory, and what a step costs there.
 
 Transforms, weightings and geometries take steps on the device and on the CPU, in float64 and float32, from the same values;
-float16 with a gradient scaler and bfloat16 are compared with float32; an optimizer's step under NCCL with one
-process is that without; peak memory and times are those of the network of `bmtl demo` and of an MLP, against a plain loop.
+float16 with a gradient scaler and bfloat16 are compared with float32; traced and compiled steps are compared with ordinary
+ones, in float32 and in half precision; an optimizer's step under NCCL with one process is that without; peak memory and
+times are those of the network of `bmtl demo` and of an MLP, ordinary and compiled, against a plain loop.
 Without a device it says "skipped" and ends well. Run: python benchmarks/gpu.py [--json gpu.json] [--quick]
 """
 
@@ -21,6 +22,8 @@ from torch import Tensor
 
 import bmtl
 from bmtl.inference.balancing import SLOTS
+from bmtl.inference.compiled import Mode
+from bmtl.inference.compiled.choosing import missing_compiler
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Categorical, Gaussian, Likelihood
 
@@ -51,13 +54,29 @@ def batch(dtype: torch.dtype, device: str, rows: int = 32, tasks: int = 4) -> tu
     return x.to(device, dtype), labels
 
 
-def steps(balancer: str, dtype: torch.dtype, device: str, number: int = 3) -> list[Tensor]:
-    """The parameters after some steps, on the CPU in float64."""
+def steps(
+    balancer: str,
+    dtype: torch.dtype,
+    device: str,
+    number: int = 3,
+    *,
+    half: torch.dtype | None = None,
+    compile: Mode = False,
+) -> list[Tensor]:
+    """The parameters after some steps, on the CPU in float64.
+
+    Raises:
+        RuntimeError: If steps were to be compiled and ran as Python; says why.
+    """
     model = model_of(dtype, device)
-    svi = bmtl.BalancedSVI(model, model.guide().to(device, dtype), SGD, balancer)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**10) if half == torch.float16 else None
+    svi = bmtl.BalancedSVI(model, model.guide().to(device, dtype), SGD, balancer, scaler=scaler, compile=compile)
     data = batch(dtype, device)
     for _ in range(number):
-        svi.step(*data)
+        with torch.autocast(device, half, enabled=half is not None):
+            svi.step(*data)
+    if compile and (svi.compiled.reason or not svi.compiled.replayed):
+        raise RuntimeError(svi.compiled.reason or "no step was a replay")
     return [p.detach().cpu().double() for p in svi.parameters]
 
 
@@ -75,29 +94,61 @@ def balancers(quick: bool) -> list[str]:
     return found[::9] if quick else found
 
 
+def checked(check: str, what: str, tolerance: float, measure: Callable[[], float]) -> Row:
+    """A row of the table; a check that raises is a bad one, and the others are still made."""
+    row: Row = {"check": check, "what": what}
+    try:
+        found = measure()
+    except Exception as error:
+        return row | {"value": None, "ok": False, "error": f"{type(error).__name__}: {error}"}
+    return row | {"value": found, "ok": found < tolerance}
+
+
 def equal_steps(device: str, quick: bool) -> Iterator[Row]:
     for dtype in (torch.float64, torch.float32):
         for balancer in balancers(quick):
-            row: Row = {"check": "steps equal the CPU's", "what": f"{balancer}, {str(dtype)[6:]}"}
-            try:
-                found = apart(steps(balancer, dtype, device), steps(balancer, dtype, "cpu"))
-                yield row | {"value": found, "ok": found < TOLERANCE[dtype]}
-            except Exception as error:  # one that fails is a row, and the others are still checked
-                yield row | {"value": None, "ok": False, "error": f"{type(error).__name__}: {error}"}
+            yield checked(
+                "steps equal the CPU's",
+                f"{balancer}, {str(dtype)[6:]}",
+                TOLERANCE[dtype],
+                lambda b=balancer, d=dtype: apart(steps(b, d, device), steps(b, d, "cpu")),  # type: ignore[misc]
+            )
 
 
 def half_precision(device: str) -> Iterator[Row]:
     expected = steps("full >> upgrad", torch.float32, device)
-    for dtype in (torch.float16, torch.bfloat16):
-        model = model_of(torch.float32, device)
-        scaler = torch.amp.GradScaler(device, init_scale=2.0**10) if dtype == torch.float16 else None
-        svi = bmtl.BalancedSVI(model, model.guide().to(device), SGD, "full >> upgrad", scaler=scaler)
-        data = batch(torch.float32, device)
-        for _ in range(3):
-            with torch.autocast(device, dtype):
-                svi.step(*data)
-        found = apart([p.detach().cpu().double() for p in svi.parameters], expected)
-        yield {"check": "half precision", "what": str(dtype)[6:], "value": found, "ok": found < 0.1}
+    for half in (torch.float16, torch.bfloat16):
+        ways: tuple[Mode, ...] = (False, *modes())
+        for mode in ways:
+            what = f"{str(half)[6:]}, {mode}" if mode else str(half)[6:]
+            number = 3 if not mode else 6
+            yield checked(
+                "half precision",
+                what,
+                0.1,
+                lambda h=half, m=mode, n=number: apart(  # type: ignore[misc]
+                    steps("full >> upgrad", torch.float32, device, n, half=h, compile=m),
+                    expected if not m else steps("full >> upgrad", torch.float32, device, n, half=h),
+                ),
+            )
+
+
+def modes() -> tuple[Mode, ...]:
+    return ("trace",) if missing_compiler() else ("trace", "inductor")
+
+
+def compiled_steps(device: str, quick: bool) -> Iterator[Row]:
+    """A traced step repeats the ordinary one bit for bit, a compiled one to rounding."""
+    for mode in modes():
+        for balancer in ("ew",) if quick else ("ew", "uw", "full >> upgrad", "last-layer >> nash-mtl"):
+            yield checked(
+                "compiled steps",
+                f"{balancer}, {mode}",
+                1e-12 if mode == "trace" and device == "cpu" else 1e-4,
+                lambda b=balancer, m=mode: apart(  # type: ignore[misc]
+                    steps(b, torch.float32, device, 6, compile=m), steps(b, torch.float32, device, 6)
+                ),
+            )
 
 
 def one_process(device: str) -> Iterator[Row]:
@@ -121,6 +172,8 @@ def costs(device: str, quick: bool) -> Iterator[Row]:
         contestants = {"plain": _plain(width, tasks, device, data)}
         for spec in ("ew", "full >> upgrad", "last-layer >> upgrad"):
             contestants[spec] = _ours(spec, width, tasks, device, data)
+        for mode in modes() if not quick else ():
+            contestants[f"ew, {mode}"] = _ours("ew", width, tasks, device, data, mode)
         times: dict[str, list[float]] = {spec: [] for spec in contestants}
         for turn in range(3 if quick else 40):
             for spec, step in contestants.items():
@@ -161,9 +214,11 @@ def _plain(width: int, tasks: int, device: str, data: tuple[Tensor, dict[str, Te
     return step
 
 
-def _ours(spec: str, width: int, tasks: int, device: str, data: Any) -> Callable[[], None]:
+def _ours(spec: str, width: int, tasks: int, device: str, data: Any, compile: Mode = False) -> Callable[[], None]:
     model = model_of(torch.float32, device, width, tasks)
-    svi = bmtl.BalancedSVI(model, model.guide().to(device), SGD, spec)
+    svi = bmtl.BalancedSVI(model, model.guide().to(device), SGD, spec, compile=compile)
+    for _ in range(4):  # compiled before it is timed
+        svi.step(*data)
 
     def step() -> None:
         svi.step(*data)
@@ -193,6 +248,7 @@ def main() -> None:
     for check in (
         lambda: equal_steps(device, options.quick),
         lambda: half_precision(device),
+        lambda: compiled_steps(device, options.quick),
         lambda: one_process(device),
         lambda: costs(device, options.quick),
     ):

@@ -3,11 +3,15 @@
 One Bayesian multi-task classifier (a shared encoder; each task's head has independent normal weights, KL in closed form)
 is trained on one batch in memory four ways: by hand, by `pyro.infer.SVI`, and by `BalancedSVI` (EW), the two Pyro programs
 with a task plate or with one tagged site a task. All take turns in one process with one thread; the table gives medians
-of the processor's time and ratios of one run. Run: python benchmarks/svi_overhead.py [--compile] [--quick]
+of the processor's time and ratios of one run; with --compile also of traced and compiled steps, the seconds that compiling
+takes without torch's cache of compiled code, and the number of steps after which it has paid.
+Run: python benchmarks/svi_overhead.py [--compile] [--quick]
 """
 
 import argparse
 import functools
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -123,12 +127,22 @@ def by_pyro_svi(model: Model, guide: Guide, x: Tensor, y: Tensor) -> Callable[[]
     return lambda: svi.step(x, y)
 
 
-def by_bmtl(model: Model, guide: Guide, x: Tensor, y: Tensor, compile: Mode = False) -> Callable[[], None]:
-    """The balanced step; a compiled one is compiled before it is returned."""
+def by_bmtl(
+    model: Model,
+    guide: Guide,
+    x: Tensor,
+    y: Tensor,
+    compile: Mode = False,
+    first: Callable[[float], None] | None = None,
+) -> Callable[[], None]:
+    """The balanced step; a compiled one is compiled before it is returned, and `first` gets the seconds that it took."""
     adam = functools.partial(torch.optim.Adam, lr=1e-3)
     svi = bmtl.BalancedSVI(model, guide, adam, "ew", bmtl.TaskELBO("analytic"), compile=compile)
+    start = time.process_time()
     for _ in range(3):
         svi.step(x, y)
+    if first is not None:
+        first(time.process_time() - start)
 
     def step() -> None:
         svi.step(x, y)
@@ -137,8 +151,8 @@ def by_bmtl(model: Model, guide: Guide, x: Tensor, y: Tensor, compile: Mode = Fa
     return step
 
 
-def measure(size: str, rounds: int, modes: Sequence[Mode]) -> dict[str, float]:
-    """Median milliseconds of each contestant, taking turns."""
+def measure(size: str, rounds: int, modes: Sequence[Mode]) -> tuple[dict[str, float], dict[str, float]]:
+    """Median milliseconds of each contestant, taking turns; and the seconds of the first captured steps."""
     tasks, rows, features, width, classes = SIZES[size]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(tasks, rows, features, generator=generator)
@@ -158,10 +172,12 @@ def measure(size: str, rounds: int, modes: Sequence[Mode]) -> dict[str, float]:
         "pyro SVI, sites": contestant(by_pyro_svi, False),
         "bmtl, sites": contestant(by_bmtl, False),
     }
+    seconds: dict[str, float] = {}
     for mode in modes:
         for plate in (True, False):
             name = f"bmtl, {'plate' if plate else 'sites'}, {mode}"
-            steps[name] = contestant(functools.partial(by_bmtl, compile=mode), plate)
+            first = functools.partial(seconds.__setitem__, name)
+            steps[name] = contestant(functools.partial(by_bmtl, compile=mode, first=first), plate)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 5):
         for name, step in steps.items():
@@ -169,7 +185,7 @@ def measure(size: str, rounds: int, modes: Sequence[Mode]) -> dict[str, float]:
             step()
             if turn >= 5:
                 times[name].append(1e3 * (time.process_time() - start))
-    return {name: float(np.median(values)) for name, values in times.items()}
+    return {name: float(np.median(values)) for name, values in times.items()}, seconds
 
 
 def main() -> None:
@@ -184,7 +200,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, pyro {pyro.__version__}, one thread, medians of {rounds} interleaved steps")
     print("sizes (tasks, rows, features, width, classes):", {size: SIZES[size] for size in sizes})
     modes: tuple[Mode, ...] = ("trace", "inductor") if options.compile and not options.quick else ()
-    results = {size: measure(size, rounds if size != "large" else max(rounds // 5, 10), modes) for size in sizes}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # nothing is compiled before
+        measured = {size: measure(size, rounds if size != "large" else max(rounds // 5, 10), modes) for size in sizes}
+    results = {size: times for size, (times, _) in measured.items()}
     print(f"\n{'':24}" + "".join(f"{size + ' ms':>10}{'/ torch':>9}" for size in sizes))
     for name in results["tiny"]:
         cells = (f"{r[name]:10.2f}{r[name] / r['plain torch']:9.2f}" for r in results.values())
@@ -192,6 +211,11 @@ def main() -> None:
     for kind in ("plate", "sites"):
         ratios = "  ".join(f"{size} {r[f'bmtl, {kind}'] / r[f'pyro SVI, {kind}']:.2f}" for size, r in results.items())
         print(f"bmtl / pyro SVI, {kind}: {ratios}")
+    for size, (times, first) in measured.items():
+        for name, seconds in first.items():
+            saved = (times[name.rpartition(", ")[0]] - times[name]) / 1e3
+            pays = f"pays after {seconds / saved:,.0f} steps" if saved > 0 else "never pays"
+            print(f"{size}, {name}: first steps {seconds:.1f} s of processor time, {pays}")
 
 
 if __name__ == "__main__":

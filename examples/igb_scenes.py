@@ -1,7 +1,7 @@
 """Table 1 of the IGB paper (Dai et al. 2023) on rendered rooms: loss and gradient balancers on segmentation, depth, normals.
 
 Run: python examples/igb_scenes.py [--data rooms|kitchen|camvid] [--root FOLDER] [--out runs/igb_scenes] [--quick] [--jobs N]
-         [--epochs 16] [--seeds 2] [--methods ew,uw,igb-v1,nash-mtl] [--trunk unet|segnet] [--ablations] [--frames 200]
+         [--epochs 16] [--seeds 2] [--methods ew,uw,igb-v1,nash-mtl] [--trunk unet|segnet|mtan] [--ablations] [--frames 200]
          [--height 36 --width 48] [--thin 2] [--docs docs]
 
 The rooms are drawings by a ray-caster and no photographs; the kitchen is one room seen by a Kinect, whose test frames are
@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--methods", help="names of the table's rows, separated by commas; all by default")
-    parser.add_argument("--trunk", choices=("unet", "segnet"), default="unet")
+    parser.add_argument("--trunk", choices=("unet", "segnet", "mtan"), default="unet")
     parser.add_argument("--ablations", action="store_true", help="IGBv2 with other rewards and buffers")
     parser.add_argument("--frames", type=int, default=200, help="training frames of rooms; a quarter as many for tests")
     parser.add_argument("--height", type=int, default=36)
@@ -147,9 +147,11 @@ def main():
     save(plots.image_maps(images_of(part_of(shown)), families, size=1.2), options.out / "pictures.png", dpi=100)
     if options.docs:
         (options.docs / "results").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(options.out / "values.csv", options.docs / "results" / f"igb_scenes_{options.data}.csv")
-        for name in ("losses", "pictures") if options.data == "rooms" else ("pictures",):
-            shutil.copyfile(options.out / f"{name}.png", options.docs / f"igb_{options.data}_{name}.png")
+        of = options.data if options.trunk == "unet" else f"{options.data}_{options.trunk}"
+        shutil.copyfile(options.out / "values.csv", options.docs / "results" / f"igb_scenes_{of}.csv")
+        shown = {"rooms": ("losses", "pictures"), "kitchen": ("pictures",), "camvid": ("pictures",)}
+        for name in shown.get(of, ()):
+            shutil.copyfile(options.out / f"{name}.png", options.docs / f"igb_{of}_{name}.png")
 
 
 def read(options):
@@ -220,16 +222,13 @@ def nine_metrics(values):
     lines = []
     for name, runs in values.items():
         change = [
-            float(
-                comparison.delta_m(
-                    list(run.values()), list(alone.values()), higher_is_better=[more for _, more in about]
-                )
-            )
+            comparison.delta_m(list(run.values()), list(alone.values()), higher_is_better=[more for _, more in about])
             for run, alone in zip(runs, values["stl"], strict=False)
+            if min(alone.values()) > 0  # nothing is relative to 0, as a share within 11.25 degrees after a few steps
         ]
         spread = f" ± {np.std(change, ddof=1):.2f}" if len(change) > 1 else ""
         means = np.mean([list(run.values()) for run in runs], axis=0)
-        shown = "" if name == "stl" else f"{np.mean(change):.2f}{spread}"
+        shown = "" if name == "stl" or len(change) < len(runs) else f"{np.mean(change):.2f}{spread}"
         lines.append([name, *(f"{value:.4g}" for value in means), shown])
     return markdown_table(["method", *(title for title, _ in about), "delta_m %"], *lines)
 

@@ -1,7 +1,7 @@
 """Kendall, Gal & Cipolla (2018) on rendered rooms: semantics, instances and inverse depth from one image, noise as weight.
 
 Run: python examples/kendall_rooms.py [--out runs/kendall] [--quick] [--frames 240] [--height 48 --width 64] [--epochs 10]
-                                      [--seeds 3] [--cache FOLDER] [--docs docs]
+                                      [--seeds 3] [--cache FOLDER] [--noises] [--docs docs]
 
 The rooms are drawings by a ray-caster and no photographs: what is printed says how ways of weighting tasks compare where the
 truth is known, and nothing about Cityscapes. As in the paper: cross-entropy with a temperature, absolute errors of inverse
@@ -12,6 +12,8 @@ are best on validation frames, by the mean relative change against each task alo
 
 "noise first" means two more epochs before training in which only the noises move. What no real data allow: Gaussian noise of
 a known size is added to inverse depth in the last rows, and compared with the one that is learnt.
+
+--noises trains the rows of the starts and of the added noise alone, for longer trainings; writes noises.md and results.json.
 
 Writes table.md, sweep.png, figure6.png, pictures.png and results.json under --out; with --docs, also what the documentation
 shows. A run that is in results.json with the same settings is not done again: start the script once more after an
@@ -64,6 +66,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", help="folder in which frames are kept")
+    parser.add_argument("--noises", action="store_true", help="only the rows of the starts and of added noise")
     parser.add_argument(
         "--docs", type=Path, help="folder of the documentation, for results/kendall_rooms.json and pictures"
     )
@@ -92,20 +95,42 @@ def main():
         with atomic(options.out / "results.json") as temporary:
             temporary.write_text(json.dumps(kept), encoding="utf-8")
 
+    def run_starts(seed):
+        for first, start in product((True, False), starts):
+            run(f"learnt, {'noise first, ' * first}from {start:g}", TASKS, seed, start=start, noise_first=first)
+        run(CONTROL, TASKS, seed, start=0.01, noise_first=True)
+
+    def run_added():
+        for added, start in product(NOISES[-1:] if options.quick else NOISES, dict.fromkeys((starts[0], starts[-1]))):
+            noisy = read(depth_noise=added).subset(["inverse_depth"])
+            how = {
+                "start": start,
+                "noise_first": True,
+                "likelihood": "gaussian",
+                "exact": data.subset(["inverse_depth"]),
+            }
+            run(f"added noise {added:g}, from {start:g}", ("inverse_depth",), 0, of=noisy, **how)
+
+    if options.noises:
+        for seed in range(options.seeds):
+            run_starts(seed)
+        run_added()
+        text = noises_page(kept)
+        (options.out / "noises.md").write_text(text, encoding="utf-8")
+        print(text)
+        if options.docs:
+            (options.docs / "results").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(options.out / "results.json", options.docs / "results" / "kendall_noises.json")
+        return
     for seed in range(options.seeds):
         for task in TASKS:
             run(f"{task} alone", (task,), seed)
         for instance, depth in product(*weights):
             run(fixed(instance, depth), TASKS, seed, weights={"instance": instance, "inverse_depth": depth})
-        for first, start in product((True, False), starts):
-            run(f"learnt, {'noise first, ' * first}from {start:g}", TASKS, seed, start=start, noise_first=first)
-        run(CONTROL, TASKS, seed, start=0.01, noise_first=True)
+        run_starts(seed)
         for missing, tasks in PAIRS.items():
             run(f"learnt, noise first, without {missing}", tasks, seed, start=0.0, noise_first=True)
-    for added, start in product(NOISES[-1:] if options.quick else NOISES, dict.fromkeys((starts[0], starts[-1]))):
-        noisy = read(depth_noise=added).subset(["inverse_depth"])
-        how = {"start": start, "noise_first": True, "likelihood": "gaussian", "exact": data.subset(["inverse_depth"])}
-        run(f"added noise {added:g}, from {start:g}", ("inverse_depth",), 0, of=noisy, **how)
+    run_added()
 
     text = page(kept)
     (options.out / "table.md").write_text(text, encoding="utf-8")
@@ -247,6 +272,12 @@ def page(kept):
     """What is printed and shown in the documentation."""
     done = by_name(kept)
     return f"{table(done)}\n\n{against_hand(done)}\n\n{ends_table(done)}\n\n{noise_table(done)}\n"
+
+
+def noises_page(kept):
+    """What is printed and shown of the noises alone."""
+    done = by_name(kept)
+    return f"{ends_table(done)}\n\n{noise_table(done)}\n"
 
 
 def table(done):

@@ -1,6 +1,7 @@
 """Figure 5 of the MT-ENet paper (Oh & Shin 2022) on concrete: does the squared error pull against the likelihood?
 
-Run: python examples/mt_enet_conflict.py --root ../shared/data [--out runs/mt_enet_conflict] [--seeds 3] [--quick]
+Run: python examples/mt_enet_conflict.py --root ../shared/data [--out runs/mt_enet_conflict] [--docs docs] [--seeds 3]
+                                         [--quick]
 
 The cosine between the gradients of an evidential network's negative log-likelihood and of its second loss, on all
 parameters that both reach: the trunk and the prediction's head. As in the authors' code, the likelihood has no evidence
@@ -29,7 +30,8 @@ With --set davis the same on drug-target affinities, of which the paper's figure
 composition, two layers of 256, Adam at 0.001, 6 epochs of batches of 256, moving averages over 250 steps.
 
 12 runs at 3 seeds: about two minutes of processor time on concrete. Writes each run's results tree, conflicts.csv (by
-seed), table.md, and cosines.png: moving averages with the first seed.
+seed), table.md, and cosines.png: moving averages with the first seed. With --docs both tables are also files of the
+documentation's results/, and the picture is one of its own.
 """
 
 import argparse
@@ -38,6 +40,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import page_tables
 import pandas as pd
 import pyro
 import torch
@@ -48,7 +51,6 @@ import bmtl
 from bmtl.datasets import Batches, load
 from bmtl.distributions import NormalInverseGamma, lipschitz_mse
 from bmtl.evaluation import conflicts, results
-from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import cosine_curves
 from bmtl.evaluation.style import save
 from bmtl.experiments import registry, results_tree
@@ -71,16 +73,17 @@ EVERY = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """How networks of a set are trained; `window` is in measured steps."""
+    """How networks of a set are trained; `window` is in measured steps, files of the documentation begin with `page`."""
 
     widths: tuple[int, ...] = (50,)
     batch: int = 32
     rate: float = 8e-3
     epochs: int = 40
     window: int = 50
+    page: str = "mt_enet_conflict"
 
 
-AFFINITY = Setting((256, 256), 256, 1e-3, 6, 125)
+AFFINITY = Setting((256, 256), 256, 1e-3, 6, 125, "mt_enet_dta_conflict")
 
 
 class Watched(nn.Module):
@@ -120,6 +123,7 @@ def main():
     parser.add_argument("--set", default="concrete", help="name of a UCI set, or davis")
     parser.add_argument("--methods", default=",".join(METHODS), help="which networks to train")
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_conflict"))
+    parser.add_argument("--docs", type=Path, help="folder of the documentation, for tables in results/ and the picture")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--quick", action="store_true", help="one seed, 1 epoch: shows that everything runs")
@@ -146,15 +150,17 @@ def main():
             print(f"{name}, seed {seed}", flush=True)
     frame = pd.DataFrame(found)
     frame.to_csv(options.out / "conflicts.csv", index=False)
-    text = report(frame, options.set, epochs)
+    stem = (options.out if options.docs is None else options.docs / "results") / setting.page
+    text = report(frame, options.set, epochs, stem)
     (options.out / "table.md").write_text(text)
     print(f"\n{text}")
     trained_losses = ["mse"] if set(first) - {"enet"} else []
     shown = [*(("nll", loss) for loss in (*trained_losses, *SHADOWS)), *(("plain", part) for part in PARTS)]
     (target,) = data.tasks
     pairs = [(f"{target}/{one}", f"{target}/{other}") for one, other in shown]
-    save(cosine_curves(first, pairs=pairs, window=setting.window, columns=2), options.out / "cosines.png")
-    print(f"Wrote conflicts.csv, table.md, cosines.png and <method>/seed-<n>/results.nc to {options.out}.")
+    picture = options.out / "cosines.png" if options.docs is None else options.docs / f"{setting.page}.png"
+    save(cosine_curves(first, pairs=pairs, window=setting.window, columns=2), picture)
+    print(f"Wrote conflicts.csv, table.md and <method>/seed-<n>/results.nc to {options.out}, and {picture}.")
 
 
 def trained(data, method, seed, epochs, setting):
@@ -204,29 +210,34 @@ def measured(tree, method, seed):
     return rows
 
 
-def report(frame, name, epochs):
-    """The tables of a page."""
+def report(frame, name, epochs, stem):
+    """The tables of a page, and a file of each whose name begins with `stem`."""
     seeds, steps = frame["seed"].nunique(), frame["measured"].iloc[0]
     spread = f" ± standard deviation over {seeds} seeds" if seeds > 1 else ""
     lines = [
         f"{name}, {epochs} epochs, {steps} steps measured. Mean cosine{spread} between the gradients of the",
         "likelihood and of each loss; in brackets the share of steps at which it was negative.",
         "",
-        table(frame, [(loss, "likelihood") for loss in ("trained", *SHADOWS)], lambda loss, _: loss),
+        table(f"{stem}.csv", frame, [(loss, "likelihood") for loss in ("trained", *SHADOWS)], lambda loss, _: loss),
         "",
         "The same between each loss and a part of the likelihood's gradient.",
         "",
-        table(frame, [(loss, part) for loss in SPLIT for part in PARTS], lambda loss, part: f"{loss}, {part}"),
+        table(
+            f"{stem}_parts.csv",
+            frame,
+            [(loss, part) for loss in SPLIT for part in PARTS],
+            lambda loss, part: f"{loss}, {part}",
+        ),
     ]
     return "\n".join([*lines, ""])
 
 
-def table(frame, pairs, title):
+def table(file, frame, pairs, title):
     rows = [
         [method, *(entry(of[(of["loss"] == loss) & (of["with"] == other)]) for loss, other in pairs)]
         for method, of in frame.groupby("method", sort=False)
     ]
-    return markdown_table(["trained as", *(title(*pair) for pair in pairs)], *rows)
+    return page_tables.keep(Path(file), ["trained as", *(title(*pair) for pair in pairs)], rows)
 
 
 def entry(of):

@@ -1,6 +1,7 @@
 """Figure 6 of the MT-ENet paper (Oh & Shin 2022) on wines: does the uncertainty know what is not like the training data?
 
-Run: python examples/mt_enet_ood.py --root ../shared/data [--out runs/mt_enet_ood] [--seeds 3] [--epochs E] [--quick]
+Run: python examples/mt_enet_ood.py --root ../shared/data [--out runs/mt_enet_ood] [--docs docs] [--seeds 3]
+                                    [--epochs E] [--quick]
 
 The quality of red wine is learnt from 11 measurements, and white wine is what the networks have never seen. Not as in the
 paper: its data (BindingDB) were not published in the form that was used.
@@ -16,7 +17,8 @@ difference: about 0.5. "nearest training row" scores a wine by its distance to t
 it shows how different the two wines are in the inputs. RMSE (in grades) and NLL are those of the red test rows.
 
 33 networks at 3 seeds: about five minutes of processor time. Writes each run's results tree, scores.csv (by seed, with 95 %
-bootstrap intervals), table.md, and density.png: log epistemic uncertainty with the first seed.
+bootstrap intervals), table.md, and density.png: log epistemic uncertainty with the first seed. With --docs the table is
+also a file of the documentation's results/, and the picture is one of its own.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import page_tables
 import pandas as pd
 import torch
 from scipy.spatial import KDTree
@@ -31,7 +34,6 @@ from scipy.spatial import KDTree
 from bmtl.datasets.files import Archive, find
 from bmtl.datasets.many_tasks import assemble
 from bmtl.evaluation import metrics, ood
-from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.plots import ood_densities
 from bmtl.evaluation.style import save
 from bmtl.experiments import METHODS, Budget, run
@@ -47,6 +49,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help=f"folder that holds {FILE}; by default what BMTL_DATA says")
     parser.add_argument("--out", type=Path, default=Path("runs/mt_enet_ood"))
+    parser.add_argument(
+        "--docs", type=Path, help="folder of the documentation, for the table in results/ and the picture"
+    )
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--quick", action="store_true", help="one seed, 2 epochs, 300 rows: shows that everything runs")
@@ -77,15 +82,15 @@ def main():
             print(f"{name}, seed {seed}: AUROC of the epistemic uncertainty {scores[-3]['auroc']:.3f}", flush=True)
     frame = pd.DataFrame(scores)
     frame.to_csv(options.out / "scores.csv", index=False)
-    text = report(frame, len(data.rows["test"]))
+    tables = options.out if options.docs is None else options.docs / "results"
+    text = report(frame, len(data.rows["test"]), tables / "mt_enet_ood.csv")
     (options.out / "table.md").write_text(text)
     print(f"\n{text}")
     # A single Gaussian network holds nothing to be epistemic: there is no density to draw.
-    save(
-        ood_densities({name: tree for name, tree in first.items() if name != "gaussian"}, TARGET, columns=3),
-        options.out / "density.png",
-    )
-    print(f"Wrote scores.csv, table.md, density.png and <method>/seed-<n>/results.nc to {options.out}.")
+    drawn = {name: tree for name, tree in first.items() if name != "gaussian"}
+    picture = options.out / "density.png" if options.docs is None else options.docs / "mt_enet_ood.png"
+    save(ood_densities(drawn, TARGET, columns=3), picture)
+    print(f"Wrote scores.csv, table.md and <method>/seed-<n>/results.nc to {options.out}, and {picture}.")
 
 
 def wines(root):
@@ -133,8 +138,8 @@ def with_interval(inside, outside, seed, names):
     return {f"{name}{end}": float(getattr(of, name)) for name in names for end, of in ends.items()}
 
 
-def report(frame, rows):
-    """The table of a page."""
+def report(frame, rows, file):
+    """The table of a page, and its file."""
     seeds = frame["seed"].nunique()
     header = ["method", "uncertainty", "AUROC ↑", "AUPR ↑", "FPR95 ↓", "halves", "RMSE ↓", "NLL ↓"]
     body = []
@@ -148,7 +153,7 @@ def report(frame, rows):
         "bootstrap interval over the rows (its ends' means over seeds). Chance: AUROC and AUPR 0.5, FPR95 0.95 (1 if all",
         "scores are equal). halves: AUROC of one half of the red test rows against the other. RMSE, NLL: red test rows.",
     ]
-    return "\n".join([*caption, "", markdown_table(header, *body, left=2), ""])
+    return "\n".join([*caption, "", page_tables.keep(file, header, body, left=2), ""])
 
 
 def entry(of, metric, interval=False):

@@ -65,12 +65,15 @@ def test_balancers_on_scenes(data):
 
 def test_a_minute_of_camvid():
     lines = lines_of("camvid_minute.csv")
-    for trunk in ("lite0", "unet"):
-        own = [line for line in lines if line["trunk"] == trunk]
-        assert [line["part"] for line in own] == ["test"] * 3
-        cells = [f"{float(line['miou']):.3f}" for line in own]
+    rows = {(line["trunk"], line["likelihood"]) for line in lines}
+    assert rows == {("lite0", "categorical"), ("unet", "categorical"), ("unet", "weighted-categorical")}
+    for trunk, likelihood in rows:
+        own = [line for line in lines if (line["trunk"], line["likelihood"]) == (trunk, likelihood)]
+        assert {line["part"] for line in own} == {"test"}
+        assert [line["seed"] for line in own] == [str(seed) for seed in range(len(own))]
+        cells = [f"{float(line['miou']):.3f}" for line in own] + [""] * (3 - len(own))
         mean = np.mean([float(line["miou"]) for line in own])
-        on_page("scenes.md", f"| {trunk} | {' | '.join(cells)} | {mean:.3f} |")
+        on_page("scenes.md", f"| {trunk} | {likelihood} | {' | '.join(cells)} | {mean:.3f} |")
 
 
 def test_times_of_steps():

@@ -193,8 +193,7 @@ def predict(
         frame = fitted.table(raw, num_draws=draws or None, seed=seed)
         rows = len(frame)
         with atomic(out) as temporary:
-            # Nine digits identify any float32; results as .nc have all digits.
-            temporary.write_text(csv_text(frame, index_label="row", float_format="%.9g"), encoding="utf-8")
+            temporary.write_text(csv_text(frame, index_label="row", digits=9), encoding="utf-8")
     console.print(
         f"Wrote {escape(str(out))}: {counted(rows, 'row')}, targets {escape(', '.join(fitted.targets))}.",
         highlight=False,

@@ -110,5 +110,6 @@ def feature_names(features: Sequence[str], x: np.ndarray) -> None:
 
 def meant(name: str, known: Iterable[str]) -> str:
     """The sentence that asks whether a name like this was meant; empty if none is alike."""
-    alike = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {alike[0]!r}?" if alike else ""
+    spelled = {other.casefold(): other for other in known}
+    alike = get_close_matches(name.casefold(), spelled, n=1)
+    return f" Did you mean {spelled[alike[0]]!r}?" if alike else ""

@@ -416,12 +416,14 @@ def _texts(column: Column, limit: int) -> list[str]:
     cut = [column.origin.at(row) for row, text in enumerate(found) if len(text) > limit]
     if cut:
         logger.warning(
-            "Encoders of sequences see the first %d characters of column %r; longer are %d rows: %s%s.",
-            limit,
+            "Column %r has %d row%s with more than %d characters; encoders of sequences see the first %d: %s%s",
             column.name,
             len(cut),
-            ", ".join(cut[:MOST_SHOWN]),
-            ", ..." if len(cut) > MOST_SHOWN else "",
+            "s" * (len(cut) > 1),
+            limit,
+            limit,
+            "; ".join(cut[:MOST_SHOWN]),
+            f"; and {len(cut) - MOST_SHOWN:,} more." if len(cut) > MOST_SHOWN else ".",
         )
     return found
 

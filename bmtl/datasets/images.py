@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from bmtl.datasets.augmentation import Augmentation
@@ -135,28 +135,75 @@ def read_images(path: str | Path, channels: int = 3) -> tuple[np.ndarray, list[P
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = sorted(file for file in path.iterdir() if _is_image(file)) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"There is no image in {path}; expected files that end with {', '.join(SUFFIXES)}.")
     images = (read_image(file, "RGB" if channels == 3 else "L") for file in files)
     return stacked((image.reshape(*image.shape[:2], channels) for image in images), files), files
 
 
-def read_image(path: Path, mode: str | None = None) -> np.ndarray:
+def _is_image(file: Path) -> bool:
+    """By its name; hidden files, such as macOS's ``._x.png``, are none."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def read_image(path: Path, mode: Literal["RGB", "L"] | None = None) -> np.ndarray:
     """One image file ``(H, W)`` or ``(H, W, C)``.
 
     Args:
         path: Of the file.
-        mode: Pillow's mode to convert to, such as ``"RGB"``; by default the file's own numbers, 16-bit ones included.
+        mode: ``"RGB"`` or ``"L"`` for bytes in colour or grey, as a viewer shows the image: turned as a camera says, and
+            16 bits as 8. By default the file's own numbers, 16-bit ones included.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read; with a mode also if it has several pages, transparent pixels or numbers that are no
+            brightness.
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image if mode is None else image.convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+            if mode is None:
+                return np.asarray(image)
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise _UnclearError(f"{path} has {frames} pages. Save one of them, or each as a file.")
+            return np.asarray(_shown(image, path).convert(mode))
+    except _UnclearError:
+        raise
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow raises for damaged files
         raise ValueError(f"{path} cannot be read as an image ({type(error).__name__}: {error}).") from error
+
+
+class _UnclearError(ValueError):
+    """An image that can be read in more than one way."""
+
+
+def _shown(image: Image.Image, path: Path) -> Image.Image:
+    """An image as a viewer shows it, in bytes."""
+    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        if np.asarray(opaque.getchannel("A")).min() < 255:
+            raise _UnclearError(
+                f"{path} has transparent pixels, whose colours a viewer does not show. Put the image on a background, and "
+                "save it without an alpha channel."
+            )
+        return opaque
+    if of_16_bits:
+        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        pixels = np.asarray(image)
+        low, high = pixels.min(), pixels.max()
+        raise _UnclearError(
+            f"{path} has 32-bit numbers, from {low:g} to {high:g}, whose brightness is not known. Save it with bytes from "
+            "0 to 255."
+        )
+    return image
 
 
 def stacked(images: Iterable[np.ndarray], names: Sequence[object]) -> np.ndarray:

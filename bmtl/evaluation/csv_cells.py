@@ -18,15 +18,15 @@ def plain(value: object) -> object:
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
-def csv_text(frame: pd.DataFrame, *, index_label: str | None = None, float_format: str | None = None) -> str:
+def csv_text(frame: pd.DataFrame, *, index_label: str | None = None, digits: int | None = None) -> str:
     """A frame as CSV whose headings and text start no formula (`plain`).
 
     Args:
         frame: Of numbers and text.
         index_label: Heading of the index; its own name by default.
-        float_format: Of the numbers, as "%.9g"; all digits of float64 by default.
+        digits: Significant digits of floating-point numbers; by default as many as are needed to read them back unchanged.
     """
     safe = frame.map(plain)
     safe.columns = [plain(name) for name in frame.columns]
     safe.index = pd.Index([plain(name) for name in frame.index], name=plain(frame.index.name))
-    return safe.to_csv(index_label=index_label, float_format=float_format, lineterminator="\n")
+    return safe.to_csv(index_label=index_label, lineterminator="\n", float_format=digits and f"%.{digits}g")

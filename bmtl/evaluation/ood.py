@@ -18,6 +18,8 @@ from bmtl.evaluation.parts import group, part_targets, parts_of
 
 Score = Literal["epistemic", "total", "aleatoric"]
 SCORES: tuple[Score, ...] = get_args(Score)
+Groups = tuple[ArrayLike, ArrayLike]
+SIDES = ("inside", "outside")
 OUTSIDE = "predictions_uncertainty"
 CAUGHT = (19, 20)  # FPR95: 95 % of the rows out of distribution, in whole numbers since 0.95 * n is rounded
 CELLS = 2_000_000  # counts held at a time by the bootstrap
@@ -80,7 +82,13 @@ def detection_of_scores(inside: ArrayLike, outside: ArrayLike) -> Detection:
 
 
 def detection_intervals(
-    inside: ArrayLike, outside: ArrayLike, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    inside: ArrayLike,
+    outside: ArrayLike,
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[Detection, Detection]:
     """Lower and upper ends of percentile bootstrap intervals of `detection_of_scores`.
 
@@ -91,24 +99,31 @@ def detection_intervals(
     Args:
         inside: ``(N,)``.
         outside: ``(M,)``.
+        groups: Labels ``(N,)`` and ``(M,)`` of rows that are not independent, such as the pairs of one drug: whole groups
+            are drawn, as many as there are (a cluster bootstrap), and the interval is that of new groups. By default each
+            row is one of its own.
         level: Nominal coverage, in (0, 1).
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: As `detection_of_scores`, and if `level` or `resamples` is out of range.
+        ValueError: As `detection_of_scores`, and if `level` or `resamples` is out of range, or `groups` of another length.
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level is {level} and resamples {resamples}; expected a level in (0, 1) and one resample.")
     codes, values = _codes(inside, outside)
     if np.isnan(values).any():
         return Detection(*np.full(4, np.nan)), Detection(*np.full(4, np.nan))
+    sides = [
+        (code, _units(None if groups is None else groups[side], len(code), name))
+        for side, (name, code) in enumerate(zip(SIDES, codes, strict=True))
+    ]
     random, cells = np.random.default_rng(seed), len(values)
     block = max(1, CELLS // cells)
     drawn = []
     for start in range(0, resamples, block):
         times = min(block, resamples - start)
-        drawn.append(np.stack(_areas(*(_resampled(code, cells, times, random) for code in codes))))
+        drawn.append(np.stack(_areas(*(_resampled(*side, cells, times, random) for side in sides))))
     ends = np.quantile(np.concatenate(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2], axis=1)  # (2, 4)
     return Detection(*ends[0]), Detection(*ends[1])
 
@@ -188,18 +203,30 @@ def _names() -> list[str]:
 def _codes(inside: ArrayLike, outside: ArrayLike) -> tuple[list[np.ndarray], np.ndarray]:
     """For each row the place of its score among the distinct scores, and those, ascending."""
     sides = [np.asarray(side, dtype=float) for side in (inside, outside)]
-    for name, side in zip(("inside", "outside"), sides, strict=True):
+    for name, side in zip(SIDES, sides, strict=True):
         if side.ndim != 1 or not side.size:
             raise ValueError(f"{name} has shape {side.shape}; expected (N,), a row at least.")
     values, codes = np.unique(np.concatenate(sides), return_inverse=True)
     return np.split(codes, [len(sides[0])]), values
 
 
-def _resampled(codes: np.ndarray, cells: int, times: int, random: np.random.Generator) -> np.ndarray:
-    """How often each distinct score occurs in each of `times` resamples, ``(times, cells)``."""
-    drawn = codes[random.integers(len(codes), size=(times, len(codes)))]
-    flat = (drawn + cells * np.arange(times)[:, None]).ravel()
-    return np.bincount(flat, minlength=times * cells).reshape(times, cells)
+def _units(labels: ArrayLike | None, rows: int, name: str) -> np.ndarray:
+    """For each row the number of what is drawn with it, ``(N,)``, from 0 on."""
+    if labels is None:
+        return np.arange(rows)
+    given = np.asarray(labels)
+    if given.shape != (rows,):
+        raise ValueError(f"The groups of {name} have shape {given.shape}; expected a label for each row, {(rows,)}.")
+    return np.unique(given, return_inverse=True)[1]
+
+
+def _resampled(codes: np.ndarray, units: np.ndarray, cells: int, times: int, random: np.random.Generator) -> np.ndarray:
+    """How often each distinct score occurs in each of `times` resamples of units, ``(times, cells)``."""
+    number, row = units.max() + 1, np.arange(times)[:, None]
+    drawn = random.integers(number, size=(times, number))
+    often = np.bincount((drawn + number * row).ravel(), minlength=times * number).reshape(times, number)
+    counts = np.bincount((codes + cells * row).ravel(), often[:, units].ravel(), minlength=times * cells)
+    return counts.astype(int).reshape(times, cells)
 
 
 def _areas(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -64,6 +64,7 @@ def compare(
     dask: str | None = None,
     timed_steps: int = 40,
     command: str | None = None,
+    pictures: bool = True,
     done: Done = lambda outcome: None,
 ) -> Comparison:
     """Trains every method on every split with every seed and compares them.
@@ -91,6 +92,7 @@ def compare(
         timed_steps: Steps of each method that are timed side by side on the processor at the end; with 0, and on other
             devices, times are those that each run recorded.
         command: What made the comparison, to be kept in ``comparison.nc``.
+        pictures: Write pictures of the first split; a report draws its own from the results.
         done: Called with each outcome.
 
     Raises:
@@ -127,6 +129,7 @@ def compare(
             primary=primary,
             out=folder,
             command=command,
+            pictures=pictures,
         )
         try:
             with closing(run_cells(data, cells, budget, folder, trust=trust, jobs=jobs, dask=dask)) as running:

@@ -50,8 +50,9 @@ def demo(
 
     Which labels of the training and validation rows are known is drawn at random, for each target separately; test rows keep
     all of theirs. With all labels there is nothing to draw, and the draws are of initial weights and batches. Writes
-    ``labels-<percent>/`` for each share, as `compare` does, and ``changes.nc``, ``changes.png``, ``targets.png`` and
-    ``reliability.png``, the last two of the smallest share, whose report judges the Bayesian model's guide.
+    ``labels-<percent>/`` for each share, as `compare` does but without pictures, and ``changes.nc``, ``changes.png``,
+    ``targets.png`` and ``reliability.png``, the last two of the smallest share, whose report judges the Bayesian model's
+    guide.
 
     Args:
         data: `bmtl.datasets.load("qm9-mini")`, or other data with several targets.
@@ -79,6 +80,7 @@ def demo(
             trust=share == min(shares),
             jobs=jobs,
             timed_steps=0,
+            pictures=False,
             command=command,
             done=done,
         )

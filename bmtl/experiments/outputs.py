@@ -28,6 +28,7 @@ def write_comparison(
     primary: str | Mapping[str, str] | None,
     out: Path,
     command: str | None,
+    pictures: bool,
 ) -> tuple[xr.Dataset, Trees]:
     """Compares the finished runs and writes ``comparison.nc``, tables and pictures.
 
@@ -41,6 +42,7 @@ def write_comparison(
         primary: As for `bmtl.evaluation.comparison.compare`.
         out: Folder.
         command: What made the comparison.
+        pictures: Draw the first split.
     """
     places = {method.name: i for i, method in enumerate(order)}
     cells = sorted(cells, key=lambda cell: (places[cell.method.name], numbers[cell.split, cell.seed]))
@@ -62,7 +64,8 @@ def write_comparison(
     (out / "table.csv").write_text(to_csv(scores), encoding="utf-8")
     (out / "table.md").write_text(to_markdown(scores), encoding="utf-8")
     (out / "table.tex").write_text(to_latex(scores), encoding="utf-8")
-    write_pictures(trees, places, out)
+    if pictures:
+        write_pictures(trees, places, out)
     return scores, trees
 
 

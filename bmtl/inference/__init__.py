@@ -5,6 +5,7 @@ from bmtl.inference.bank import Bank
 from bmtl.inference.discrete_posterior import discrete_posterior
 from bmtl.inference.draws import draw
 from bmtl.inference.elbo import TaskELBO
+from bmtl.inference.lightning_module import BalancedTraining
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.parameter_groups import ParameterGroups
 from bmtl.inference.posterior_draws import PosteriorDraws
@@ -13,7 +14,7 @@ from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.record import Evaluation, StepRecord
 from bmtl.inference.simulation import SimulatedRanks, simulated_ranks
 from bmtl.inference.svi import BalancedSVI
-from bmtl.inference.training import BalancedTraining, FitResult, fit
+from bmtl.inference.training import FitResult, fit
 
 __all__ = [
     "BalancedSVI",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 _LIBRARIES = ("torch", "pyro", "bmtl", "lightning", "numpy")
 _OF_TORCH = set(vars(nn.Module()))  # what every module has
-_LARGE = 1_000  # a container with more entries holds data
+LARGE = 1_000
+"""A container with more entries holds data."""
 
 
 def modules_of(*programs: Callable[..., Any]) -> Iterator[nn.Module]:
@@ -45,7 +46,7 @@ def functions_of(*programs: Callable[..., Any]) -> Iterator[FunctionType]:
         if isinstance(item, nn.Module):
             found = [method for kind in {type(part) for part in item.modules()} for method in vars(kind).values()]
         for function in found:
-            if isinstance(function, FunctionType) and id(function) not in seen and not _of_library(function):
+            if isinstance(function, FunctionType) and id(function) not in seen and not of_library(function):
                 seen.add(id(function))
                 yield function
 
@@ -87,21 +88,22 @@ def _parts(name: str, item: Any) -> list[tuple[str, Any]]:
         case FunctionType():
             cells = zip(item.__code__.co_freevars, item.__closure__ or (), strict=True)
             closed = [(key, cell.cell_contents) for key, cell in cells if _is_filled(cell)]
-            if _of_library(item):
+            if of_library(item):
                 return closed
             named = _names(item.__code__)
             return closed + [(key, value) for key, value in item.__globals__.items() if key in named]
         case Mapping():
-            return [(f"{name}[{key!r}]", part) for key, part in item.items()] if len(item) <= _LARGE else []
+            return [(f"{name}[{key!r}]", part) for key, part in item.items()] if len(item) <= LARGE else []
         case list() | tuple():
-            return [(f"{name}[{i}]", part) for i, part in enumerate(item)] if len(item) <= _LARGE else []
+            return [(f"{name}[{i}]", part) for i, part in enumerate(item)] if len(item) <= LARGE else []
         case Tensor() | type():
             return []
     return list(vars(item).items()) if callable(item) and hasattr(item, "__dict__") else []
 
 
-def _of_library(function: FunctionType) -> bool:
-    return (function.__module__ or "").partition(".")[0] in _LIBRARIES
+def of_library(item: FunctionType | type) -> bool:
+    """Whether a function or class is of a library that programs are written with."""
+    return (item.__module__ or "").partition(".")[0] in _LIBRARIES
 
 
 def _names(code: CodeType) -> set[str]:

@@ -79,7 +79,7 @@ class TaskBatches:
         """A batch as the program takes it.
 
         Raises:
-            ValueError: If two tasks have labels of one target.
+            ValueError: If two tasks have labels of one target, or a task's batch is no pair.
         """
         if not self._is_by_task(batch):
             return batch
@@ -101,13 +101,23 @@ class TaskBatches:
     def _is_by_task(self, batch: Any) -> bool:
         if self._signature is None or not isinstance(batch, Mapping) or not inputs.is_structure(batch) or not batch:
             return False
-        if not all(pair is None or (isinstance(pair, tuple | list) and len(pair) == 2) for pair in batch.values()):
+        if not all(pair is None or isinstance(pair, tuple | list) for pair in batch.values()):
             return False
         try:
             self._signature.bind(**batch)
         except TypeError:
+            self._check_pairs(batch)
             return True
         return False
+
+    @staticmethod
+    def _check_pairs(batch: Mapping[str, Any]) -> None:
+        for task, pair in batch.items():
+            if pair is not None and len(pair) != 2:
+                raise ValueError(
+                    f"The loader of task {task!r} gives batches of {len(pair)} parts, and a task's batch is a pair (inputs, "
+                    "labels). Join what belongs to the inputs to one mapping."
+                )
 
 
 def _with_names(task: str, x: Any, y: Any) -> tuple[Any, dict[str, Tensor]]:

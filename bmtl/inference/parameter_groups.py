@@ -71,4 +71,12 @@ class ParameterGroups:
             for pattern, members in found.items()
             if members
         ]
-        return self.optimizer(used, **self.options)
+        made = self.optimizer(used, **self.options)
+        for pattern, of in self.groups.items():  # torch takes any key for an option, and never reads it
+            unknown = [key for key in of if key not in made.defaults]
+            if unknown:
+                raise ValueError(
+                    f"The group {pattern!r} has the options {unknown}, which {type(made).__name__} does not have; it has "
+                    f"{', '.join(made.defaults)}."
+                )
+        return made

@@ -12,6 +12,8 @@ from bmtl.inference.errors import NonFinite
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.record import StepRecord
 
+_SCALED = (torch.float32, torch.float64)
+
 
 class GradientsBefore:
     """The gradients that are there before a step adds its own, to put them back where it cannot be taken.
@@ -154,6 +156,13 @@ def _entries(gradient: Tensor) -> Tensor:
 
 def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
     """Whether all gradients are finite, a tensor ``()`` for each device."""
+    kinds = {(gradient.dtype, gradient.device) for gradient in gradients}
+    if len(kinds) == 1 and next(iter(kinds))[0] in _SCALED and all(map(Tensor.is_contiguous, gradients)):
+        # What a gradient scaler looks for, in one call; multiplied by 1, they stay the same.
+        _, device = kinds.pop()
+        found, one = torch.tensor([0.0, 1.0], dtype=torch.float32, device=device).unbind()
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+        return [found == 0]
     norms = torch._foreach_norm(gradients) if gradients else ()
     if all(norm.device == norms[0].device for norm in norms):
         return [torch.stack(norms).isfinite().all()] if norms else []

@@ -282,7 +282,8 @@ class BalancedSVI:
         skipped leaves the gradients unchanged: the mean over the others divides by their number.
         """
         start = time.perf_counter()
-        self.initialise(*args, **kwargs)
+        if not self.names or self._pending is not None:
+            self.initialise(*args, **kwargs)
         batch = args, kwargs
         draws = generators() if self._program.by_closure else None
         terms: ScaledLosses | Halves

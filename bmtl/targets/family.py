@@ -58,8 +58,8 @@ class Family(ABC):
         return False
 
     @property
-    def interval_from(self) -> float | None:
-        """The lower end of a label that is only known to be below a value; None where labels must be exact."""
+    def intervals_from(self) -> float | None:
+        """The lowest value of a label that is known up to an interval; None where labels are exact."""
         return None
 
     @property

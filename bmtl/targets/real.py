@@ -61,7 +61,7 @@ class Real(Family):
         return self.bounds is None
 
     @property
-    def interval_from(self) -> float | None:
+    def intervals_from(self) -> float | None:
         return -np.inf if self.censored else None
 
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:

@@ -34,7 +34,7 @@ class TimeToEvent(Family):
         return True
 
     @property
-    def interval_from(self) -> float | None:
+    def intervals_from(self) -> float | None:
         return 0.0
 
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:

@@ -70,7 +70,8 @@ def test_tokens_are_cut_and_padded_and_it_is_said(caplog):
     assert "2 SMILES are longer than 6 characters; encoders of sequences see the first 6" in lines
     with caplog.at_level(logging.WARNING):
         inputs.prepare([("CCO", "MKVLAW"), ("CCO", "M" * 9)])
-    assert "see the first 8 characters of column 'sequence'; longer are 1 rows: the data frame, row 1." in caplog.text
+    assert "Column 'sequence' has 1 row with more than 8 characters" in caplog.text
+    assert "see the first 8: the data frame, row 1." in caplog.text
 
 
 def test_composition():

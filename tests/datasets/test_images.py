@@ -77,6 +77,35 @@ def test_grey_files_of_sixteen_bits_keep_their_numbers(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "depth.png"), depth)
 
 
+def test_files_are_seen_as_a_viewer_shows_them(tmp_path):
+    deep = np.array([[0, 257, 60_000, 65_535]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_images(tmp_path / "deep.png", 1)[0][0, ..., 0], [[0, 1, 233, 255]])
+    image = Image.fromarray(colours()[0])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(read_images(tmp_path / "turned.png")[0][0], np.rot90(colours()[0], -1))
+    image.putalpha(255)
+    image.save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(read_images(tmp_path / "opaque.png")[0][0], colours()[0])
+
+
+def test_files_that_can_be_seen_in_several_ways_are_refused(tmp_path):
+    image = Image.fromarray(colours()[0])
+    image.save(tmp_path / "pages.tif", save_all=True, append_images=[image])
+    image.putalpha(254)
+    image.save(tmp_path / "clear.png")
+    Image.fromarray(np.array([[0, 255]], dtype=np.int32)).save(tmp_path / "wide.tif")
+    for name, message in (("pages.tif", "2 pages"), ("clear.png", "transparent"), ("wide.tif", "32-bit numbers")):
+        with pytest.raises(ValueError, match=message):
+            read_images(tmp_path / name)
+    (tmp_path / "._hidden.png").write_bytes(b"of macOS")
+    (tmp_path / "clear.png").unlink(), (tmp_path / "pages.tif").unlink(), (tmp_path / "wide.tif").unlink()
+    with pytest.raises(ValueError, match="There is no image in"):
+        read_images(tmp_path)
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         read_images(tmp_path / "nowhere")

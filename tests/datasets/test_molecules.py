@@ -155,14 +155,26 @@ def test_files_of_molecules_are_read(suffix, tmp_path):
         ("a.xyz", "1\n\nQq 0 0 0\n", "line 3: 'Qq' is none of the elements"),
         ("a.xyz", "1\n\nH 0 x 0\n", "line 3: a position is three numbers; got '0 x 0'"),
         ("a.sdf", "name\n\n\n  2  0 V2000\n", "molecule 0: this is no block of an SD file"),
-        ("a.pdb", "", "Molecules are read from .npz, .xyz, .sdf, .csv; got"),
-        ("a.csv", "name\nwater\n", "no rows with a column 'smiles'"),
+        ("a.pdb", "", "Molecules are read from .npz, .csv, .xyz, .sdf; got"),
+        ("a.sdf", "n\n\n\n  0  0  0  0  0            999 V3000\n", "no block of an SD file in the format V2000"),
+        ("a.csv", "name\nwater\n", "a.csv has no column 'smiles' for the molecules"),
+        ("a.csv", "Smiles\nO\n", "Did you mean 'Smiles'"),
+        ("a.csv", "smiles,smiles\nO,C\n", "two columns 'smiles'"),
     ],
 )
 def test_files_that_cannot_be_read_say_where(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         molecules().read(tmp_path / name)
+
+
+def test_spaces_after_a_separator_and_marks_of_encodings_lose_no_molecule(tmp_path):
+    texts = {".SDF": sdf(*WATER).replace("$$$$", "$$$$ ") + sdf(*METHANE).rstrip(), ".xyz": xyz(*WATER) + xyz(*METHANE)}
+    for suffix, text in texts.items():
+        file = tmp_path / f"new{suffix}"
+        file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").replace("a comment", "\xe5").encode("latin-1"))
+        seen = molecules().prepare(molecules().read(file))
+        assert seen.numbers.tolist() == [[8, 1, 1, 0, 0], [6, 1, 1, 1, 1]]
 
 
 def test_smiles_without_rdkit_name_the_extra(tmp_path, monkeypatch):
@@ -178,7 +190,7 @@ def test_smiles_become_molecules_with_hydrogens(tmp_path):
     seen = molecules().prepare(molecules().read(tmp_path / "new.csv"))
     assert [sorted(row) for row in seen.numbers.tolist()] == [[0, 0, 1, 1, 8], [1, 1, 1, 1, 6]]
     (tmp_path / "new.csv").write_text("smiles\nO\nC(\n")
-    with pytest.raises(ValueError, match="row 1: 'C.' is no SMILES"):
+    with pytest.raises(ValueError, match="row 3, column 'smiles': 'C.' is no SMILES"):
         molecules().read(tmp_path / "new.csv")
 
 

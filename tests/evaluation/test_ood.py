@@ -121,6 +121,22 @@ def test_the_bootstrap_repeats_and_does_not_depend_on_its_blocks(monkeypatch):
     assert (np.array(low) <= np.array(high)).all()
 
 
+def test_groups_are_drawn_as_a_whole():
+    """Rows that are copies of one another tell as much as one of them."""
+    random = np.random.default_rng(4)
+    inside, outside = random.normal(size=25), random.normal(1, 1, size=15)
+    copies = [np.repeat(side, times) for side, times in ((inside, 3), (outside, 3))]
+    labels = [np.repeat(np.arange(len(side)), times) for side, times in ((inside, 3), (outside, 3))]
+    alone = detection_intervals(inside, outside, resamples=100, seed=1)
+    np.testing.assert_allclose(detection_intervals(*copies, groups=labels, resamples=100, seed=1), alone)
+    low, high = detection_intervals(*copies, resamples=100, seed=1)
+    assert high.auroc - low.auroc < 0.8 * (alone[1].auroc - alone[0].auroc)
+    with pytest.raises(
+        ValueError, match=r"groups of outside have shape \(15,\); expected a label for each row, \(45,\)"
+    ):
+        detection_intervals(*copies, groups=(labels[0], outside))
+
+
 def test_logarithms_of_uncertainties():
     np.testing.assert_allclose(log_uncertainty([1.0, np.e**-3, 0.0, -1e-9]), [0, -3, -np.inf, -np.inf])
     assert np.isnan(log_uncertainty(np.nan))

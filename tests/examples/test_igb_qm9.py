@@ -94,7 +94,7 @@ def test_every_row_names_a_balancer(example):
         assert str(balancer(method.balancer))
 
 
-@pytest.mark.parametrize("name", ["igb_qm9"])
+@pytest.mark.parametrize("name", ["igb_qm9", "igb_qm9_graphs"])
 def test_the_page_shows_the_file_of_results(example, results, name):
     frame, page = results(name, "igb_qm9.md", index_col=0)
     assert all(table in page for table in example.tables(frame))

@@ -13,8 +13,10 @@ def test_the_quick_run_and_its_resumption(example, start, tmp_path):
     assert set(learnt["scores"]) == set(learnt["validation"]) == set(example.TASKS)
     assert set(learnt["log_variance"]["instance"][:1]) == {0.0}
     assert example.page(kept) in printed
-    again = start("--quick", "--out", tmp_path)
+    again = start("--quick", "--noises", "--out", tmp_path)
     assert "seed 0\n" not in again, "what is done is not done again"
+    assert again == (tmp_path / "noises.md").read_text() + "\n"
+    assert set(again.split()) <= set(printed.split())
 
 
 def test_weights_by_hand_are_chosen_on_validation(example):

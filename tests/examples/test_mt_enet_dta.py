@@ -46,7 +46,7 @@ def test_detergents_are_told_from_drugs(quick):
     assert frame.loc[("nearest", "distance"), "auroc"] > 0.9  # detergents are unlike kinase inhibitors
     assert frame.loc[("mc-dropout", "aleatoric"), "auroc"] == 0.5  # a constant noise
     assert set(frame.index.get_level_values(0)) == {"nearest", "mt-enet", "mc-dropout", "mt-enet, tie"}
-    assert (out / "density.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "epistemic.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_there_is_not_trained_again(example, start, root, quick, monkeypatch):
@@ -56,20 +56,20 @@ def test_what_is_there_is_not_trained_again(example, start, root, quick, monkeyp
     assert again.partition("davis, test fold")[2] == printed.partition("davis, test fold")[2]
 
 
-def test_resampling_takes_whole_groups(example):
-    scores, groups = np.arange(6.0), np.array([2, 0, 2, 1, 1, 0])
-    for seed in range(5):
-        drawn = example.resampled(scores, groups, np.random.default_rng(seed))
-        for group in range(3):
-            counts = np.unique([np.sum(drawn == row) for row in np.flatnonzero(groups == group)])
-            assert len(counts) == 1
-
-
 def test_missing_data_are_named(start, tmp_path):
     with pytest.raises(SystemExit, match=r"davis\.npz"):
         start("--root", tmp_path)
 
 
-def test_the_page_shows_the_file_of_results(example, results):
-    frame, page = results("mt_enet_dta_davis_warm", "mt_enet_dta.md")
-    assert example.table(frame) in page
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("davis", "warm"), ("davis", "cold-drug"), ("davis", "cold-target"), ("davis", "cold-both"), ("kiba", "warm")],
+)
+def test_the_page_shows_the_file_of_results(example, results, name, setting):
+    frame, page = results(f"mt_enet_dta_{name}_{setting}", "mt_enet_dta.md")
+    assert example.table(frame, setting) in page
+
+
+def test_the_page_shows_the_file_of_detection(example, results):
+    frame, page = results("mt_enet_dta_davis_warm_ood", "mt_enet_dta.md")
+    assert example.ood_table(frame) in page

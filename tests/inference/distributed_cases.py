@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 import bmtl
+from bmtl.inference.lightning_module import BalancedTraining
 from bmtl.inference.probe import ConflictProbe
 from bmtl.inference.svi import BalancedSVI
-from bmtl.inference.training import BalancedTraining, fit
+from bmtl.inference.training import fit
 from tests.inference.programs import NAN, Regressions, Sites, SitesGuide, batch, double, nothing
 
 Found = dict[str, Tensor]

@@ -8,8 +8,8 @@ import torch
 
 import bmtl
 from bmtl.inference.arguments import choice, flag, positive_number, whole_number
+from bmtl.inference.lightning_module import BalancedTraining
 from bmtl.inference.probe import ConflictProbe
-from bmtl.inference.training import BalancedTraining
 from tests.inference.programs import Regressions, batch, nothing
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)

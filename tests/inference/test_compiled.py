@@ -1,11 +1,13 @@
 """Steps that replay a captured graph: equal to ordinary steps, and never a silently stale branch."""
 
 import copy
+import dataclasses
 import functools
 import logging
 import time
 from collections import OrderedDict
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -16,6 +18,7 @@ import bmtl
 from bmtl.experiments.methods import Method
 from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
+from bmtl.inference.compiled.program_state import ProgramState
 from bmtl.inference.training import fit
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
@@ -163,6 +166,12 @@ class Counting(Program):
         return self.trunk(x) * (1.0 if self.calls < 6 else 2.0)
 
 
+class OnDerivative(Program):
+    def represent(self, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        return self.trunk(x + torch.autograd.grad(self.trunk(x).sum(), x)[0])
+
+
 @pytest.mark.parametrize(
     ("program", "statement"),
     [
@@ -170,6 +179,7 @@ class Counting(Program):
         (OnItem, "self.trunk[0].bias.norm().item()"),
         (OnRows, "return h - h[x[:, 0] > 0].mean(0)"),
         (Counting, "Counting.calls changes while the program runs"),
+        (OnDerivative, "torch.autograd.grad(self.trunk(x).sum(), x)"),
     ],
 )
 def test_a_program_that_no_graph_can_repeat_runs_as_python_and_says_where(program, statement, caplog):
@@ -181,23 +191,19 @@ def test_a_program_that_no_graph_can_repeat_runs_as_python_and_says_where(progra
 
 
 def test_a_branch_after_a_hundred_steps_is_found_and_named(caplog):
-    class Clock:
-        def __init__(self) -> None:
-            self.now = 0
-
     class Late(Program):
         def __init__(self) -> None:
             super().__init__()
-            self.clock = Clock()
+            self.clock = np.zeros(1)
 
         def represent(self, x: Tensor) -> Tensor:
             h = self.trunk(x)
-            if self.clock.now >= 100:
+            if self.clock[0] >= 100:
                 h = h.exp()
             return h
 
     def tick(of: bmtl.BalancedSVI, n: int) -> None:
-        of.model.clock.now = n
+        of.model.clock[0] = n
 
     compiled = svi("trace", program=Late)
     train(compiled, [batch(0)] * 100, before_step=tick)
@@ -226,6 +232,67 @@ def test_numbers_on_attributes_in_closures_and_globals_are_never_stale(caplog):
     compiled = train(svi("trace", program=Annealed), batches, before_step=anneal)
     assert_equal(train(svi(False, program=Annealed), batches, before_step=anneal), compiled)
     assert not warned(caplog)
+
+
+@dataclasses.dataclass
+class Options:
+    power: float = 1.0
+
+
+OPTIONS = {"of": [Options()]}
+CHANGES = {
+    "a dict": lambda of: of.by_name.update(w=2.0),
+    "a list in a list": lambda of: of.listed[0].append(2.0),
+    "a set": lambda of: of.chosen.add("b"),
+    "a new tuple": lambda of: setattr(of, "pair", (1.0, 2.0)),
+    "a number of numpy": lambda of: setattr(of, "number", np.float32(2.0)),
+    "the class": lambda of: setattr(Holding, "of_class", 2.0),
+    "an object": lambda of: setattr(of.own, "power", 2.0),
+    "a global's object": lambda of: setattr(OPTIONS["of"][0], "power", 2.0),
+}
+REPLACED = {
+    "an array": lambda of: setattr(of, "array", np.full(1, 2.0)),
+    "a hook": lambda of: of.trunk[0].register_forward_hook(lambda module, x, h: 2.0 * h),
+}
+
+
+class Holding(Program):
+    of_class = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name, self.listed, self.pair, self.chosen = {"w": 1.0, "b": [None]}, [[1.0]], (1.0, 1.0), {"a"}
+        self.number, self.array, self.own, self.rows = np.float32(1.0), np.ones(1), Options(), list(range(5000))
+
+    def represent(self, x: Tensor) -> Tensor:
+        return self.trunk(x) * OPTIONS["of"][0].power
+
+
+@pytest.mark.parametrize("what", [*CHANGES, *REPLACED])
+def test_another_value_in_a_container_object_or_class_is_another_state(what):
+    OPTIONS["of"], Holding.of_class = [Options()], 1.0
+    program = Holding()
+    state = ProgramState(program)
+    before = state.version()
+    program.rows[0] = 7  # data
+    assert state.version() == before
+    (CHANGES | REPLACED)[what](program)
+    if what in CHANGES:  # by the program itself, which is captured
+        assert len(state.put_back()) == 1
+        assert state.version() == before
+        CHANGES[what](program)
+    assert state.version() != before
+
+
+def test_steps_inside_a_handler_are_not_those_outside(caplog):
+    found = []
+    for compile in ("trace", False):
+        of = train(svi(compile), [batch(0)] * 3)
+        with pyro.poutine.scale(scale=0.1):
+            found.append(train(of, [batch(0)]))
+    assert_equal(*found)
+    (message,) = warned(caplog)
+    assert "ScaleMessenger" in message
 
 
 def test_forms_that_never_come_back_are_reported(caplog):

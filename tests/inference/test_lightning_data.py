@@ -239,6 +239,8 @@ def test_a_late_parameter_joins_its_group():
 def test_a_pattern_that_matches_nothing_is_named():
     with pytest.raises(ValueError, match=r"The patterns \['encoder\*'\] match no parameter.*trunk"):
         fresh(ParameterGroups(torch.optim.Adam, {"encoder*": {"lr": 1.0}}, lr=0.01)).initialise(*whole())
+    with pytest.raises(ValueError, match=r"has the options \['rate'\], which Adam does not have; it has lr"):
+        fresh(ParameterGroups(torch.optim.Adam, {"*": {"rate": 1.0}}, lr=0.01)).initialise(*whole())
     with pytest.raises(TypeError, match="groups maps patterns"):
         ParameterGroups(torch.optim.Adam, {"trunk": 0.1})
     with pytest.raises(ValueError, match="no pattern"):

@@ -23,6 +23,7 @@ from bmtl.inference.balancing import EW, UW, IGBv1
 from bmtl.inference.errors import CheckpointError, NonFinite, NonPositiveLoss, StepError
 from bmtl.inference.history import History
 from bmtl.inference.record import history_arrays
+from bmtl.inference.step import check_gradients
 from bmtl.inference.svi import BalancedSVI
 from bmtl.inputs import PerTask
 from tests.inference.programs import (
@@ -691,6 +692,23 @@ def test_a_gradient_whose_norm_overflows_is_still_finite():
     assert svi.step(*batch()).status == "ok"
     (gradient,) = gradients(svi).values()
     assert gradient.norm().isinf()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
+def test_one_entry_that_is_not_finite_is_found_and_finite_gradients_stay_bit_for_bit(dtype, bad):
+    least = torch.finfo(dtype).smallest_normal / 2
+    given = [torch.randn(3, 4, dtype=dtype), torch.tensor([-0.0, least, 1.0], dtype=dtype), torch.zeros(0, dtype=dtype)]
+    parameters = [torch.nn.Parameter(torch.zeros_like(of)) for of in given]
+    for parameter, of in zip(parameters, given, strict=True):
+        parameter.grad = of.clone()
+    names = {id(parameter): f"p{i}" for i, parameter in enumerate(parameters)}
+    check_gradients(parameters, names, ("a",))
+    for parameter, of in zip(parameters, given, strict=True):
+        assert parameter.grad.view(torch.uint8).equal(of.view(torch.uint8))
+    parameters[1].grad[1] = bad
+    with pytest.raises(NonFinite, match="gradient of p1 is NaN or infinite"):
+        check_gradients(parameters, names, ("a",))
 
 
 # ---- Epochs, evaluation, records -------------------------------------------------------------------------------------

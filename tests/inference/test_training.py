@@ -27,8 +27,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import bmtl
 from bmtl.datasets import Batches
 from bmtl.inference.errors import NonFinite
+from bmtl.inference.lightning_module import BalancedTraining
+from bmtl.inference.loaders import spread
 from bmtl.inference.svi import BalancedSVI
-from bmtl.inference.training import BalancedTraining, fit, spread
+from bmtl.inference.training import fit
 from tests.inference.programs import (
     NAN,
     TASKS,

@@ -112,14 +112,14 @@ def _text(path: Path, encoding: str | None) -> str:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{path} is not {used.upper()}: line {line} has the byte {content[error.start]:#04x}. Give its encoding "
-            "(-d encoding=latin-1, or cp1252, utf-16), or save it as UTF-8."
+            "(-d encoding=latin-1, or cp1252, utf-16), or save it as UTF-8, which bmtl predict takes."
         ) from error
     text = text.removeprefix("\ufeff")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(
             f"{path}, line {line} has a NUL character: the file is damaged, or UTF-16 without a byte order mark (-d "
-            "encoding=utf-16-le)."
+            "encoding=utf-16-le; bmtl predict takes UTF-8)."
         )
     return text
 

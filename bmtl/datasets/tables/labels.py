@@ -106,18 +106,19 @@ def _of_numbers(target: str, column: Column, parsed: Kind | None, style: NumberS
         family = parsed.given or parsed.family()
         if family == Real() and not exact.all():
             family = Real(censored=True)
-    lowest = family.interval_from
+    lowest = family.intervals_from
     if lowest is None and not exact.all():
         row = int(np.argmin(exact))
         raise ValueError(
             f"{column.at(row)}: {column.as_texts()[row]!r} is known up to an interval only, and a target of the kind "
             f"{family.name} takes exact labels. {mixed}"
         )
-    if lowest is not None:
-        intervals[:, 0] = np.where(np.isneginf(intervals[:, 0]), lowest, intervals[:, 0])
-    return Labels(
-        checked(target, column, intervals[:, 0] if lowest is None else intervals, family), family, unit, parsed is None
-    )
+    if lowest is None:
+        values = intervals[:, 0]
+    else:  # "<5" has no lower end of its own
+        lower, upper = intervals.T
+        values = np.stack([np.where(np.isneginf(lower), lowest, lower), upper], axis=1)
+    return Labels(checked(target, column, values, family), family, unit, parsed is None)
 
 
 def _intervals(column: Column, style: NumberStyle, mixed: str) -> np.ndarray:

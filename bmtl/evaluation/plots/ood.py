@@ -6,13 +6,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.stats import gaussian_kde
 
-from bmtl.evaluation.ood import Score, detection_intervals, detection_of_scores, log_uncertainty, uncertainties
+from bmtl.evaluation.ood import Groups, Score, detection_intervals, detection_of_scores, log_uncertainty, uncertainties
 from bmtl.evaluation.style import Trees, named, panels, styled
 
 INSIDE, OUTSIDE = "#D55E00", "#0072B2"
 
 
-def ood_densities(trees: Trees, target: str, *, score: Score = "epistemic", columns: int = 4) -> Figure:
+def ood_densities(
+    trees: Trees, target: str, *, score: Score = "epistemic", groups: Groups | None = None, columns: int = 4
+) -> Figure:
     """Densities of log uncertainty in and out of distribution, a panel per method, with the AUROC and its 95 % interval.
 
     The further apart the two, the better the uncertainty detects inputs from elsewhere. Densities are Gaussian kernel
@@ -23,6 +25,7 @@ def ood_densities(trees: Trees, target: str, *, score: Score = "epistemic", colu
         trees: A results tree with uncertainties of test rows and of rows from elsewhere, or method -> tree.
         target: The target's name.
         score: Which uncertainty.
+        groups: Labels of the rows in distribution and out of it that are not independent, see `detection_intervals`.
         columns: Panels in a row.
 
     Raises:
@@ -44,7 +47,7 @@ def ood_densities(trees: Trees, target: str, *, score: Score = "epistemic", colu
         width = max(2.3, 4.2 / across)
         figure = Figure(figsize=(width * across + 0.4, 1.9 * down + 0.9), layout="constrained")
         for name, panel in panels(figure, list(runs), columns).items():
-            _draw(panel, *sides[name])
+            _draw(panel, *sides[name], groups)
         figure.supxlabel(f"log {score} uncertainty of {target}", fontsize=9)
         figure.supylabel("Density", fontsize=9)
         figure.legend(
@@ -58,9 +61,9 @@ def ood_densities(trees: Trees, target: str, *, score: Score = "epistemic", colu
     return figure
 
 
-def _draw(panel: Axes, inside: np.ndarray, outside: np.ndarray) -> None:
+def _draw(panel: Axes, inside: np.ndarray, outside: np.ndarray, groups: Groups | None) -> None:
     auroc = detection_of_scores(inside, outside).auroc
-    low, high = (end.auroc for end in detection_intervals(inside, outside))
+    low, high = (end.auroc for end in detection_intervals(inside, outside, groups=groups))
     hidden = 0
     for values, colour, dash in ((inside, INSIDE, "-"), (outside, OUTSIDE, (0, (3, 3)))):
         logarithms = log_uncertainty(values)

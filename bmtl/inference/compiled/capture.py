@@ -20,6 +20,7 @@ _READS = {
     getattr(Tensor, name)
     for name in ("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__")
 }
+_DERIVATIVES = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,11 @@ class _NoReads(TorchFunctionMode):
             known = tracked.get(args[0])
             if known is None or known.constant is None:
                 raise CannotCaptureError("it reads the value of a tensor", current_statement())
+        if func in _DERIVATIVES:
+            raise CannotCaptureError(
+                "it takes derivatives while it runs, as TaskELBO('enum') does where a latent is of several tasks",
+                current_statement(),
+            )
         result = func(*args, **(kwargs or {}))
         made = result[0] if isinstance(result, tuple | list) and result else result
         known = tracked.get(made) if isinstance(made, Tensor) else None

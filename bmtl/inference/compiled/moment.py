@@ -42,7 +42,21 @@ class Moment:
         for module, state in self.extra:
             module.set_extra_state(state)
 
+    def changed_state(self) -> list[str]:
+        """Names of the classes of modules whose extra state has changed since then."""
+        return [type(module).__name__ for module, state in self.extra if not _same(module.get_extra_state(), state)]
+
     def has_same_generators(self, other: Moment) -> bool:
         """Whether random numbers would be the same from here on."""
         pairs = zip(self.generators[1], other.generators[1], strict=True)
         return torch.equal(self.generators[0], other.generators[0]) and all(torch.equal(a, b) for a, b in pairs)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)

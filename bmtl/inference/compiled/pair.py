@@ -214,9 +214,26 @@ def _flat(graph: fx.GraphModule, primals: int) -> fx.GraphModule:
         name = f"primals_{i + 1}" if i < primals else f"tangents_{i + 1 - primals}"
         node.name = node.target = name
     graph.graph.set_codegen(fx.graph.CodeGen())
+    _skip_same(graph.graph, output)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _skip_same(graph: fx.Graph, output: fx.Node) -> None:
+    """Leaves out views that are the tensors themselves.
+
+    With them the partitioner takes a tensor that is saved anyway for another one, and saves the mask of a ReLU too, which
+    takes longer to write than the layer's product.
+    """
+    aten = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.target not in (aten.alias.default, aten.detach.default, aten.expand.default, aten.view.default):
+            continue
+        source, given, found = node.args[0], node.args[0].meta.get("val"), node.meta.get("val")
+        if given is None or found is None or given.shape != found.shape or given.stride() != found.stride():
+            continue
+        node.replace_all_uses_with(source, delete_user_cb=lambda user: user is not output)
 
 
 def _lowered(graph: fx.GraphModule, **options: Any) -> Callable[[list[Tensor]], Any]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import operator
-from collections.abc import Callable
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
 
-from bmtl.inference.closed_over import functions_of, modules_of, names_in
+from bmtl.inference.closed_over import LARGE, functions_of, modules_of, names_in, of_library
 
 _INTERNAL = set(vars(nn.Module())) - {"training"}
 _PASSIVE = {
@@ -18,18 +24,21 @@ _PASSIVE = {
     *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU),
 }
 """Modules of torch that do the same whatever their mode and numbers."""
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = bool | int | float | complex | str | bytes | None | np.generic | torch.dtype | enum.Enum
+_DEPTH = 3  # of containers in containers
 
 
 class _Holder(NamedTuple):
-    """A namespace (a module's attributes, a function's globals) and what it held."""
+    """A namespace (the attributes of a module or of a class, a function's globals) and what it held."""
 
     name: str
-    space: dict[str, Any]
+    space: Mapping[str, Any]
+    owner: int  # the `id` of what has the namespace
     size: int  # of the namespace, 0 where others may add to it
     keys: tuple[str, ...]
     values: Any
-    get: Callable[[dict[str, Any]], Any]
+    get: Callable[[Mapping[str, Any]], Any]
+    put: Callable[[str, Any], None]
 
     def changed(self) -> bool:
         if self.size and len(self.space) != self.size:
@@ -41,12 +50,74 @@ class _Holder(NamedTuple):
         return bool(found != self.values)
 
 
+class _Container(NamedTuple):
+    """A dict, list, tuple, set or object of one's own that a program refers to, and the plain values that it held."""
+
+    name: str
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+    value: Any
+    content: list[Any]
+    copies: list[tuple[Any, Any]]  # of it and of those inside
+
+    def changed(self) -> bool:
+        return _content(self.get()) != self.content
+
+    def put_back(self) -> None:
+        for container, copy in self.copies:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(copy)
+        self.put(self.value)
+
+
+def _content(value: Any, copies: list[tuple[Any, Any]] | None = None) -> list[Any] | None:
+    """The plain values in nested containers and objects, with their places; None where there are so many that it is data."""
+    found: list[Any] = []
+    queue = [(value, 0)]
+    while queue:
+        inner, depth = queue.pop()
+        if isinstance(inner, set):
+            parts: Any = [frozenset(part for part in inner if isinstance(part, _PLAIN))]
+        elif isinstance(inner, list | tuple):
+            parts = inner
+        else:
+            inner = inner if isinstance(inner, dict) else vars(inner)
+            parts = inner.values()
+        if len(found) + len(parts) > LARGE:
+            return None
+        if copies is not None and not isinstance(inner, tuple):
+            copies.append((inner, inner.copy()))
+        keys = inner if isinstance(inner, dict) else range(len(parts))
+        for key, part in zip(keys, parts, strict=True):
+            if isinstance(part, _PLAIN | frozenset):
+                found += (depth, key, part)
+            elif depth < _DEPTH and _has_parts(part):
+                found += (depth, key, type(part))
+                queue.append((part, depth + 1))
+    return found
+
+
+def _has_parts(value: Any) -> bool:
+    """Whether it is a container, or an object of one's own with attributes."""
+    kind = type(value)
+    if isinstance(value, dict | list | tuple | set):
+        return True
+    if isinstance(value, type | FunctionType | MethodType | ModuleType | nn.Module) or not hasattr(value, "__dict__"):
+        return False
+    return kind in (SimpleNamespace, Namespace) or not (of_library(kind) or _root(kind) in sys.stdlib_module_names)
+
+
+def _root(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
 class ProgramState:
     """Watches model and guide: `version` is a number that is the same whenever they are in the same state.
 
-    Read are flags, numbers and strings that are attributes of modules, and that functions close over or find among their
-    module's variables; the training mode; which tensors modules and `pyro.param` statements hold, and which are trained.
-    Values of tensors are not: a captured graph refers to the tensors themselves.
+    Read are flags, numbers and strings that are attributes of modules and of their classes, and that functions close over
+    or find among their module's variables, those in containers and in objects of one's own too; the training mode and
+    hooks; which tensors modules and `pyro.param` statements hold, and which are trained. Values of tensors are not: a
+    captured graph refers to the tensors themselves.
 
     Args:
         programs: Model and guide.
@@ -62,7 +133,8 @@ class ProgramState:
         self._version = -1
         self._holders: list[_Holder] = []
         self._spaces: list[dict[str, Any]] = []  # of tensors and modules alone
-        self._attributes: list[tuple[dict[str, Any], str]] = []  # other tensors
+        self._attributes: list[tuple[Mapping[str, Any], str]] = []  # other tensors and arrays
+        self._containers: list[_Container] = []
         self._kept: list[Any] = []  # what both held
         self._cells: list[tuple[str, Any, Any]] = []
         self.trained: list[Tensor] = []
@@ -86,7 +158,17 @@ class ProgramState:
                 for key, value in zip(of.keys, of.values if len(of.keys) > 1 else (of.values,), strict=True):
                     if of.space.get(key) != value:
                         changed.append(f"{of.name}.{key}")
-                        of.space[key] = value
+                        of.put(key, value)
+        for container in self._containers:
+            if container.changed():
+                changed.append(container.name)
+                container.put_back()
+        held = self._kept[len(self._kept) - len(self._attributes) :]
+        changed += [
+            f"the tensor {key!r}"
+            for (space, key), value in zip(self._attributes, held, strict=True)
+            if space.get(key) is not value
+        ]
         for name, cell, value in self._cells:
             if cell.cell_contents != value:
                 changed.append(name)
@@ -108,28 +190,36 @@ class ProgramState:
             return True
         if any(cell.cell_contents != value for _, cell, value in self._cells):
             return True
+        if any(container.changed() for container in self._containers):
+            return True
         return [t.requires_grad for t in self.trained] != self._flags
 
     def _read(self) -> None:
         modules = list(modules_of(*self._programs))
-        self._holders, self._cells, self._spaces, self._attributes = [], [], [], []
+        self._holders, self._cells, self._spaces, self._attributes, self._containers = [], [], [], [], []
         for module in modules:
             space = vars(module)
             if type(module) not in _PASSIVE:
-                self._add(type(module).__name__, space, lambda key: key not in _INTERNAL)
+                put = space.__setitem__
+                self._add(type(module).__name__, space, module, put, lambda key: key not in _INTERNAL, whole=True)
             self._spaces += [inner for key in ("_parameters", "_buffers", "_modules") if (inner := space[key])]
+            self._spaces += [space["_forward_hooks"], space["_forward_pre_hooks"]]
+        for kind in dict.fromkeys(kind for module in modules for kind in type(module).__mro__ if not of_library(kind)):
+            self._add(kind.__name__, vars(kind), kind, partial(setattr, kind), lambda key: key[:2] != "__")
         for function in functions_of(*self._programs):
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-                if _filled(cell) and isinstance(cell.cell_contents, _PLAIN):
-                    self._cells.append((name, cell, cell.cell_contents))
-            self._add(function.__name__, function.__globals__, names_in(function).__contains__, whole=False)
+                if _filled(cell):
+                    self._add_cell(name, cell)
+            space = function.__globals__
+            self._add(function.__name__, space, space, space.__setitem__, names_in(function).__contains__)
         self._spaces.append(pyro.get_param_store()._params)
         self._kept = [value for space in self._spaces for value in space.values()]
         self._kept += [space[name] for space, name in self._attributes]
         self.trained = [t for t in self._kept if isinstance(t, Tensor)]
         self._flags = [t.requires_grad for t in self.trained]
         key = (
-            *((id(of.space), of.size, of.keys, of.values) for of in self._holders),
+            *((of.owner, of.size, of.keys, of.values) for of in self._holders),
+            *((of.name, *of.content) for of in self._containers),
             *map(id, self._kept),
             *((id(cell), value) for _, cell, value in self._cells),
             *self._flags,
@@ -139,19 +229,56 @@ class ProgramState:
             self._held.append(self._kept)
         self._version = self._versions[key]
 
-    def _add(self, name: str, space: dict[str, Any], wanted: Callable[[str], bool], whole: bool = True) -> None:
-        plain = tuple(key for key, value in space.items() if wanted(key) and isinstance(value, _PLAIN))
+    def _add(
+        self,
+        name: str,
+        space: Mapping[str, Any],
+        owner: Any,
+        put: Callable[[str, Any], None],
+        wanted: Callable[[str], bool],
+        whole: bool = False,
+    ) -> None:
+        mine = [(key, value) for key, value in space.items() if wanted(key)]
+        plain = tuple(key for key, value in mine if isinstance(value, _PLAIN))
         if plain:
-            get = operator.itemgetter(*plain)
-            self._holders.append(_Holder(name, space, len(space) if whole else 0, plain, get(space), get))
-        self._attributes += [(space, key) for key, value in space.items() if wanted(key) and isinstance(value, Tensor)]
+            get, size = operator.itemgetter(*plain), len(space) if whole else 0
+            self._holders.append(_Holder(name, space, id(owner), size, plain, get(space), get, put))
+        self._attributes += [(space, key) for key, value in mine if isinstance(value, Tensor | np.ndarray)]
+        if not of_library(type(owner)):  # what libraries hold in containers is structure
+            for key, value in mine:
+                self._add_container(f"{name}.{key}", value, partial(space.get, key), partial(put, key))
+
+    def _add_cell(self, name: str, cell: Any) -> None:
+        value = cell.cell_contents
+        if isinstance(value, _PLAIN):
+            self._cells.append((name, cell, value))
+        else:
+            contents = "cell_contents"
+            self._add_container(name, value, partial(getattr, cell, contents), partial(setattr, cell, contents))
+
+    def _add_container(self, name: str, value: Any, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
+        if _has_parts(value):
+            copies: list[tuple[Any, Any]] = []
+            content = _content(value, copies)
+            if content is not None:
+                self._containers.append(_Container(name, get, put, value, content, copies))
 
 
 def precision_now() -> tuple[Any, ...]:
     """Torch's modes that a graph's operations depend on."""
     kinds = ("cpu", "cuda")
     autocast = tuple(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None for kind in kinds)
-    return (*autocast, torch.is_inference_mode_enabled())
+    return (*autocast, torch.is_inference_mode_enabled(), torch.get_default_dtype())
+
+
+def rounding_now() -> float:
+    """How far results of a compiled graph may lie from the program's, relative to the largest entry.
+
+    Sums that cancel, such as a KL near 0, lose digits. Under autocast the program rounds after each operation to half
+    precision, and a compiled graph only where it writes a tensor.
+    """
+    halves = [torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return max([1e-4, *(2 * torch.finfo(half).eps for half in halves)])
 
 
 def _filled(cell: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 from torch._C._autograd import _get_sequence_nr
@@ -18,7 +19,7 @@ from bmtl.inference.compiled.choosing import Mode, Pace, check_mode, missing_com
 from bmtl.inference.compiled.comparison import changed_statement, difference, outcome
 from bmtl.inference.compiled.inductor import compile_captured
 from bmtl.inference.compiled.moment import Moment
-from bmtl.inference.compiled.program_state import ProgramState, precision_now
+from bmtl.inference.compiled.program_state import ProgramState, precision_now, rounding_now
 from bmtl.inference.compiled.refusal import CannotCaptureError
 from bmtl.inference.losses import TaskLosses
 from bmtl.inference.programs import Batch, Programs
@@ -84,6 +85,7 @@ class CompiledPrograms:
         self._replays = self._unseen = 0
         self._reason = ""
         self._compiler = True
+        self._warned = False
         self.mode = mode
 
     @property
@@ -108,7 +110,7 @@ class CompiledPrograms:
     def run(self, batch: Batch, cut: bool | SharedRepresentation = False) -> TaskLosses:
         """Runs guide and model on a batch, as `Programs.run`."""
         self.replayed = False
-        if not self._mode or self._reason or not torch.is_grad_enabled():
+        if not self._mode or self._reason or not torch.is_grad_enabled() or self._is_handled():
             return self._as_python(batch, cut)
         try:
             form, tensors = form_of(batch)
@@ -116,7 +118,8 @@ class CompiledPrograms:
             return self._give_up(str(error), batch, cut)
         elbo = self.programs.elbo
         version = self._state.version()
-        key = (form, version, precision_now(), elbo.num_particles, elbo.estimator, self._by_task())
+        way = (elbo.estimator, elbo.num_particles, elbo.vectorize_particles, elbo.alpha)
+        key = (form, version, precision_now(), way, self._by_task())
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry()
@@ -149,6 +152,17 @@ class CompiledPrograms:
         self.nodes, self.replayed = _get_sequence_nr() - before, True
         return losses
 
+    def _is_handled(self) -> bool:
+        """Whether the step lies inside Pyro handlers, which may change what the program does; warns once."""
+        handlers = pyro.poutine.runtime._PYRO_STACK
+        if handlers and not self._warned:
+            self._warned = True
+            logger.warning(
+                "The step is inside a Pyro handler (%s), and such steps are not compiled. Put the handler around the model.",
+                ", ".join(type(handler).__name__ for handler in handlers),
+            )
+        return bool(handlers)
+
     def _as_python(self, batch: Batch, cut: bool | SharedRepresentation) -> TaskLosses:
         losses = self.programs.run(batch, cut)
         self.nodes = self.programs.nodes
@@ -174,7 +188,7 @@ class CompiledPrograms:
             if by_inductor:
                 entry.captured, entry.quick = compile_captured(entry.captured, tensors, self._by_task())
                 self.compiles = entry.by_inductor = True
-                entry.tolerance = 1e-4  # sums that cancel, such as a KL near 0, lose digits
+                entry.tolerance = rounding_now()
                 start.restore()
             aside = SharedRepresentation(marks.cut)
             replayed = outcome(entry.captured.run(aside, tensors), Moment(self.programs.modules), parameters)
@@ -190,7 +204,8 @@ class CompiledPrograms:
             found = outcome(losses, Moment(self.programs.modules), parameters)
             what = difference(replayed, found, entry.tolerance)
             if what:
-                reason = f"{what} differ from those of the captured run, since what it does has changed"
+                reason = f"a replay differs from a run as Python ({what}), since "
+                reason += "what it does has changed" if entry.runs > 1 else "it depends on what a graph does not see"
                 reason += self._where_changed(entry, batch, tensors)
                 reason += f". {_LATER}" if entry.runs > 1 else ""
         if reason:
@@ -201,10 +216,12 @@ class CompiledPrograms:
 
     def _capture(self, batch: Batch, tensors: Sequence[Tensor]) -> Captured:
         """Captures a run, after which flags and numbers are what they were."""
+        before = Moment(self.programs.modules)
         try:
             captured = capture(self.programs, batch, tensors)
         finally:
             changed = self._state.put_back()
+        changed += [f"the state of {name}" for name in before.changed_state()]
         if changed:
             raise CannotCaptureError(f"{', '.join(changed)} changes while the program runs")
         return captured
@@ -225,7 +242,7 @@ class CompiledPrograms:
         """Why no form comes back."""
         others = list(self._entries)
         if len({other[0] for other in others}) > len(others) // 2:
-            return "almost every batch has shapes of its own"
+            return "almost every batch has shapes of its own, or numbers (give what changes in every step as a tensor)"
         numbers = self._state.numbers()
         return f"a number that it holds changes almost every step (among {', '.join(list(numbers)[:20])})"
 

@@ -20,6 +20,7 @@ from bmtl.models.likelihoods.survival import LogNormal, Weibull
 from bmtl.models.likelihoods.unknown import Noise, Unknown
 from bmtl.models.likelihoods.vectors import GaussianVector, LaplaceVector
 from bmtl.models.likelihoods.von_mises_fisher import VonMisesFisher
+from bmtl.models.likelihoods.weighted_categorical import WeightedCategorical
 from bmtl.models.likelihoods.zero_inflated_poisson import ZeroInflatedPoisson
 from bmtl.targets import Family
 from bmtl.targets import Pixels as PixelsFamily
@@ -45,6 +46,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
         GaussianVector,
         LaplaceVector,
         VonMisesFisher,
+        WeightedCategorical,
     )
 }
 """Likelihood by name; the first that serves a family is its default."""
@@ -121,6 +123,7 @@ __all__ = [
     "Unknown",
     "VonMisesFisher",
     "Weibull",
+    "WeightedCategorical",
     "ZeroInflatedPoisson",
     "likelihood_of",
 ]

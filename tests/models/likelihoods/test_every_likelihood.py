@@ -66,6 +66,7 @@ CASES = {
     "counts as numbers": ("gaussian", Count(), counts),
     "categorical": ("categorical", Classes(("x", "y", "z")), whole(3)),
     "kendall": ("kendall", Classes(("x", "y", "z")), whole(3)),
+    "weighted-categorical": ("weighted-categorical", Classes(("x", "y", "z")), whole(3)),
     "bernoulli": ("bernoulli", Binary(), whole(2)),
     "ordinal": ("ordinal", GRADES, whole(4)),
     "poisson": ("poisson", Count(), counts),
@@ -159,7 +160,7 @@ def exact(case, f, v, y):
     f, y = f.numpy(), y.numpy()
     v = {name: value.numpy() for name, value in v.items()}
     rows = np.arange(len(y))
-    if case == "categorical":
+    if case in ("categorical", "weighted-categorical"):  # of which no label was counted
         return np.log(special.softmax(f * np.exp(-v["log_variance"]), -1))[rows, y]
     if case == "kendall":
         return np.log(special.softmax(f, -1))[rows, y] * np.exp(-v["log_variance"]) - v["log_variance"] / 2

@@ -71,7 +71,7 @@ def _censored(intervals: np.ndarray) -> str:
 
 def _hint(name: str, target: Target, values: np.ndarray) -> str:
     """What a target may rather be, or lacks."""
-    if target.family.name == "time-to-event" and len(values) and (values[:, 0] == values[:, 1]).all():
+    if target.family.of_events and len(values) and (values[:, 0] == values[:, 1]).all():
         return f"If a column says whether the event was observed, name it: events={name}:COLUMN."
     if not target.family.scaled or values.ndim != 1 or not len(values) or not (values == np.floor(values)).all():
         return ""

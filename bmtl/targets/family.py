@@ -24,10 +24,12 @@ class Family(ABC):
     Attributes:
         name: Of the family, such as "real"; its key in `FAMILIES`.
         loss_name: What the mean of `losses` is called, for axes.
+        of_events: Whether labels are times, whose events may have been observed or not.
     """
 
     name: ClassVar[str]
     loss_name: ClassVar[str] = "loss"
+    of_events: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:

@@ -27,6 +27,7 @@ class TimeToEvent(Family):
     """
 
     name: ClassVar[str] = "time-to-event"
+    of_events: ClassVar[bool] = True
 
     @property
     def scaled(self) -> bool:

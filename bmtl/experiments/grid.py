@@ -9,6 +9,7 @@ from bmtl.evaluation import results
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import RUNNING, Cell, Failure, Job, Splits
 from bmtl.experiments.workers import in_processes, on_dask, outcome_of
+from bmtl.inference.interruption import interruptible
 
 
 def run_cells(
@@ -69,6 +70,15 @@ def run_cells(
     usual = joblib.cpu_count() if budget.device == "cpu" else 1  # one GPU is not faster for several processes
     count = min(jobs or usual, len(missing))
     if count == 1:
-        yield from (outcome_of(job) for job in missing)
+        yield from map(_here, missing)
         return
     yield from in_processes(missing, count, folder)
+
+
+def _here(job: Job) -> Cell | Failure:
+    """A run in this process. Ctrl-C ends it even where Python lost the exception."""
+    with interruptible() as interruption:
+        outcome = outcome_of(job)
+    if interruption.noted:
+        raise KeyboardInterrupt
+    return outcome

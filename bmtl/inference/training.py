@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from bmtl.inference.callbacks import CheckedFiles, KeepBest, Progress, csv_log
 from bmtl.inference.checkpoint import check_file, check_folder
 from bmtl.inference.compiled import MODES, Mode
 from bmtl.inference.errors import CheckpointError
+from bmtl.inference.interruption import interruptible
 from bmtl.inference.lightning_module import BalancedTraining, Scheduler
 from bmtl.inference.loaders import SeededLoader, forked, length_of, mixed_seed, moved
 from bmtl.inference.loaders_by_task import LoadersByTask
@@ -174,7 +173,7 @@ def fit(
     if progress:
         used.append(Progress(svi))
     steps = svi.steps
-    with _quiet(), forked(None), _interruptible() as stopped:
+    with _quiet(), forked(None), interruptible() as interruption:
         trainer = Trainer(
             max_epochs=max_epochs,
             accelerator=accelerator,
@@ -183,7 +182,7 @@ def fit(
             precision=precision,
             plugins=[CheckedFiles()],
             logger=csv_log(folder, resumed) if folder is not None else False,
-            callbacks=used,
+            callbacks=[*used, interruption],
             enable_checkpointing=folder is not None,
             enable_model_summary=False,
             enable_progress_bar=progress,
@@ -199,7 +198,7 @@ def fit(
             weights_only=True,
         )
     restored = best.restore() if best else False
-    if stopped:
+    if interruption.noted:
         raise KeyboardInterrupt(f"Training was interrupted in epoch {svi.epoch}.")
     if svi.steps == steps and resume is None:
         raise ValueError("The loader 'train' is empty: it has no batch to give.")
@@ -223,20 +222,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for log, level in zip(loggers, levels, strict=True):
             log.setLevel(level)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Turns Lightning's way of ending on Ctrl-C (exit, signal left ignored) into a flag."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if main else None
-    stopped: list[bool] = []
-    try:
-        yield stopped
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise  # a callback's own
-        stopped.append(True)
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)

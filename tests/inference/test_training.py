@@ -616,6 +616,20 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_is_raised_again(tmp_path, how):
     assert_same(found, whole(expected, quick(expected, train(), batches(), max_epochs=6)))
 
 
+def test_ctrl_c_in_a_finalizer_is_not_lost(capfd):
+    """Python prints what a finalizer raises, and goes on."""
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    svi = regressions()
+    with pytest.raises(KeyboardInterrupt, match="epoch"):
+        quick(svi, batches(), max_epochs=4, callbacks=[At(5, Finalized)])
+    assert len(svi.history) in (5, 6)
+    assert "ignored" not in capfd.readouterr().err
+
+
 def test_ctrl_c_before_the_first_step_is_no_empty_loader():
     def interrupting():
         raise KeyboardInterrupt

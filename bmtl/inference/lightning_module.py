@@ -285,7 +285,7 @@ class BalancedTraining(LightningModule):
         with forked(self.device):
             seed_random_state(mixed_seed(self.seed, batch_idx, 2))
             found = self.svi.evaluate(*args, **kwargs)
-        if len(self._sums) != len(found.labelled):  # the first batch of all has just told the tasks
+        if len(self._sums) != len(found.labelled):  # the tasks are known from the first batch on
             self.on_validation_epoch_start()
         self._sums += torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
         self._rows += found.labelled

@@ -55,6 +55,18 @@ class Categorical(Likelihood):
         self.unknowns["log_variance"].set(2 * torch.tensor(sigma).log())  # type: ignore[operator]
 
 
+def class_losses(site: str, law: TorchDistribution, y: Tensor) -> Tensor:
+    """Negative log probabilities of labels, for likelihoods that train on a loss of their own.
+
+    Raises:
+        ValueError: If a label is not a class; names the site.
+    """
+    try:
+        return -law.log_prob(y)
+    except ValueError as error:
+        raise ValueError(f"At site {site!r}: {error}") from error
+
+
 def class_count(family: Family) -> int:
     """Number of classes of a family that has some.
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bmtl.models.likelihoods.base import Values
-from bmtl.models.likelihoods.categorical import Categorical
+from bmtl.models.likelihoods.categorical import Categorical, class_losses
 
 
 class Kendall(Categorical):
@@ -33,9 +33,6 @@ class Kendall(Categorical):
         Raises:
             ValueError: If a label is not a class.
         """
-        try:
-            loss: Tensor = -dist.Categorical(logits=f[..., : self.count]).log_prob(y)
-        except ValueError as error:  # a class that there is not
-            raise ValueError(f"At site {site!r}: {error}") from error
+        loss = class_losses(site, dist.Categorical(logits=f[..., : self.count]), y)
         s = self.noise_of(f, values)
         return loss * torch.exp(-s) + 0.5 * s

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bmtl.models.likelihoods.base import Values
-from bmtl.models.likelihoods.categorical import Categorical
+from bmtl.models.likelihoods.categorical import Categorical, class_losses
 from bmtl.models.likelihoods.unknown import Noise
 
 
@@ -64,8 +64,4 @@ class WeightedCategorical(Categorical):
         Raises:
             ValueError: If a label is not a class.
         """
-        try:
-            loss: Tensor = -self.distribution(f, values).log_prob(y)
-        except ValueError as error:  # a class that there is not
-            raise ValueError(f"At site {site!r}: {error}") from error
-        return loss * self.class_weights[y.long()]
+        return class_losses(site, self.distribution(f, values), y) * self.class_weights[y.long()]

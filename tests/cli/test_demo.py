@@ -50,6 +50,7 @@ def test_it_writes_a_comparison_a_share_and_three_pictures(shown):
     for share, place in ((100, "seed-0"), (30, "split-0-seed-0"), (10, "split-0-seed-0")):
         runs = {f"labels-{share}/{name}/{place}/results.nc" for name in (*DEMO, *REFERENCES)}
         assert written >= runs | {f"labels-{share}/comparison.nc", f"labels-{share}/table.csv"}
+    assert not list(out.glob("labels-*/*.png"))  # a report draws its own
     scarce = results.read(out / f"labels-10/ew/{place}/results.nc")
     assert scarce["test/observed_data/y_mu"].size == 40  # test rows keep their labels
     hierarchical = results.read(out / f"labels-10/bakker-heskes/{place}/results.nc")

@@ -15,6 +15,8 @@ def test_the_quick_run_and_its_resumption(example, start, tmp_path):
     learnt = kept["runs"][f"{example.LEARNT}; seed 0"]
     assert set(learnt["scores"]) == set(learnt["validation"]) == set(example.TASKS)
     assert set(learnt["log_variance"]["instance"][:1]) == {0.0}
+    assert [set(ends) for ends in learnt["again"]] == [set(example.TASKS)]  # one start
+    assert learnt["again"][0] != learnt["end"]
     assert example.page(kept) in printed
     again = start("--quick", "--noises", "--out", tmp_path)
     assert "seed 0\n" not in again, "what is done is not done again"

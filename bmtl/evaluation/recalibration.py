@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import xarray as xr
+from scipy.special import logsumexp
 
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes
 from bmtl.evaluation.calibration_maps import (
@@ -14,12 +15,13 @@ from bmtl.evaluation.calibration_maps import (
     Scalable,
     fit_scale,
     fit_temperature,
+    label_log_prob,
     tempered,
 )
 from bmtl.evaluation.conformal import by_target
 from bmtl.evaluation.groups import GROUPS, PredictedRows, part_groups
 from bmtl.evaluation.parts import PART, SUBTREES, PartReader, reported_targets, scored
-from bmtl.targets.laws import ContinuousMixture, EmpiricalPredictive
+from bmtl.targets.laws import ContinuousMixture, EmpiricalPredictive, Predictive
 from bmtl.targets.prediction import Prediction
 from bmtl.targets.score import Scored
 
@@ -150,7 +152,7 @@ def _fit(validation: Scored, method: Method, move_mean: bool) -> Map:
     if method == "temperature":
         if not isinstance(predictive, Scalable):
             raise ValueError("its predictive has no scale; leave it, or use method='isotonic' where it is continuous")
-        return Scaling(fit_scale(predictive, validation.labels))
+        return Scaling(fit_scale(predictive, validation.family.for_likelihood(validation.labels)))
     if not isinstance(predictive, ContinuousMixture | EmpiricalPredictive):
         raise ValueError("its predictive is not continuous, and an isotonic map needs a continuous one")
     pit = validation.pit()
@@ -240,9 +242,6 @@ class IsotonicMap:
         else:
             assert isinstance(before, ContinuousMixture)
             after = IsotonicPredictive(before, self.pit_map)
-        densities = old.log_likelihood
-        if densities is not None and old.pit is not None:  # a factor on the mixture's density is one on each draw's
-            densities = densities + self.pit_map.log_slope(old.pit)
         return replace(
             old,
             draws=after.sample(draws, random),
@@ -250,9 +249,29 @@ class IsotonicMap:
             law=None,
             aleatoric=None,
             epistemic=None,
-            log_likelihood=densities if old.pit is not None else None,
+            log_likelihood=self._densities(rows, before, after),
             pit=None if old.pit is None else self.pit_map(old.pit),
         )
+
+    def _densities(
+        self, rows: Scored, before: Predictive, after: IsotonicPredictive | EmpiricalPredictive
+    ) -> np.ndarray | None:
+        """Log densities of the labels under each draw; None where the recalibrated predictive does not give them."""
+        old, labels = rows.prediction, rows.family.for_likelihood(rows.labels)
+        # A factor on the mixture's density, or on the probability of an interval, is one on each draw's.
+        if old.log_likelihood is None or (labels.ndim == 1 and old.pit is None):
+            return None
+        if labels.ndim == 1:
+            assert old.pit is not None
+            return np.asarray(old.log_likelihood + self.pit_map.log_slope(old.pit))
+        if not isinstance(before, ContinuousMixture) or not isinstance(after, IsotonicPredictive):
+            return None
+        had, has = (
+            logsumexp(old.log_likelihood, axis=0) - np.log(len(old.log_likelihood)),
+            label_log_prob(after, labels),
+        )
+        known = np.isfinite(had)
+        return np.where(known, old.log_likelihood + has - np.where(known, had, 0), has)
 
 
 def _chains(part: xr.DataTree) -> int:

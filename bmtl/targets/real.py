@@ -137,6 +137,12 @@ class Real(Family):
     def sums(self) -> Sums | None:
         return None if self.censored else NumberSums(relative=self.positive)
 
+    def for_likelihood(self, labels: np.ndarray) -> np.ndarray:
+        if self.bounds is None:
+            return labels
+        lower, upper = self.ends
+        return np.stack([np.where(labels <= lower, -np.inf, labels), np.where(labels >= upper, np.inf, labels)], -1)
+
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         volume = super().log_volume(labels, scaler)
         return exact_only(volume, labels) if self.censored else volume

@@ -97,3 +97,17 @@ def test_bounds_are_in_order(bounds):
         Real(bounds=bounds)
     with pytest.raises(ValueError, match="of labels that are no intervals"):
         Real(censored=True, bounds=(1.0, 2.0))
+
+
+def test_a_label_at_the_upper_bound_far_out_has_its_probability():
+    """One less a cdf that is 1 to all its digits is 0, and its logarithm infinite."""
+    labels, loc, scale = np.array([UPPER]), np.array([UPPER - 12.0]), np.ones(1)
+    rows, of = scored(labels, loc, scale, Real(bounds=(None, UPPER)))
+    assert_allclose(rows.family.score("nll").compute(rows), -of.logsf(UPPER), rtol=1e-9)
+
+
+def test_labels_at_bounds_are_intervals_for_a_likelihood():
+    family = Real(bounds=(LOWER, UPPER))
+    found = family.for_likelihood(np.array([4.0, 5.0, 6.0, 8.0]))
+    assert found.tolist() == [[-np.inf, 4.0], [-np.inf, 5.0], [6.0, 6.0], [8.0, np.inf]]
+    assert Real().for_likelihood(np.ones(2)).tolist() == [1.0, 1.0]

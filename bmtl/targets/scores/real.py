@@ -96,7 +96,7 @@ def nll_within(lower: float, upper: float) -> Score:
             below, above = rows.labels <= lower, rows.labels >= upper
             with np.errstate(divide="ignore"):
                 at_lower = np.log(predictive.cdf(np.full(n, lower))) if below.any() else values
-                at_upper = np.log1p(-predictive.cdf(np.full(n, upper))) if above.any() else values
+                at_upper = np.log(predictive.survival(np.full(n, upper))) if above.any() else values
             values = np.where(below, at_lower, np.where(above, at_upper, values))
         return -float(values.mean())
 

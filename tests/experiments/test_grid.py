@@ -44,7 +44,8 @@ def test_a_finished_cell_is_not_run_again(data, tmp_path, trained):
     assert start(Cell(replace(UW, balancer="si"), 0)) == [("uw", 0)]
     assert start(Cell(EW, 1), data=toy(name="toy", x=data.inputs.x + 1)) == [("ew", 1)]
     # So are the same numbers with another unit, family or clipping of the inputs.
-    assert start(Cell(EW, 1), data=(other := toy(name="toy", units="cm"))) == [("ew", 1)]
+    other = toy(name="toy", units="cm")
+    assert start(Cell(EW, 1), data=other) == [("ew", 1)]
     assert start(Cell(EW, 1), data=other) == []
     bounded = dict.fromkeys(other.tasks, Real(bounds=(-99.0, None)))
     assert start(Cell(EW, 1), data=toy(name="toy", units="cm", families=bounded)) == [("ew", 1)]

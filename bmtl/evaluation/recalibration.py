@@ -20,6 +20,7 @@ from bmtl.evaluation.calibration_maps import (
 )
 from bmtl.evaluation.conformal import by_target
 from bmtl.evaluation.groups import GROUPS, PredictedRows, part_groups
+from bmtl.evaluation.images import images_of
 from bmtl.evaluation.parts import PART, SUBTREES, PartReader, reported_targets, scored
 from bmtl.targets.laws import ContinuousMixture, EmpiricalPredictive, Predictive
 from bmtl.targets.prediction import Prediction
@@ -67,7 +68,8 @@ def recalibrate(
     ``validation`` and ``ood`` are recalibrated alike, so that doing it again changes (next to) nothing. Draws of
     ``posterior_predictive`` are redrawn, each row separately. Left out are the training rows, whose densities belong to
     the posterior, and unlabelled ones, whose distribution no tree holds; ``log_likelihood`` of a target that has not a
-    component a draw; and ``uncertainty`` of a target whose parts are not defined any more (all but a law's temperature).
+    component a draw; ``uncertainty`` of a target whose parts are not defined any more (all but a law's temperature); and
+    of a recalibrated target of images its scores of all pixels and its pictures: it is scored on the pixels that are kept.
 
     Args:
         tree: A run's results tree with validation rows.
@@ -109,17 +111,14 @@ def recalibrate(
         if part in tree.children:
             reader, rows = PartReader(tree, part), scored(tree, part)
             draws = max((len(of.prediction.draws) for of in rows.values()), default=0) or DRAWS
-            made = {
-                name: PredictedRows(
-                    maps[name](rows[name], draws, random)
-                    if name in maps and len(rows[name].labels)
-                    else rows[name].prediction,
-                    rows[name].labels,
-                    reader.numbers(name),
-                )
-                for name in kept
-                if name in rows
-            }
+            images = images_of(tree.children[part])
+            made = {}
+            for name in (name for name in kept if name in rows):
+                of, numbers = rows[name], reader.numbers(name)
+                if name in maps and len(of.labels):
+                    made[name] = PredictedRows(maps[name](of, draws, random), of.labels, numbers)
+                else:
+                    made[name] = PredictedRows(of.prediction, of.labels, numbers, of.whole, images.get(name))
             for group, dataset in part_groups(part, made, known, _chains(tree.children[part])).items():
                 groups[f"{part}/{group}"] = dataset
     renewed = xr.DataTree.from_dict(groups)

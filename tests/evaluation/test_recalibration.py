@@ -7,9 +7,11 @@ from scipy.special import logsumexp, softmax
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.calibration_maps import PitMap
+from bmtl.evaluation.images import PredictedImages, images_of
 from bmtl.evaluation.parts import scored
 from bmtl.evaluation.recalibration import recalibrate
-from bmtl.targets import Binary, Count, Real
+from bmtl.evaluation.results import PredictedRows, ReportedTarget, to_datatree
+from bmtl.targets import Binary, Count, Law, Prediction, Real, UnitVector
 from bmtl.targets.laws import EmpiricalPredictive, LaplaceMixture, PoissonMixture, StudentTMixture
 from bmtl.targets.metrics.pit import noise_floor
 from tests.evaluation import trees
@@ -379,6 +381,26 @@ def test_what_cannot_follow_is_left_out():
     assert "y_class" in after["test/log_likelihood"]
     assert {"log_likelihood", "predictions_uncertainty"}.isdisjoint(after.children)
     assert np.isnan(metrics.nll(after)["nll"].sel(task="t"))
+
+
+def test_a_target_of_images_that_stays_keeps_its_scores_of_all_pixels():
+    """And its pictures; one that is recalibrated has scores of the pixels that the tree holds, and no other ones."""
+    random = np.random.default_rng(0)
+    angle = random.normal(size=(30, 3))
+    angle /= np.linalg.norm(angle, axis=1, keepdims=True)
+    y = random.normal(size=30)
+    law = Law("student-t", {"loc": np.zeros((1, 30)), "scale": np.full((1, 30), 0.1), "df": np.full((1, 30), np.inf)})
+    picture = PredictedImages(np.arange(1), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3)), np.ones((1, 2, 2, 3)))
+    rows = {
+        "depth": PredictedRows(Prediction(np.empty((0, 30)), np.zeros(30), law=law), y, whole={"mae": 7.0}),
+        "normal": PredictedRows(Prediction(np.empty((0, 30, 3)), angle), angle, whole={"mean_angle": 9.0}, images=picture),
+    }
+    targets = {"depth": ReportedTarget(Real()), "normal": ReportedTarget(UnitVector())}
+    tree = to_datatree({"test": rows, "validation": rows}, targets)
+    after = scored(recalibrate(tree))
+    assert after["normal"].whole == {"mean_angle": 9.0}
+    assert after["depth"].whole == {}
+    assert list(images_of(recalibrate(tree)["test"])) == ["normal"]
 
 
 def test_a_target_without_test_rows_stays_as_it_is():

@@ -94,8 +94,8 @@ class Real(Family):
         if self.censored:
             return (scores.CENSORED_MAE, scores.CENSORED_RMSE, scores.NLL, scores.CENSORED_ECE)
         if self.bounds is not None:
-            of_bounds = scores.nll_within(*self.ends), scores.BOUNDED_ECE
-            return (scores.RMSE, scores.MAE, scores.CONCORDANCE, *of_bounds, scores.CRPS)
+            of_bounds = scores.nll_within(*self.ends), scores.BOUNDED_ECE, scores.crps_within(*self.ends)
+            return (scores.RMSE, scores.MAE, scores.CONCORDANCE, *of_bounds)
         relative = (scores.RELATIVE_ERROR,) if self.positive else ()
         return (scores.MAE, *relative, scores.RMSE, scores.R2, scores.NLL, scores.ECE, scores.CRPS, scores.ENCE)
 

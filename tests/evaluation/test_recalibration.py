@@ -390,10 +390,14 @@ def test_a_target_of_images_that_stays_keeps_its_scores_of_all_pixels():
     angle /= np.linalg.norm(angle, axis=1, keepdims=True)
     y = random.normal(size=30)
     law = Law("student-t", {"loc": np.zeros((1, 30)), "scale": np.full((1, 30), 0.1), "df": np.full((1, 30), np.inf)})
-    picture = PredictedImages(np.arange(1), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3)), np.ones((1, 2, 2, 3)))
+    picture = PredictedImages(
+        np.arange(1), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3)), np.ones((1, 2, 2, 3))
+    )
     rows = {
         "depth": PredictedRows(Prediction(np.empty((0, 30)), np.zeros(30), law=law), y, whole={"mae": 7.0}),
-        "normal": PredictedRows(Prediction(np.empty((0, 30, 3)), angle), angle, whole={"mean_angle": 9.0}, images=picture),
+        "normal": PredictedRows(
+            Prediction(np.empty((0, 30, 3)), angle), angle, whole={"mean_angle": 9.0}, images=picture
+        ),
     }
     targets = {"depth": ReportedTarget(Real()), "normal": ReportedTarget(UnitVector())}
     tree = to_datatree({"test": rows, "validation": rows}, targets)

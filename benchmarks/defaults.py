@@ -249,7 +249,7 @@ def errors_page(lines: Lines) -> str:
         "splits",
         "linear",
         *SHOWN,
-        *(f"worst target {each} / linear" for each in SHOWN[1:]),
+        *(f"worst {each}" for each in SHOWN[1:]),
     ]
     return markdown_table(header, *rows)
 

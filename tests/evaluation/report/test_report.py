@@ -581,7 +581,11 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to open the page in")
 def test_a_browser_sorts_the_tables_and_fetches_nothing(folder, tmp_path):
-    file = report(folder({"stl": 0.3, "ew": 0.5, "nash-mtl": 0.1}, splits=1, targets=("mu",)), tmp_path / "page.html")
+    command = {"command": f"bmtl compare csv:{'a' * 300}.csv {'-d b=c ' * 60}"}  # wider than a page
+    file = report(
+        folder({"stl": 0.3, "ew": 0.5, "nash-mtl": 0.1}, splits=1, targets=("mu",), attributes=command),
+        tmp_path / "page.html",
+    )
     # A click on the second column of the first table, twice: descending. Then the page says what it sees.
     script = (
         "<script>addEventListener('load', () => { const t = document.querySelector('table.sortable');"

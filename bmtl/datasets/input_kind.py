@@ -92,6 +92,10 @@ class Inputs(ABC):
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
         return None
 
+    def rows_as_bytes(self, rows: np.ndarray) -> list[bytes] | None:
+        """Some rows as bytes, which are equal where rows are; None if rows are not compared."""
+        return None
+
     def names(self, path: str | Path) -> list[str] | None:
         """What the rows of a file or folder that `read` takes are called, for their own files; None if they are not."""
         return None

@@ -56,6 +56,9 @@ class Table(Inputs):
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "features", tuple(self.features))
 
+    def rows_as_bytes(self, rows: np.ndarray) -> list[bytes]:
+        return [row.tobytes() for row in self.x[rows]]
+
     @classmethod
     def fit(
         cls,

@@ -422,6 +422,18 @@ def test_targets_of_which_there_is_nothing_to_learn_are_warned_of():
     ]
 
 
+def test_test_rows_that_are_training_rows_are_warned_of():
+    x = np.array([[1.0], [2.0], [1.0], [1.0], [3.0], [2.0]])
+    y = {"a": [0.5, np.nan, 0.5, 0.5, 1.0, np.nan], "b": [1, -1, 1, 0, 1, -1]}
+    rows = {"train": np.array([0]), "val": np.array([1]), "test": np.arange(2, 6)}
+    data = MultiTaskData.from_arrays("toy", x, y, rows, families={"b": "binary"})
+    (warning,) = data.data_warnings()
+    assert warning.startswith("2 of 4 test rows equal a row of training or validation in all inputs and labels.")
+    assert data.subset(["b"]).data_warnings() == [warning]
+    y["a"][2] = y["b"][5] = 0
+    assert MultiTaskData.from_arrays("toy", x, y, rows, families={"b": "binary"}).data_warnings() == []
+
+
 def test_a_thousand_tasks_are_taken_apart_quickly():
     """Not checked anew a thousand times: what a subset holds is the very same."""
     labels = np.where(np.arange(400) // 2 == np.arange(200)[:, None], 1.0, np.nan)

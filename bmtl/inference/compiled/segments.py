@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from bmtl.inference.compiled.capture import hand_on
+from bmtl.inference.compiled.capture import hand_on, shapeless
 
 _LINEAR = {"linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "conv1d", "conv2d", "conv3d", "convolution", "einsum"}
 _FEW = 6  # operations, below which a segment of its own costs more than it saves
@@ -126,7 +126,7 @@ def _alone(graph: fx.Graph) -> set[fx.Node]:
             continue
         if not isinstance(target, torch._ops.OpOverload):
             found.add(node)
-        elif torch.Tag.nondeterministic_seeded in target.tags:
+        elif torch.Tag.nondeterministic_seeded in target.tags or _has_mask(node):
             found.add(node)
             if _overwrites(node) and isinstance(node.args[0], fx.Node) and node.args[0].op == "call_function":
                 found.add(node.args[0])
@@ -150,6 +150,16 @@ def _to_last_linear(start: fx.Node) -> set[fx.Node]:
         if name not in _LINEAR:
             queue += node.all_input_nodes
     return found
+
+
+def _has_mask(node: fx.Node) -> bool:
+    """Whether an operation reads or writes the entries that a mask selects; inductor would not know how many there are."""
+    if "index" not in node.target.overloadpacket.__name__:  # type: ignore[union-attr]
+        return shapeless(node)
+    given = (node.args[1] if len(node.args) > 1 else None) or ()
+    indices = given if isinstance(given, list | tuple) else (given,)
+    kinds = [index.meta["val"].dtype for index in indices if isinstance(index, fx.Node) and "val" in index.meta]
+    return any(kind in (torch.bool, torch.uint8) for kind in kinds)
 
 
 def _changes_buffers(node: fx.Node) -> bool:

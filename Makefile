@@ -29,6 +29,10 @@ test: $(VENV)/.installed-dev ## Run the tests
 	@# One thread each: two workers on small networks are faster than two threads.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
+.PHONY: rows
+rows: $(VENV)/.installed-dev ## Train rows of the documentation's tables again, and compare (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m rows tests/examples $(ARGS)
+
 .PHONY: coverage
 coverage: $(VENV)/.installed-dev ## Run the tests, a third slower, with line coverage of bmtl, which must reach 90 %
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered $(ARGS)

@@ -8,14 +8,17 @@ the network 128-128 with 30 epochs of Adam at a constant rate. NLL is the mean o
 labels in training; coverage is that of central 90 % intervals. Seconds are of processor time. Run:
 
     python benchmarks/defaults.py --root ../shared/data [--methods plain,uw,igb-v1] [--sets enb,power] [--splits 1]
-        [--first-split 100] [--rows 5000] [--epochs 125] [--json defaults.json] [--quick]
+        [--first-split 100] [--rows 5000] [--epochs 125] [--results docs/results/defaults.csv] [--quick]
+
+With --results, lines of the file with the same set and method are replaced and the others stay, and the tables of
+docs/defaults.md are printed from the whole file.
 """
 
 import argparse
-import json
+import csv
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,8 @@ from threadpoolctl import threadpool_limits
 
 from bmtl.datasets import MultiTaskData, load
 from bmtl.evaluation import metrics
+from bmtl.evaluation.markdown_tables import markdown_table
+from bmtl.evaluation.storage import atomic
 from bmtl.experiments import Budget, Method, method, run
 
 ROOT = Path("../shared/data")
@@ -184,6 +189,89 @@ def shown(value: object, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+FIELDS = ("over boosting", "over linear", "worst over linear", "nll", "coverage", "steps", "seconds")
+SHOWN = ("plain", "igb-v1", "uw", "neural-linear")
+"""Methods of the page's tables."""
+Lines = dict[tuple[str, str], dict[str, str]]
+"""A file's lines by set and method."""
+
+
+def read(path: Path) -> Lines:
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {(line["set"], line["method"]): line for line in csv.DictReader(file)}
+
+
+def keep(path: Path, found: Iterable[Mapping[str, str]]) -> Lines:
+    """The file's lines, with those that were found in place of theirs."""
+    lines = read(path) | {(line["set"], line["method"]): dict(line) for line in found}
+    sets, methods = list(SETS), [*SHOWN, *dict.fromkeys(method for _, method in lines)]
+    lines = {key: lines[key] for key in sorted(lines, key=lambda key: (sets.index(key[0]), methods.index(key[1])))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["set", "rows", "targets", "splits", "method", *FIELDS], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines.values())
+    return lines
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    return float(np.exp(np.mean(np.log(list(values)))))
+
+
+def cell(line: Mapping[str, str] | None, field: str, digits: int) -> str:
+    """A number as the page has it; empty where it was not measured."""
+    text = line[field] if line else ""
+    return f"{float(text):,.{digits}f}".replace("-", "−") if text else ""
+
+
+def errors_page(lines: Lines) -> str:
+    """Errors over boosting's, by set, with their geometric means over the sets that have all methods."""
+    names = list(dict.fromkeys(name for name, _ in lines))
+    rows = []
+    for name in names:
+        one = next(line for (own, _), line in lines.items() if own == name)
+        ratio = float(one["over boosting"]) / float(one["over linear"])
+        size = f"{name} ({int(one['rows']):,}, {one['targets']})"
+        cells = [cell(lines.get((name, each)), "over boosting", 3) for each in SHOWN]
+        worst = [cell(lines.get((name, each)), "worst over linear", 2) for each in SHOWN[1:]]
+        rows.append([size, one["splits"], f"{ratio:.3f}", *cells, *worst])
+    whole = [name for name in names if all((name, each) in lines for each in SHOWN)]
+    for label, of in (("geometric mean", whole), ("without naval", [name for name in whole if name != "naval"])):
+        means = [geometric_mean(float(lines[name, each]["over boosting"]) for name in of) for each in SHOWN]
+        linear = geometric_mean(
+            float(lines[name, "plain"]["over boosting"]) / float(lines[name, "plain"]["over linear"]) for name in of
+        )
+        rows.append([f"{label} ({len(of)})", "", f"{linear:.3f}", *(f"{mean:.3f}" for mean in means), "", "", ""])
+    header = [
+        "set (rows, targets)",
+        "splits",
+        "linear",
+        *SHOWN,
+        *(f"worst {each}" for each in SHOWN[1:]),
+    ]
+    return markdown_table(header, *rows)
+
+
+def uncertainty_page(lines: Lines) -> str:
+    """NLL, coverage, steps and seconds by set."""
+    rows = []
+    for name in dict.fromkeys(name for name, _ in lines):
+        of = [lines.get((name, each)) for each in SHOWN]
+        rows.append(
+            [
+                name,
+                *(cell(line, "nll", 3) for line in of),
+                *(cell(line, "coverage", 2) for line in of[1:]),
+                cell(of[1], "steps", 0),
+                *(cell(line, "seconds", 0) for line in of),
+            ]
+        )
+    header = ["set", *(f"NLL {each}" for each in SHOWN), *(f"coverage {each}" for each in SHOWN[1:]), "steps igb-v1"]
+    return markdown_table([*header, *(f"s {each}" for each in SHOWN)], *rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=ROOT)
@@ -193,7 +281,7 @@ def main() -> None:
     parser.add_argument("--first-split", type=int, default=100)
     parser.add_argument("--rows", type=int, help="of each set at most, drawn by the split's seed")
     parser.add_argument("--epochs", type=int, help="without early stopping, in place of the default steps")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--results", type=Path, help="a CSV file that keeps the numbers")
     parser.add_argument("--quick", action="store_true", help="the table that comes with bmtl, an epoch")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning, module="sklearn")
@@ -218,6 +306,7 @@ def main() -> None:
                     by_method[each].append(of)
             for each in methods:
                 one = row(name, by_method[each])
+                one["rows"], one["targets"] = sum(map(len, data.rows.values())), len(data.tasks)
                 for key in ("over linear", "over boosting", "worst over linear"):
                     one[key] = float(np.exp(one[key]))  # type: ignore[arg-type]
                 found[name][each] = one
@@ -236,8 +325,18 @@ def main() -> None:
             f"{float(np.exp(np.mean(np.log(without)))):.3f}; "  # type: ignore[arg-type]
             f"{sum(found[name][each]['seconds'] for name in names):.0f} s"  # type: ignore[misc]
         )
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    if options.results:
+        lines = keep(
+            options.results,
+            (
+                {"method": each, "splits": str(options.splits)}
+                | {key: f"{one[key]}" for key in ("set", "rows", "targets")}
+                | {key: shown(one[key], 6) for key in FIELDS}
+                for by_method in found.values()
+                for each, one in by_method.items()
+            ),
+        )
+        print(errors_page(lines), uncertainty_page(lines), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ fixed weights; starts of log sigma^2 from -2 to 5. Not as in the paper: a small 
 hundred steps, and the exact softmax where they approximate its normaliser. The weights by hand are those of the sweep that
 are best on validation frames, by the mean relative change against each task alone; scores are of test frames.
 
-"noise first" means two more epochs before training in which only the noises move. What no real data allow: Gaussian noise of
+"noise first" means two more epochs before training in which only the noises move; "network fixed" that one trained network
+is kept as it is, and its noises are learnt anew from every start. What no real data allow: Gaussian noise of
 a known size is added to inverse depth in the last rows, and compared with the one that is learnt.
 
 --noises trains the rows of the starts and of the added noise alone, for longer trainings; writes noises.md and results.json.
@@ -53,6 +54,7 @@ LEARNT = "learnt, noise first, from 0"  # the row that is compared with weights 
 CONTROL = "control, noise first, from 0.01"  # how far apart runs are that differ by next to nothing
 NOISE_RATE = 100.0  # log sigma^2 moves so many units where a weight moves one: 0.2 in a step
 NOISES = (0.2, 0.5)  # standard deviations of noise added to inverse depth, 1/m
+AGAIN = 6  # epochs in which the noises of a trained network are learnt anew
 KEPT = 5  # every fifth step of the paths of log sigma^2 is kept
 
 
@@ -97,7 +99,8 @@ def main():
 
     def run_starts(seed):
         for first, start in product((True, False), starts):
-            run(f"learnt, {'noise first, ' * first}from {start:g}", TASKS, seed, start=start, noise_first=first)
+            name = f"learnt, {'noise first, ' * first}from {start:g}"
+            run(name, TASKS, seed, start=start, noise_first=first, again=starts if name == LEARNT else ())
         run(CONTROL, TASKS, seed, start=0.01, noise_first=True)
 
     def run_added():
@@ -158,7 +161,7 @@ def finished(path, settings):
     return {"settings": settings, "runs": {}}
 
 
-def train(data, seed, epochs, *, weights=None, start=None, noise_first=False, likelihood=None, exact=None):
+def train(data, seed, epochs, *, weights=None, start=None, noise_first=False, again=(), likelihood=None, exact=None):
     """Scores on validation and test frames and log sigma^2 on the way; and test images.
 
     Args:
@@ -168,6 +171,7 @@ def train(data, seed, epochs, *, weights=None, start=None, noise_first=False, li
         weights: Task -> weight, 1 for the others, for noises that are fixed.
         start: Where log sigma^2 starts, for noises that are learnt.
         noise_first: Whether only the noises move in two epochs before.
+        again: Starts of log sigma^2 from which the noises of the trained network are learnt anew, after it was scored.
         likelihood: Of inverse depth, in place of the default.
         exact: The same frames without added noise: the root mean squared error there is returned too.
     """
@@ -198,14 +202,15 @@ def train(data, seed, epochs, *, weights=None, start=None, noise_first=False, li
         fit(svi, batches, max_epochs=epochs, seed=seed, scheduler=scheduler, progress=False)
         return svi
 
+    def cosine(optimizer, of=epochs):
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, of)
+
+    network = [p for name, p in model.named_parameters() if "log_variance" not in name]
     if noise_first:
-        network = [p for name, p in model.named_parameters() if "log_variance" not in name]
-        for parameter in network:
-            parameter.requires_grad_(False)
+        trainable(network, False)
         learn(2)
-        for parameter in network:
-            parameter.requires_grad_(True)
-    svi = learn(epochs, lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs))
+        trainable(network, True)
+    svi = learn(epochs, cosine)
 
     def predict(part, of=data):
         return draw_reduced(of, part, lambda x, y: draw(model, svi.guide, x, y, num_draws=1, seed=0), 1, seed=0)[1]
@@ -219,6 +224,12 @@ def train(data, seed, epochs, *, weights=None, start=None, noise_first=False, li
         ends = {task: noise(of) for task, of in made.items()}
         found["log_variance"] = {task: [round(values[task], 3) for values in path[::KEPT]] for task in made}
         found["end"] = ends
+    trainable(network, False)
+    for value in again:
+        for of in made.values():
+            of.of_pixel.unknowns["log_variance"].start_at(torch.tensor(value))
+        learn(AGAIN, partial(cosine, of=AGAIN))
+        found.setdefault("again", []).append({task: noise(of) for task, of in made.items()})
     if exact is not None:
         found["error"] = predict("train", exact)["inverse_depth"].rows.whole["rmse"]
     return found, {task: of.rows.images for task, of in test.items()}
@@ -235,6 +246,11 @@ class Recorded(Batches):
         for batch in super().__iter__():
             self.path.append({name: noise(of) for name, of in self.likelihoods.items()})
             yield batch
+
+
+def trainable(parameters, whether):
+    for parameter in parameters:
+        parameter.requires_grad_(whether)
 
 
 def noise(likelihood):
@@ -324,6 +340,11 @@ def ends_table(done):
             ends = [[done[name][seed]["end"][task] for name in names] for task in TASKS]
             apart = [f"{100 * np.expm1(np.ptp(values) / 2):.1f} %" for values in ends]
             lines.append([f"sigmas apart, {first}seed {seed}", *apart])
+    for seed, run in enumerate(done[LEARNT]):
+        if "again" in run:
+            ends = [[of[task] for of in run["again"]] for task in TASKS]
+            apart = [f"{100 * np.expm1(np.ptp(values) / 2):.2f} %" for values in ends]
+            lines.append([f"sigmas apart, network fixed, seed {seed}", *apart])
     for seed, runs in enumerate(zip(done[LEARNT], done.get(CONTROL, []), strict=False)):
         apart = [f"{100 * np.expm1(abs(runs[0]['end'][task] - runs[1]['end'][task]) / 2):.1f} %" for task in TASKS]
         lines.append([f"sigmas apart, noise first, from 0 and 0.01, seed {seed}", *apart])

@@ -55,7 +55,7 @@ def test_kendalls_model_on_rooms():
     assert min(seeds) >= 2
 
 
-@pytest.mark.parametrize("data", ["rooms", "kitchen", "camvid"])
+@pytest.mark.parametrize("data", ["rooms", "rooms_segnet", "kitchen", "camvid"])
 def test_balancers_on_scenes(data):
     module = example("igb_scenes")
     values = module.read_values(RESULTS / f"igb_scenes_{data}.csv")

@@ -10,29 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from bmtl.cli import options
 from bmtl.cli.console import app, console, counted, print_data, print_error, print_scores
-from bmtl.cli.options import (
-    OWN_CODE,
-    BatchSize,
-    Compile,
-    DataOption,
-    Dataset,
-    DeviceOption,
-    DrawsOption,
-    Epochs,
-    PrecisionOption,
-    Root,
-    Schedule,
-    Steps,
-    Trunk,
-    Widths,
-    command,
-    items,
-    numbers,
-    read,
-    scores_by_target,
-    whole_numbers,
-)
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -47,13 +26,13 @@ if TYPE_CHECKING:
     "`bmtl list csv:` has the options of the reader; `bmtl list NAME` those of any other name."
 )
 def compare(
-    dataset: Dataset,
+    dataset: options.Dataset,
     methods: Annotated[
         str,
         typer.Option(
             metavar="NAMES",
             help="Comma separated: names of `bmtl list methods` and `bmtl list balancers`, and code of your own, "
-            f"{OWN_CODE}.",
+            f"{options.OWN_CODE}.",
         ),
     ] = "stl,ew",
     balancers: Annotated[
@@ -67,11 +46,11 @@ def compare(
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
-    trunk: Trunk = "",
-    steps: Steps = None,
-    epochs: Epochs = None,
-    schedule: Schedule = "",
-    batch_size: BatchSize = None,
+    trunk: options.Trunk = "",
+    steps: options.Steps = None,
+    epochs: options.Epochs = None,
+    schedule: options.Schedule = "",
+    batch_size: options.BatchSize = None,
     lr: Annotated[
         str,
         typer.Option(
@@ -80,14 +59,14 @@ def compare(
             "method's is chosen on validation.",
         ),
     ] = "",
-    widths: Widths = "",
-    draws: DrawsOption = None,
-    compile: Compile = "",
+    widths: options.Widths = "",
+    draws: options.DrawsOption = None,
+    compile: options.Compile = "",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = "float32",
+    device: options.DeviceOption = "cpu",
+    precision: options.PrecisionOption = "float32",
     baseline: Annotated[
         str,
         typer.Option(
@@ -123,8 +102,8 @@ def compare(
         ),
     ] = "",
     out: Annotated[Path, typer.Option(help="Folder for results, tables and pictures.")] = Path("runs/compare"),
-    root: Root = None,
-    data: DataOption = None,
+    root: options.Root = None,
+    data: options.DataOption = None,
 ) -> None:
     """Compare methods on a data set, all with one budget and on the same splits.
 
@@ -132,28 +111,28 @@ def compare(
     """
     from bmtl import experiments
 
-    chosen = [experiments.method(name) for name in items(methods)]
+    chosen = [experiments.method(name) for name in options.items(methods)]
     if balancers:
-        chosen = [method.balanced_by(balancer) for method in chosen for balancer in items(balancers)]
+        chosen = [method.balanced_by(balancer) for method in chosen for balancer in options.items(balancers)]
     if trunk:
         chosen = [method.on_trunk(trunk) for method in chosen]
     if compile:
         chosen = [method.compiled(compile) for method in chosen]
-    rates = numbers(lr, "lr") if lr else []
+    rates = options.numbers(lr, "lr") if lr else []
     budget = experiments.Budget(
         steps=steps,
         epochs=epochs,
         schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
         lr=rates[0] if rates else None,
-        widths=whole_numbers(widths, "widths") if widths else None,
+        widths=options.whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         augment=augment,
         select=select,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
     )
-    source, count = read(dataset, root, data, splits)
+    source, count = options.read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source[0] if isinstance(source, list) else source
     print_data(first)
@@ -170,12 +149,12 @@ def compare(
             out,
             rates=rates if len(rates) > 1 else (),
             baseline=baseline,
-            primary=scores_by_target(primary),
+            primary=options.scores_by_target(primary),
             reference=reference,
             trust=trust,
             jobs=jobs or None,
             dask=dask or None,
-            command=command(),
+            command=options.command(),
             done=done,
         )
     if found.rates:

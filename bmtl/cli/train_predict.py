@@ -8,25 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from bmtl.cli import options
 from bmtl.cli.console import app, console, counted, print_data, print_scores
-from bmtl.cli.options import (
-    OWN_CODE,
-    BatchSize,
-    Compile,
-    DataOption,
-    Dataset,
-    DeviceOption,
-    DrawsOption,
-    Epochs,
-    PrecisionOption,
-    Root,
-    Schedule,
-    Steps,
-    Trunk,
-    Widths,
-    read,
-    whole_numbers,
-)
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -41,43 +24,43 @@ if TYPE_CHECKING:
     "`bmtl list csv:` has the options of the reader."
 )
 def train(
-    dataset: Dataset,
+    dataset: options.Dataset,
     method: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help=f"A name of `bmtl list methods` or of `bmtl list balancers`, or code of your own, {OWN_CODE}.",
+            help=f"A name of `bmtl list methods` or of `bmtl list balancers`, or code of your own, {options.OWN_CODE}.",
         ),
     ] = "bayesian",
     balancer: Annotated[
         str, typer.Option(metavar="NAME", help="Instead of the method's own; see `bmtl list balancers`.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights, batches and draws.")] = 0,
-    trunk: Trunk = "",
-    steps: Steps = None,
-    epochs: Epochs = None,
-    schedule: Schedule = "",
-    batch_size: BatchSize = None,
+    trunk: options.Trunk = "",
+    steps: options.Steps = None,
+    epochs: options.Epochs = None,
+    schedule: options.Schedule = "",
+    batch_size: options.BatchSize = None,
     lr: Annotated[
         float | None,
         typer.Option(
             metavar="X", help="Learning rate, by default 5e-3 under the schedule cosine, else 2e-3.", show_default=False
         ),
     ] = None,
-    widths: Widths = "",
-    draws: DrawsOption = None,
-    compile: Compile = "",
+    widths: options.Widths = "",
+    draws: options.DrawsOption = None,
+    compile: options.Compile = "",
     select: Annotated[
         str, typer.Option(metavar="EPOCH", help="Which epoch is kept: val (best on validation), last or best-on-test.")
     ] = "val",
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = "float32",
+    device: options.DeviceOption = "cpu",
+    precision: options.PrecisionOption = "float32",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
-    root: Root = None,
-    data: DataOption = None,
+    root: options.Root = None,
+    data: options.DataOption = None,
 ) -> None:
     """Train one method, keep the model, and score it on the test rows."""
     from bmtl import experiments
@@ -95,14 +78,14 @@ def train(
         schedule=schedule or None,  # type: ignore[arg-type]
         batch_size=batch_size,
         lr=lr,
-        widths=whole_numbers(widths, "widths") if widths else None,
+        widths=options.whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         augment=augment,
         select=select,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
     )
-    source, _ = read(dataset, root, data, 1)
+    source, _ = options.read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
     print_data(one)
     console.print(f"{escape(chosen.name)} on {budget.device} in {budget.precision}.", highlight=False)
@@ -125,6 +108,7 @@ def _print_run(data: "MultiTaskData", tree: "xr.DataTree") -> None:
     """Each target's primary score on validation, and all scores on the test rows."""
     from bmtl import experiments
     from bmtl.evaluation.comparison import compare
+    from bmtl.evaluation.text_tables import entry
     from bmtl.experiments.trees import reported
 
     print_scores(compare({(tree.attrs["method"], 0): tree}, baseline=None, reference=None))
@@ -133,7 +117,7 @@ def _print_run(data: "MultiTaskData", tree: "xr.DataTree") -> None:
         target = reported(data, task)
         score = target.primary_score
         unit = f" {target.unit}" if score.in_units and target.unit != "1" else ""
-        shown = f"{value:.4g}{unit}" if math.isfinite(value) else "not finite"
+        shown = f"{entry(value, math.nan)}{unit}" if math.isfinite(value) else "not finite"
         console.print(f"{escape(task)}: {score.symbol} on validation {escape(shown)}", highlight=False, soft_wrap=True)
 
 

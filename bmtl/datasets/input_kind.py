@@ -43,6 +43,10 @@ class Inputs(ABC):
     def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
         """Names and arrays that are all of the rows, for the fingerprint."""
 
+    def options(self) -> dict[str, Any]:
+        """What was chosen of how a model sees the rows and is in none of the pieces, as plain values."""
+        return {}
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The description that a model needs, as plain values: ``kind``, and what a trunk needs, such as ``width``.
@@ -86,6 +90,10 @@ class Inputs(ABC):
 
     def summary_features(self, rows: np.ndarray) -> np.ndarray | None:
         """Numbers ``(B, D)`` of some rows for methods that take tables, such as scikit-learn's; None if there are none."""
+        return None
+
+    def rows_as_bytes(self, rows: np.ndarray) -> list[bytes] | None:
+        """Some rows as bytes, which are equal where rows are; None if rows are not compared."""
         return None
 
     def names(self, path: str | Path) -> list[str] | None:

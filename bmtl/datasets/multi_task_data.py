@@ -28,6 +28,9 @@ from bmtl.datasets.target_fitting import Scaling, check_scaling, checked_targets
 from bmtl.inputs import PerTask
 from bmtl.targets import Family, LinearBaseline, Target
 
+COPIES = 0.01
+"""Share of the test rows above which copies of training rows among them are warned of."""
+
 
 @dataclass(frozen=True, eq=False)
 class MultiTaskData:
@@ -337,7 +340,7 @@ class MultiTaskData:
         return {name: target.values[rows] for name, target in self.targets.items()}
 
     def data_warnings(self) -> list[str]:
-        """Peculiarities of the training rows, a sentence each: targets of which there is nothing to learn."""
+        """Peculiarities, a sentence each: targets of which there is nothing to learn, test rows that are training rows."""
         found = []
         for name, rows in self.rows_by_task("train").items():
             target = self.targets[name]
@@ -345,7 +348,34 @@ class MultiTaskData:
             if len(values) > 1 and (values == values[0]).all():
                 label = label_text(target.family, values[0])
                 found.append(f"The target {name!r} is {label} in all of its {len(values):,} training rows.")
+        copies, rows_of_test = self._copies(), len(self.rows.get("test", ()))
+        if copies > COPIES * rows_of_test:
+            found.append(
+                f"{copies:,} of {rows_of_test:,} test rows equal a row of training or validation in all inputs and labels. "
+                "If they are copies, scores on them are too good: drop them, or keep equal rows together (groups)."
+            )
         return found
+
+    def _copies(self) -> int:
+        """Number of test rows whose inputs and labels a row of another part has too."""
+        hashes: dict[str, list[int]] = {}
+        for part, rows in self.rows.items():
+            keys = self.inputs.rows_as_bytes(rows)
+            if keys is None:
+                return 0
+            hashes[part] = list(map(hash, keys))
+        of_test = hashes.pop("test", [])
+        wanted = set(of_test)
+
+        def whole(part: str, own: Sequence[int]) -> list[tuple[int, ...]]:
+            """Inputs and labels of the rows whose inputs are wanted."""
+            found = ((key, row) for key, row in zip(own, self.rows[part].tolist(), strict=True) if key in wanted)
+            labels = [target.values for target in self.targets.values()]
+            return [(key, *(hash(values[row].tobytes()) for values in labels)) for key, row in found]
+
+        others = {copy for part, own in hashes.items() for copy in whole(part, own)}
+        wanted &= {key for key, *_ in others}
+        return sum(row in others for row in whole("test", of_test))
 
     def describe_targets(self) -> list[str]:
         """One line per target: family, unit, number of labels, classes or range, and a hint where the kind is a guess."""
@@ -371,7 +401,7 @@ class MultiTaskData:
         """The same data with a random share of the labels, as where each label costs a measurement.
 
         Which rows keep their label is drawn for each target and part separately; of n labels ``round(share * n)`` stay, one
-        at least. Scalers are fitted again, and other parts keep all their labels.
+        at least. Scalers and fitted baselines are fitted again, and other parts keep all their labels.
 
         Args:
             share: Above 0, and 1 at most.
@@ -392,8 +422,20 @@ class MultiTaskData:
                 kept = max(round(share * len(there)), 1)
                 values[generator.permutation(there)[kept:]] = -1 if values.dtype.kind == "i" else np.nan
             values = target.family.check(name, values, len(values))
-            targets[name] = fitted_target(name, values, target.family, target.unit, self.rows, self.scaling)
+            baseline, offset = self._baseline(target, values)
+            targets[name] = fitted_target(
+                name, values, target.family, target.unit, self.rows, self.scaling, baseline, offset
+            )
         return self._with(targets=targets)
+
+    def _baseline(self, target: Target, values: np.ndarray) -> tuple[LinearBaseline | None, np.ndarray | None]:
+        """A target's baseline with other labels, and the baseline of each label."""
+        if target.baseline is None or not target.baseline.fitted:
+            return target.baseline, target.offset
+        train, features = self.rows["train"], target.baseline.features
+        numbers = self.inputs.numbers(features)
+        baseline = LinearBaseline.fit(features, numbers[train], values[train])
+        return baseline, baseline.of(numbers)
 
     def labelled(self) -> Self:
         """The same data without rows that have no label for any target, as ``data.subset([task])`` may leave many.

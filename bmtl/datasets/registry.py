@@ -84,6 +84,9 @@ def options_of(of: Callable[..., Any]) -> list[Option]:
     ]
 
 
+OF_FILES = {**dict.fromkeys(("csv", "tsv", "gz", "parquet"), "csv:"), "npz": "npz:"}
+"""Prefix of the names of one's own files, by their ending."""
+
 READERS: dict[str, Reader] = {}
 """Reader by name; a name that ends with a colon or slash is the prefix of a family. `register` adds to it."""
 
@@ -212,7 +215,9 @@ def reader_of(name: str) -> tuple[Reader, tuple[str, ...]]:
             reader = READERS[prefix] if prefix in READERS else _loaded(prefix, announced[prefix])
             return reader, (name.removeprefix(prefix),)
     known = [*names(), *(prefix + reader.rest for prefix, reader in READERS.items() if _is_prefix(prefix))]
-    raise ValueError(f"There is no data set {name!r}.{checks.meant(name, names())} The names are: {', '.join(known)}.")
+    prefix = OF_FILES.get(name.rpartition(".")[2].lower(), "")
+    hint = f" Name a file of your own as {prefix}{name}." if prefix else checks.meant(name, names())
+    raise ValueError(f"There is no data set {name!r}.{hint} The names are: {', '.join(known)}.")
 
 
 def _is_prefix(name: str) -> bool:

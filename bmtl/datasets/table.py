@@ -56,6 +56,9 @@ class Table(Inputs):
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "features", tuple(self.features))
 
+    def rows_as_bytes(self, rows: np.ndarray) -> list[bytes]:
+        return [row.tobytes() for row in self.x[rows]]
+
     @classmethod
     def fit(
         cls,
@@ -114,6 +117,10 @@ class Table(Inputs):
 
     def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
         yield "x", self.x
+
+    def options(self) -> dict[str, Any]:
+        """``clip``, as text, since it may be infinite."""
+        return {} if self.scaler.clip is None else {"clip": f"{self.scaler.clip:g}"}
 
     def describe(self) -> dict[str, Any]:
         """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, ``features`` and ``bins``."""

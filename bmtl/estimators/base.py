@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from bmtl.datasets import MultiTaskData
-from bmtl.estimators.columns import Column, columns_of, split
+from bmtl.estimators.columns import Column, columns_of, not_numbers, split
 from bmtl.evaluation import results
 from bmtl.evaluation.storage import atomic
 from bmtl.experiments import Budget, Fitted, Method, load_fitted, method, run
@@ -94,6 +94,11 @@ class MultiTaskBase(BaseEstimator):
         Raises:
             ValueError: If a shape or label is invalid, a target has fewer than two labels, or a parameter is out of range.
         """
+        if words := not_numbers(X):
+            raise ValueError(
+                f"Features are numbers, and the columns {', '.join(words)} hold text or dates. Encode them before, as "
+                "scikit-learn's OneHotEncoder does in a pipeline; MultiTaskData.from_frame and `bmtl train` encode them."
+            )
         features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         names, values, flat = columns_of(y)
         check_consistent_length(features, values[0])

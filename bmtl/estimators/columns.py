@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bmtl.targets import Binary, Classes, Family, Real
+from bmtl.targets.names import file_name
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Column:
 
 
 def columns_of(y: Any) -> tuple[list[str], list[np.ndarray], bool]:
-    """Names and labels of each target, and whether labels had one dimension.
+    """Names and labels of each target, and whether labels had one dimension. A slash in a name becomes ``_``.
 
     Args:
         y: Labels ``(N,)`` or ``(N, T)``: an array, a list, a pandas Series or DataFrame.
@@ -43,15 +44,25 @@ def columns_of(y: Any) -> tuple[list[str], list[np.ndarray], bool]:
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
     if isinstance(y, pd.DataFrame):
-        return [str(name) for name in y.columns], [plain(y.iloc[:, i]) for i in range(y.shape[1])], False
+        return [file_name(str(name)) for name in y.columns], [plain(y.iloc[:, i]) for i in range(y.shape[1])], False
     if isinstance(y, pd.Series):
-        return [str(y.name) if y.name is not None else "y"], [plain(y)], True
+        return [file_name(str(y.name)) if y.name is not None else "y"], [plain(y)], True
     array = np.asarray(y)
     if array.ndim == 1:
         return ["y"], [array], True
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"y has the shape (rows,) or (rows, targets), and {array.shape} was given.")
     return [f"y{i}" for i in range(array.shape[1])], list(array.T), False
+
+
+def not_numbers(X: Any) -> list[str]:
+    """Names of a data frame's columns that are no numbers: text, categories and dates."""
+    if not isinstance(X, pd.DataFrame):
+        return []
+    dates = X.select_dtypes(["datetime", "datetimetz", "timedelta"]).columns
+    other = X.select_dtypes(exclude=["number", "bool"]).columns
+    text = [name for name in other if pd.to_numeric(X[name], errors="coerce").isna().sum() > X[name].isna().sum()]
+    return [str(name) for name in X.columns if name in dates or name in text]
 
 
 def plain(series: pd.Series) -> np.ndarray:
@@ -74,7 +85,9 @@ def real_column(name: str, values: np.ndarray) -> Column:
     try:
         numbers = values.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"The labels of {name!r} are to be numbers: {error}.") from error
+        raise ValueError(
+            f"The labels of {name!r} are to be numbers: {error}. MultiTaskEstimator takes classes next to numbers."
+        ) from error
     if np.isinf(numbers).any():
         raise ValueError(
             f"Input y contains infinity or a value too large for dtype('float64'): target {name!r}, row "

@@ -37,6 +37,11 @@ def check_text(what: str, text: object) -> str:
     return name
 
 
+def file_name(text: str) -> str:
+    """A text with another character for what `check_name` refuses within a name: ``"mg_L"`` for ``"mg/L"``."""
+    return text.replace("/", "_")
+
+
 def check_name(what: str, name: object) -> str:
     """A name that may become a variable of a results file: as `check_text`, and without a slash.
 
@@ -54,7 +59,7 @@ def check_name(what: str, name: object) -> str:
     if "/" in checked:
         raise ValueError(
             f"The name of a {what} is without a slash, which is a path between groups of a results file; got {checked!r}. "
-            f"Name it {checked.replace('/', '_')!r}, for example."
+            f"Name it {file_name(checked)!r}, for example."
         )
     if not checked.strip("."):
         raise ValueError(f"The name of a {what} is more than dots, which are folders; got {checked!r}. Rename it.")

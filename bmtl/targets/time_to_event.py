@@ -46,7 +46,10 @@ class TimeToEvent(Family):
         intervals = check_intervals(target, array, rows, lowest=0.0)
         zero = intervals[:, 1] == 0
         if zero.any():
-            raise ValueError(f"A time to an event is above 0, and {first_row(target, intervals, zero)}.")
+            raise ValueError(
+                f"A time to an event is above 0, and {first_row(target, intervals, zero)}. Give a time within the first "
+                "unit as a part of it, such as 0.5."
+            )
         return read_only(intervals)
 
     def missing(self, values: np.ndarray) -> np.ndarray:

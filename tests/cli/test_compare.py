@@ -164,6 +164,10 @@ def test_wrong_names_are_told_before_the_data_are_read(run, tmp_path, changes, m
 
 def test_data_sets_that_sound_alike_are_told(run, tmp_path):
     _, _, err = run("compare", "office-caltech", "--out", tmp_path)
+    assert (
+        "There is no data set 'a/b.CSV'. Name a file of your own as csv:a/b.CSV. The names are"
+        in run("compare", "a/b.CSV")[2]
+    )
     assert "There is no data set 'office-caltech'. Did you mean 'office-caltech10'? The names are: " in err
 
 

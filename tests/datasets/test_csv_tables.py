@@ -342,9 +342,9 @@ def test_labels_of_a_file_are_read_back(tmp_path_factory, fields):
         ({"visits": "1.5"}, {}, "wide.csv, row 2, column 'visits': '1.5'. A count is a whole number"),
         ({"strength": ""}, {}, "Target 'strength' has no label: the column 'strength' of wide.csv is empty"),
         (
-            {"km/h": "1"},
-            {"targets": "km/h", "kinds": None, "units": "", "ignore": [*OPTIONS["ignore"], "price"]},
-            "The name of a target is without a slash",
+            {"km/h": "1", "km_h": "2"},
+            {"targets": ["km/h", "km_h"], "kinds": None, "units": ""},
+            "Two of the targets km/h, km_h are called alike",
         ),
     ],
 )
@@ -352,6 +352,23 @@ def test_what_does_not_fit_is_refused(save, changes, options, message):
     path = save(wide().assign(**changes))
     with pytest.raises(ValueError, match=message):
         load(f"csv:{path}", **{**OPTIONS, **options})
+
+
+def test_a_target_whose_name_has_a_slash_is_renamed_and_its_options_are_given_by_the_column(save):
+    table = wide().rename(columns={"price": "EUR/kg", "visits": "n/a day"})
+    options = {"targets": ["EUR/kg", "n/a day"], "kinds": {"n/a day": "count"}, "units": {"EUR/kg": "EUR"}}
+    data = load(f"csv:{save(table)}", **{**OPTIONS, **options})
+    assert {name: target.family for name, target in data.targets.items()} == {
+        "EUR_kg": Real(censored=True),
+        "n_a day": Count(),
+    }
+    assert data.targets["EUR_kg"].unit == "EUR"
+    assert "EUR/kg: the target is called EUR_kg, since files keep slashes for groups." in data.describe_inputs()
+
+
+def test_a_feature_that_numbers_the_rows_is_pointed_out(save):
+    notes = load(f"csv:{save(wide().assign(nr=np.arange(ROWS)[::-1] + 7, age=np.arange(ROWS) * 2))}", **OPTIONS).notes
+    assert notes == ("nr: numbers the rows. If it says nothing else, leave it out (-d ignore=nr).",)
 
 
 def test_names_of_columns_may_be_given_in_another_unicode_form(save):

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
 from bmtl.estimators import MultiTaskClassifier, MultiTaskEstimator, MultiTaskRegressor
-from bmtl.estimators.columns import class_column, real_column, split
+from bmtl.estimators.columns import class_column, columns_of, real_column, split
 from bmtl.evaluation import metrics
 from bmtl.experiments import load_fitted
 
@@ -228,6 +228,19 @@ def test_pickle_works_too(regressor):
 def test_wrong_labels_and_parameters_are_told(estimator, labels, reason):
     with pytest.raises(ValueError, match=reason):
         estimator.fit(X, labels)
+
+
+def test_text_and_dates_among_the_features_are_named():
+    frame = pd.DataFrame({"size": [1.0, 2.0], "count": ["1", None], "town": ["Oslo", "Bergen"], "sold": [True, False]})
+    frame["built"] = pd.to_datetime(["2020-01-01", "2021-01-01"])
+    with pytest.raises(ValueError, match="the columns town, built hold text or dates. Encode them"):
+        MultiTaskRegressor().fit(frame, [1.0, 2.0])
+
+
+def test_a_slash_in_the_name_of_a_target_is_an_underscore():
+    assert (
+        columns_of(pd.DataFrame({"EUR/m2": [1.0]}))[0] == columns_of(pd.Series([1.0], name="EUR/m2"))[0] == ["EUR_m2"]
+    )
 
 
 def test_every_part_has_a_label_of_every_target():

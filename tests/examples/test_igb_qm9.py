@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,18 @@ def test_the_page_shows_the_step_times_of_the_file():
     for name in ("original", "factorised", "like sizes", "schnet"):
         seconds, ratio = found[name]["seconds"], found[name]["seconds"] / found["original"]["seconds"]
         assert f"| {name} | {seconds:.3f} | {ratio:.3f} | {found[name]['bytes'] / 1e9:.2f} |" in page
+
+
+@pytest.mark.rows
+def test_a_trained_row_of_the_page_comes_out_again(example, root, results, tmp_path):
+    """Equal weights by a fourth seed, within five standard deviations of the page's three."""
+    data = example.load("qm9-12k", root=root)
+    budget = replace(example.BUDGET, epochs=12, schedule="falling")
+    trained = example.Grid(data, budget, tmp_path, 1)
+    cell = example.Cell(next(m for m in example.METHODS if m.name == "ew"), 3)
+    trained.run([cell], 1e-3)
+    table, _ = results("igb_qm9", "igb_qm9.md", index_col=0)
+    (errors,) = (errors for _, errors in example.errors_of({("ew", 3): trained.read(cell, 1e-3)}).iterrows())
+    for task, error in errors.items():
+        mean, deviation = table.loc["ew", [f"MAE {task} [{example.UNITS[task]}]", f"MAE {task} sd"]]
+        assert error == pytest.approx(mean, abs=max(5 * deviation, 0.05 * mean)), task

@@ -1,3 +1,6 @@
+from argparse import Namespace
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -31,3 +34,33 @@ def test_methods_of_eleven_backward_passes_have_one_seed(example):
 def test_an_unknown_row_is_named(example):
     with pytest.raises(SystemExit, match="no row is called 'igb-v3'; there are stl, ew, "):
         example.named(["igb-v3"], "schnet")
+
+
+def test_the_reference_rows_of_the_page_come_out_again(example, root, results, tmp_path):
+    """Least squares on atom counts, and ridge, of the page's 12,000 molecules: its data, targets and scores are today's."""
+    from igb_qm9 import errors_of
+
+    data = example.load("qm9-graphs", root=root, sizes=example.SPLIT)
+    trees = example.reference_trees(data, Namespace(quick=True, root=root, out=tmp_path))
+    pages = [results(name, "igb_qm9.md", index_col=0)[0] for name in ("igb_qm9", "igb_qm9_graphs")]
+    for (method, _), errors in errors_of(trees).iterrows():
+        for task, error in errors.items():
+            expected = [page.loc[method, f"MAE {task} [{UNITS[task]}]"] for page in pages]
+            assert expected == pytest.approx([error, error], rel=2e-4), (method, task)
+
+
+@pytest.mark.rows
+def test_a_trained_row_of_the_page_comes_out_again(example, root, results, tmp_path):
+    """Equal weights by a fourth seed, within five standard deviations of the page's three."""
+    from igb_qm9 import errors_of
+
+    data = example.load("qm9-graphs", root=root, residual=True, sizes=example.SPLIT)
+    budget = replace(example.BUDGET, epochs=8, schedule="falling")
+    trained = example.Grid(data, budget, tmp_path, 1)
+    cell = example.Cell(example.named(["ew"], "schnet")[1], 3)
+    trained.run([cell], 1e-2)
+    table, _ = results("igb_qm9_graphs", "igb_qm9.md", index_col=0)
+    (errors,) = (errors for _, errors in errors_of({("ew", 3): trained.read(cell, 1e-2)}).iterrows())
+    for task, error in errors.items():
+        mean, deviation = table.loc["ew", [f"MAE {task} [{UNITS[task]}]", f"MAE {task} sd"]]
+        assert error == pytest.approx(mean, abs=max(5 * deviation, 0.05 * mean)), task

@@ -104,3 +104,20 @@ def test_the_files(example, quick):
 def test_missing_data_are_named(start, tmp_path):
     with pytest.raises(SystemExit, match="concrete"):
         start("--root", tmp_path)
+
+
+@pytest.mark.rows
+def test_a_trained_row_of_the_page_comes_out_again(example, start, root_with, tmp_path):
+    """The cosines of ENet's training by one of the page's three seeds."""
+    import page_tables
+
+    options = ("--seeds", 1, "--methods", "enet")
+    start("--root", root_with("uci/concrete.npz"), "--out", tmp_path, *options)
+    found = pd.read_csv(tmp_path / "conflicts.csv")
+    cosine = found[found["with"] == "likelihood"].set_index("loss")["mean_cosine"]
+    page = example.Path(__file__).parents[2] / "docs" / "results" / "mt_enet_conflict.csv"
+    header, *rows = page_tables.read(page)
+    row = dict(zip(header, next(row for row in rows if row[0] == "enet"), strict=True))
+    for loss in example.SHADOWS:
+        mean, spread = map(float, row[loss].split(" (")[0].split(" ± "))
+        assert cosine[loss] == pytest.approx(mean, abs=max(4 * spread, 0.02)), loss

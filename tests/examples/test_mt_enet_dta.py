@@ -73,3 +73,36 @@ def test_the_page_shows_the_file_of_results(example, results, name, setting):
 def test_the_page_shows_the_file_of_detection(example, results):
     frame, page = results("mt_enet_dta_davis_warm_ood", "mt_enet_dta.md")
     assert example.ood_table(frame) in page
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("davis", "warm"),
+        pytest.param("davis", "cold-target", marks=pytest.mark.rows),
+        pytest.param("kiba", "warm", marks=pytest.mark.rows),
+    ],
+)
+def test_reference_rows_of_the_page_come_out_again(example, root, results, tmp_path, name, setting):
+    """To the last digit: the page's data, splits and scores are those of today's code."""
+    data = example.load(name, root=root, setting=setting, **{"split" if setting == "warm" else "seed": 0})
+    floor = data.targets[example.TARGET].family.ends[0]
+    table, _ = results(f"mt_enet_dta_{name}_{setting}", "mt_enet_dta.md", index_col=["method", "fold"])
+    trees = example.run_references(data, tmp_path, "fold-0", 0, ("constant", "group-means"))
+    assert list(trees) == ["constant", "group means"]
+    for method, tree in trees.items():
+        for column, value in example.judged(tree, floor).items():
+            assert value == pytest.approx(table.loc[(method, 0), column], rel=1e-4), (method, column)
+
+
+@pytest.mark.rows
+def test_trained_rows_of_the_page_come_out_again(start, root, results, tmp_path):
+    """The first fold of two methods, within three standard deviations of the page's five."""
+    start("--root", root, "--out", tmp_path, "--methods", "mt-enet,mt-enet-censored", "--no-ood")
+    found = pd.read_csv(tmp_path / "scores.csv").set_index("method")
+    table, _ = results("mt_enet_dta_davis_warm", "mt_enet_dta.md")
+    for method in ("boosting", "mt-enet", "mt-enet-censored"):
+        of = table[table["method"] == method]
+        for column in ("MSE ↓", "CI ↑", "NLL mass ↓", "CRPS ↓", "ECE ↓"):
+            spread = max(3 * of[column].std(), 0.01 * abs(of[column].mean()))
+            assert found.loc[method, column] == pytest.approx(of[column].mean(), abs=spread), (method, column)

@@ -148,3 +148,17 @@ def test_an_unknown_set_is_refused(start, tmp_path, capsys):
     with pytest.raises(SystemExit):
         start("--sets", "bostn", "--out", tmp_path)
     assert "'bostn'" in capsys.readouterr().err
+
+
+def test_a_row_of_the_page_comes_out_again(example, root, results):
+    """The first four of yacht's 20 splits and one of three seeds: within three standard errors of so few."""
+    data = [example.halves("yacht", root, split) for split in range(4)]
+    settings = {"seeds": 1, "members": 5, "epochs": 40}
+    curves = example.train("yacht", data, "MT-ENet", settings)
+    scores = example.readings(*(example.single(curves[half]) for half in example.HALVES)).mean(axis=-1)
+    table, _ = results("mt_enet_uci", "mt_enet.md", dtype=str)
+    row = table[(table["set"] == "yacht") & (table["method"] == "MT-ENet")]
+    for i, reading in enumerate(example.READINGS):
+        for j, metric in enumerate(example.METRICS):
+            mean, error = (float(number.replace("−", "-")) for number in row[f"{metric} {reading}"].item().split(" ± "))
+            assert scores[i, j] == pytest.approx(mean, abs=3 * error * (20 / 4) ** 0.5), (metric, reading)

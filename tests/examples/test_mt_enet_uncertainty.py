@@ -44,3 +44,20 @@ def test_epistemic_is_aleatoric_over_nu(example):
     assert nll == pytest.approx(np.mean(error**2) + np.log(3.0))
     fewer = part | {"nu": part["nu"] - 1.0}  # less evidence outside
     assert example.judged({"test": part, "white": fewer}, scaler)[5] == 1.0
+
+
+@pytest.mark.rows
+def test_a_row_of_the_page_comes_out_again(example, root, results, monkeypatch):
+    """By three of the ten seeds: their mean is within three standard errors of three of the mean of all."""
+    monkeypatch.setattr(example, "REGULARISERS", (1e-3,))
+    x, y, white = example.wines(root)
+    data = [
+        example.assemble("red wine", x, y, task_names=[example.TARGET], units="grade", seed=seed) for seed in range(3)
+    ]
+    (found,) = example.bank(data, white, "ENet", False, example.EPOCHS)
+    table, _ = results("mt_enet_uncertainty", "mt_enet.md", dtype=str)
+    row = table[(table["method"] == "ENet") & (table["nu and alpha"] == "apart") & (table["regulariser"] == found[0])]
+    for column, cell in zip(example.HEADER[3:], found[1:], strict=True):
+        mean, error = (float(number.replace("−", "-")) for number in row[column].item().split(" ± "))
+        of_three = float(cell.split(" ± ")[0].replace("−", "-"))
+        assert of_three == pytest.approx(mean, abs=3 * max(error, 0.01) * (10 / 3) ** 0.5), column

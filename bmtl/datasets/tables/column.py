@@ -14,6 +14,10 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?", "-", "<na>"})
 """Fields that are a missing value, in lower case; they are recognised in any case."""
 
 
+AS_MISSING = "empty, NA, or named: -d missing=TEXT"
+"""How a message says to mark a field as missing."""
+
+
 class MissingFields:
     """Further fields that are a missing value; numbers are compared as numbers.
 

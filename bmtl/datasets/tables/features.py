@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from bmtl.datasets.tables.column import Column, RawTable
+from bmtl.datasets.tables.column import AS_MISSING, Column, RawTable
 from bmtl.datasets.tables.date_fields import DateOrder, days
 from bmtl.datasets.tables.number_fields import Decimal, NumberStyle, parse_all
 
@@ -194,7 +194,14 @@ class CategoryFeature(Feature):
     def summary(self) -> str:
         shown = ", ".join(self.categories[:4]) + (", ..." if len(self.categories) > 4 else "")
         missing = "; missing is one more" if self.missing else ""
-        return f"{len(self.categories)} categories ({shown}){missing}"
+        what = "category" if len(self.categories) == 1 else "categories"
+        return f"{len(self.categories)} {what} ({shown}){missing}"
+
+
+def _counts_rows(numbers: np.ndarray) -> bool:
+    """Whether numbers are consecutive whole ones, each once, in any order; never of a few, which may be so by chance."""
+    first, last = numbers.min(), numbers.max()
+    return last - first == len(numbers) - 1 >= _MANY and np.array_equal(np.sort(numbers), np.arange(first, last + 1))
 
 
 def _where_missing(feature: _Filled) -> str:
@@ -272,7 +279,8 @@ def fit_features(
         order: In which order a column's dates are written; None if they are none.
 
     Returns:
-        The features, and a note for each column that is left out: it has no value in the training rows.
+        The features, and notes: on each column that is left out, since it has no value in the training rows, and on
+        each that numbers the rows.
 
     Raises:
         ValueError: If a field cannot be read, or a column has as many texts as rows; says what to do.
@@ -286,7 +294,7 @@ def fit_features(
             notes.append(f"{name}: left out, no value in the {len(rows):,} training rows.")
             continue
         mixed = (
-            f"Correct it, mark it as missing (empty or NA), take the column as categories (-d kinds={name}:category), "
+            f"Correct it, mark it as missing ({AS_MISSING}), take the column as categories (-d kinds={name}:category), "
             f"or leave it out (-d ignore={name})."
         )
         dates = order(column) if kind in (None, "date") else None
@@ -296,6 +304,8 @@ def fit_features(
         numbers = style(column, mixed) if kind in (None, "number") else None
         if kind == "number" or numbers is not None:
             features.append(NumberFeature.fit(column, numbers or NumberStyle(), rows, mixed))
+            if _counts_rows(features[-1].transform(column)[:, 0]):
+                notes.append(f"{name}: numbers the rows. If it says nothing else, leave it out (-d ignore={name}).")
             continue
         feature = CategoryFeature.fit(column, rows)
         if kind is None and too_many(len(feature.categories), len(rows)):

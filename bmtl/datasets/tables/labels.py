@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bmtl.datasets.tables.column import Column, number_text
+from bmtl.datasets.tables.column import AS_MISSING, Column, number_text
 from bmtl.datasets.tables.features import too_many
 from bmtl.datasets.tables.kinds import Kind, KindLike, index_of_classes, of_classes, parse_kind
 from bmtl.datasets.tables.number_fields import NumberStyle, parse_all, parse_label
@@ -71,9 +71,9 @@ def read_labels(target: str, column: Column, kind: KindLike | None, style: Style
         return _of_classes(target, column, parsed, style)
     as_text = parsed is not None and parsed.indexed
     mixed = (
-        f"Correct it, mark it as missing (empty or NA), or take the column as classes (-d kinds={target}:classes)."
+        f"Correct it, mark it as missing ({AS_MISSING}), or take the column as classes (-d kinds={target}:classes)."
         if parsed is None
-        else f"Correct it, or mark it as missing (empty or NA); the target {target!r} is of the kind {parsed.family.name}."
+        else f"Correct it, or mark it as missing ({AS_MISSING}); the target {target!r} is of the kind {parsed.family.name}."
     )
     numbers = _style_if_numbers(column, style) if as_text else style(column, mixed)
     if numbers is None and parsed is not None and not parsed.indexed:
@@ -294,7 +294,7 @@ def vector(target: str, columns: Sequence[Column], style: Style) -> Labels:
     Raises:
         ValueError: If there is one column only, or a field is not a number.
     """
-    mixed = f"The target {target!r} is a vector of numbers: correct it, or mark it as missing (empty or NA)."
+    mixed = f"The target {target!r} is a vector of numbers: correct it, or mark it as missing ({AS_MISSING})."
     numbers = [parse_all(column, style(column, mixed) or NumberStyle(), mixed) for column in columns]
     family = Vector(tuple(column.name for column in columns))
     return Labels(family.check(target, np.stack(numbers, axis=1), len(columns[0])), family, inferred=False)

@@ -7,7 +7,7 @@ from bmtl.datasets.checks import meant
 from bmtl.datasets.tables.column import RawTable, names_of, spelled
 from bmtl.datasets.tables.features import FEATURES
 from bmtl.datasets.tables.kinds import KindLike
-from bmtl.targets.names import check_name
+from bmtl.targets.names import check_name, file_name
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Roles:
         split: Column of a fixed split.
         groups: Column of what must not be parted.
         target_kinds: Target -> kind, where it is given.
+        renamed: Name of a column or vector -> what the target is called, where a results file cannot hold the name.
         feature_kinds: Feature -> "number", "date" or "category", where it is given.
     """
 
@@ -31,6 +32,7 @@ class Roles:
     groups: str | None
     target_kinds: Mapping[str, KindLike]
     feature_kinds: Mapping[str, str]
+    renamed: Mapping[str, str]
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -105,14 +107,20 @@ def find_roles(
     else:
         by_name = {} if kinds is None else dict.fromkeys(columns, kinds)
     _check_kinds(by_name, columns, features)
+    called = {target: check_name("target", file_name(target)) for target in columns}
+    if len(set(called.values())) < len(called):
+        raise ValueError(
+            f"Two of the targets {', '.join(columns)} are called alike where a slash is written as _. Rename a column."
+        )
     return Roles(
-        targets={check_name("target", target): own for target, own in columns.items()},
-        events=events,
+        targets={called[target]: own for target, own in columns.items()},
+        events={called[target]: column for target, column in events.items()},
         features=features,
         split=split,
         groups=groups,
-        target_kinds={name: kind for name, kind in by_name.items() if name in columns},
+        target_kinds={called[name]: kind for name, kind in by_name.items() if name in columns},
         feature_kinds={name: str(kind) for name, kind in by_name.items() if name in features},
+        renamed={target: name for target, name in called.items() if target != name},
     )
 
 

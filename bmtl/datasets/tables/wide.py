@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bmtl.datasets.table import Table
-from bmtl.datasets.tables.column import Column, RawTable
+from bmtl.datasets.tables.column import Column, RawTable, spelled
 from bmtl.datasets.tables.date_fields import DateOrder, order_of
 from bmtl.datasets.tables.features import Encoding, fit_features
 from bmtl.datasets.tables.kinds import KindLike, parse_kind
@@ -130,7 +130,14 @@ def pieces_of_table(
     )
     families = {target: family for target, (_, family) in checked.items()}
     of_fields = {target: own.unit for target, own in labels.items() if own.unit}
-    unit = of_fields | {target: text for target, text in units_of(options.units, families).items() if text}
+    units = options.units
+    if not isinstance(units, str):
+        units = {roles.renamed.get(spelled(name), name): text for name, text in units.items()}
+    unit = of_fields | {target: text for target, text in units_of(units, families).items() if text}
+    called = [
+        f"{column}: the target is called {name}, since files keep slashes for groups."
+        for column, name in roles.renamed.items()
+    ]
     return {
         "inputs": inputs,
         "targets": {
@@ -139,7 +146,7 @@ def pieces_of_table(
         },
         "rows": rows,
         "scaling": options.scale,
-        "notes": (*table.notes, *notes),
+        "notes": (*table.notes, *notes, *called),
     }
 
 

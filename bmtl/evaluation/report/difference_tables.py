@@ -82,6 +82,7 @@ def scores(comparison: xr.Dataset) -> Iterator[Markup]:
     """Every method's primary score by target, as a picture."""
     groups = alike(comparison)
     repeats = Repeats.of(comparison)
+    dashed = "; the dashed line is the baseline" if decode_attributes(comparison).get("baseline") else ""
     for group in groups:
         own = group.of(comparison)
         held = own["score"].sel(metric=group.primary.name).notnull().any(["learner", "split"]).values
@@ -94,8 +95,7 @@ def scores(comparison: xr.Dataset) -> Iterator[Markup]:
             )
             yield Picture(
                 f"{_named(group, groups)} by target",
-                "A row a method, a panel a target, each with an axis of its own; the dashed line is the baseline."
-                f"{dots}{note}",
+                f"A row a method, a panel a target, each with an axis of its own{dashed}.{dots}{note}",
                 partial(plots.scores_by_task, own, group.primary.name, tasks=tasks),
             ).markup()
 

@@ -69,6 +69,6 @@ def _image(draw: Callable[[], Figure], title: str, largest: int) -> Markup:
 def _pixels(figure: Figure, title: str) -> Markup:
     """The figure as an image, on a background of its own: a dark page does not change it."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=PIXELS, metadata={"Software": None})
+    figure.savefig(content, format="png", dpi=PIXELS, facecolor="white", metadata={"Software": None})
     address = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
     return element("img", src=address, alt=title, width=round(96 * figure.get_figwidth()))

@@ -101,7 +101,7 @@ def of_training(trees: Trees) -> Iterator[Picture]:
             f"the same loss. Methods whose loss can be negative have an axis of their own at the right.{note}",
             lambda: plots.loss_curves(losing, tasks=tasks),
         )
-    weighing = {name: tree for name, tree in trees.items() if has(tree, "weights")}
+    weighing = {name: tree for name, tree in trees.items() if len(_tasks({name: tree}, "weights")) > 1}
     if weighing:
         yield Picture(
             "Weights over the steps",

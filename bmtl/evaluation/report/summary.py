@@ -93,7 +93,8 @@ def _facts(reading: Reading) -> Markup:
     if shared.get("baseline"):
         noun = Repeats.of(scores).noun
         pairs.append(("Baseline", f"{shared['baseline']}; differences are taken {noun} by {noun}"))
-    selections = {str((run.about.get("configuration") or {}).get("selection", "not recorded")) for run in reading.runs}
+    trained = [run for run in reading.runs if run.method not in references_of(scores)]
+    selections = {str((run.about.get("configuration") or {}).get("selection", "not recorded")) for run in trained}
     pairs.append(("Parameters kept", "; ".join(sorted(selections))))
     budgets = {
         _length(budget) + (f", batches of {budget['batch_size']} rows" if budget["batch_size"] else "")

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -30,7 +31,7 @@ _EXACT = {"d", "x", "y", "width", "height", "transform", "points", "viewBox"}  #
 
 
 def inline(figure: Figure, title: str) -> Markup:
-    """The figure as an ``svg`` element without a background. Equal figures of one title give equal text.
+    """The figure as an ``svg`` element without a background, which it loses. Equal figures of one title give equal text.
 
     Axes, curves and bars say what page.js needs to turn places into values: limits and scales of the axes, the names of
     lines (their labels) and the values of bars. Colours become variables with the drawn colour as the default.
@@ -41,8 +42,12 @@ def inline(figure: Figure, title: str) -> Markup:
     """
     described = dict(_described(figure))
     drawn = io.StringIO()
+    patches = [figure.patch, *(part.patch for part in figure.subfigs), *(axes.patch for axes in figure.axes)]
+    for patch in patches:
+        patch.set(facecolor="none", edgecolor="none")
     with mpl.rc_context({"svg.hashsalt": "bmtl", "svg.fonttype": "none"}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None}, transparent=True)
+        # `savefig` would draw everything once more before, for the layout.
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
     boxes = dict(_boxes(figure))  # the layout is known once it is drawn
     name = (
         "f" + sha256(f"{title}{described}{drawn.getvalue()}".encode()).hexdigest()[:8]

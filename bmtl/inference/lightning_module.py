@@ -16,7 +16,7 @@ from bmtl.inference import distributed
 from bmtl.inference.arguments import choice, positive_number, whole_number
 from bmtl.inference.checkpoint import check_entry, sealed
 from bmtl.inference.draws import DRAWS, draw
-from bmtl.inference.loaders import first_batch, forked, mixed_seed, seed_random_state, spread
+from bmtl.inference.loaders import batch_aside, first_batch, forked, mixed_seed, seed_random_state, spread
 from bmtl.inference.loaders_by_task import TaskBatches
 from bmtl.inference.optimizers import needs_closure
 from bmtl.inference.predictives import Draws
@@ -284,8 +284,8 @@ class BalancedTraining(LightningModule):
         """Looks at a batch of each task's own loader, so that a batch of one task has rows of the others."""
         if isinstance(loaders, Mapping):
             with forked(self.device):
-                batch = self.trainer.precision_plugin.convert_input(first_batch(loaders))
-            batch = {task: _paired(part) for task, part in batch.items()}
+                batch = {task: _paired(batch_aside(loader)) for task, loader in loaders.items()}
+            batch = self.trainer.precision_plugin.convert_input(batch)
             self._spread(self.trainer.strategy.batch_to_device(batch, self.device))
 
     @staticmethod

@@ -18,7 +18,7 @@ import bmtl
 from bmtl.experiments.methods import Method
 from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
-from bmtl.inference.compiled.program_state import ProgramState
+from bmtl.inference.compiled.program_state import ProgramState, rounding_now
 from bmtl.inference.training import fit
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
@@ -333,18 +333,34 @@ def test_clipping_accumulation_schedules_and_resumption_are_those_of_ordinary_st
     assert not warned(caplog)
 
 
-def test_autocast_is_part_of_the_form(caplog):
+def test_autocast_is_part_of_the_form(monkeypatch, caplog):
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    class Partly(Program):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
+
+        def represent(self, x: Tensor) -> Tensor:
+            h = self.trunk(x)
+            with torch.autocast("cpu", enabled=False):  # in float32, whatever is outside
+                return h + h.float() @ self.trunk[2].weight
+
     def run(mode) -> bmtl.BalancedSVI:
-        of = svi(mode)
+        of = svi(mode, program=Partly)
         for n in range(6):
             torch.manual_seed(n)
             with torch.autocast("cpu", torch.bfloat16, enabled=n >= 2):
                 of.step(*batch(n))
+                rounding = rounding_now()
+            assert rounding == (2 * torch.finfo(torch.bfloat16).eps if n >= 2 else 1e-4)
+        assert len(of.compiled._entries) == (2 if mode else 0)
         return of
 
-    compiled = run("trace")
-    assert_equal(run(False), compiled)
-    assert len(compiled.compiled._entries) == 2
+    eager = run(False)
+    assert_equal(eager, run("trace"))
+    assert_equal(eager, run("inductor"), tolerance=2 * torch.finfo(torch.bfloat16).eps)
     assert not warned(caplog)
 
 

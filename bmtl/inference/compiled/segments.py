@@ -39,8 +39,17 @@ class Segment:
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Writes a captured graph without switches of the grad mode and without uses of what an operation has overwritten."""
+    """Writes a captured graph without switches of the grad mode and without uses of what an operation has overwritten.
+
+    Parts without autocast stay marked as such only where there is autocast.
+    """
     enabled = True
+    entries = [node for node in graph.nodes if node.target is torch.amp.autocast_mode._enter_autocast]
+    if not any(node.args[2] or torch.is_autocast_enabled(node.args[0]) for node in entries):
+        for node in entries:
+            for user in list(node.users):  # where the part ends
+                graph.erase_node(user)
+            graph.erase_node(node)
     off: dict[fx.Node, None] = {}  # in their order, so that one program gives one text, by which segments are shared
     for node in list(graph.nodes):
         if node.target is torch._C._set_grad_enabled:
@@ -118,8 +127,14 @@ def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool)
 def _alone(graph: fx.Graph) -> set[fx.Node]:
     """The operations that run as they are, in their order."""
     found: set[fx.Node] = set()
+    autocasts = 0  # that the program itself has entered or left off; their order with what is inside counts
     for node in graph.nodes:
         target = node.target
+        autocasts += (target is torch.amp.autocast_mode._enter_autocast) - (
+            target is torch.amp.autocast_mode._exit_autocast
+        )
+        if autocasts and node.op == "call_function":
+            found.add(node)
         if node.op != "call_function" or target is operator.getitem:
             if node.op == "call_function" and node.args[0] in found:
                 found.add(node)

@@ -235,22 +235,40 @@ def _texts(path: Path) -> dict[str, str]:
     found = _json(path)
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise ValueError(f"{path} is an object of names and texts in JSON; got {type(found).__name__}.")
-    return found
+    # White space around a text would make of one sequence two, which a cold split may part.
+    return {name: text.strip() for name, text in found.items()}
 
 
 def _json(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}, which DeepDTA's layout has.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
+    except _RepeatedError as error:
+        raise ValueError(
+            f"{path} has the name {error} twice; the affinities have a row or column for each name."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
+
+
+class _RepeatedError(ValueError):
+    """A name that an object of JSON has twice: of the two, Python would keep one in silence."""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _RepeatedError(repr(name))
+        found[name] = value
+    return found
 
 
 def _named(path: Path, kind: str, names: list[str], texts: list[str]) -> dict[str, str]:
     if len(set(names)) < len(names) or len(names) != len(texts):
         raise ValueError(f"{path} needs one name a {kind}, no two alike; it has {len(names)} for {len(texts)} texts.")
-    return dict(zip(names, texts, strict=True))
+    return dict(zip(names, map(str.strip, texts), strict=True))
 
 
 # ---- Splits and targets ------------------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ class DrugTargetPairs(Inputs):
         Raises:
             ValueError: If a SMILES or sequence is wrong; names the first few.
         """
+        drugs, proteins = ({name: text.strip() for name, text in of.items()} for of in (drugs, proteins))
         checked(drugs, check_smiles, lambda name: f"drug {name!r}")
         checked(proteins, check_sequence, lambda name: f"protein {name!r}")
         sides = []

@@ -43,6 +43,10 @@ class Inputs(ABC):
     def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
         """Names and arrays that are all of the rows, for the fingerprint."""
 
+    def options(self) -> dict[str, Any]:
+        """What was chosen of how a model sees the rows and is in none of the pieces, as plain values."""
+        return {}
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The description that a model needs, as plain values: ``kind``, and what a trunk needs, such as ``width``.

@@ -127,6 +127,9 @@ class Molecules(Inputs):
         yield "numbers", self.atomic_numbers
         yield "positions", self.positions
 
+    def options(self) -> dict[str, Any]:
+        return {"layout": self.layout}
+
     def describe(self) -> dict[str, Any]:
         """``kind``, ``elements``, ``layout``, and the trunk ``schnet`` for dense batches."""
         known = {"kind": self.kind, "elements": list(self.elements), "layout": self.layout}
@@ -359,6 +362,9 @@ def _molecule(atoms: Sequence[tuple[int, list[float]]]) -> tuple[np.ndarray, np.
 def of_xyz(text: str, source: str) -> Pairs:
     """Molecules of an XYZ text, one after the other: number of atoms, a comment, a line for each atom.
 
+    An extended comment whose columns are others than ``species:S:1:pos:R:3`` first is refused: what follows the symbol
+    would be no position.
+
     Raises:
         ValueError: If it cannot be read; says where.
     """
@@ -375,6 +381,12 @@ def of_xyz(text: str, source: str) -> Pairs:
         n = int(lines[at])
         if at + 2 + n > len(lines):
             raise ValueError(f"{where}: {n} atoms are announced, and the file ends before.")
+        columns = re.search(r"\bProperties=\"?([\w:]+)", lines[at + 1])
+        if columns and not columns[1].lower().startswith("species:s:1:pos:r:3"):
+            raise ValueError(
+                f"{source}, line {at + 2}: its columns are {columns[1]!r}, and symbol and position are to come first, "
+                "species:S:1:pos:R:3."
+            )
         atoms = []
         for k in range(at + 2, at + 2 + n):
             symbol, *words = lines[k].split() or [""]
@@ -387,8 +399,11 @@ def of_xyz(text: str, source: str) -> Pairs:
 def of_sdf(text: str, source: str) -> Pairs:
     """Molecules of an SD file (V2000), one after the other; bonds are not read.
 
+    Drawings (coordinates in a plane, by the code 2D of the second line) and ions are refused: a model sees atoms and their
+    positions in space, and no charge.
+
     Raises:
-        ValueError: If it cannot be read; says where.
+        ValueError: If it cannot be read, or holds a drawing or an ion; says where.
     """
     found: Pairs = []
     for number, block in enumerate(re.split(r"^\$\$\$\$[ \t]*(?:\r?\n|\Z)", text, flags=re.MULTILINE)):
@@ -402,13 +417,39 @@ def of_sdf(text: str, source: str) -> Pairs:
                 f"{where}: this is no block of an SD file in the format V2000, whose fourth line begins with the number of "
                 f"atoms; got {counts!r}."
             )
+        if lines[1][20:22] == "2D":
+            raise ValueError(f"{where}: its coordinates are those of a drawing (2D). Give positions in space (3D).")
+        _check_charge(_charge(lines[4 : 4 + int(count)], lines[4 + int(count) :]), where)
         atoms = [(line[:30].split(), line[31:34].strip()) for line in lines[4 : 4 + int(count)]]
         found.append(_molecule([_atom(words, symbol, where) for words, symbol in atoms]))
     return found
 
 
+_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}  # by the code of an atom's line
+
+
+def _charge(atoms: Sequence[str], rest: Sequence[str]) -> int:
+    """Of a molecule of an SD file, from its lines of atoms and those after them, which take precedence."""
+    listed = [line[9:].split()[1::2] for line in rest if line.startswith("M  CHG")]
+    try:
+        if listed:
+            return sum(int(word) for words in listed for word in words)
+        return sum(_CHARGES.get(int(line[36:39].strip() or 0), 0) for line in atoms)
+    except ValueError:
+        return 0  # another program's columns
+
+
+def _check_charge(charge: int, where: str) -> None:
+    """Refuses ions: nothing of a charge is in atomic numbers and positions."""
+    if charge:
+        raise ValueError(
+            f"{where}: the molecule has the charge {charge:+d}, which a model of atoms and positions does not see. Leave it "
+            "out; or, if the model was trained on such ions, give .npz with Z and pos."
+        )
+
+
 def of_smiles(table: RawTable) -> Pairs:
-    """Molecules of a table with a column ``smiles``, with the positions of a force field.
+    """Molecules of a table with a column ``smiles``, with the positions of a force field. Ions are refused, as in SD files.
 
     Raises:
         ImportError: If rdkit is not installed.
@@ -428,6 +469,7 @@ def of_smiles(table: RawTable) -> Pairs:
         molecule = Chem.MolFromSmiles(smiles or "")
         if molecule is None or not molecule.GetNumAtoms():
             raise ValueError(f"{column.at(row)}: {smiles or ''!r} is no SMILES of a molecule.")
+        _check_charge(Chem.GetFormalCharge(molecule), column.at(row))
         molecule = Chem.AddHs(molecule)
         if AllChem.EmbedMolecule(molecule, randomSeed=0) != 0:
             raise ValueError(f"{column.at(row)}: rdkit finds no positions for {smiles!r}.")

@@ -401,7 +401,7 @@ class MultiTaskData:
         """The same data with a random share of the labels, as where each label costs a measurement.
 
         Which rows keep their label is drawn for each target and part separately; of n labels ``round(share * n)`` stay, one
-        at least. Scalers are fitted again, and other parts keep all their labels.
+        at least. Scalers and fitted baselines are fitted again, and other parts keep all their labels.
 
         Args:
             share: Above 0, and 1 at most.
@@ -422,8 +422,20 @@ class MultiTaskData:
                 kept = max(round(share * len(there)), 1)
                 values[generator.permutation(there)[kept:]] = -1 if values.dtype.kind == "i" else np.nan
             values = target.family.check(name, values, len(values))
-            targets[name] = fitted_target(name, values, target.family, target.unit, self.rows, self.scaling)
+            baseline, offset = self._baseline(target, values)
+            targets[name] = fitted_target(
+                name, values, target.family, target.unit, self.rows, self.scaling, baseline, offset
+            )
         return self._with(targets=targets)
+
+    def _baseline(self, target: Target, values: np.ndarray) -> tuple[LinearBaseline | None, np.ndarray | None]:
+        """A target's baseline with other labels, and the baseline of each label."""
+        if target.baseline is None or not target.baseline.fitted:
+            return target.baseline, target.offset
+        train, features = self.rows["train"], target.baseline.features
+        numbers = self.inputs.numbers(features)
+        baseline = LinearBaseline.fit(features, numbers[train], values[train])
+        return baseline, baseline.of(numbers)
 
     def labelled(self) -> Self:
         """The same data without rows that have no label for any target, as ``data.subset([task])`` may leave many.

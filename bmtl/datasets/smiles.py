@@ -32,7 +32,9 @@ _VALENCES = {"B": (3,), "C": (4,), "N": (3, 5), "O": (2,), "P": (3, 5), "S": (2,
 )
 _BONDS = {"-": 1.0, "/": 1.0, "\\": 1.0, "=": 2.0, "#": 3.0, "$": 4.0, ":": 1.5}
 _ORGANIC = re.compile(r"Cl|Br|[BCNOPSFI]|[bcnops]")
-_BRACKET = re.compile(r"\[(\d*)([A-Z][a-z]?|se|as|[bcnops]|\*)(@{0,2}[A-Z0-9]*?)(H\d*)?([+-]\d+|\++|-+)?(?::\d+)?\]")
+_BRACKET = re.compile(
+    r"\[(\d*)([A-Z][a-z]?|se|as|[bcnops]|\*)(@(?:@|TH\d|AL\d|SP\d|TB\d\d?|OH\d\d?)?)?(H\d*)?([+-]\d+|\++|-+)?(?::\d+)?\]"
+)
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,21 @@ class _Reader:
                 at = self._bracket(at)
             elif letter in _BONDS:
                 self._need_atom(at)
+                self._need_no_bond(at)
                 self.order, at = _BONDS[letter], at + 1
             elif letter == "(":
                 self._need_atom(at)
+                self._need_no_bond(at)
                 self.branches.append(self.last)  # type: ignore[arg-type]
                 at += 1
             elif letter == ")":
                 if not self.branches:
                     raise self._error(at, "a branch is closed that was not opened")
+                self._need_no_bond(at)
                 self.last, at = self.branches.pop(), at + 1
             elif letter == ".":
-                self.last, self.order, at = None, None, at + 1
+                self._need_no_bond(at)
+                self.last, at = None, at + 1
             elif letter.isdigit() or letter == "%":
                 at = self._ring(at)
             elif found := _ORGANIC.match(text, at):
@@ -123,8 +129,7 @@ class _Reader:
             raise self._error(len(text) - 1, "a branch is not closed")
         if self.rings:
             raise self._error(len(text) - 1, f"the ring {', '.join(self.rings)} is not closed")
-        if self.order is not None:
-            raise self._error(len(text) - 1, "a bond leads to no atom")
+        self._need_no_bond(len(text) - 1)
         if not self.elements:
             raise ValueError("A SMILES has one atom at least, and an empty one was given.")
 
@@ -196,6 +201,11 @@ class _Reader:
     def _need_atom(self, at: int) -> None:
         if self.last is None:
             raise self._error(at, f"{self.text[at]!r} follows no atom")
+
+    def _need_no_bond(self, at: int) -> None:
+        """An atom or a ring's number follows a bond, and nothing else."""
+        if self.order is not None:
+            raise self._error(at, "a bond leads to no atom")
 
     def _error(self, at: int, reason: str) -> ValueError:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "..."

@@ -118,6 +118,10 @@ class Table(Inputs):
     def pieces(self) -> Iterable[tuple[str, np.ndarray]]:
         yield "x", self.x
 
+    def options(self) -> dict[str, Any]:
+        """``clip``, as text, since it may be infinite."""
+        return {} if self.scaler.clip is None else {"clip": f"{self.scaler.clip:g}"}
+
     def describe(self) -> dict[str, Any]:
         """``kind``, ``width`` (D, the product of a row's dimensions), ``shape`` of a row, ``features`` and ``bins``."""
         shape = list(self.x.shape[1:])

@@ -104,7 +104,7 @@ def fit_scale(predictive: Scalable, y: ArrayLike) -> float:
     return float(np.exp(found.x))
 
 
-def label_log_prob(predictive: Scalable, labels: np.ndarray) -> np.ndarray:
+def label_log_prob(predictive: "Scalable | IsotonicPredictive", labels: np.ndarray) -> np.ndarray:
     """Log density of labels ``(N,)``; of intervals ``(N, 2)``, log probability where the ends differ."""
     if labels.ndim == 1:
         return predictive.log_prob(labels)
@@ -193,6 +193,12 @@ class IsotonicPredictive:
     def cdf(self, y: ArrayLike) -> np.ndarray:
         """Probability of a value up to `y`."""
         return self.map(self.base.cdf(y))
+
+    def survival(self, y: ArrayLike) -> np.ndarray:
+        """Probability of a value above `y`, exact in the upper tail."""
+        below = self.base.cdf(y)
+        in_tail = below >= self.map.knots[-2]
+        return np.where(in_tail, self.map.slopes[-1] * self.base.survival(y), 1 - self.map(below))
 
     def log_prob(self, y: ArrayLike) -> np.ndarray:
         """Log density at `y`, per unit of `y`: it steps where the map bends."""

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import xarray as xr
+from scipy.special import logsumexp
 
 from bmtl.evaluation.attributes import decode_attributes, encode_attributes
 from bmtl.evaluation.calibration_maps import (
@@ -14,12 +15,14 @@ from bmtl.evaluation.calibration_maps import (
     Scalable,
     fit_scale,
     fit_temperature,
+    label_log_prob,
     tempered,
 )
 from bmtl.evaluation.conformal import by_target
 from bmtl.evaluation.groups import GROUPS, PredictedRows, part_groups
+from bmtl.evaluation.images import images_of
 from bmtl.evaluation.parts import PART, SUBTREES, PartReader, reported_targets, scored
-from bmtl.targets.laws import ContinuousMixture, EmpiricalPredictive
+from bmtl.targets.laws import ContinuousMixture, EmpiricalPredictive, Predictive
 from bmtl.targets.prediction import Prediction
 from bmtl.targets.score import Scored
 
@@ -65,7 +68,8 @@ def recalibrate(
     ``validation`` and ``ood`` are recalibrated alike, so that doing it again changes (next to) nothing. Draws of
     ``posterior_predictive`` are redrawn, each row separately. Left out are the training rows, whose densities belong to
     the posterior, and unlabelled ones, whose distribution no tree holds; ``log_likelihood`` of a target that has not a
-    component a draw; and ``uncertainty`` of a target whose parts are not defined any more (all but a law's temperature).
+    component a draw; ``uncertainty`` of a target whose parts are not defined any more (all but a law's temperature); and
+    of a recalibrated target of images its scores of all pixels and its pictures: it is scored on the pixels that are kept.
 
     Args:
         tree: A run's results tree with validation rows.
@@ -107,17 +111,14 @@ def recalibrate(
         if part in tree.children:
             reader, rows = PartReader(tree, part), scored(tree, part)
             draws = max((len(of.prediction.draws) for of in rows.values()), default=0) or DRAWS
-            made = {
-                name: PredictedRows(
-                    maps[name](rows[name], draws, random)
-                    if name in maps and len(rows[name].labels)
-                    else rows[name].prediction,
-                    rows[name].labels,
-                    reader.numbers(name),
-                )
-                for name in kept
-                if name in rows
-            }
+            images = images_of(tree.children[part])
+            made = {}
+            for name in (name for name in kept if name in rows):
+                of, numbers = rows[name], reader.numbers(name)
+                if name in maps and len(of.labels):
+                    made[name] = PredictedRows(maps[name](of, draws, random), of.labels, numbers)
+                else:
+                    made[name] = PredictedRows(of.prediction, of.labels, numbers, of.whole, images.get(name))
             for group, dataset in part_groups(part, made, known, _chains(tree.children[part])).items():
                 groups[f"{part}/{group}"] = dataset
     renewed = xr.DataTree.from_dict(groups)
@@ -150,7 +151,7 @@ def _fit(validation: Scored, method: Method, move_mean: bool) -> Map:
     if method == "temperature":
         if not isinstance(predictive, Scalable):
             raise ValueError("its predictive has no scale; leave it, or use method='isotonic' where it is continuous")
-        return Scaling(fit_scale(predictive, validation.labels))
+        return Scaling(fit_scale(predictive, validation.family.for_likelihood(validation.labels)))
     if not isinstance(predictive, ContinuousMixture | EmpiricalPredictive):
         raise ValueError("its predictive is not continuous, and an isotonic map needs a continuous one")
     pit = validation.pit()
@@ -240,9 +241,6 @@ class IsotonicMap:
         else:
             assert isinstance(before, ContinuousMixture)
             after = IsotonicPredictive(before, self.pit_map)
-        densities = old.log_likelihood
-        if densities is not None and old.pit is not None:  # a factor on the mixture's density is one on each draw's
-            densities = densities + self.pit_map.log_slope(old.pit)
         return replace(
             old,
             draws=after.sample(draws, random),
@@ -250,9 +248,29 @@ class IsotonicMap:
             law=None,
             aleatoric=None,
             epistemic=None,
-            log_likelihood=densities if old.pit is not None else None,
+            log_likelihood=self._densities(rows, before, after),
             pit=None if old.pit is None else self.pit_map(old.pit),
         )
+
+    def _densities(
+        self, rows: Scored, before: Predictive, after: IsotonicPredictive | EmpiricalPredictive
+    ) -> np.ndarray | None:
+        """Log densities of the labels under each draw; None where the recalibrated predictive does not give them."""
+        old, labels = rows.prediction, rows.family.for_likelihood(rows.labels)
+        # A factor on the mixture's density, or on the probability of an interval, is one on each draw's.
+        if old.log_likelihood is None or (labels.ndim == 1 and old.pit is None):
+            return None
+        if labels.ndim == 1:
+            assert old.pit is not None
+            return np.asarray(old.log_likelihood + self.pit_map.log_slope(old.pit))
+        if not isinstance(before, ContinuousMixture) or not isinstance(after, IsotonicPredictive):
+            return None
+        had, has = (
+            logsumexp(old.log_likelihood, axis=0) - np.log(len(old.log_likelihood)),
+            label_log_prob(after, labels),
+        )
+        known = np.isfinite(had)
+        return np.where(known, old.log_likelihood + has - np.where(known, had, 0), has)
 
 
 def _chains(part: xr.DataTree) -> int:

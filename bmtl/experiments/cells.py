@@ -9,6 +9,7 @@ from pathlib import Path
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import results
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.parts import reported_targets
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import Method
@@ -87,7 +88,7 @@ class Job:
 
 
 def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, trust: bool = False) -> bool:
-    """Whether a results file can be read and has this configuration, seed and data.
+    """Whether a results file can be read and has this configuration, seed and data, its targets' families and units too.
 
     Args:
         path: The file.
@@ -99,13 +100,23 @@ def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, tr
     if not path.is_file():
         return False
     try:
-        about = decode_attributes(results.read(path))
-    except results.ResultsFileError:
+        tree = results.read(path)
+        known = reported_targets(tree)
+    except ValueError:  # a damaged file, or one without targets
         return False
-    found = about.get("configuration"), about.get("seed"), about.get("data_fingerprint")
+    about = decode_attributes(tree)
     if trust and not about.get("trust"):
         return False
-    return found == (json.loads(json.dumps(asked)), seed, data.fingerprint)  # tuples become lists
+    found = about.get("configuration"), about.get("seed"), about.get("data_fingerprint")
+    # Files of earlier versions do not hold the options of the inputs.
+    options = about.get("input_options", data.inputs.options())
+    same = all(
+        (of.family, of.unit) == (data.targets[name].family.of_rows, data.targets[name].unit)
+        for name, of in known.items()
+        if name in data.targets
+    )
+    asked = json.loads(json.dumps(asked))  # tuples become lists
+    return same and (*found, options) == (asked, seed, data.fingerprint, data.inputs.options())
 
 
 def folder_name(method: str) -> str:

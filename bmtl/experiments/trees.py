@@ -108,6 +108,7 @@ def results_tree(
         attributes={
             "data_name": data.name,
             "data_fingerprint": data.fingerprint,
+            "input_options": data.inputs.options(),
             "data_citation": data.citation,
             "data_licence": data.licence,
             "labels": {part: {name: int(data.has_label(name, part).sum()) for name in names} for part in data.rows},

@@ -15,6 +15,7 @@ class LinearBaseline:
         features: Names of the D numbers.
         coefficients: ``(D,)``, in reported units each.
         intercept: In reported units.
+        fitted: Whether the numbers were fitted to labels, and are to be fitted again where fewer labels are known.
 
     Raises:
         ValueError: If names and coefficients differ in number, or a number is not finite.
@@ -23,6 +24,7 @@ class LinearBaseline:
     features: tuple[str, ...]
     coefficients: np.ndarray
     intercept: float = 0.0
+    fitted: bool = False
 
     def __post_init__(self) -> None:
         coefficients = np.array(self.coefficients, dtype=np.float64)
@@ -54,7 +56,7 @@ class LinearBaseline:
         x, y = np.asarray(numbers[there], dtype=np.float64), np.asarray(values[there], dtype=np.float64)
         centre = x.mean(axis=0)  # the sizes of counts and of energies differ by many decades
         slope = np.linalg.lstsq(x - centre, y - y.mean())[0]
-        return cls(tuple(features), slope, float(y.mean() - centre @ slope))
+        return cls(tuple(features), slope, float(y.mean() - centre @ slope), fitted=True)
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
         """The baseline ``(N,)`` of rows with these numbers ``(N, D)``, in reported units."""

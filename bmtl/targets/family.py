@@ -48,6 +48,13 @@ class Family(ABC):
     def missing(self, values: np.ndarray) -> np.ndarray:
         """Which rows of checked labels have no label, bool ``(N,)``. The encoding of missing labels is defined here only."""
 
+    def for_likelihood(self, labels: np.ndarray) -> np.ndarray:
+        """Checked labels as a likelihood counts them: as they are, or intervals ``(N, 2)`` where some are at a bound.
+
+        Ends that are equal count with the density, others with the probability between them.
+        """
+        return labels
+
     def fit_scaler(self, values: np.ndarray) -> Scaler:
         """The scaler for checked labels of training rows; families other than the real ones are not scaled."""
         return Scaler.identity()

@@ -94,8 +94,8 @@ class Real(Family):
         if self.censored:
             return (scores.CENSORED_MAE, scores.CENSORED_RMSE, scores.NLL, scores.CENSORED_ECE)
         if self.bounds is not None:
-            of_bounds = scores.nll_within(*self.ends), scores.BOUNDED_ECE
-            return (scores.RMSE, scores.MAE, scores.CONCORDANCE, *of_bounds, scores.CRPS)
+            of_bounds = scores.nll_within(*self.ends), scores.BOUNDED_ECE, scores.crps_within(*self.ends)
+            return (scores.RMSE, scores.MAE, scores.CONCORDANCE, *of_bounds)
         relative = (scores.RELATIVE_ERROR,) if self.positive else ()
         return (scores.MAE, *relative, scores.RMSE, scores.R2, scores.NLL, scores.ECE, scores.CRPS, scores.ENCE)
 
@@ -136,6 +136,12 @@ class Real(Family):
 
     def sums(self) -> Sums | None:
         return None if self.censored else NumberSums(relative=self.positive)
+
+    def for_likelihood(self, labels: np.ndarray) -> np.ndarray:
+        if self.bounds is None:
+            return labels
+        lower, upper = self.ends
+        return np.stack([np.where(labels <= lower, -np.inf, labels), np.where(labels >= upper, np.inf, labels)], -1)
 
     def log_volume(self, labels: np.ndarray | None, scaler: Scaler) -> np.ndarray:
         volume = super().log_volume(labels, scaler)

@@ -33,6 +33,10 @@ class ScoredFamily(Units, Protocol):
         """Which rows of checked labels have no label ``(N,)``."""
         ...
 
+    def for_likelihood(self, labels: np.ndarray) -> np.ndarray:
+        """Labels as a likelihood counts them: intervals ``(N, 2)`` where some are known up to a bound."""
+        ...
+
     def losses(self, rows: "Scored") -> np.ndarray | None:
         """The loss of each labelled row ``(N,)``, not negative; None where there is none."""
         ...

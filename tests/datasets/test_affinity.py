@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_what_is_wrong_with_the_layout_is_named(made_up, tmp_path):
         ("Y.txt", None, "has none of the affinities Y.txt and .*which is not read; one line of Python converts it"),
         ("proteins.txt", "[1, 2]", "is an object of names and texts"),
         ("proteins.txt", "{", "is not JSON"),
+        ("proteins.txt", '{"p0": "A", "p0": "C"}', "has the name 'p0' twice"),
         ("ligands_can.txt", None, "There is no file .*ligands_can.txt"),
     ):
         folder = tmp_path / str(abs(hash((name, text)))) / "davis"
@@ -104,6 +106,16 @@ def test_what_is_cold_is_new(made_up, setting):
         new = x.tensors(data.rows["test"])["drug" if setting == "cold-drug" else "protein"].rows()["id"]
         assert (new == -1).all()
     assert data.fingerprint != read("davis", made_up[0], setting=setting, proportion=0.6, validation=0.3).fingerprint
+
+
+def test_white_space_makes_no_other_sequence(made_up, tmp_path):
+    """With a line break after one of them, two equal sequences were in training and in test rows of a cold split."""
+    root = shutil.copytree(made_up[0], tmp_path / "root")
+    proteins = json.loads((root / "davis" / "proteins.txt").read_text())
+    proteins["p8"] += "\n"
+    (root / "davis" / "proteins.txt").write_text("\ufeff" + json.dumps(proteins), encoding="utf-8")
+    clean, other = (read("davis", of, setting="cold-target", proportion=0.6) for of in (made_up[0], root))
+    assert other.fingerprint == clean.fingerprint
 
 
 def test_drugs_as_tasks_are_the_same_labels(made_up):

@@ -59,6 +59,12 @@ def test_ids_are_those_of_training_entities():
     assert by_name["protein"].rows()["id"].tolist() == [3, 2, -1, 0]
 
 
+def test_texts_are_taken_without_white_space_around_them():
+    drugs = {**DRUGS, "d": " O\n"}
+    inputs = DrugTargetPairs.fit(drugs, PROTEINS, np.array([3]), np.array([0]), np.array([0]), limits=(6, 8))
+    assert flat(inputs.tensors(np.array([0])))["drug/length"].tolist() == [1]
+
+
 def test_tokens_are_cut_and_padded_and_it_is_said(caplog):
     inputs = pairs()
     table = inputs.tensors(np.arange(1))["protein"].table

@@ -157,6 +157,22 @@ def test_files_of_molecules_are_read(suffix, tmp_path):
         ("a.sdf", "name\n\n\n  2  0 V2000\n", "molecule 0: this is no block of an SD file"),
         ("a.pdb", "", "Molecules are read from .npz, .csv, .xyz, .sdf; got"),
         ("a.sdf", "n\n\n\n  0  0  0  0  0            999 V3000\n", "no block of an SD file in the format V2000"),
+        (
+            "a.xyz",
+            "1\nProperties=species:S:1:forces:R:3:pos:R:3\nH 9 9 9 0 0 0\n",
+            "line 2: its columns are 'species:S:1:f",
+        ),
+        (
+            "a.sdf",
+            sdf(*WATER).replace(" program", "  -OEChem-01012600002D"),
+            r"molecule 0: .* those of a drawing \(2D\)",
+        ),
+        (
+            "a.sdf",
+            sdf(*WATER).replace("M  END", "M  CHG  2   1   1   2   1\nM  END"),
+            r"molecule 0: .* has the charge \+2",
+        ),
+        ("a.sdf", sdf(*WATER).replace(" O   0  0", " O   0  5"), "molecule 0: .* has the charge -1"),
         ("a.csv", "name\nwater\n", "a.csv has no column 'smiles' for the molecules"),
         ("a.csv", "Smiles\nO\n", "Did you mean 'Smiles'"),
         ("a.csv", "smiles,smiles\nO,C\n", "two columns 'smiles'"),
@@ -175,6 +191,13 @@ def test_spaces_after_a_separator_and_marks_of_encodings_lose_no_molecule(tmp_pa
         file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").replace("a comment", "\xe5").encode("latin-1"))
         seen = molecules().prepare(molecules().read(file))
         assert seen.numbers.tolist() == [[8, 1, 1, 0, 0], [6, 1, 1, 1, 1]]
+
+
+def test_zwitterions_and_extended_comments_are_read(tmp_path):
+    (tmp_path / "a.sdf").write_text(sdf(*WATER).replace("M  END", "M  CHG  2   1  -1   2   1\nM  END"))
+    (tmp_path / "a.xyz").write_text(xyz(*WATER).replace("a comment", 'Properties="species:S:1:pos:R:3:forces:R:3"'))
+    for name in ("a.sdf", "a.xyz"):
+        assert molecules().prepare(molecules().read(tmp_path / name)).numbers.tolist() == [[8, 1, 1]]
 
 
 def test_smiles_without_rdkit_name_the_extra(tmp_path, monkeypatch):

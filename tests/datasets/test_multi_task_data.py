@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bmtl.datasets import MultiTaskData, Table
 from bmtl.inputs import PerTask
-from bmtl.targets import Binary, Classes, Count, Ordinal, Pixels, Real, Scaler, TimeToEvent, Vector
+from bmtl.targets import Binary, Classes, Count, LinearBaseline, Ordinal, Pixels, Real, Scaler, TimeToEvent, Vector
 
 ROWS = {"train": [0, 1, 2, 3], "val": [4], "test": [5, 6]}
 
@@ -491,3 +491,22 @@ def test_a_share_of_the_labels(share):
 def test_a_share_of_the_labels_is_above_0_and_1_at_most(share):
     with pytest.raises(ValueError, match="share is"):
         toys().with_share_of_labels(share)
+
+
+def test_a_share_of_the_labels_keeps_baselines_fitted_on_what_is_left():
+    """Those that were fitted are fitted again, without the labels that are taken away; those that were given stay."""
+    random = np.random.default_rng(0)
+    x, rows = random.normal(size=(60, 2)), {"train": np.arange(40), "val": np.arange(40, 60)}
+    y = {name: 100 * x[:, 0] + random.normal(size=60) for name in ("fitted", "given")}
+    known = {
+        "fitted": LinearBaseline.fit(("a",), x[:40, :1], y["fitted"][:40]),
+        "given": LinearBaseline(("a",), np.array([100.0])),
+    }
+    data = MultiTaskData.from_arrays("toy", x, y, rows, features=("a", "b"), baselines=known)
+    few = data.with_share_of_labels(0.2)
+    left = few.rows["train"][few.has_label("fitted", "train")]
+    refit = LinearBaseline.fit(("a",), x[left, :1], y["fitted"][left])
+    np.testing.assert_allclose(few.targets["fitted"].offset, refit.of(x[:, :1]))
+    np.testing.assert_array_equal(few.targets["given"].offset, data.targets["given"].offset)
+    for target in few.targets.values():
+        assert target.scaler.std < 5  # of what is left of the labels, and not of 100 x

@@ -25,6 +25,9 @@ FORMULAS = {
     "N#CC%12CC%12": "C4H5N",
     "OP(=O)(O)O": "H3O4P",
     "B(O)O": "BH3O2",
+    "[Co@OH12]": "Co",  # the OH is of the geometry
+    "F[P@TB2H](Cl)": "ClFHP",
+    "C1.C1": "C2H6",
 }
 
 
@@ -104,6 +107,12 @@ def test_features_of_atoms():
         ("CQ", "at character 2, 'Q' is no atom"),
         ("C11", "a ring closes on the same atom"),
         ("C1C1", "on a bond that there is"),
+        ("C(C=)C", "at character 5, a bond leads to no atom"),  # not CC(=C), which it was taken for
+        ("C=(C)C", "at character 3, a bond leads to no atom"),
+        ("C==C", "at character 3, a bond leads to no atom"),
+        ("C=.C", "at character 3, a bond leads to no atom"),
+        ("[NA+]", "what the bracket holds is no atom"),  # not nitrogen, with a letter to spare
+        ("C[CL]", "at character 2, what the bracket holds is no atom"),
     ],
 )
 def test_what_is_no_smiles_is_told_by_its_place(text, reason):

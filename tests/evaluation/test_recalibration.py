@@ -6,9 +6,12 @@ from scipy.special import logsumexp, softmax
 
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.attributes import decode_attributes
+from bmtl.evaluation.calibration_maps import PitMap
+from bmtl.evaluation.images import PredictedImages, images_of
 from bmtl.evaluation.parts import scored
 from bmtl.evaluation.recalibration import recalibrate
-from bmtl.targets import Binary, Count, Real
+from bmtl.evaluation.results import PredictedRows, ReportedTarget, to_datatree
+from bmtl.targets import Binary, Count, Law, Prediction, Real, UnitVector
 from bmtl.targets.laws import EmpiricalPredictive, LaplaceMixture, PoissonMixture, StudentTMixture
 from bmtl.targets.metrics.pit import noise_floor
 from tests.evaluation import trees
@@ -137,6 +140,55 @@ def test_censored_labels_fit_the_scale_too():
         )
     after = recalibrate(both(*made, families={"t": Real(censored=True)}))
     assert decode_attributes(after)["recalibration_factors"]["t"] == pytest.approx(3, rel=0.1)
+
+
+def stopped(seed, law=True):
+    """Normal labels that stop at 0, and a predictive a third as wide; or intervals above 0."""
+    random = np.random.default_rng(seed)
+    loc = random.normal(size=(2, 3000))
+    y = np.maximum(StudentTMixture(loc, 3.0).sample(1, random)[0], 0.0)
+    told = StudentTMixture(loc, np.ones((2, 3000)))
+    made = {"observed": {"t": y}, "log_likelihood": {"t": told.component_log_prob(y)}, "pit": {"t": told.cdf(y)}}
+    drawn = {"predictive": {"t": np.maximum(told.sample(20, random), 0.0)}}
+    return made | ({"distribution": {"t": {"loc": loc, "scale": told.scale, "df": told.df}}} if law else drawn)
+
+
+def test_labels_at_a_bound_count_with_the_probability_beyond_it():
+    """A third of the labels stop at 0: as densities they would make the fitted factor too small."""
+    tree = both(stopped(0), stopped(1), families={"t": Real(bounds=(0.0, None))})
+    after = recalibrate(tree)
+    assert decode_attributes(after)["recalibration_factors"]["t"] == pytest.approx(3, rel=0.1)
+    fitted = PitMap.fitted(scored(tree, "validation")["t"].pit())
+    rows = scored(recalibrate(tree, method="isotonic"))["t"]
+    mass = np.exp(rows.prediction.log_likelihood).mean(axis=0)[rows.labels == 0]
+    np.testing.assert_allclose(mass, fitted(scored(tree)["t"].predictive().cdf(0.0))[rows.labels == 0], rtol=1e-9)
+    clipped = [stopped(seed, law=False) for seed in (0, 1)]
+    left = recalibrate(both(*clipped, families={"t": Real(bounds=(0.0, None))}), method="isotonic")
+    assert "log_likelihood" not in left["test"].children
+
+
+def test_intervals_keep_their_probability_under_an_isotonic_map():
+    """Their cdf has no value, and the last slope of the map was taken for theirs."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(2):
+        loc = random.normal(size=(1, 500))
+        y = StudentTMixture(loc, 2.0).sample(1, random)[0]
+        told, open_ = StudentTMixture(loc, 1.0), random.uniform(size=500) < 0.5
+        labels = np.stack([np.where(open_, y - 1, y), np.where(open_, np.inf, y)], axis=1)
+        density = np.where(open_, np.log(told.survival(y - 1)), told.log_prob(y))[None]
+        pit = np.where(open_, np.nan, told.cdf(y))
+        law = {"loc": loc, "scale": np.ones((1, 500)), "df": np.full((1, 500), np.inf)}
+        fields = {"observed": labels, "log_likelihood": density, "pit": pit, "distribution": law}
+        made.append({name: {"t": of} for name, of in fields.items()})
+    tree = both(*made, families={"t": Real(censored=True)})
+    fitted = PitMap.fitted(scored(tree, "validation")["t"].pit())
+    below = scored(tree)["t"].predictive().cdf(scored(tree)["t"].labels[:, 0])
+    found = scored(recalibrate(tree, method="isotonic"))["t"]
+    open_ = np.isinf(found.labels[:, 1])
+    np.testing.assert_allclose(np.exp(found.prediction.log_likelihood[0][open_]), 1 - fitted(below[open_]), rtol=1e-9)
+    exact = made[0]["log_likelihood"]["t"][0] + fitted.log_slope(below)
+    np.testing.assert_allclose(found.prediction.log_likelihood[0][~open_], exact[~open_], rtol=1e-9)
 
 
 def test_probabilities_at_a_temperature():
@@ -329,6 +381,30 @@ def test_what_cannot_follow_is_left_out():
     assert "y_class" in after["test/log_likelihood"]
     assert {"log_likelihood", "predictions_uncertainty"}.isdisjoint(after.children)
     assert np.isnan(metrics.nll(after)["nll"].sel(task="t"))
+
+
+def test_a_target_of_images_that_stays_keeps_its_scores_of_all_pixels():
+    """And its pictures; one that is recalibrated has scores of the pixels that the tree holds, and no other ones."""
+    random = np.random.default_rng(0)
+    angle = random.normal(size=(30, 3))
+    angle /= np.linalg.norm(angle, axis=1, keepdims=True)
+    y = random.normal(size=30)
+    law = Law("student-t", {"loc": np.zeros((1, 30)), "scale": np.full((1, 30), 0.1), "df": np.full((1, 30), np.inf)})
+    picture = PredictedImages(
+        np.arange(1), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2, 3)), np.ones((1, 2, 2, 3))
+    )
+    rows = {
+        "depth": PredictedRows(Prediction(np.empty((0, 30)), np.zeros(30), law=law), y, whole={"mae": 7.0}),
+        "normal": PredictedRows(
+            Prediction(np.empty((0, 30, 3)), angle), angle, whole={"mean_angle": 9.0}, images=picture
+        ),
+    }
+    targets = {"depth": ReportedTarget(Real()), "normal": ReportedTarget(UnitVector())}
+    tree = to_datatree({"test": rows, "validation": rows}, targets)
+    after = scored(recalibrate(tree))
+    assert after["normal"].whole == {"mean_angle": 9.0}
+    assert after["depth"].whole == {}
+    assert list(images_of(recalibrate(tree)["test"])) == ["normal"]
 
 
 def test_a_target_without_test_rows_stays_as_it_is():

@@ -11,6 +11,7 @@ from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
 from bmtl.experiments import Cell, Failure, Method, compare, run, run_cells, workers
 from bmtl.inference.checkpoint import check_file
+from bmtl.targets import Real
 from tests.experiments.toys import BUDGET, EW, STL, UW, Deadly, broken, files, toy
 
 
@@ -42,6 +43,13 @@ def test_a_finished_cell_is_not_run_again(data, tmp_path, trained):
     assert start(Cell(EW, 0, lr=1e-3)) == [("ew", 0)]
     assert start(Cell(replace(UW, balancer="si"), 0)) == [("uw", 0)]
     assert start(Cell(EW, 1), data=toy(name="toy", x=data.inputs.x + 1)) == [("ew", 1)]
+    # So are the same numbers with another unit, family or clipping of the inputs.
+    other = toy(name="toy", units="cm")
+    assert start(Cell(EW, 1), data=other) == [("ew", 1)]
+    assert start(Cell(EW, 1), data=other) == []
+    bounded = dict.fromkeys(other.tasks, Real(bounds=(-99.0, None)))
+    assert start(Cell(EW, 1), data=toy(name="toy", units="cm", families=bounded)) == [("ew", 1)]
+    assert start(Cell(EW, 1), data=toy(name="toy", units="cm", families=bounded, clip=2.0)) == [("ew", 1)]
     (tmp_path / "ew" / "seed-1" / "results.nc").write_bytes(b"torn")
     assert start(Cell(EW, 1)) == [("ew", 1)]
 

@@ -97,3 +97,34 @@ def test_bounds_are_in_order(bounds):
         Real(bounds=bounds)
     with pytest.raises(ValueError, match="of labels that are no intervals"):
         Real(censored=True, bounds=(1.0, 2.0))
+
+
+def test_a_label_at_the_upper_bound_far_out_has_its_probability():
+    """One less a cdf that is 1 to all its digits is 0, and its logarithm infinite."""
+    labels, loc, scale = np.array([UPPER]), np.array([UPPER - 12.0]), np.ones(1)
+    rows, of = scored(labels, loc, scale, Real(bounds=(None, UPPER)))
+    assert_allclose(rows.family.score("nll").compute(rows), -of.logsf(UPPER), rtol=1e-9)
+
+
+def test_labels_at_bounds_are_intervals_for_a_likelihood():
+    family = Real(bounds=(LOWER, UPPER))
+    found = family.for_likelihood(np.array([4.0, 5.0, 6.0, 8.0]))
+    assert found.tolist() == [[-np.inf, 4.0], [-np.inf, 5.0], [6.0, 6.0], [8.0, np.inf]]
+    assert Real().for_likelihood(np.ones(2)).tolist() == [1.0, 1.0]
+
+
+def test_the_crps_is_that_of_a_clipped_label_whatever_the_model():
+    """Of a law, of its draws, and of clipped draws: the score that the clipped predictive's draws have without end."""
+    labels, loc, scale = clipped(n=500)
+    family = Real(bounds=(LOWER, UPPER))
+    rows, of = scored(labels, loc, scale, family)
+    drawn = of.rvs((1000, 500), random_state=np.random.default_rng(1))
+    models = [
+        rows.prediction,
+        Prediction(draws=drawn, mean=loc, law=rows.prediction.law),
+        Prediction(draws=np.clip(drawn, LOWER, UPPER), mean=loc),
+    ]
+    found = [family.score("crps").compute(Scored(labels, model, family, Scaler.identity())) for model in models]
+    y, other = np.clip(of.rvs((2, 4000, 500), random_state=np.random.default_rng(2)), LOWER, UPPER)
+    assert_allclose(found, (np.abs(y - labels) - np.abs(y - other) / 2).mean(), rtol=0.03)
+    assert found[1] == found[2] < 0.9 * rows.predictive().crps(labels).mean()

@@ -1,14 +1,16 @@
 """How much of a run's miscalibration a temperature fitted on validation rows takes away, target by target."""
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.metrics import score
-from bmtl.evaluation.parts import parts_of, reported_targets
+from bmtl.evaluation.parts import parts_of, reported_targets, scored
 from bmtl.evaluation.recalibration import recalibrate
 from bmtl.evaluation.report.markup import Cell, Markup, details, fragment, number, paragraph, table
 from bmtl.evaluation.report.shown import Trees, first_ones
+from bmtl.evaluation.scores import computed
 from bmtl.targets.score import Score
 
 MOST_FITTED = 24  # targets of a run: fitting takes a third of a second each
@@ -92,16 +94,12 @@ def _averaged(trees: Trees) -> list[Score]:
 
 
 def _values(tree: xr.DataTree, scores: list[Score], targets: list[str]) -> dict[str, dict[str, float]]:
-    """Score -> target -> value; none for a score that cannot be computed of any target."""
-    found: dict[str, dict[str, float]] = {}
-    for of in scores:
-        try:
-            values = score(tree, of.name)
-        except ValueError:
-            values = xr.DataArray(np.zeros(0), dims="task", coords={"task": np.zeros(0, dtype=str)})
-        by_task = dict(zip(values["task"].values.tolist(), values.values.tolist(), strict=True))
-        found[of.name] = {task: by_task.get(task, float("nan")) for task in targets}
-    return found
+    """Score -> target -> value, of the rows that the tree holds: of images a sample, before and after; NaN where none is."""
+    by_task = {}
+    for task, rows in scored(tree).items():
+        if task in targets:
+            by_task[task] = computed(replace(rows, whole={}), reported_targets(tree)[task].family)[0]
+    return {of.name: {task: by_task.get(task, {}).get(of.name, float("nan")) for task in targets} for of in scores}
 
 
 def _mean(values: dict[str, float]) -> float:

@@ -78,6 +78,7 @@ def run_references(
                 "seed": seed,
                 "data_name": data.name,
                 "data_fingerprint": data.fingerprint,
+                "input_options": data.inputs.options(),
                 "configuration": configuration,
             },
         )

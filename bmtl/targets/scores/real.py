@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from bmtl.targets.laws import EmpiricalPredictive
 from bmtl.targets.metrics.concordance import concordance_index
 from bmtl.targets.metrics.density import nll_of_draws, nll_rows
 from bmtl.targets.metrics.pit import ece_from_pit, noise_floor_mean, randomised_pit
@@ -16,6 +17,8 @@ from bmtl.targets.metrics.point import (
 from bmtl.targets.metrics.survival import censored_concordance, has_comparable_pairs, interval_pit
 from bmtl.targets.metrics.uncertainty_calibration import ence
 from bmtl.targets.score import Score, Scored, given
+
+DRAWS = 200  # of a law of which none were kept
 
 
 def _nll(rows: Scored) -> float:
@@ -96,12 +99,27 @@ def nll_within(lower: float, upper: float) -> Score:
             below, above = rows.labels <= lower, rows.labels >= upper
             with np.errstate(divide="ignore"):
                 at_lower = np.log(predictive.cdf(np.full(n, lower))) if below.any() else values
-                at_upper = np.log1p(-predictive.cdf(np.full(n, upper))) if above.any() else values
+                at_upper = np.log(predictive.survival(np.full(n, upper))) if above.any() else values
             values = np.where(below, at_lower, np.where(above, at_upper, values))
         return -float(values.mean())
 
     note = "nats; a label at a bound counts with the probability beyond it"
     return Score("nll", "NLL", compute, ("log_likelihood",), relative=False, averaged=True, note=note)
+
+
+@functools.cache
+def crps_within(lower: float, upper: float) -> Score:
+    """The CRPS of what a measurement that stops at bounds would report: draws are clipped there, of every model alike.
+
+    Without it, a model of the quantity itself would pay for the probability beyond a bound, and one of clipped labels not.
+    """
+
+    def compute(rows: Scored) -> float:
+        drawn = rows.prediction.draws
+        drawn = drawn if len(drawn) > 1 else rows.predictive().sample(DRAWS, 0)
+        return float(EmpiricalPredictive(np.clip(drawn, lower, upper)).crps(rows.labels).mean())
+
+    return Score("crps", "CRPS", compute, ("predictive",), in_units=True, note="of draws that stop at the bounds")
 
 
 def pit_within(rows: Scored, lower: float, upper: float) -> np.ndarray | None:

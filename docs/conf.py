@@ -32,6 +32,8 @@ _config.write_text('c.InteractiveShellApp.exec_lines = ["%matplotlib inline"]\n'
 html_theme = "furo"
 html_title = "bmtl"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

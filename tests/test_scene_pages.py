@@ -1,4 +1,4 @@
-"""The tables of the pages on scenes and on noise are those that the examples make of the files that were kept with them."""
+"""Tables of the pages on scenes, noise and defaults are those that scripts make of the files that were kept with them."""
 
 import csv
 import importlib.util
@@ -14,8 +14,8 @@ DOCS = REPOSITORY / "docs"
 RESULTS = DOCS / "results"
 
 
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "examples" / f"{name}.py")
+def example(name, folder="examples"):
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(REPOSITORY / "examples"))
@@ -82,7 +82,18 @@ def test_times_of_steps():
         on_page("scenes.md", f"| {trunk} | {' | '.join(ratios)} |")
 
 
+def test_defaults_on_tables(tmp_path):
+    module = example("defaults", "benchmarks")
+    lines = module.read(RESULTS / "defaults.csv")
+    on_page("defaults.md", module.errors_page(lines))
+    on_page("defaults.md", module.uncertainty_page(lines))
+    one = lines["yacht", "uw"]
+    assert module.keep(tmp_path / "a.csv", lines.values()) == lines == module.read(tmp_path / "a.csv")
+    changed = module.keep(tmp_path / "a.csv", [one | {"nll": "1.5"}])
+    assert changed == lines | {("yacht", "uw"): one | {"nll": "1.5"}}
+
+
 def test_pictures_are_small():
-    pictures = [*DOCS.glob("kendall_*.png"), *DOCS.glob("igb_*.png")]
-    assert len(pictures) >= 6
+    pictures = [*DOCS.glob("kendall_*.png"), *DOCS.glob("igb_*.png"), *DOCS.glob("report_*.png")]
+    assert len(pictures) >= 11
     assert all(picture.stat().st_size < 200_000 for picture in pictures)

@@ -225,8 +225,10 @@ def scores_by_task(
                 ends = f"{method}, mean ± standard error"
                 panel.plot([mean - error, mean + error], [row, row], color=colour, linewidth=1.6, label=ends)
                 panel.plot(mean, row, "o", color=colour, markersize=4.5, label=method)
-            means, errors = (one[name].sel(learner=methods).values for name in ("mean", "error"))
-            panel.set_xlim(reach_of(means, means - errors, means + errors))
+            shown = one.sel(learner=methods)
+            means, errors = shown["mean"].values, shown["error"].values
+            low, high = shown["score"].min("split").values, shown["score"].max("split").values
+            panel.set_xlim(reach_of(means, np.fmin(low, means - errors), np.fmax(high, means + errors)))
             mark_outside(panel, means, [lines[method]["color"] for method in methods])
         best = "right" if higher else "left"
         dashed = f"; dashed: {baseline}" if baseline is not None else ""

@@ -70,7 +70,8 @@ def _first(found: Headline, names: Called) -> str:
     if not repeats.decisive:
         runs = "In the only run" if repeats.runs == 1 else f"In the mean of {repeats.runs} {repeats.nouns}"
         first = "" if len(found.methods) == 1 else f", the first of {len(found.methods)} {names.method}s,"
-        return f"{runs} {leader}{first} is {amount(found.mean[leader])} than {names.baseline} {where}."
+        size = amount(found.mean[leader])
+        return f"{runs} {leader}{first} is {size} {'as' if size == AS_GOOD else 'than'} {names.baseline} {where}."
     better = [name for name in found.methods if _clear(found, name) < 0]
     if better:
         name = better[0]
@@ -139,11 +140,14 @@ def _references(found: Headline) -> list[str]:
     return said
 
 
+AS_GOOD = "as good"
+
+
 def amount(change: float) -> str:
     """A change in percent in words: "16 % worse", "2.5 % better"; "as good" where it rounds to nothing."""
     size = abs(change)
     text = f"{size:,.0f}" if size >= 10 else f"{size:.1f}"
-    return "as good" if text == "0.0" else f"{text} % {'better' if change < 0 else 'worse'}"
+    return AS_GOOD if text == "0.0" else f"{text} % {'better' if change < 0 else 'worse'}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -120,6 +120,8 @@ def test_scores_by_task_are_those_of_the_comparison(comparison):
     for row, method in enumerate(comparison["learner"].values):
         splits, bar, dot = lines[3 * row : 3 * row + 3]
         np.testing.assert_array_equal(splits.get_xdata(), rmse.sel(learner=method))
+        low, high = panel.get_xlim()
+        assert ((low < splits.get_xdata()) & (splits.get_xdata() < high)).all()
         assert dot.get_xdata()[0] == summary["mean"].sel(learner=method)
         assert np.ptp(bar.get_xdata()) == pytest.approx(2 * float(summary["error"].sel(learner=method)))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["stl", "ew", "uw", "nash-mtl"]

@@ -109,6 +109,12 @@ def test_diverged_methods_and_what_intervals_are_over():
     assert verdict(splits, SINGLE)[-1] == "Intervals are over splits, which share rows, and are approximate."
 
 
+@pytest.mark.parametrize(("change", "words"), [(0.01, "as good as"), (-3.0, "3.0 % better than")])
+def test_few_runs_say_how_a_method_compares(change, words):
+    said = verdict(found({"ew": change, "uw": 5.0}, runs=2), SINGLE)[0]
+    assert f"ew, the first of 2 {SINGLE.method}s, is {words} {SINGLE.baseline}" in said
+
+
 def test_without_a_baseline_marks_decide():
     said = verdict(found({"a": 1.0, "b": 1.1, "c": 2.9}, baseline=None, best=("a", "b")), Called())
     assert "c is significantly worse (95 % paired interval)." in said

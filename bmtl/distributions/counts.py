@@ -70,8 +70,7 @@ class Poisson(_Counts):
         return self.rate
 
     def log_prob(self, value: Tensor) -> Tensor:
-        value = self._checked(value)
-        return value * self.log_rate - self.rate - torch.lgamma(value + 1)
+        return _log_poisson(self._checked(value), self.log_rate)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
@@ -117,14 +116,34 @@ class NegativeBinomial(_Counts):
         value = self._checked(value)
         r = self.concentration
         log_ratio = F.softplus(self.log_mean - self.log_concentration)  # log(1 + mean / r)
-        gammas = _log_rising(self.log_concentration, value) - torch.lgamma(value + 1)
-        return gammas + value * (self.log_mean - log_ratio) - r * log_ratio
+        # Of counts above r and of smaller ones: each has terms that nearly cancel where the other is taken.
+        above = (value > 8) & (value > r)
+        y, few = torch.where(above, value, 16.0), torch.where(above, torch.minimum(r, value), 1.0)
+        step = (few + y - 0.5) * torch.log1p((few - 1) / (y + 1)) - (few - 1) + _stirling(few + y) - _stirling(y + 1)
+        many = (few - 1) * torch.log(y + 1) + step - torch.lgamma(few)
+        many = many - y * F.softplus(self.log_concentration - self.log_mean)
+        y = torch.where(above, 0.0, value)
+        usual = _log_rising(self.log_concentration, y) - torch.lgamma(y + 1) + y * (self.log_mean - log_ratio)
+        return torch.where(above, many, usual) - r * log_ratio
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             gamma = torch._standard_gamma(self.concentration.expand(shape))
             return torch.poisson(gamma * torch.exp(self.log_mean - self.log_concentration))
+
+
+def _log_poisson(y: Tensor, log_rate: Tensor) -> Tensor:
+    """Log probability of a Poisson count.
+
+    Beyond 8 by its deviance: of large counts, terms of their size nearly cancel, which loses all digits in float32.
+    """
+    large = y > 8
+    many = torch.where(large, y, 16.0)
+    apart = many.log() - torch.where(large, log_rate, 0.0)
+    by_deviance = -0.5 * torch.log(2 * math.pi * many) - _stirling(many) - many * (apart + torch.expm1(-apart))
+    few = torch.where(large, 0.0, y)
+    return torch.where(large, by_deviance, few * log_rate - log_rate.exp() - torch.lgamma(few + 1))
 
 
 def _log_rising(log_r: Tensor, y: Tensor) -> Tensor:
@@ -188,7 +207,7 @@ class ZeroInflatedPoisson(_Counts):
 
     def log_prob(self, value: Tensor) -> Tensor:
         value = self._checked(value)
-        counted = F.logsigmoid(-self.gate_logit) + value * self.log_rate - self.rate - torch.lgamma(value + 1)
+        counted = F.logsigmoid(-self.gate_logit) + _log_poisson(value, self.log_rate)
         zero = torch.logaddexp(F.logsigmoid(self.gate_logit), counted)
         return torch.where(value == 0, zero, counted)
 

@@ -63,12 +63,12 @@ def _(p: StudentTMarginal, bound: Tensor) -> Tensor:
 
 @log_cdf.register
 def _(p: Normal, value: Tensor) -> Tensor:
-    return torch.special.log_ndtr((value - p.loc) / p.scale)
+    return log_ndtr((value - p.loc) / p.scale)
 
 
 @log_survival.register
 def _(p: Normal, value: Tensor) -> Tensor:
-    return torch.special.log_ndtr((p.loc - value) / p.scale)
+    return log_ndtr((p.loc - value) / p.scale)
 
 
 @partial_mean.register
@@ -90,6 +90,19 @@ def _(p: Laplace, value: Tensor) -> Tensor:
 def _(p: Laplace, bound: Tensor) -> Tensor:
     z = (bound - p.loc).abs() / p.scale
     return 0.5 * p.scale * (1 + z) * torch.exp(-z)
+
+
+def log_ndtr(z: Tensor) -> Tensor:
+    """Log of the standard normal cdf, with a gradient as exact as the value, also far out.
+
+    The gradient of `torch.special.log_ndtr` is the exponential of a difference of squares: in float32 it is off by 5 % at
+    -1e3, and next to nothing at -1e5, where it should be 1e5. Half precision is computed in float32.
+    """
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    below = z < 0
+    low, high = torch.where(below, z, -1.0), torch.where(below, 0.0, z)
+    tail = torch.log(0.5 * torch.special.erfcx(-low / math.sqrt(2))) - 0.5 * low.square()
+    return torch.where(below, tail, torch.log1p(-0.5 * torch.erfc(high / math.sqrt(2))))
 
 
 def _laplace_tail(z: Tensor) -> Tensor:

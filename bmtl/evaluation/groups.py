@@ -7,7 +7,8 @@
     probability              y_<t> (obs_<t>, class_<t>)                  class probabilities
     pit                      y_<t> (obs_<t>)                             predictive cdf at the label
     predictive_distribution  <parameter>_<t> (component, obs_<t>, ...)   components of the predictive, of equal weight;
-                                                                         attributes ``law``, ``parameter``
+                                                                         attributes ``law``, ``parameter``, and
+                                                                         ``target`` where another's has the name
     uncertainty              total_<t>, aleatoric_<t>, epistemic_<t> (obs_<t>)   variances, or entropies in nats
 
     whole_scores             score_<t> (score_of_<t>)                    scores of all rows where those here are a sample
@@ -91,7 +92,11 @@ def part_groups(
     for name in (name for name in targets if name in given):
         rows = _Rows(part, name, given[name], targets[name], chains)
         for group, variable, values in rows.variables():
-            groups.setdefault(group, {})[variable] = values
+            held = groups.setdefault(group, {})
+            if variable in held:  # "scale_tril" of "x", and "scale" of "tril_x"
+                values.attrs["target"] = name
+                variable = f"{variable} of {name}"
+            held[variable] = values
         for group, variable, values in rows.coordinates():
             coords.setdefault(group, {})[variable] = values
     return {

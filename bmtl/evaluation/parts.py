@@ -131,7 +131,8 @@ class PartReader:
         self._laws: dict[str, dict[str, xr.Variable]] = {}
         for name, variable in self.groups.get("predictive_distribution", {}).items():
             parameter = variable.attrs["parameter"]  # both it and the target may hold underscores
-            self._laws.setdefault(name.removeprefix(f"{parameter}_"), {})[parameter] = variable
+            target = variable.attrs.get("target", name.removeprefix(f"{parameter}_"))
+            self._laws.setdefault(target, {})[parameter] = variable
 
     def labels(self, target: str) -> np.ndarray:
         """Labels ``(N, ...)``."""

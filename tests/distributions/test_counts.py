@@ -133,3 +133,24 @@ def test_missing_counts_add_nothing(case, dtype):
     total = poutine.trace(program).get_trace().log_prob_sum()
     assert total.item() == pytest.approx(exact(*parameters)(np.array([3.0, 2.0])).sum())
     assert all(slope.isfinite() for slope in torch.autograd.grad(total, leaves))
+
+
+@pytest.mark.parametrize("y", [0.0, 3.0, 9.0, 40.0, 1e3, 1e5, 1e7])
+@pytest.mark.parametrize("r", [0.05, 1.0, 30.0, 2e3, 1e6])
+def test_large_counts_keep_their_digits_in_float32(y, r):
+    """At 1e5, terms of a million nearly cancel: the log probability was off by a tenth."""
+    means = torch.tensor([0.2, 0.9, 1.0, 1.1, 3.0]) * max(y, 1.0)
+    log_mean = means.log().requires_grad_()
+    exact = log_mean.detach().double().exp().numpy()
+    found = Poisson(log_mean).log_prob(torch.full((5,), y))
+    np.testing.assert_allclose(found.detach(), stats.poisson.logpmf(y, exact), rtol=3e-5, atol=3e-5)
+    (slope,) = torch.autograd.grad(found.sum(), log_mean)
+    np.testing.assert_allclose(slope, y - exact, rtol=1e-4, atol=2e-6 * max(y, 1.0))
+    log_r = torch.tensor(r).log().requires_grad_()
+    found = NegativeBinomial(log_mean, log_r).log_prob(torch.full((5,), y))
+    size = float(log_r.detach().double().exp())
+    wide = NegativeBinomial(log_mean.detach().double(), log_r.detach().double()).log_prob(torch.full((5,), y).double())
+    np.testing.assert_allclose(wide, stats.nbinom.logpmf(y, size, size / (size + exact)), rtol=1e-7, atol=1e-6)
+    np.testing.assert_allclose(found.detach(), wide, rtol=1e-4, atol=2e-6 * min(size, y) + 3e-5)
+    for of in (log_mean, log_r):
+        assert torch.autograd.grad(found.sum(), of, retain_graph=True)[0].isfinite().all()

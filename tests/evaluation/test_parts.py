@@ -182,3 +182,23 @@ def test_a_part_out_of_its_tree_says_that_it_does_not_know_its_targets(make_tree
     alone = make_tree()["test"].copy()
     with pytest.raises(ValueError, match="no group 'constant_data'"):
         scored(alone)
+
+
+def test_targets_whose_names_meet_in_a_variable_keep_their_own_laws(tmp_path):
+    """ "scale_tril" of "x" and "scale" of "tril_x" have one name: the second took the place of the first."""
+    factor = np.array([[[[1.0, 0.0], [0.5, 2.0]]]])
+    laws = {
+        "x": Law("multivariate-normal", {"loc": np.zeros((1, 4, 2)), "scale_tril": factor}),
+        "tril_x": Law(
+            "student-t", {"loc": np.zeros((1, 4)), "scale": np.full((1, 4), 3.0), "df": np.full((1, 1), np.inf)}
+        ),
+    }
+    rows = {
+        "x": PredictedRows(Prediction(np.empty((0, 4, 2)), law=laws["x"]), np.zeros((4, 2))),
+        "tril_x": PredictedRows(Prediction(np.empty((0, 4)), law=laws["tril_x"]), np.zeros(4)),
+    }
+    targets = {"x": ReportedTarget(Vector(("a", "b"))), "tril_x": ReportedTarget(Real())}
+    write(to_datatree({"test": rows}, targets), tmp_path / "results.nc")
+    found = scored(read(tmp_path / "results.nc"))
+    np.testing.assert_array_equal(found["x"].prediction.law.parameters["scale_tril"][0, 0], factor[0, 0])
+    np.testing.assert_array_equal(found["tril_x"].prediction.law.parameters["scale"][0], np.full(4, 3.0))

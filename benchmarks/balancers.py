@@ -4,10 +4,11 @@ An MLP (64-512-512-512, batch 128) and a CNN (three convolutions and a linear la
 are trained with Adam on K squared errors, one thread. All contestants take turns, so a drift of the machine's speed hits
 them alike; T is the median processor time of a step over that of a plain PyTorch loop with summed losses. Ours are a
 program with a statement per task or, where marked "plate", one statement in a task plate. TorchJD's are `autojac` with all
-tasks at once, four or one at a time, and `autogram`, whose weights multiply the heads' gradients too. Run:
+tasks at once, four or one at a time, and `autogram`, whose weights multiply the heads' gradients too. With ``--compile``
+also ours under ``compile="inductor"``. Run:
 
     python benchmarks/balancers.py [--rounds 30] [--json balancers.json] [--networks mlp cnn] [--tasks 3 11 40] [--quick]
-        [--match upgrad torchjd]
+        [--match upgrad torchjd] [--compile]
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 import pyro
@@ -88,7 +90,7 @@ def plain(net: Net, x: Tensor, y: Tensor) -> Step:
     return step
 
 
-def ours(spec: str, net: Net, x: Tensor, y: Tensor) -> Step:
+def ours(spec: str, compile: Literal[False, "inductor"], net: Net, x: Tensor, y: Tensor) -> Step:
     svi = bmtl.BalancedSVI(
         net,
         guide,
@@ -96,7 +98,10 @@ def ours(spec: str, net: Net, x: Tensor, y: Tensor) -> Step:
         spec,
         bmtl.TaskELBO(normalize="task_mean"),
         on_error="skip",
+        compile=compile,
     )
+    for _ in range(4 if compile else 0):  # the first two are compared with steps as Python
+        svi.step(x, y)
 
     def step() -> None:
         svi.step(x, y)
@@ -181,9 +186,11 @@ def contestants(kind: str, tasks: int) -> dict[str, Callable[[], Step]]:
     add(BASE, plain)
     gram = [name for name, slot in SLOTS.items() if slot.slot == "weighting" and slot.needs == "gram"]  # type: ignore[attr-defined]
     for spec in ["ew", *(f"{of} >> {name}" for of in ("full", "last-layer", "representation") for name in gram)]:
-        add(f"bmtl {spec}", ours, spec)
+        add(f"bmtl {spec}", ours, spec, False)
         if spec == "ew" or "upgrad" in spec:
-            add(f"bmtl {spec}, plate", ours, spec, form=Plated)
+            add(f"bmtl {spec}, plate", ours, spec, False, form=Plated)
+            add(f"bmtl {spec}, inductor", ours, spec, "inductor")
+            add(f"bmtl {spec}, plate, inductor", ours, spec, "inductor", form=Plated)
     for name, peer in PEERS.items():
         for chunk in (None, 4, 1):
             add(f"torchjd {name}" + (f" chunk={chunk}" if chunk else ""), torchjd_step, peer, chunk)
@@ -192,10 +199,12 @@ def contestants(kind: str, tasks: int) -> dict[str, Callable[[], Step]]:
     return found
 
 
-def measure(kind: str, tasks: int, rounds: int, match: list[str]) -> dict[str, float]:
+def measure(kind: str, tasks: int, rounds: int, match: list[str], compiled: bool) -> dict[str, float]:
     """Median milliseconds of each contestant that has a word of `match` in its name, taking turns."""
     steps = {}
     for name, make in contestants(kind, tasks).items():
+        if "inductor" in name and not compiled:
+            continue
         if name == BASE or any(word in name for word in match or [""]):
             try:
                 steps[name] = make()
@@ -217,6 +226,9 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["mlp", "cnn"], choices=sorted(WIDTHS))
     parser.add_argument("--tasks", nargs="+", type=int, default=[3, 11, 40])
     parser.add_argument("--match", nargs="+", default=[], help="words of contestants' names, all by default")
+    parser.add_argument(
+        "--compile", action="store_true", help="also compiled steps, which take half a minute each at first"
+    )
     parser.add_argument("--json", help="file for the medians in milliseconds")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
@@ -226,7 +238,10 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, torchjd {version('torchjd')}, one thread")
     columns = [(kind, tasks) for kind in options.networks for tasks in options.tasks]
-    results = {f"{kind} K={tasks}": measure(kind, tasks, options.rounds, options.match) for kind, tasks in columns}
+    results = {
+        f"{kind} K={tasks}": measure(kind, tasks, options.rounds, options.match, options.compile)
+        for kind, tasks in columns
+    }
     width = max(len(name) for column in results.values() for name in column) + 2
     print(f"\nT over the plain loop (first row: milliseconds)\n{'':{width}}" + "".join(f"{c:>11}" for c in results))
     for name in next(iter(results.values())):

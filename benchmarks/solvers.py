@@ -4,8 +4,8 @@ Each weighting gets the Gram matrix of K gradients (cosines near -0.25 between t
 weights, as in a training step; one thread. All take turns, so a drift of the machine's speed hits them alike; each turn
 has a new matrix, and the best of three calls counts (of fewer where they take long). The residual is that of the method's
 own equation or optimality conditions, relative, and the same for both; "-" where none is computed. TorchJD's CAGrad,
-Nash-MTL, UPGrad and DualProj need packages of their own (cvxpy, clarabel, ecos; quadprog, qpsolvers) and are left out
-without them. Run:
+Nash-MTL, UPGrad and DualProj need packages of their own (cvxpy, clarabel, ecos; quadprog, qpsolvers), which the extra
+``dev`` has; what is left out without them is named. Its ConFIG works on the gradients. Run:
 
     python benchmarks/solvers.py [--seconds 15] [--tasks 3 11 40] [--json solvers.json] [--quick]
 """
@@ -51,6 +51,11 @@ def on_gram(weighting: Callable[[Tensor], Tensor]) -> Solve:
     return lambda _, gram: weighting(gram)
 
 
+def on_gradients(aggregator: Callable[[Tensor], Tensor]) -> Solve:
+    """Of a method without weights: the update, for its time."""
+    return lambda jacobian, _: aggregator(jacobian)
+
+
 def peer(name: str, tasks: int) -> Solve | None:
     """TorchJD's weighting, or None where it is not there."""
     make: dict[str, Callable[[], Solve]] = {
@@ -59,6 +64,7 @@ def peer(name: str, tasks: int) -> Solve | None:
         "gradvac": lambda: on_gram(aggregation.GradVacWeighting()),
         "cagrad": lambda: on_gram(aggregation.CAGradWeighting(0.4)),
         "imtl-g": lambda: on_gram(aggregation.IMTLGWeighting()),
+        "config": lambda: on_gradients(aggregation.ConFIG()),
         "nash-mtl": lambda: nash(tasks),
         "fair-grad": lambda: on_gram(aggregation.FairGradWeighting(2.0)),
         "upgrad": lambda: on_gram(aggregation.UPGradWeighting()),
@@ -68,7 +74,8 @@ def peer(name: str, tasks: int) -> Solve | None:
     }
     try:
         return make[name]() if name in make else None
-    except ImportError:
+    except ImportError as error:
+        print(f"left out: {name} (TorchJD): {error}")
         return None
 
 

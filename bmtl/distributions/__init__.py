@@ -6,6 +6,7 @@ Each has ``law()``, the name and parameters of its predictive distribution. Wher
 """
 
 from bmtl.distributions.censored import Censored
+from bmtl.distributions.classes import Bernoulli, Categorical
 from bmtl.distributions.counts import NegativeBinomial, Poisson, ZeroInflatedPoisson
 from bmtl.distributions.evidence import evidence_penalty, lipschitz_mse
 from bmtl.distributions.interval_labels import IntervalLabels
@@ -18,6 +19,8 @@ from bmtl.distributions.survival import LogNormal, Weibull
 from bmtl.distributions.von_mises_fisher import VonMisesFisher
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
     "Censored",
     "IntervalLabels",
     "LogNormal",

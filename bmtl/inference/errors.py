@@ -23,10 +23,20 @@ class NonPositiveLoss(StepError):
 
     def __init__(self, balancer: str, task: str, value: float, bound: float = 0.0, strict: bool = True) -> None:
         allowed = "logarithms or quotients of losses, so each must be above" if strict else "losses that are at least"
+        if value == bound == 0.0:
+            why = (
+                "The batch's labels are fitted exactly, or predicted with probabilities that its number format rounds to 1, "
+                "and there is nothing left to learn from them: end training earlier or regularise (weight decay, dropout, "
+                'a prior), give a bound a little below 0 (bound=-1e-6), leave such steps out (on_error="skip"), or use'
+            )
+        else:
+            why = (
+                "A negative log-density can be negative: give a lower bound (bound=...), train at unit variance (the "
+                "deterministic baseline), or use"
+            )
         super().__init__(
-            f"{balancer!r} takes {allowed} {bound:g}; task {task!r} gave "
-            f"{value:.6g}. A negative log-density can be negative: give a lower bound (bound=...), train at unit variance "
-            "(the deterministic baseline), or use a transform without logarithms such as 'ew' or 'si(scale=\"spread\")'."
+            f"{balancer!r} takes {allowed} {bound:g}; task {task!r} gave {value:.6g}. {why} a transform without logarithms "
+            "such as 'ew' or 'si(scale=\"spread\")'."
         )
         self.task, self.value = task, value
 

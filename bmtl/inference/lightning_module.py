@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from bmtl.inference import distributed
 from bmtl.inference.arguments import choice, positive_number, whole_number
 from bmtl.inference.checkpoint import check_entry, sealed
 from bmtl.inference.draws import DRAWS, draw
-from bmtl.inference.loaders import first_batch, forked, mixed_seed, seed_random_state, spread
+from bmtl.inference.loaders import batch_aside, first_batch, forked, mixed_seed, seed_random_state, spread
 from bmtl.inference.loaders_by_task import TaskBatches
 from bmtl.inference.optimizers import needs_closure
 from bmtl.inference.predictives import Draws
@@ -35,8 +36,9 @@ class BalancedTraining(LightningModule):
     and any object with a method ``to``. `fit` moves all that `bmtl.inputs` supports.
 
     `Trainer.validate` and `Trainer.test` log ``val/...`` and ``test/...``; `Trainer.predict` returns a `PredictedBatch` of
-    each batch. A mapping of loaders, one a task, of batches ``(x, y)``, as Lightning's `CombinedLoader` has it, is joined
-    to batches ``(PerTask(x), y)``; a task that a batch lacks is absent from the step.
+    each batch, and of loaders by task a list for each, with its targets alone. A mapping of loaders, one a task, of batches
+    ``(x, y)``, as Lightning's `CombinedLoader` has it, is joined to batches ``(PerTask(x), y)``; a task that a batch lacks
+    is absent from the step.
 
     Under Lightning's DDP strategy the processes take the steps of one on their joined batches. Lightning gives each its
     share of a `torch.utils.data.DataLoader` only; any other loader must do so itself.
@@ -255,12 +257,25 @@ class BalancedTraining(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_means("test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> PredictedBatch:
+    def on_predict_start(self) -> None:
+        self._see_first(self.trainer.predict_dataloaders)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> PredictedBatch:
         """Draws for a batch: inputs alone, or with labels ``(x, y)``, which give densities."""
-        args, kwargs = self._spread(batch)
+        loaders = self.trainer.predict_dataloaders
+        of_task = self._of_loader(batch, loaders, dataloader_idx)
+        if isinstance(loaders, Mapping):
+            of_task = {task: _paired(part) for task, part in of_task.items()}
+        args, kwargs = self._spread(of_task)
         x, *labels = [*args, *kwargs.values()]
         y = labels[0] if labels and isinstance(labels[0], Mapping) else None
-        return PredictedBatch(draw(self.svi.model, self.svi.guide, x, y, num_draws=self.num_draws, seed=self.seed))
+        draws = draw(self.svi.model, self.svi.guide, x, y or None, num_draws=self.num_draws, seed=self.seed)
+        if isinstance(loaders, Mapping):  # the other tasks have a row to fill their place
+            ((task, (_, own)),) = of_task.items()
+            wanted = set(own) if isinstance(own, Mapping) and own else {task}
+            targets = {name: target for name, target in draws.targets.items() if name in wanted}
+            draws = replace(draws, targets=targets or draws.targets)
+        return PredictedBatch(draws)
 
     def _spread(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return spread(self._tasks.joined(batch))
@@ -269,7 +284,8 @@ class BalancedTraining(LightningModule):
         """Looks at a batch of each task's own loader, so that a batch of one task has rows of the others."""
         if isinstance(loaders, Mapping):
             with forked(self.device):
-                batch = self.trainer.precision_plugin.convert_input(first_batch(loaders))
+                batch = {task: _paired(batch_aside(loader)) for task, loader in loaders.items()}
+            batch = self.trainer.precision_plugin.convert_input(batch)
             self._spread(self.trainer.strategy.batch_to_device(batch, self.device))
 
     @staticmethod
@@ -330,6 +346,13 @@ class BalancedTraining(LightningModule):
         self._resumed = True
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
+
+
+def _paired(batch: Any) -> Any:
+    """A batch of one task's loader with its labels, of which inputs alone have none."""
+    if not isinstance(batch, tuple | list) or hasattr(batch, "_fields"):
+        return batch, {}
+    return batch if len(batch) > 1 else (batch[0], {})
 
 
 class PredictedBatch:

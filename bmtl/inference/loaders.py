@@ -1,11 +1,13 @@
 """Batches: how they are spread into arguments, and loaders whose order follows from a seed alone."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from bmtl import inputs
 from bmtl.inference import distributed
@@ -80,6 +82,17 @@ def first_batch(loader: Iterable[Any]) -> Any:
     for batch in loader:
         return batch
     raise ValueError("The loader 'train' is empty: it has no batch to give.")
+
+
+def batch_aside(loader: Iterable[Any]) -> Any:
+    """A batch of a loader whose iteration has begun.
+
+    Lightning's sampler for predictions has one place for all iterators: another one would move it.
+    """
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return first_batch(loader)
+    rows = next(iter(copy.copy(loader.batch_sampler)))
+    return loader.collate_fn([loader.dataset[row] for row in rows])
 
 
 class SeededLoader:

@@ -145,6 +145,18 @@ class Faulty(Regressions):
         super().forward(x.clamp(max=10.0), y)
 
 
+def compiled(rank: int, world: int) -> Found:
+    """Both processes replay a captured graph; the one runs Python."""
+    torch.manual_seed(0)
+    svi = BalancedSVI(
+        Regressions(N_DATA), nothing, SGD, "last-layer >> upgrad", compile="trace" if world > 1 else False
+    )
+    for step in range(4):
+        svi.step(*part(joined(step, "b"), rows_of(rank, world)))
+    assert svi.compiled.replayed or world == 1, svi.compiled.reason
+    return found_by(svi)
+
+
 def faults(rank: int, world: int) -> Found:
     """A NaN label, then a gradient that is NaN, in the second process alone; both skip both steps."""
     torch.manual_seed(0)
@@ -331,6 +343,7 @@ CASES: dict[str, Case] = {
     **{f"latents, {b}": functools.partial(latents, spec="full >> imtl-g", balanced=b) for b in ("likelihood", "elbo")},
     "latents, at the mark": functools.partial(latents, spec="last-layer >> imtl-g", balanced="likelihood"),
     "latents, drawn again": functools.partial(latents, spec="bayes-agg", balanced="likelihood"),
+    "compiled": compiled,
     "faults": faults,
     "accumulated": accumulated,
     "own draws": own_draws,

@@ -18,7 +18,7 @@ import bmtl
 from bmtl.experiments.methods import Method
 from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
-from bmtl.inference.compiled.program_state import ProgramState
+from bmtl.inference.compiled.program_state import ProgramState, rounding_now
 from bmtl.inference.training import fit
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
@@ -194,7 +194,7 @@ def test_a_branch_after_a_hundred_steps_is_found_and_named(caplog):
     class Late(Program):
         def __init__(self) -> None:
             super().__init__()
-            self.clock = np.zeros(1)
+            self.clock = np.zeros(5000)  # too many numbers to look at in every step
 
         def represent(self, x: Tensor) -> Tensor:
             h = self.trunk(x)
@@ -248,10 +248,12 @@ CHANGES = {
     "a number of numpy": lambda of: setattr(of, "number", np.float32(2.0)),
     "the class": lambda of: setattr(Holding, "of_class", 2.0),
     "an object": lambda of: setattr(of.own, "power", 2.0),
+    "an array": lambda of: of.array.fill(2.0),
+    "an array in a dict": lambda of: of.by_name["clock"].fill(2.0),
     "a global's object": lambda of: setattr(OPTIONS["of"][0], "power", 2.0),
 }
 REPLACED = {
-    "an array": lambda of: setattr(of, "array", np.full(1, 2.0)),
+    "another array": lambda of: setattr(of, "array", np.full(1, 2.0)),
     "a hook": lambda of: of.trunk[0].register_forward_hook(lambda module, x, h: 2.0 * h),
 }
 
@@ -261,7 +263,12 @@ class Holding(Program):
 
     def __init__(self) -> None:
         super().__init__()
-        self.by_name, self.listed, self.pair, self.chosen = {"w": 1.0, "b": [None]}, [[1.0]], (1.0, 1.0), {"a"}
+        self.by_name, self.listed, self.pair, self.chosen = (
+            {"w": 1.0, "b": [None], "clock": np.zeros((2, 2), int)},
+            [[1.0]],
+            (1.0, 1.0),
+            {"a"},
+        )
         self.number, self.array, self.own, self.rows = np.float32(1.0), np.ones(1), Options(), list(range(5000))
 
     def represent(self, x: Tensor) -> Tensor:
@@ -326,18 +333,34 @@ def test_clipping_accumulation_schedules_and_resumption_are_those_of_ordinary_st
     assert not warned(caplog)
 
 
-def test_autocast_is_part_of_the_form(caplog):
+def test_autocast_is_part_of_the_form(monkeypatch, caplog):
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    class Partly(Program):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
+
+        def represent(self, x: Tensor) -> Tensor:
+            h = self.trunk(x)
+            with torch.autocast("cpu", enabled=False):  # in float32, whatever is outside
+                return h + h.float() @ self.trunk[2].weight
+
     def run(mode) -> bmtl.BalancedSVI:
-        of = svi(mode)
+        of = svi(mode, program=Partly)
         for n in range(6):
             torch.manual_seed(n)
             with torch.autocast("cpu", torch.bfloat16, enabled=n >= 2):
                 of.step(*batch(n))
+                rounding = rounding_now()
+            assert rounding == (2 * torch.finfo(torch.bfloat16).eps if n >= 2 else 1e-4)
+        assert len(of.compiled._entries) == (2 if mode else 0)
         return of
 
-    compiled = run("trace")
-    assert_equal(run(False), compiled)
-    assert len(compiled.compiled._entries) == 2
+    eager = run(False)
+    assert_equal(eager, run("trace"))
+    assert_equal(eager, run("inductor"), tolerance=2 * torch.finfo(torch.bfloat16).eps)
     assert not warned(caplog)
 
 
@@ -443,10 +466,24 @@ def test_segments_with_passes_of_their_own_give_the_same_steps(balancer, monkeyp
     monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
     monkeypatch.setattr(pair, "_compiled", OrderedDict())
 
+    class Halved(torch.autograd.Function):  # whose derivative is not that of its operations, and which reads a value
+        @staticmethod
+        def forward(ctx, h: Tensor) -> Tensor:
+            return h * (1.0 if h.isfinite().all() else 0.0)
+
+        @staticmethod
+        def backward(ctx, slope: Tensor) -> Tensor:
+            return slope / 2
+
     class Smooth(Program):  # without a batch norm, before which a bias has a gradient of rounding errors alone
         def __init__(self) -> None:
             super().__init__()
             self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 8), nn.Tanh())
+
+        def represent(self, x: Tensor) -> Tensor:
+            lower, w = torch.ones(8, 8).tril() > 0, torch.zeros(8, 8)
+            w[lower] = self.trunk[3].weight[lower]  # as many entries in every run, whatever there is in x
+            return Halved.apply(self.trunk(x) + w.sum(0))
 
     compiled = train(svi("inductor", balancer, program=Smooth), VARIED[:7])
     assert_equal(train(svi(False, balancer, program=Smooth), VARIED[:7]), compiled, tolerance=1e-5)

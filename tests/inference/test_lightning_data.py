@@ -193,6 +193,13 @@ def test_predicting_draws_for_each_batch():
     assert (with_labels.draws.targets["a"].mean == expected.targets["a"].mean).all()
     assert with_labels.draws.targets["b"].draws.shape == (5, 7)
     assert (without.draws.targets["a"].mean == expected.targets["a"].mean).all()
+    inputs_alone = {name: DataLoader(TensorDataset(values), 4) for name, values in x.items()}
+    for data in (loaders(), inputs_alone):
+        by_task = own.predict(module, data)
+        assert [[len(of.draws.targets) for of in batches] for batches in by_task] == [[1, 1, 1], [1, 1]]
+        means = torch.cat([torch.as_tensor(of.draws.targets["a"].mean) for of in by_task[0]])
+        torch.testing.assert_close(means, torch.as_tensor(expected.targets["a"].mean))
+        assert [of.draws.targets["b"].draws.shape for of in by_task[1]] == [(5, 4), (5, 3)]
 
 
 @pytest.mark.parametrize(

@@ -503,7 +503,8 @@ def test_as_released_sets_the_released_objective():
     full = copy.deepcopy(model)
     full.kl_weights = KLWeights()
     for step in (1, 10, 11, 101):
-        model.step = full.step = step
+        for of in (model, full):
+            of.step.fill_(step)
         weighted, plain = losses(model.eval(), x, y), losses(full.eval(), x, y)
         traces = [t[0] for t in (weighted.traces[0], plain.traces[0])]
         b = 3e-6 * (1 + (step - 1) // 10)
@@ -515,10 +516,10 @@ def test_as_released_sets_the_released_objective():
 
 def test_the_released_weight_of_w_grows_by_a_millionth_a_task_every_ten_steps():
     weights = ReleasedKLWeights()
-    assert weights.w_at(0, [1, 1, 1, 1])[0].item() == pytest.approx(4e-6)
-    assert weights.w_at(9, [1, 1, 1, 1])[0].item() == pytest.approx(4e-6)
-    assert weights.w_at(14_990, [1, 1, 1, 1])[0].item() == pytest.approx(6e-3)
-    assert weights.w_at(0, [10, 20]).flatten().tolist() == pytest.approx([2e-5, 4e-5])
+    assert weights.w_at(torch.tensor(0), [1, 1, 1, 1])[0].item() == pytest.approx(4e-6)
+    assert weights.w_at(torch.tensor(9), [1, 1, 1, 1])[0].item() == pytest.approx(4e-6)
+    assert weights.w_at(torch.tensor(14_990), [1, 1, 1, 1])[0].item() == pytest.approx(6e-3)
+    assert weights.w_at(torch.tensor(0), [10, 20]).flatten().tolist() == pytest.approx([2e-5, 4e-5])
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def regressions(options, x, latent=FEATURES, noise=NOISE):
 
 
 def train(model, x, y, steps, lr=0.04, elbo=None):
-    pyro.set_rng_seed(model.step)
+    pyro.set_rng_seed(int(model.step))
     svi = bmtl.BalancedSVI(
         model, model.guide(), functools.partial(torch.optim.Adam, lr=lr), elbo=elbo or bmtl.TaskELBO("analytic")
     )

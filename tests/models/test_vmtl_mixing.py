@@ -20,7 +20,7 @@ LATENT = ("dirichlet", "logistic_normal", "concrete")
 
 def traces(weights, tasks=3, temperature=1.0, step=0):
     """The traces of guide and program of weights in a task plate, and the weights."""
-    names = [f"t{i}" for i in range(tasks)]
+    names, step = [f"t{i}" for i in range(tasks)], torch.tensor(step)
     found = []
 
     def guide():
@@ -79,11 +79,11 @@ def test_a_posterior_equal_to_the_prior_costs_nothing_and_another_costs_what_dra
 
         def guide(self):
             with bmtl.task_plate("abc", dim=-2):
-                weights.sample_guide("alpha", 0)
+                weights.sample_guide("alpha", torch.tensor(0))
 
         def forward(self):
             with bmtl.task_plate("abc", dim=-2):
-                weights.weights("alpha", 0)
+                weights.weights("alpha", torch.tensor(0))
 
     def kl(estimator, particles=1):
         pyro.set_rng_seed(0)
@@ -117,7 +117,7 @@ def test_the_concrete_divergence_does_not_depend_on_the_temperature():
 
 def test_the_released_schedule():
     temperature = Temperature(**RELEASED, repeats=4)
-    assert [round(temperature.at(step), 3) for step in (0, 999, 1000, 2000, 3000, 15_000)] == [
+    assert [round(temperature.at(torch.tensor(step)).item(), 3) for step in (0, 999, 1000, 2000, 3000, 15_000)] == [
         1,
         1,
         0.887,
@@ -125,7 +125,7 @@ def test_the_released_schedule():
         0.5,
         0.5,
     ]
-    assert Temperature(0.3).at(10**6) == 0.3
+    assert Temperature(0.3).at(torch.tensor(10**6)) == 0.3
 
 
 def test_a_schedule_multiplies_step_by_step():
@@ -135,7 +135,7 @@ def test_a_schedule_multiplies_step_by_step():
         if step % 7 == 0:
             for _ in range(3):
                 tau = max(tau * math.exp(-1e-3 * step), 0.2)
-        assert schedule.at(step) == pytest.approx(tau)
+        assert schedule.at(torch.tensor(step)).item() == pytest.approx(tau)
 
 
 @pytest.mark.parametrize("bad", [{"start": 0.0}, {"rate": -1.0}, {"every": 0}, {"floor": 0.0}, {"repeats": 0}])

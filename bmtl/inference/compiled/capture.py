@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.overrides import TorchFunctionMode
 
+from bmtl.inference.compiled.functions import as_they_are
 from bmtl.inference.compiled.refusal import CannotCaptureError, current_statement, raising_statement
 from bmtl.inference.losses import ScoreTerms, TaskLosses, TaskTerms
 from bmtl.inference.programs import Batch, Programs
@@ -106,7 +107,7 @@ def capture(programs: Programs, batch: Batch, tensors: Sequence[Tensor]) -> Capt
     forms: list[Form] = []
 
     def run(*_: Tensor) -> tuple[Tensor, ...]:
-        with _NoReads():
+        with as_they_are(), _NoReads():
             losses = programs.run(batch, marks)
         forms.append(Form.of(losses))
         handed = [tensor for pair in marks.pairs for tensor in pair]
@@ -121,8 +122,13 @@ def capture(programs: Programs, batch: Batch, tensors: Sequence[Tensor]) -> Capt
         reason = str(error).partition("\n")[0][:200]
         raise CannotCaptureError(f"{type(error).__name__}: {reason}", raising_statement(error.__traceback__)) from error
     _take_marks(graph, len(marks.pairs))
+    constant = _constants(graph.graph)
     for node in graph.graph.nodes:
-        _check(node)
+        if shapeless(node) and not constant.issuperset(_masks(node)):
+            raise CannotCaptureError(
+                f"the shape of a result of {node.target.overloadpacket.__name__} depends on values",
+                node.meta.get("statement", ""),
+            )
     held = _take_out(graph)
     graph.recompile()
     return Captured(graph, held, forms[0])
@@ -205,18 +211,45 @@ def _take_out(graph: fx.GraphModule) -> tuple[Tensor, ...]:
     return tuple(getattr(graph, name) for name in inputs)
 
 
-def _check(node: fx.Node) -> None:
-    """Refuses operations whose results have a shape that depends on values."""
+def shapeless(node: fx.Node) -> bool:
+    """Whether the shape of an operation's result depends on values."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return
-    shapeless = torch.Tag.dynamic_output_shape in target.tags
+        return False
     if target is torch.ops.aten.index.Tensor:
-        indices: Any = node.args[1]
-        kinds = [index.meta["val"].dtype for index in indices if isinstance(index, fx.Node) and "val" in index.meta]
-        shapeless = any(kind in (torch.bool, torch.uint8) for kind in kinds)
-    if shapeless:
-        raise CannotCaptureError(
-            f"the shape of a result of {target.overloadpacket.__name__} depends on values",
-            node.meta.get("statement", ""),
-        )
+        return any(mask.meta["val"].dtype in (torch.bool, torch.uint8) for mask in _masks(node))
+    return torch.Tag.dynamic_output_shape in target.tags
+
+
+def _masks(node: fx.Node) -> list[fx.Node]:
+    """What the shape of its result may depend on: the indices of an indexing, else all that it is given."""
+    if node.target is not torch.ops.aten.index.Tensor:
+        return node.all_input_nodes
+    indices: Any = node.args[1]
+    return [index for index in indices if isinstance(index, fx.Node) and "val" in index.meta]
+
+
+def _constants(graph: fx.Graph) -> set[fx.Node]:
+    """The operations whose results are the same in every run, such as a triangle's mask: nothing is given to them.
+
+    What is overwritten somewhere is not among them, nor what is computed from it.
+    """
+    written: set[fx.Node] = set()
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            arguments = zip(node.target._schema.arguments, node.args, strict=False)
+            queue: list[Any] = [arg for of, arg in arguments if of.alias_info is not None and of.alias_info.is_write]
+            queue = [arg for arg in queue if isinstance(arg, fx.Node)]  # and all that these may be views of
+            while queue:
+                of = queue.pop()
+                if of not in written:
+                    written.add(of)
+                    queue += of.all_input_nodes
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            drawn = torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable
+            if not drawn and node not in written and found.issuperset(node.all_input_nodes):
+                found.add(node)
+    return found

@@ -40,18 +40,14 @@ class _Holder(NamedTuple):
     get: Callable[[Mapping[str, Any]], Any]
     put: Callable[[str, Any], None]
 
-    def changed(self) -> bool:
-        if self.size and len(self.space) != self.size:
-            return True
-        try:
-            found = self.get(self.space)
-        except KeyError:
-            return True
-        return bool(found != self.values)
+    def changes(self) -> dict[str, tuple[str, Any]]:
+        """What is no longer as it was: by a name such as ``Model.beta`` the key and the value that it had."""
+        before = zip(self.keys, self.values if len(self.keys) > 1 else (self.values,), strict=True)
+        return {f"{self.name}.{key}": (key, value) for key, value in before if self.space.get(key) != value}
 
 
 class _Container(NamedTuple):
-    """A dict, list, tuple, set or object of one's own that a program refers to, and the plain values that it held."""
+    """A dict, list, tuple, set, array or object of one's own that a program refers to, and the plain values that it held."""
 
     name: str
     get: Callable[[], Any]
@@ -61,10 +57,14 @@ class _Container(NamedTuple):
     copies: list[tuple[Any, Any]]  # of it and of those inside
 
     def changed(self) -> bool:
-        return _content(self.get()) != self.content
+        value = self.get()
+        return not _has_parts(value) or _content(value) != self.content
 
     def put_back(self) -> None:
         for container, copy in self.copies:
+            if isinstance(container, np.ndarray):
+                container[...] = copy
+                continue
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(copy)
         self.put(self.value)
@@ -78,6 +78,8 @@ def _content(value: Any, copies: list[tuple[Any, Any]] | None = None) -> list[An
         inner, depth = queue.pop()
         if isinstance(inner, set):
             parts: Any = [frozenset(part for part in inner if isinstance(part, _PLAIN))]
+        elif isinstance(inner, np.ndarray):
+            parts = [inner.dtype.str, str(inner.shape), inner.tobytes()]
         elif isinstance(inner, list | tuple):
             parts = inner
         else:
@@ -98,8 +100,10 @@ def _content(value: Any, copies: list[tuple[Any, Any]] | None = None) -> list[An
 
 
 def _has_parts(value: Any) -> bool:
-    """Whether it is a container, or an object of one's own with attributes."""
+    """Whether it is a container, an object of one's own with attributes, or an array that is no data."""
     kind = type(value)
+    if isinstance(value, np.ndarray):
+        return value.size <= LARGE and not value.dtype.hasobject
     if isinstance(value, dict | list | tuple | set):
         return True
     if isinstance(value, type | FunctionType | MethodType | ModuleType | nn.Module) or not hasattr(value, "__dict__"):
@@ -115,8 +119,8 @@ class ProgramState:
     """Watches model and guide: `version` is a number that is the same whenever they are in the same state.
 
     Read are flags, numbers and strings that are attributes of modules and of their classes, and that functions close over
-    or find among their module's variables, those in containers and in objects of one's own too; the training mode and
-    hooks; which tensors modules and `pyro.param` statements hold, and which are trained. Values of tensors are not: a
+    or find among their module's variables, those in containers, small arrays and objects of one's own too; the training mode
+    and hooks; which tensors modules and `pyro.param` statements hold, and which are trained. Values of tensors are not: a
     captured graph refers to the tensors themselves.
 
     Args:
@@ -124,6 +128,7 @@ class ProgramState:
 
     Attributes:
         trained: The tensors that modules and `pyro.param` statements hold, frozen ones and buffers included.
+        changed: Names such as ``Model.beta`` of the plain values that were others when `version` was last another number.
     """
 
     def __init__(self, *programs: Callable[..., Any]) -> None:
@@ -138,27 +143,26 @@ class ProgramState:
         self._kept: list[Any] = []  # what both held
         self._cells: list[tuple[str, Any, Any]] = []
         self.trained: list[Tensor] = []
+        self.changed: list[str] = []
         self._flags: list[bool] = []
 
     def version(self) -> int:
         """The number of the state that the programs are in now."""
-        if self._version < 0 or self._has_changed():
+        if self._version < 0:
+            self._read()
+        elif self._has_changed():
+            self.changed = [of.name for of in self._containers if of.changed()]
+            self.changed += [name for of in self._holders for name in of.changes()]
             self._read()
         return self._version
-
-    def numbers(self) -> dict[str, Any]:
-        """All plain values by a name such as ``Model.beta``, to say what has changed."""
-        return {f"{of.name}.{key}": of.space[key] for of in self._holders for key in of.keys if key in of.space}
 
     def put_back(self) -> list[str]:
         """Gives flags, numbers and strings the values that they had at the last `version`; names those that had others."""
         changed = []
         for of in self._holders:
-            if of.changed():
-                for key, value in zip(of.keys, of.values if len(of.keys) > 1 else (of.values,), strict=True):
-                    if of.space.get(key) != value:
-                        changed.append(f"{of.name}.{key}")
-                        of.put(key, value)
+            for name, (key, value) in of.changes().items():
+                changed.append(name)
+                of.put(key, value)
         for container in self._containers:
             if container.changed():
                 changed.append(container.name)

@@ -243,8 +243,8 @@ class CompiledPrograms:
         others = list(self._entries)
         if len({other[0] for other in others}) > len(others) // 2:
             return "almost every batch has shapes of its own, or numbers (give what changes in every step as a tensor)"
-        numbers = self._state.numbers()
-        return f"a number that it holds changes almost every step (among {', '.join(list(numbers)[:20])})"
+        names = ", ".join(self._state.changed[:20])
+        return f"what it holds changes almost every step{names and f' ({names})'}"
 
     def _give_up(self, reason: str, batch: Batch, cut: bool | SharedRepresentation) -> TaskLosses:
         self._stop(reason)

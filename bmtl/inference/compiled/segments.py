@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from bmtl.inference.compiled.capture import hand_on
+from bmtl.inference.compiled.capture import hand_on, shapeless
 
 _LINEAR = {"linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "conv1d", "conv2d", "conv3d", "convolution", "einsum"}
 _FEW = 6  # operations, below which a segment of its own costs more than it saves
@@ -39,8 +39,17 @@ class Segment:
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Writes a captured graph without switches of the grad mode and without uses of what an operation has overwritten."""
+    """Writes a captured graph without switches of the grad mode and without uses of what an operation has overwritten.
+
+    Parts without autocast stay marked as such only where there is autocast.
+    """
     enabled = True
+    entries = [node for node in graph.nodes if node.target is torch.amp.autocast_mode._enter_autocast]
+    if not any(node.args[2] or torch.is_autocast_enabled(node.args[0]) for node in entries):
+        for node in entries:
+            for user in list(node.users):  # where the part ends
+                graph.erase_node(user)
+            graph.erase_node(node)
     off: dict[fx.Node, None] = {}  # in their order, so that one program gives one text, by which segments are shared
     for node in list(graph.nodes):
         if node.target is torch._C._set_grad_enabled:
@@ -118,15 +127,21 @@ def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool)
 def _alone(graph: fx.Graph) -> set[fx.Node]:
     """The operations that run as they are, in their order."""
     found: set[fx.Node] = set()
+    autocasts = 0  # that the program itself has entered or left off; their order with what is inside counts
     for node in graph.nodes:
         target = node.target
+        autocasts += (target is torch.amp.autocast_mode._enter_autocast) - (
+            target is torch.amp.autocast_mode._exit_autocast
+        )
+        if autocasts and node.op == "call_function":
+            found.add(node)
         if node.op != "call_function" or target is operator.getitem:
             if node.op == "call_function" and node.args[0] in found:
                 found.add(node)
             continue
         if not isinstance(target, torch._ops.OpOverload):
             found.add(node)
-        elif torch.Tag.nondeterministic_seeded in target.tags:
+        elif torch.Tag.nondeterministic_seeded in target.tags or _has_mask(node):
             found.add(node)
             if _overwrites(node) and isinstance(node.args[0], fx.Node) and node.args[0].op == "call_function":
                 found.add(node.args[0])
@@ -150,6 +165,16 @@ def _to_last_linear(start: fx.Node) -> set[fx.Node]:
         if name not in _LINEAR:
             queue += node.all_input_nodes
     return found
+
+
+def _has_mask(node: fx.Node) -> bool:
+    """Whether an operation reads or writes the entries that a mask selects; inductor would not know how many there are."""
+    if "index" not in node.target.overloadpacket.__name__:  # type: ignore[union-attr]
+        return shapeless(node)
+    given = (node.args[1] if len(node.args) > 1 else None) or ()
+    indices = given if isinstance(given, list | tuple) else (given,)
+    kinds = [index.meta["val"].dtype for index in indices if isinstance(index, fx.Node) and "val" in index.meta]
+    return any(kind in (torch.bool, torch.uint8) for kind in kinds)
 
 
 def _changes_buffers(node: fx.Node) -> bool:

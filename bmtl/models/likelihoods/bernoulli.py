@@ -2,11 +2,11 @@
 
 from typing import Any, Self
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from bmtl.distributions import Bernoulli as BernoulliDistribution
 from bmtl.models.likelihoods.base import Likelihood, Values
 from bmtl.models.likelihoods.categorical import class_count
 from bmtl.models.likelihoods.unknown import Noise, Unknown
@@ -39,4 +39,4 @@ class Bernoulli(Likelihood):
         return 2
 
     def distribution(self, f: Tensor, values: Values) -> TorchDistribution:
-        return dist.Bernoulli(logits=f[..., 0] * torch.exp(-values["log_variance"]))
+        return BernoulliDistribution(logits=f[..., 0] * torch.exp(-values["log_variance"]))

@@ -2,11 +2,11 @@
 
 from typing import Any, ClassVar, Self
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from bmtl.distributions import Categorical as CategoricalDistribution
 from bmtl.models.likelihoods.base import Likelihood, Values
 from bmtl.models.likelihoods.unknown import Noise, Unknown
 from bmtl.targets import Classes, Family
@@ -48,7 +48,7 @@ class Categorical(Likelihood):
         return self.count
 
     def distribution(self, f: Tensor, values: Values) -> TorchDistribution:
-        return dist.Categorical(logits=f[..., : self.count] * torch.exp(-self.noise_of(f, values))[..., None])
+        return CategoricalDistribution(logits=f[..., : self.count] * torch.exp(-self.noise_of(f, values))[..., None])
 
     def set_noise(self, sigma: float) -> None:
         """Sets a fixed temperature ``sigma^2``."""

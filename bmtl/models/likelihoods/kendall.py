@@ -1,9 +1,9 @@
 """Classes, trained on Kendall's approximation."""
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bmtl.distributions import Categorical as CategoricalDistribution
 from bmtl.models.likelihoods.base import Values
 from bmtl.models.likelihoods.categorical import Categorical, class_losses
 
@@ -33,6 +33,6 @@ class Kendall(Categorical):
         Raises:
             ValueError: If a label is not a class.
         """
-        loss = class_losses(site, dist.Categorical(logits=f[..., : self.count]), y)
+        loss = class_losses(site, CategoricalDistribution(logits=f[..., : self.count]), y)
         s = self.noise_of(f, values)
         return loss * torch.exp(-s) + 0.5 * s

@@ -2,12 +2,12 @@
 
 from typing import Any, Self
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn import functional as F
 
+from bmtl.distributions import Categorical as CategoricalDistribution
 from bmtl.distributions.tails import log1mexp
 from bmtl.models.likelihoods.base import Likelihood, Values
 from bmtl.models.likelihoods.categorical import check_count, class_count
@@ -64,7 +64,8 @@ class Ordinal(Likelihood):
         first, gaps = cuts[..., :1], cuts[..., 1:].exp()
         at = torch.cat([first, first + gaps.cumsum(-1)], -1) - f  # (..., B, C - 1)
         inside = F.logsigmoid(at[..., 1:]) + F.logsigmoid(-at[..., :-1]) + log1mexp(gaps)
-        return dist.Categorical(logits=torch.cat([F.logsigmoid(at[..., :1]), inside, F.logsigmoid(-at[..., -1:])], -1))
+        logits = torch.cat([F.logsigmoid(at[..., :1]), inside, F.logsigmoid(-at[..., -1:])], -1)
+        return CategoricalDistribution(logits=logits)
 
 
 def _from_cuts(cuts: Tensor) -> Tensor:

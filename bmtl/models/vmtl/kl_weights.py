@@ -26,8 +26,8 @@ class KLWeights:
         if not (self.w > 0 and self.z > 0):
             raise ValueError(f"Weights of divergences are positive, and {self} was given. A small one is 1e-7.")
 
-    def w_at(self, step: int, n_data: Sequence[int]) -> float | Tensor:
-        """The weight of w's divergence at a step, counted from 0: a number, or one for each task ``(T, 1)``."""
+    def w_at(self, step: Tensor, n_data: Sequence[int]) -> float | Tensor:
+        """The weight of w's divergence at a step ``()``, counted from 0: a number, or one for each task ``(T, 1)``."""
         return self.w
 
 
@@ -48,7 +48,7 @@ class ReleasedKLWeights:
     growth: float = 1e-6
     every: int = 10
 
-    def w_at(self, step: int, n_data: Sequence[int]) -> float | Tensor:
+    def w_at(self, step: Tensor, n_data: Sequence[int]) -> float | Tensor:
         """As `KLWeights.w_at`."""
-        b = self.growth * len(n_data) * (1 + step // self.every)
-        return torch.tensor([[n * b] for n in n_data])
+        b = self.growth * len(n_data) * (1 + step // self.every).double()
+        return torch.tensor([[n] for n in n_data], device=step.device) * b

@@ -54,7 +54,8 @@ class VMTL(Posteriors):
 
     A batch is ``(x, y)``: x one tensor for all tasks, or `PerTask` of ``(B_t, D)`` each, of any lengths; y a mapping task ->
     ``(B_t,)``, with NaN (floats) or -1 (integers) where a label is missing. A row without a label has no divergence.
-    Each call of the guide with labels, in training and with gradients, counts as a step of the schedules.
+    Each call of the guide with labels, in training and with gradients, counts as a step of the schedules, in the buffer
+    ``step``.
 
     Args:
         inputs: Number of features D.
@@ -103,6 +104,8 @@ class VMTL(Posteriors):
         Shen, Zhen, Worring & Shao (2021), Variational Multi-Task Learning with Gumbel-Softmax Priors. "log-linear-pool",
         "moment", "tight", the anchor and the weights with a posterior are not in the paper.
     """
+
+    step: Tensor
 
     def __init__(
         self,
@@ -181,7 +184,7 @@ class VMTL(Posteriors):
         self.likelihood = likelihood
         self.sampling, self.predict = sampling, predict
         self.kl_weights = kl_weights or KLWeights()
-        self.step = 0
+        self.step = nn.Buffer(torch.tensor(0))
         self.priors: TaskPriors | None = None
         if prior == "tasks":
             self.priors = TaskPriors(
@@ -219,14 +222,6 @@ class VMTL(Posteriors):
                 )
         elif components not in ("current", "attached"):
             raise ValueError(f"components is 'current', 'attached' or a VMTL, and {components!r} was given.")
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The count of steps, for checkpoints."""
-        return {"step": self.step}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `get_extra_state`."""
-        self.step = state["step"]
 
     # ---- Posteriors and priors -----------------------------------------------------------------------------------
 
@@ -340,7 +335,7 @@ class VMTL(Posteriors):
     def _guide(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         at_means = y is None and self.predict == "mean"
         if y is not None and self.training and torch.is_grad_enabled():
-            self.step += 1
+            self.step.add_(1)
         rows = Rows(x, self.names)
         with self._tasks(y is None):
             if self.priors is not None:
@@ -415,5 +410,5 @@ class VMTL(Posteriors):
         return weight.to(like) if isinstance(weight, Tensor) else weight
 
     @property
-    def _steps_before(self) -> int:
-        return max(self.step - 1, 0)
+    def _steps_before(self) -> Tensor:
+        return (self.step - 1).clamp_min(0)

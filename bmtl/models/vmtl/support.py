@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,16 +107,9 @@ class Support(nn.Module):
         else:
             group = label.clamp(0, len(self.members) - 1)  # the likelihood refuses a label beyond the classes
             members, there = self.members, self.is_member
-        # Inputs to which the same rows answer are grouped, so that each class has its own products only.
-        order, counts = group.argsort(), group.bincount(minlength=len(members))
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts)[group[order]]
-        queries = x.new_zeros(len(members), int(counts.max()), x.shape[1])
-        queries[group, place] = x
-        keys = self.x[tasks[:, None], members]
-        every = torch.einsum("grd,gtnd->grtn", queries, keys)
         where = group[:, None], sources
-        scores, allowed = every[group[:, None], place[:, None], sources], there[where]
+        scores = _Products.apply(x, self.x[tasks[:, None], members], group, sources)
+        allowed = there[where]
         highest = scores.masked_fill(~allowed, -torch.inf).amax(-1, keepdim=True)
         lowest = scores.masked_fill(~allowed, torch.inf).amin(-1, keepdim=True)
         # Less the largest before the division: the quotient alone overflows where a class has equal rows.
@@ -126,6 +120,34 @@ class Support(nn.Module):
     def packed(self) -> Tensor:
         """The inputs of all tasks, row after row as `AttentionWeights` counts them, ``(T N, D)``."""
         return self.x.flatten(0, 1)
+
+
+class _Products(torch.autograd.Function):
+    """Inner products of R inputs with the rows of their own group, ``(R, S, m)``.
+
+    Inputs are sorted by group, so that each group has its own products only. How many are in the largest is a value, which
+    a captured graph would not see; but this is one call in it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keys: Tensor, group: Tensor, sources: Tensor) -> Tensor:
+        order, counts = group.argsort(), group.bincount(minlength=len(keys))
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts)[group[order]]
+        queries = x.new_zeros(len(keys), int(counts.max()), x.shape[1])
+        queries[group, place] = x
+        ctx.save_for_backward(keys, group, place, sources)
+        ctx.most = queries.shape[1]
+        return torch.einsum("grd,gtnd->grtn", queries, keys)[group[:, None], place[:, None], sources]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
+        keys, group, place, sources = ctx.saved_tensors
+        every = slope.new_zeros(len(keys), ctx.most, *keys.shape[1:3])
+        every[group[:, None], place[:, None], sources] = slope
+        of_queries = torch.einsum("grtn,gtnd->grd", every, keys.to(slope))
+        return of_queries[group, place], None, None, None
 
 
 @dataclass(frozen=True)

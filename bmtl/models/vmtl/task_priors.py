@@ -101,8 +101,7 @@ class TaskPriors(nn.Module):
             every = torch.arange(len(self.others), device=rows.packed.device)
             return support.attention(rows.packed, every.expand(len(rows.packed), -1), None)
         x = torch.cat(list(rows.inputs.values()))
-        sizes = torch.tensor(rows.sizes, device=x.device)
-        task = torch.arange(len(sizes), device=x.device).repeat_interleave(sizes)
+        task = torch.cat([torch.full((size,), t, device=x.device) for t, size in enumerate(rows.sizes)])
         label = torch.cat([row[:n] for row, n in zip(labels, rows.sizes, strict=True)]) if by_class else None
         return support.attention(x, self.others[task], label)
 

@@ -117,6 +117,7 @@ def test_a_loss_outside_the_domain_is_named(transform, says, losses, bad):
     with pytest.raises(NonPositiveLoss, match=rf"{says}; task 't2' gave {bad:g}\. .*bound") as caught:
         loss_derivatives(transform, [losses[0], 5.0, losses[1]], active=[True, False, True])
     assert (caught.value.task, caught.value.value) == ("t2", bad)
+    assert ("fitted exactly" in str(caught.value)) == (bad == 0)
 
 
 def test_the_bound_is_what_a_loss_must_exceed():

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 class Mixing(nn.Module):
     """Weights ``(T, 1, T - 1)`` of each task's others, in their order; rows sum to 1.
 
-    Guide and program call `sample_guide` and `weights` inside the task plate, with the number of steps taken.
+    Guide and program call `sample_guide` and `weights` inside the task plate, with the number of steps taken ``()``.
 
     Args:
         tasks: Number of tasks T, from 2.
@@ -21,10 +21,10 @@ class Mixing(nn.Module):
         super().__init__()
         self.shape = (tasks, 1, tasks - 1)
 
-    def sample_guide(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: Tensor) -> None:
         """Draws the weights in the guide, where they are latent."""
 
-    def weights(self, site: str, step: int) -> Tensor:
+    def weights(self, site: str, step: Tensor) -> Tensor:
         """The weights in the program, drawn where they are latent."""
         raise NotImplementedError
 

@@ -34,10 +34,10 @@ class Concrete(Mixing):
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.temperature = nn.Buffer(torch.tensor(float(temperature)), persistent=False)
 
-    def sample_guide(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: Tensor) -> None:
         pyro.sample(site, dist.RelaxedOneHotCategorical(self.temperature, logits=self.logits))
 
-    def weights(self, site: str, step: int) -> Tensor:
+    def weights(self, site: str, step: Tensor) -> Tensor:
         prior = dist.RelaxedOneHotCategorical(self.temperature, logits=torch.zeros_like(self.logits))
         return pyro.sample(site, prior)
 

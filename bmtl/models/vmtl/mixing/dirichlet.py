@@ -22,10 +22,10 @@ class Dirichlet(Mixing):
         """Of the guide, ``(T, 1, T - 1)``; kept off zero, where draws underflow."""
         return F.softplus(self.rho) + 1e-3
 
-    def sample_guide(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: Tensor) -> None:
         pyro.sample(site, dist.Dirichlet(self.concentration))
 
-    def weights(self, site: str, step: int) -> Tensor:
+    def weights(self, site: str, step: Tensor) -> Tensor:
         return pyro.sample(site, dist.Dirichlet(self.flat))
 
     def expected(self) -> Tensor:

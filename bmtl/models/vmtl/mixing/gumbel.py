@@ -24,11 +24,11 @@ class Gumbel(Mixing):
         self.logits = nn.Parameter(torch.zeros(self.shape))
         self.temperature = temperature if isinstance(temperature, Temperature) else Temperature(temperature)
 
-    def sample_guide(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: Tensor) -> None:
         self.weights(site, step)
 
-    def weights(self, site: str, step: int) -> Tensor:
-        tau = self.logits.new_tensor(self.temperature.at(step))
+    def weights(self, site: str, step: Tensor) -> Tensor:
+        tau = self.temperature.at(step).to(self.logits)
         fn = dist.RelaxedOneHotCategorical(tau, logits=self.logits.log_softmax(-1))
         return pyro.sample(site, fn.mask(False))
 

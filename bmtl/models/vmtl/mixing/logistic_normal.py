@@ -19,10 +19,10 @@ class LogisticNormal(Mixing):
         self.loc = nn.Parameter(torch.zeros(self.shape))
         self.rho = nn.Parameter(torch.full(self.shape, _START))
 
-    def sample_guide(self, site: str, step: int) -> None:
+    def sample_guide(self, site: str, step: Tensor) -> None:
         pyro.sample(site, dist.Normal(self.loc, F.softplus(self.rho)).to_event(1))
 
-    def weights(self, site: str, step: int) -> Tensor:
+    def weights(self, site: str, step: Tensor) -> Tensor:
         return self.from_site(pyro.sample(site, dist.Normal(torch.zeros_like(self.loc), 1.0).to_event(1)))
 
     def from_site(self, value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ class Mean(Mixing):
         super().__init__(tasks)
         self.equal = nn.Buffer(torch.full(self.shape, 1 / (tasks - 1)), persistent=False)
 
-    def weights(self, site: str, step: int) -> Tensor:
+    def weights(self, site: str, step: Tensor) -> Tensor:
         return self.equal
 
     def expected(self) -> Tensor:
@@ -31,7 +31,7 @@ class Learned(Mixing):
         super().__init__(tasks)
         self.logits = nn.Parameter(torch.zeros(self.shape))
 
-    def weights(self, site: str, step: int) -> Tensor:
+    def weights(self, site: str, step: Tensor) -> Tensor:
         return self.logits.softmax(-1)
 
     def expected(self) -> Tensor:

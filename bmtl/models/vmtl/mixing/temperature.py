@@ -1,8 +1,10 @@
 """How soft a draw of weights is, by step."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Temperature:
                 f"A temperature starts and ends above 0, falls at a rate from 0, and counts from 1; {self} was given."
             )
 
-    def at(self, step: int) -> float:
-        """The temperature at a step, counted from 0."""
+    def at(self, step: Tensor) -> Tensor:
+        """The temperature ``()`` at a step ``()`` that is counted from 0."""
+        if not self.rate:
+            return step.new_tensor(self.start, dtype=torch.float64)
         changes = step // self.every
         # The factors' exponents add up: every * (1 + 2 + ... + changes).
-        decay = self.rate * self.repeats * self.every * changes * (changes + 1) / 2
-        return max(self.start * math.exp(-decay), min(self.floor, self.start))
+        decay = self.rate * self.repeats * self.every / 2 * (changes * (changes + 1)).double()
+        return (self.start * torch.exp(-decay)).clamp_min(min(self.floor, self.start))
 
 
 RELEASED: dict[str, Any] = {"start": 1.0, "rate": 3e-5, "every": 1000, "floor": 0.5}

@@ -48,6 +48,15 @@ def test_other_models_and_other_data_have_one_table(data, method):
     assert (spec_of(data, method).support is None) == (method is EW)
 
 
+@pytest.mark.parametrize("method", [EW, VMTL, METHODS["mt-enet"]], ids=lambda method: method.name)
+def test_means_per_task_are_over_the_labels_of_all_training_rows(method):
+    """They are known, and not estimated from the batches seen so far."""
+    data = toy()
+    _, svi, _ = program(data, method, 0, BUDGET)
+    assert svi.elbo.n_data is not None
+    assert {task.partition("/")[0]: n for task, n in svi.elbo.n_data.items()} == {"mass": 48, "length": 47}
+
+
 def test_each_row_is_seen_once_an_epoch_in_training_and_in_validation():
     data = domains()
     _, _, train = program(data, VMTL, 0, replace(BUDGET, batch_size=20))

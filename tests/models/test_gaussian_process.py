@@ -152,7 +152,7 @@ def test_balancers_run_on_it_and_every_parameter_moves(balancer, kernel):
         if not i:
             before = {name: value.clone() for name, value in model.named_parameters()}
     assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
-    assert record.names == TARGETS
+    assert model.tasks == record.names == TARGETS
 
 
 def test_own_inputs_that_are_equal_give_what_common_inputs_give():

@@ -110,6 +110,11 @@ class MultitaskGP(nn.Module):
     joint_density = True
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks, in the program's order."""
+        return self.targets
+
+    @property
     def noise_from_validation(self) -> bool:
         """Whether noises were fixed in training, to be set on validation rows."""
         return any(likelihood.needs_calibration for likelihood in self.likelihoods.values())

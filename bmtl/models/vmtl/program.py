@@ -230,6 +230,11 @@ class VMTL(Posteriors):
         return {} if self.priors is None else self.priors.relatedness(draws)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks, in the program's order."""
+        return self.names
+
+    @property
     def joint_density(self) -> bool:
         """Whether program and guide are of one joint model: not where tasks are each other's priors."""
         return self.priors is None

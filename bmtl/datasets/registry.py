@@ -215,7 +215,8 @@ def reader_of(name: str) -> tuple[Reader, tuple[str, ...]]:
             reader = READERS[prefix] if prefix in READERS else _loaded(prefix, announced[prefix])
             return reader, (name.removeprefix(prefix),)
     known = [*names(), *(prefix + reader.rest for prefix, reader in READERS.items() if _is_prefix(prefix))]
-    prefix = OF_FILES.get(name.rpartition(".")[2].lower(), "")
+    _, dot, ending = name.rpartition(".")
+    prefix = OF_FILES.get(ending.lower(), "") if dot else ""
     hint = f" Name a file of your own as {prefix}{name}." if prefix else checks.meant(name, names())
     raise ValueError(f"There is no data set {name!r}.{hint} The names are: {', '.join(known)}.")
 

@@ -107,16 +107,14 @@ def written_for(path: Path, asked: object, seed: int, data: MultiTaskData, *, tr
     about = decode_attributes(tree)
     if trust and not about.get("trust"):
         return False
-    found = about.get("configuration"), about.get("seed"), about.get("data_fingerprint")
-    # Files of earlier versions do not hold the options of the inputs.
-    options = about.get("input_options", data.inputs.options())
+    found = tuple(about.get(name) for name in ("configuration", "seed", "data_fingerprint", "input_options"))
     same = all(
         (of.family, of.unit) == (data.targets[name].family.of_rows, data.targets[name].unit)
         for name, of in known.items()
         if name in data.targets
     )
     asked = json.loads(json.dumps(asked))  # tuples become lists
-    return same and (*found, options) == (asked, seed, data.fingerprint, data.inputs.options())
+    return same and found == (asked, seed, data.fingerprint, data.inputs.options())
 
 
 def folder_name(method: str) -> str:

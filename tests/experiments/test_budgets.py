@@ -48,9 +48,9 @@ def test_tables_have_the_schedule_cosine():
 
 
 @pytest.mark.parametrize(
-    ("rows", "size"), [(3, 16), (128, 16), (200, 32), (500, 64), (1000, 128), (1500, 128), (1600, 256), (10**6, 256)]
+    ("rows", "size"), [(3, 32), (128, 32), (200, 64), (500, 128), (1000, 256), (1500, 256), (1600, 512), (10**6, 512)]
 )
-def test_batches_are_an_eighth_of_the_rows(rows, size):
+def test_batches_are_a_quarter_of_the_rows(rows, size):
     assert Budget().rows_in_batch(rows) == size
     assert Budget(batch_size=5).rows_in_batch(rows) == 5
 
@@ -116,7 +116,7 @@ def test_a_budget_in_steps_is_kept_and_ends_early_without_gain():
     assert tree["training"]["step"].values[-1] + 1 == 60
     assert len(np.unique(tree["training"]["epoch"])) == 2
     # At a rate like this nothing improves: a quarter of twelve epochs is waited for.
-    hopeless = run(toy(), EW, 0, replace(budget, steps=480, lr=50.0))
+    hopeless = run(toy(), EW, 0, replace(budget, steps=480, lr=25.0))
     assert hopeless["training"]["step"].values[-1] + 1 < 480
 
 

@@ -8,7 +8,8 @@ from bmtl.tasks import shared
 
 
 class Deterministic(Representation):
-    """``h = trunk(x)``."""
+    """``h = trunk(x)``; in training ``trunk.apart(x)`` where the trunk has it, see `bmtl.models.networks.Tabular`."""
 
     def forward(self, rows: Rows) -> Tensor:
-        return shared(self.trunk(rows.x))
+        trunk = getattr(self.trunk, "apart", self.trunk) if self.training else self.trunk
+        return shared(trunk(rows.x))

@@ -83,6 +83,11 @@ class TaskModel(nn.Module):
                 likelihood.start(likelihood.gather(name, labels))
         several = stacks(likelihoods, self.n_data) if stack else []
         self.stacked: dict[str, Stacked] = {name: of for of in several for name in of.names}
+        # What is learnt of weights' or labels' spread in training must be of the program that predicts.
+        learns_spread = any(of.unknowns and not of.needs_calibration for of in likelihoods.values())
+        has_latents = self.representation.has_latents or self.heads.joint_latents()
+        if not (learns_spread or has_latents or any(self.heads.latents(name) for name in self.names)):
+            self.representation.may_be_apart = True
         self.linear_part = linear_part
         if linear_part is not None:
             self.heads.start_near_zero(_NEAR_ZERO)

@@ -8,6 +8,7 @@ from bmtl.models.likelihoods import Bernoulli, Categorical, Evidential, Gaussian
 from bmtl.models.linear_fits import PENALTIES, logistic, ridge
 from bmtl.models.linear_part import LinearPart
 from bmtl.models.networks import Tabular
+from bmtl.models.rows import Rows
 from bmtl.models.spec import DataSpec
 from bmtl.targets import Real
 
@@ -170,3 +171,14 @@ def test_recipes_fit_it_to_examples_and_start_heads_near_zero():
         starts = model.heads.layers[0].weight if "noise" in options else model.heads.starts["y"]
         assert starts.abs().max() <= 0.1 * 16**-0.5 + 1e-6
         assert "linear_part.weight_0" in model.state_dict()
+
+
+def test_rows_are_apart_in_training_where_the_program_learns_no_spread():
+    spec = DataSpec({"y": Real()}, 60, {"kind": "table", "width": 4}, labels={"y": tensor(Y)}, examples=tensor(X))
+    for options, apart in (({"noise": "fixed"}, True), ({}, False), ({"noise": "fixed", "head": "bayesian"}, False)):
+        trunk = Tabular(4, (8,), bins=[[]] * 4, generator=seeded())
+        model, _ = recipes.homoscedastic(spec, trunk=lambda made=trunk: made, generator=seeded(), **options)
+        rows = Rows(("y",), tensor(X), {}, own=False)
+        whole = trunk(tensor(X))
+        assert torch.equal(model.representation(rows), trunk.apart(tensor(X)) if apart else whole)
+        assert torch.equal(model.eval().representation(rows), whole)

@@ -8,8 +8,9 @@ from bmtl.tasks import shared
 
 
 class Deterministic(Representation):
-    """``h = trunk(x)``; in training ``trunk.apart(x)`` where the trunk has it, see `bmtl.models.networks.Tabular`."""
+    """``h = trunk(x)``; in training ``trunk.apart(x)``, where the trunk has it and it may be."""
 
     def forward(self, rows: Rows) -> Tensor:
-        trunk = getattr(self.trunk, "apart", self.trunk) if self.training else self.trunk
+        apart = self.training and self.may_be_apart
+        trunk = getattr(self.trunk, "apart", self.trunk) if apart else self.trunk
         return shared(trunk(rows.x))

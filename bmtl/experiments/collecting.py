@@ -176,7 +176,7 @@ def _calibrate(
     else:
         x, y = tensors(data, method, part, dtype)
     if shrink and hasattr(trained.model, "shrink"):
-        trained.model.shrink(trained.svi.guide, x, y, seed=seed)
+        trained.model.shrink(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
     trained.model.calibrate(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
 
 

@@ -40,8 +40,8 @@ class Budget:
             "falling": Adam, its rate falls to 0 along half a cosine, epoch by epoch. "exponential": Adam, its rate is
             multiplied by 0.99 after each epoch. Tables have "cosine", other inputs what their kind says, or "constant".
         batch_size: Rows in a batch. Under the schedule "cosine" the power of two that is nearest to a quarter of the
-            training rows, from 32 to 512, or all rows; else 128. Of budgets in steps, the rows of a pass that do not fill a
-            batch are left out.
+            training rows, from 32 to 512, or all rows; else 128. Where it chooses the size and the budget is in steps, the
+            rows of a pass that do not fill a batch are left out of it.
         lr: Learning rate, at its highest. 5e-3 under the schedule "cosine", else 2e-3.
         widths: Widths of the trunk; 128, 128 where the inputs' kind says nothing else.
         draws: Posterior and predictive draws; 100 where the inputs' kind says nothing else.

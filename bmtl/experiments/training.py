@@ -77,7 +77,8 @@ def program(
     )
     blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
     steps = budget.epochs_of_steps
-    plain = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks, whole=steps is not None)
+    size, whole = budget.rows_in_batch(len(data.rows["train"])), steps is not None and budget.batch_size is None
+    plain = batches(x, y, size, seed, blocks, whole=whole)
     loader = augmented(plain, data) if budget.augment else plain
     return model, svi, loader if steps is None else Stretches(loader, steps[1])
 

@@ -12,6 +12,7 @@ from bmtl.experiments import Budget, run
 from bmtl.experiments.methods import Method
 from bmtl.experiments.rows import Stretches
 from bmtl.experiments.schedules import DECAY, decoupled, optimizer_of, rate, scheduler_of
+from bmtl.experiments.training import program
 from bmtl.inference.parameters import NamedParameters
 from bmtl.models.linear_fits import ridge
 from tests.experiments.toys import BUDGET, EW, toy
@@ -108,6 +109,12 @@ def test_stretches_pass_through_all_rows_before_any_comes_again():
     seen = torch.cat([x for _ in range(6) for x, _ in loader])  # twelve batches, three passes of four
     assert len(loader) == 2
     assert [sorted(seen[i : i + 10].tolist()) for i in (0, 10, 20)] == [list(range(10))] * 3
+
+
+def test_batches_whose_size_is_chosen_are_whole():
+    for budget, sizes in ((Budget(steps=6), {32}), (Budget(steps=6, batch_size=20), {20, 8})):  # of 48 rows
+        _, _, loader = program(toy(), EW, 0, replace(budget, widths=(4,)))
+        assert {len(x) for x, _ in loader} == sizes
 
 
 def test_a_budget_in_steps_is_kept_and_ends_early_without_gain():

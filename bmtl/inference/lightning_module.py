@@ -103,7 +103,8 @@ class BalancedTraining(LightningModule):
         self._rows = torch.zeros(0)
         self._resumed = False
         self._tasks = TaskBatches(svi.model)
-        self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
+        self._taken = 0  # batches since the optimizer's last step that were not skipped
+        self._last: tuple[Any, Any] | None = None  # the last of them
 
     def configure_callbacks(self) -> list[Callback]:
         """No callbacks; refuses what Lightning refuses in manual optimisation, in favour of what works.
@@ -180,18 +181,20 @@ class BalancedTraining(LightningModule):
             self._seed_epoch()
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()
-            self._taken = []
+            self._taken, self._last = 0, None
         record = self.svi.backward(*args, **kwargs)
         if record.status != "skipped":
-            self._taken.append((args, kwargs))
+            self._taken, self._last = self._taken + 1, (args, kwargs)
         ends = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
         if ends and self._taken:
-            self.svi.scale_gradients(1.0 / len(self._taken))
+            self.svi.scale_gradients(1.0 / self._taken)
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip * self.svi.scale)
             optimizer.step(self.svi.closure())
-            args, kwargs = self._taken[-1]
-            self.svi.after_step(*args, **kwargs)
+            self.svi.accumulated = False
+            if self._last is not None:  # none where a run was resumed and no batch was taken since
+                args, kwargs = self._last
+                self.svi.after_step(*args, **kwargs)
         if ends and self.interval == "step":
             self._schedule()
         record.seconds["step"] = time.perf_counter() - start
@@ -336,7 +339,12 @@ class BalancedTraining(LightningModule):
         return sum(map(math.log, losses.values())) / len(losses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["bmtl"] = {"svi": self.svi.state_dict(), "validation": self.validation, "seed": self.seed}
+        checkpoint["bmtl"] = {
+            "svi": self.svi.state_dict(),
+            "validation": self.validation,
+            "seed": self.seed,
+            "taken": self._taken if self.svi.accumulated else 0,
+        }
         # The run's own state has both, by name, and is compared before anything is loaded.
         checkpoint["state_dict"], checkpoint["optimizer_states"] = {}, []
         checkpoint.update(sealed(checkpoint))
@@ -346,6 +354,7 @@ class BalancedTraining(LightningModule):
         self._resumed = True
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
+        self._taken = checkpoint["bmtl"]["taken"]
 
 
 def _paired(batch: Any) -> Any:

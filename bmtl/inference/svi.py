@@ -499,9 +499,17 @@ class BalancedSVI:
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.accumulated or state["gradients"]:
-            self.zero_grad()
-            self._program.load_gradients(state["gradients"])
-            self.accumulated = bool(state["gradients"])
+            self.load_gradients(state["gradients"])
+
+    def load_gradients(self, gradients: dict[str, Tensor]) -> None:
+        """Replaces all gradients by those of a saved state, as accumulated ones.
+
+        Args:
+            gradients: The state's entry ``gradients``, by names of parameters.
+        """
+        self.zero_grad()
+        self._program.load_gradients(gradients)
+        self.accumulated = bool(gradients)
 
     def program_state(self) -> dict[str, dict[str, Any]]:
         """The parameters and buffers of model and guide: those of modules, and those of `pyro.param`."""

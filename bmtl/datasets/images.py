@@ -225,8 +225,8 @@ def stacked(images: Iterable[np.ndarray], names: Sequence[object]) -> np.ndarray
             )
         if image.dtype != found.dtype:  # 0.5 among bytes would be 0
             raise ValueError(
-                f"Images have one type: {names[0]} is {found.dtype}, and {name} is {image.dtype}. Give all as bytes from 0 to "
-                "255 (uint8), or all as floats of one precision in [0, 1]."
+                f"Images have one type: {names[0]} is {found.dtype}, and {name} is {image.dtype}. Give all as bytes from 0 "
+                "to 255 (uint8), or all as floats of one precision in [0, 1]."
             )
         found[row] = image
     return found

@@ -9,7 +9,6 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-
 _NEAR = 0.5
 """Concentration up to which moments are taken by their series in its square."""
 _RESULTANT = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555)  # (coth k - 1 / k) / k

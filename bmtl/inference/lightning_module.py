@@ -218,7 +218,7 @@ class BalancedTraining(LightningModule):
         loop = self.trainer.fit_loop
         if self._resumed and loop._combined_loader_states_to_load:
             loop._load_combined_loader_states()
-            iter(loop._data_fetcher)  # type: ignore[call-overload]  # the iterators that there are began anew
+            iter(loop._data_fetcher)  # type: ignore[arg-type]  # the iterators that there are began anew
 
     def on_train_epoch_start(self) -> None:
         self._seed_epoch()

@@ -263,11 +263,23 @@ CARBONS = (ACETYLENE[0][:2], ACETYLENE[1][:2])
     ("name", "text", "message"),
     [
         ("a.sdf", sdf(*FLAT), r"molecule 0: all 4 atoms have z = 0, as in a drawing"),
-        ("a.sdf", with_bonds(sdf(*CARBONS), (1, 2, 3)), r"2 hydrogens are missing, and 0 are there; the atoms \[1, 2\]"),
+        (
+            "a.sdf",
+            with_bonds(sdf(*CARBONS), (1, 2, 3)),
+            r"2 hydrogens are missing, and 0 are there; the atoms \[1, 2\]",
+        ),
         ("a.sdf", sdf(*WATER).replace("$$$$\n", "") + sdf(*METHANE), "several lines 'M  END'"),
         ("a.xyz", xyz(*WATER).replace("a comment", "charge=-1 spin=2"), "line 2: the molecule has the charge -1"),
-        ("a.xyz", xyz(*WATER).replace("a comment", 'Lattice="9 0 0 0 9 0 0 0 9"'), "line 2: the atoms are in a periodic"),
-        ("a.xyz", xyz(*WATER).replace("a comment", 'Lattice="9 0 0" pbc="F T F"'), "line 2: the atoms are in a periodic"),
+        (
+            "a.xyz",
+            xyz(*WATER).replace("a comment", 'Lattice="9 0 0 0 9 0 0 0 9"'),
+            "line 2: the atoms are in a periodic",
+        ),
+        (
+            "a.xyz",
+            xyz(*WATER).replace("a comment", 'Lattice="9 0 0" pbc="F T F"'),
+            "line 2: the atoms are in a periodic",
+        ),
     ],
 )
 def test_what_a_model_of_atoms_and_positions_does_not_see_is_refused(name, text, message, tmp_path):
@@ -277,7 +289,10 @@ def test_what_a_model_of_atoms_and_positions_does_not_see_is_refused(name, text,
 
 
 def test_flat_bonded_charged_and_boxed_molecules_that_say_so_are_read(tmp_path):
-    ylide = (np.array([7, 6, 1, 1, 1, 1, 1]), 1.3 * np.random.default_rng(0).permutation(np.eye(3)[[0, 1, 2, 0, 1, 2, 0]]))
+    ylide = (
+        np.array([7, 6, 1, 1, 1, 1, 1]),
+        1.3 * np.random.default_rng(0).permutation(np.eye(3)[[0, 1, 2, 0, 1, 2, 0]]),
+    )
     texts = {
         "flat.sdf": sdf(*FLAT).replace(" program", "  -OEChem-01012600003D"),
         "bonds.sdf": with_bonds(sdf(*ACETYLENE), (1, 2, 3), (1, 3, 1), (2, 4, 1)),

@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from bmtl.evaluation.resampling import bootstrap_interval, holm, sign_flip_p
 from bmtl.evaluation.ranks import mean_rank
+from bmtl.evaluation.resampling import bootstrap_interval, holm, sign_flip_p
 from bmtl.evaluation.statistics import mean_and_error, not_worse_than_best, paired_differences, share_worse
 
 

@@ -70,8 +70,8 @@ def _check_drawing(positions: np.ndarray, code: str, where: str) -> None:
     # Three atoms are in a plane always.
     if code != "3D" and len(positions) > 3 and not positions[:, 2].any():
         raise ValueError(
-            f"{where}: all {len(positions)} atoms have z = 0, as in a drawing, and its second line does not say (2D or 3D in "
-            "columns 21 and 22). Give positions in space; if the molecule is flat, write 3D there."
+            f"{where}: all {len(positions)} atoms have z = 0, as in a drawing, and its second line does not say (2D or 3D "
+            "in columns 21 and 22). Give positions in space; if the molecule is flat, write 3D there."
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bmtl.datasets import checks
 from bmtl.datasets.copies import warning_of_copies
-from bmtl.datasets.describing import label_text, target_line
+from bmtl.datasets.describing import kind_hints, label_text, target_line
 from bmtl.datasets.input_kind import Inputs
 from bmtl.datasets.table import Table
 from bmtl.datasets.tables.column import tokens_of
@@ -349,8 +349,12 @@ class MultiTaskData:
         return found + warning_of_copies(self.inputs, self.targets, self.rows)
 
     def describe_targets(self) -> list[str]:
-        """One line per target: family, unit, number of labels, classes or range, and a hint where the kind is a guess."""
+        """One line per target: family, unit, number of labels, and classes or range."""
         return [target_line(name, target, self.rows) for name, target in self.targets.items()]
+
+    def kind_hints(self) -> list[str]:
+        """What targets may rather be than what they were taken as, a sentence each kind; for readers that take `kinds`."""
+        return kind_hints(self.targets, self.rows)
 
     def describe_inputs(self) -> list[str]:
         """A description of the inputs and how they were read, in lines."""

@@ -347,12 +347,19 @@ class MultiTaskData:
             values = target.values[rows]
             if len(values) > 1 and (values == values[0]).all():
                 label = label_text(target.family, values[0])
-                found.append(f"The target {name!r} is {label} in all of its {len(values):,} training rows.")
+                found.append(
+                    f"The target {name!r} is {label} in all of its {len(values):,} training rows: nothing can be learnt of "
+                    "it, and it counts in means over targets. Leave it out, or draw another split."
+                )
+        unscored = [name for name in self.targets if "test" in self.rows and not self.has_label(name, "test").any()]
+        if unscored:
+            found.append(f"No test row has a label of {', '.join(unscored)}: trained on, and not scored.")
         copies, rows_of_test = self._copies(), len(self.rows.get("test", ()))
         if copies > COPIES * rows_of_test:
             found.append(
                 f"{copies:,} of {rows_of_test:,} test rows equal a row of training or validation in all inputs and labels. "
-                "If they are copies, scores on them are too good: drop them, or keep equal rows together (groups)."
+                "What differs may have equal features; if they are copies, scores on them are too good: drop them, or keep "
+                "equal rows together (groups)."
             )
         return found
 

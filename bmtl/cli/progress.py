@@ -44,8 +44,8 @@ def progress(
     """Shows how many of `total` are done, how far those are that are under way, and about how long the rest takes.
 
     Args:
-        console: Where it is shown. Without a terminal, as in a log or a pipe, a line says so after each twentieth of the
-            time so far, but at least every minute and at most every five seconds.
+        console: Where it is shown. Without a terminal, as in a log or a pipe, a line says so every five seconds at first,
+            later more rarely, and at least once a minute.
         total: How many there are.
         what: They are, in the plural.
         rest: What still takes a while once all are done.
@@ -91,8 +91,15 @@ class _Work:
         return min(self.size, self.finished + sum(one.done * one.networks for one in self.running))
 
     @property
+    def alone(self) -> bool:
+        """Whether the one run of all is under way: its share is the count."""
+        return self.total == 1 and not self.done and bool(self.running)
+
+    @property
     def count(self) -> str:
-        if self.total == 1 and not self.done and self.running:
+        if self.alone and self.running[0].done == 1:
+            return "trained, now predictions"
+        if self.alone:
             return f"trained {100 * self.running[0].done:.0f} %"
         kept = f" ({self.kept:,} there already)" if self.kept else ""
         what = self.what.removesuffix("s") if self.total == 1 else self.what
@@ -208,7 +215,8 @@ class _Lines(_Shown):
             self.show()
 
     def interval(self) -> float:
-        return min(60.0, max(5.0, self.work.seconds / 20))
+        rest = self.work.done >= self.work.total  # nothing more is known of it
+        return min(60.0, max(20.0 if rest else 5.0, self.work.seconds / 20))
 
     def show(self) -> None:
         work = self.work
@@ -219,7 +227,7 @@ class _Lines(_Shown):
             parts.append(work.rest)
         else:
             parts += [f"last: {work.last}"] if work.done else []
-            parts += [f"now: {work.now}"] if work.now else []
+            parts += [f"now: {work.now}"] if work.now and not work.alone else []
         self.console.print("; ".join(parts), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,6 @@ import xarray as xr
 from lightning.pytorch import Callback
 
 from bmtl.datasets import MultiTaskData
-from bmtl.datasets.tables.command_line import option
 from bmtl.evaluation import results
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments import model_files
@@ -150,8 +149,8 @@ def check_data(data: MultiTaskData, budget: Budget, scored: bool = True) -> None
         unlabelled = [task for task in data.tasks if task not in labelled]
         if unlabelled:
             raise ValueError(
-                f"Targets without a label in the part {part!r}: {', '.join(unlabelled)}. Leave them out "
-                f"(data.subset([...]), {option('drop', *unlabelled)}), or draw another split."
+                f"Targets without a label in the part {part!r}: {', '.join(unlabelled)}. Name the others "
+                "alone as targets, leave these out (data.subset([...])), or draw another split."
             )
 
 

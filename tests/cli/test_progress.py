@@ -81,7 +81,8 @@ def test_within_a_run_lines_say_how_far_it_is(lines):
         "0 of 2 runs, 10 s, about 17 s left; now: stl 50 %",
         "0 of 2 runs, 15 s, about 4 s left; now: stl predicts",
     ]
-    assert lines([[]], 1, running=[[UnderWay("ew", 0.2)]]) == ["trained 20 %, 5 s; now: ew 20 %"]
+    assert lines([[]], 1, running=[[UnderWay("ew", 0.2)]]) == ["trained 20 %, 5 s"]
+    assert lines([[]], 1, running=[[UnderWay("ew", 1.0)]]) == ["trained, now predictions, 5 s"]
 
 
 def test_what_was_there_says_nothing_about_the_time_left(lines):

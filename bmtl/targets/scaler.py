@@ -88,10 +88,13 @@ class Scaler:
                 f"A scaler needs at least one value per column; {array.shape[0]} rows were given and "
                 f"{int(np.sum(missing.all(axis=0)))} columns hold only NaN. Leave those columns or tasks out."
             )
-        std = np.nanstd(array, axis=0)
+        # Of ratios to a power of two, which changes no digit: squares of 1e200 overflow, and those of 1e-200 vanish.
+        exponent = np.frexp(np.nanmax(np.abs(array), axis=0))[1]
+        ratios = np.ldexp(array, -exponent)
+        mean, std = (np.ldexp(of(ratios, axis=0), exponent) for of in (np.nanmean, np.nanstd))
         # Compare the extremes, not std with 0: the mean's rounding gives a constant column a tiny std.
         constant = (np.nanmax(array, axis=0) == np.nanmin(array, axis=0)) | (std == 0)
-        return cls(np.nanmean(array, axis=0), np.where(constant, 1.0, std), clip)
+        return cls(mean, np.where(constant, 1.0, std), clip)
 
     def shifted(self, offset: np.ndarray) -> Self:
         """The scaler of rows whose labels have an offset ``(N,)`` each, in units, that is subtracted first."""

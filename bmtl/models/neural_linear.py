@@ -162,7 +162,7 @@ class NeuralLinear(TaskModel):
         self, guide: Callable[..., Any], x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0
     ) -> None:
         super().calibrate(guide, x, y, num_draws=num_draws, seed=seed)
-        if self._support is None or isinstance(x, PerTask):
+        if self._support is None or not self._place or isinstance(x, PerTask):
             return
         x_train, y_train = self._support
         counts = torch.stack([self.likelihoods[name].labelled(y_train[name]) for name in self._place], 1).sum(1)

@@ -76,7 +76,7 @@ test-arviz1: ## Run the tests of targets and evaluation on ArviZ 1.x, with the f
 	fi; \
 	$(MAKE) --no-print-directory PYTHON="$$found" $(ARVIZ1_VENV)/.installed; \
 	echo "test-arviz1: $$($(ARVIZ1_VENV)/bin/python -c 'import arviz_base, platform; print("Python", platform.python_version(), "with arviz-base", arviz_base.__version__)')"; \
-	OMP_NUM_THREADS=1 $(ARVIZ1_VENV)/bin/python -m pytest -n 2 tests/targets tests/evaluation $(ARGS)
+	OMP_NUM_THREADS=1 $(ARVIZ1_VENV)/bin/python -m pytest -n 2 tests/targets tests/evaluation tests/test_standard_library.py $(ARGS)
 
 # Each candidate is run: a version manager's shim is on PATH even where its interpreter is not enabled.
 define FIND_PYTHON_ARVIZ1

@@ -51,7 +51,7 @@ import bmtl
 from bmtl.datasets import office_caltech10
 from bmtl.evaluation import results
 from bmtl.evaluation.plots import relatedness_matrix
-from bmtl.evaluation.relatedness import nearest
+from bmtl.evaluation.relatedness import nearest, relatedness
 from bmtl.evaluation.storage import atomic
 from bmtl.evaluation.style import lines_of, method_legend, save, styled
 from bmtl.inference.attack import robustness
@@ -691,19 +691,36 @@ def regression(c):
 
 
 def related(plan):
+    """How often each task is nearest to each other one, over draws of the training images; the picture is the first's."""
+    trees = [relations(plan, draw) for draw in range(1, plan.seeds + 1)]
+    picture(plan, "relatedness", relatedness_matrix(trees[0]))
+    rows = []
+    found = [nearest(tree)["nearest"] for tree in trees]
+    shares = [relatedness(tree)["mean"] for tree in trees]
+    for task in found[0]["task"].values:
+        names = [of.sel(task=task).item() for of in found]
+        most = max(names, key=names.count)
+        values = [share.sel(task=task, source=most).item() for share in shares]
+        rows.append([task, most, f"{names.count(most)} of {len(names)}", interval(values)])
+    caption = f"At {RELATED} %, the nearest task (of w), {plan.seeds} draws of the training images, mean [95 %]:"
+    header = ["task", "nearest", "in so many draws", "its share, %"]
+    keep(plan, "related", caption, header, rows, 2)
+
+
+def relations(plan, draw):
     """The posterior of the weights, given classifiers that do not know of each other.
 
     Trained together, the classifiers are drawn to each other until all are alike, and the weights show nothing. So VBMTL's
     posteriors are kept as they are, and a VMTL with its encoder learns Dirichlet weights of them, at the bound's own weight
     of w.
     """
-    data = load(plan.root, Run(RELATED, "VMTL", 0, features=plan.features))
+    data = load(plan.root, Run(RELATED, "VMTL", draw, features=plan.features, draw=draw))
     x, y = data.tensors_by_task("train")
     models = []
     for preset, switches in (("VBMTL", {}), ("VMTL", {"weights": "dirichlet"})):
-        torch.manual_seed(0)
+        torch.manual_seed(draw)
         components = {"components": models[0].eval()} if models else {}
-        model = program(preset, data, x, y, 0, kl_weights=KLWeights(1.0, 1e-3), **switches, **components)
+        model = program(preset, data, x, y, draw, kl_weights=KLWeights(1.0, 1e-3), **switches, **components)
         if models:
             model.encoders.load_state_dict(models[0].encoders.state_dict())
             model.encoders.requires_grad_(False)
@@ -723,7 +740,7 @@ def related(plan):
     few = PerTask({task: part[:1] for task, part in x.items()})
     drawn = bmtl.draw(model, model.guide(), few, num_draws=400, sites=["alpha_w", "alpha_z"])
     shares = model.tree_extras(drawn.posterior)
-    tree = results.to_datatree(
+    return results.to_datatree(
         {},
         {},
         posterior={**drawn.posterior, **{name: share.values for name, share in shares.items()}},
@@ -731,14 +748,6 @@ def related(plan):
         coords=shares["relatedness_w"].coords,
         attributes={"method": "VMTL on VBMTL's posteriors"},
     )
-    picture(plan, "relatedness", relatedness_matrix(tree))
-    found = nearest(tree)
-    rows = [
-        [task, *(found[name].sel(task=task).item() for name in ("nearest", "share_of_draws"))]
-        for task in found["task"].values
-    ]
-    rows = [[task, closest, f"{100 * share:.0f} %"] for task, closest, share in rows]
-    keep(plan, "related", f"At {RELATED} %, the nearest task (of w):", ["task", "nearest", "in so many draws"], rows, 2)
 
 
 TABLES = {

@@ -135,7 +135,7 @@ def compare(
     source, count = options.read(dataset, root, data, splits)
     per_method = count * seeds + (len(rates) if len(rates) > 1 else 0)
     first = source[0] if isinstance(source, list) else source
-    print_data(first)
+    print_data(first, kinds=options.takes_kinds(dataset))
     drawn = f"{counted(count, 'split')}, {counted(seeds, 'seed')}"
     where = f"on {budget.device} in {budget.precision}"
     console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}), {where}.", highlight=False)

@@ -25,15 +25,21 @@ console = Console()
 errors = Console(stderr=True)
 
 
-def print_data(data: MultiTaskData) -> None:
-    """What the targets and the inputs were read as; then warnings, on the error console."""
+def print_data(data: MultiTaskData, *, kinds: bool) -> None:
+    """What the targets and the inputs were read as; then warnings, on the error console.
+
+    Args:
+        data: The data.
+        kinds: Whether its reader takes the kinds of targets; what they may rather be is said then.
+    """
     parts = ", ".join(f"{len(rows):,} {part}" for part, rows in data.rows.items())
     console.print(
         f"[bold]{escape(data.name)}[/]: {counted(len(data.inputs), 'row')} ({parts})", highlight=False, soft_wrap=True
     )
-    for what, lines in (("targets", data.describe_targets()), ("inputs", data.describe_inputs())):
+    hints = data.kind_hints() if kinds else []
+    for what, lines, more in (("targets", data.describe_targets(), hints), ("inputs", data.describe_inputs(), [])):
         console.print(what, style="bold")
-        for line in shortened(lines, what):
+        for line in shortened(lines, what) + more:
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     for warning in data.data_warnings():
         errors.print("[bold yellow]Warning:[/]", escape(warning), highlight=False, soft_wrap=True)

@@ -227,6 +227,14 @@ def reader_options(dataset: str, given: list[str] | None) -> dict[str, Any]:
     return options
 
 
+def takes_kinds(dataset: str) -> bool:
+    """Whether a data set's reader has the option `kinds`."""
+    from bmtl.datasets.registry import reader_of
+
+    reader, _ = reader_of(dataset)
+    return any(option.name == "kinds" for option in reader.options())
+
+
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

@@ -87,7 +87,7 @@ def train(
     )
     source, _ = options.read(dataset, root, data, 1)
     one = source[0] if isinstance(source, list) else source
-    print_data(one)
+    print_data(one, kinds=options.takes_kinds(dataset))
     console.print(f"{escape(chosen.name)} on {budget.device} in {budget.precision}.", highlight=False)
     networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
     with progress(console, networks * budget.of(one).most_epochs, "epochs", "now predictions and scores") as advance:

@@ -1,6 +1,6 @@
 """Targets and their families in words, to be printed before training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def label_text(family: Family, label: np.ndarray) -> str:
 
 
 def target_line(name: str, target: Target, rows: Mapping[str, np.ndarray]) -> str:
-    """One line: family, unit, number of labels, and classes or range; with a hint where the kind is a guess.
+    """One line: family, unit, number of labels, and classes or range.
 
     Args:
         name: Of the target.
@@ -28,8 +28,7 @@ def target_line(name: str, target: Target, rows: Mapping[str, np.ndarray]) -> st
         rows: Part -> rows; only rows of a part count.
     """
     used = np.concatenate(list(rows.values()))
-    values = target.values[used]
-    values = values[~target.family.missing(values)]
+    values = _labels(target, rows)
     unit = f" [{target.unit}]" if target.unit not in ("", "1") else ""
     said = [f"{name}{unit}: {target.family.name}", f"{len(values):,} labels of {len(used):,} rows"]
     classes = target.family.class_names
@@ -39,9 +38,42 @@ def target_line(name: str, target: Target, rows: Mapping[str, np.ndarray]) -> st
         said.append(f"components {', '.join(components)}")
     elif values.ndim <= 2 and len(values):
         said.append(_range(values))
-    line = ", ".join(said)
-    hint = _hint(name, target, values)
-    return f"{line}. {hint}" if hint else line
+    return ", ".join(said)
+
+
+def kind_hints(targets: Mapping[str, Target], rows: Mapping[str, np.ndarray]) -> list[str]:
+    """What targets may rather be, or lack, one sentence for all that are alike.
+
+    Args:
+        targets: By name.
+        rows: Part -> rows; only rows of a part count.
+    """
+    labels = {name: _labels(target, rows) for name, target in targets.items()}
+    whole = [name for name, target in targets.items() if _may_be_whole(target.family, labels[name])]
+    observed = [name for name, target in targets.items() if _all_observed(target.family, labels[name])]
+    found = []
+    if whole:
+        name = whole[0]
+        found.append(
+            f"{_names(whole)}: whole numbers, taken as real. If they are counts or grades, say so with "
+            f"kinds={name}:count or kinds={name}:ordinal."
+        )
+    if observed:
+        found.append(
+            f"{_names(observed)}: no time is censored. If a column says whether the event was observed, name it: "
+            f"events={observed[0]}:COLUMN."
+        )
+    return found
+
+
+def _labels(target: Target, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    values = target.values[np.concatenate(list(rows.values()))]
+    return values[~target.family.missing(values)]
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more:,} more"
 
 
 def _classes(classes: tuple[str, ...], values: np.ndarray, family: str) -> str:
@@ -69,12 +101,11 @@ def _censored(intervals: np.ndarray) -> str:
     return ", ".join(f"{int(found.sum()):,} {name}" for name, found in kinds.items() if found.any())
 
 
-def _hint(name: str, target: Target, values: np.ndarray) -> str:
-    """What a target may rather be, or lacks."""
-    if target.family.of_events and len(values) and (values[:, 0] == values[:, 1]).all():
-        return f"If a column says whether the event was observed, name it: events={name}:COLUMN."
-    if not target.family.scaled or values.ndim != 1 or not len(values) or not (values == np.floor(values)).all():
-        return ""
-    if values.min() < 0 or len(np.unique(values)) > 100:
-        return ""
-    return f"Whole numbers: if they are counts or grades, say so with kinds={name}:count or kinds={name}:ordinal."
+def _all_observed(family: Family, values: np.ndarray) -> bool:
+    return family.of_events and len(values) > 0 and bool((values[:, 0] == values[:, 1]).all())
+
+
+def _may_be_whole(family: Family, values: np.ndarray) -> bool:
+    if not family.scaled or values.ndim != 1 or not len(values) or not (values == np.floor(values)).all():
+        return False
+    return bool(values.min() >= 0) and len(np.unique(values)) <= 100

@@ -212,7 +212,7 @@ def stacked(images: Iterable[np.ndarray], names: Sequence[object]) -> np.ndarray
         names: Of each, for messages.
 
     Raises:
-        ValueError: If they differ in size; names two that do.
+        ValueError: If they differ in size or type; names two that do.
     """
     found = np.empty(0)
     for row, (image, name) in enumerate(zip(images, names, strict=True)):
@@ -222,6 +222,11 @@ def stacked(images: Iterable[np.ndarray], names: Sequence[object]) -> np.ndarray
             raise ValueError(
                 f"Images have one size: {names[0]} is {_size(found.shape[1:])}, and {name} is {_size(image.shape)}. Resize "
                 "or crop them."
+            )
+        if image.dtype != found.dtype:  # 0.5 among bytes would be 0
+            raise ValueError(
+                f"Images have one type: {names[0]} is {found.dtype}, and {name} is {image.dtype}. Give all as bytes from 0 "
+                "to 255 (uint8), or all as floats of one precision in [0, 1]."
             )
         found[row] = image
     return found

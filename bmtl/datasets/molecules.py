@@ -1,6 +1,6 @@
 """Molecules as inputs: atomic numbers and positions, as dense padded batches or as graphs of PyTorch Geometric."""
 
-import re
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,20 @@ from torch import Tensor
 from bmtl import inputs
 from bmtl.datasets.files import Archive
 from bmtl.datasets.input_kind import Inputs, register_kind
-from bmtl.datasets.tables.column import RawTable
+from bmtl.datasets.molecule_files.atoms import SYMBOLS
+from bmtl.datasets.molecule_files.sdf import of_sdf
+from bmtl.datasets.molecule_files.smiles import of_smiles
+from bmtl.datasets.molecule_files.xyz import of_xyz
 from bmtl.datasets.tables.reading import read_table
 
-SYMBOLS = ("H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar")
-"""Elements by atomic number, from 1."""
+logger = logging.getLogger(__name__)
 
 LEAST_DISTANCE = 0.3
 """Angstrom. Atoms nearer to each other than this are an error in the data: the shortest bond, of H2, is 0.74."""
+
+LONGEST_NEAREST = 1.7
+"""Angstrom. Of molecules of H, B, C, N, O and F, the two nearest atoms are nearer to each other than this; in Bohr they are
+not."""
 
 Layout = Literal["dense", "pyg"]
 """Inputs of a model: an `Atoms` batch, or a ``Batch`` of PyTorch Geometric."""
@@ -158,7 +164,7 @@ class Molecules(Inputs):
     def read(self, path: str | Path) -> Any:
         """New molecules: ``.npz`` with Z and pos, ``.xyz``, ``.sdf``, or a ``.csv`` with a column ``smiles``.
 
-        Positions of SMILES are those of a force field (rdkit's ETKDG and MMFF94, one conformer, seed 0).
+        What each reader refuses is said in `bmtl.datasets.molecule_files`. Positions of SMILES are those of a force field.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -251,16 +257,18 @@ def checked(numbers: Any, positions: Any, elements: Sequence[int]) -> tuple[np.n
     wrong = ~np.isfinite(x).all(axis=(1, 2))
     if wrong.any():
         raise ValueError(f"Row {int(np.argmax(wrong))}: the position of an atom is not finite. Leave the molecule out.")
-    for start in range(0, len(z), 1000):  # pairs of atoms take much memory
-        _check_distances(x[start : start + 1000], there[start : start + 1000], start)
+    nearest = [  # in parts: pairs of atoms take much memory
+        _nearest(x[start : start + 1000], there[start : start + 1000], start) for start in range(0, len(z), 1000)
+    ]
+    _warn_of_unit(z, np.concatenate(nearest) if nearest else np.empty(0))
     z = z.astype(np.uint8)
     for array in (z, x):
         array.setflags(write=False)
     return z, x
 
 
-def _check_distances(x: np.ndarray, there: np.ndarray, start: int) -> None:
-    """Refuses two atoms in one place."""
+def _nearest(x: np.ndarray, there: np.ndarray, start: int) -> np.ndarray:
+    """Distance of the two nearest atoms of each molecule, infinite of one atom; refuses two atoms in one place."""
     squared = np.square(x[:, :, None] - x[:, None]).sum(-1)
     pairs = there[:, :, None] & there[:, None] & ~np.eye(x.shape[1], dtype=bool)
     near = pairs & (squared < LEAST_DISTANCE**2)
@@ -269,6 +277,19 @@ def _check_distances(x: np.ndarray, there: np.ndarray, start: int) -> None:
         raise ValueError(
             f"Row {start + row}: the atoms {one} and {other} are {np.sqrt(squared[row, one, other]):.3g} Angstrom from each "
             f"other; {LEAST_DISTANCE} is the least. Are positions in another unit?"
+        )
+    return np.sqrt(np.where(pairs, squared, np.inf).min(axis=(1, 2), initial=np.inf))
+
+
+def _warn_of_unit(z: np.ndarray, nearest: np.ndarray) -> None:
+    """Says so where no molecule has a bond of a usual length, as where positions are in Bohr."""
+    known = np.isfinite(nearest) & np.isin(z, (0, 1, 5, 6, 7, 8, 9)).all(axis=1)
+    if known.any() and (nearest[known] > LONGEST_NEAREST).all():
+        logger.warning(
+            "Positions are in Angstrom, and the nearest two atoms of a molecule are %.3g to %.3g apart here, more than any "
+            "bond between H, B, C, N, O and F is long. If they are in Bohr, multiply them by 0.529177.",
+            nearest[known].min(),
+            nearest[known].max(),
         )
 
 
@@ -295,10 +316,11 @@ def padded(molecules: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
     most = max(1, *(len(numbers) for numbers, _ in molecules))
     z, x = np.zeros((len(molecules), most), np.int64), np.zeros((len(molecules), most, 3))
     for row, (numbers, positions) in enumerate(molecules):
-        if numbers.ndim != 1 or positions.shape != (len(numbers), 3):
+        fit = numbers.ndim == 1 and positions.shape == (len(numbers), 3)
+        if not fit or (len(numbers) and (numbers.dtype.kind not in "iu" or positions.dtype.kind not in "fiu")):
             raise ValueError(
-                f"Row {row}: a molecule is atomic numbers (n,) and positions (n, 3); got {numbers.shape} and "
-                f"{positions.shape}."
+                f"Row {row}: a molecule is whole atomic numbers (n,) and positions (n, 3); got {numbers.shape} of "
+                f"{numbers.dtype} and {positions.shape} of {positions.dtype}."
             )
         z[row, : len(numbers)], x[row, : len(numbers)] = numbers, positions
     return z, x
@@ -330,151 +352,3 @@ def graphs(numbers: np.ndarray, positions: np.ndarray, dtype: torch.dtype) -> An
         z = torch.tensor(own[:n].astype(np.int64))
         found.append(data.Data(z=z, pos=pos, edge_index=index, edge_attr=distance, num_nodes=n))
     return data.Batch.from_data_list(found)
-
-
-# ---- Files ---------------------------------------------------------------------------------------------------------
-
-Pairs = list[tuple[np.ndarray, np.ndarray]]
-
-
-def _atom(words: Sequence[str], symbol: str, where: str) -> tuple[int, list[float]]:
-    """Atomic number and position of one atom of a text.
-
-    Raises:
-        ValueError: If they cannot be read.
-    """
-    if symbol not in SYMBOLS:
-        raise ValueError(f"{where}: {symbol!r} is none of the elements {SYMBOLS[0]} to {SYMBOLS[-1]}.")
-    try:
-        place = [float(word) for word in words]
-    except ValueError:
-        place = []
-    if len(place) != 3:
-        raise ValueError(f"{where}: a position is three numbers; got {' '.join(words)!r}.")
-    return SYMBOLS.index(symbol) + 1, place
-
-
-def _molecule(atoms: Sequence[tuple[int, list[float]]]) -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.array([number for number, _ in atoms], np.int64)
-    return numbers, np.array([place for _, place in atoms], np.float64).reshape(-1, 3)
-
-
-def of_xyz(text: str, source: str) -> Pairs:
-    """Molecules of an XYZ text, one after the other: number of atoms, a comment, a line for each atom.
-
-    An extended comment whose columns are others than ``species:S:1:pos:R:3`` first is refused: what follows the symbol
-    would be no position.
-
-    Raises:
-        ValueError: If it cannot be read; says where.
-    """
-    lines = text.splitlines()
-    found: Pairs = []
-    at = 0
-    while at < len(lines):
-        if not lines[at].strip():
-            at += 1
-            continue
-        where = f"{source}, line {at + 1}"
-        if not lines[at].strip().isdecimal():
-            raise ValueError(f"{where}: a number of atoms is expected; got {lines[at]!r}.")
-        n = int(lines[at])
-        if at + 2 + n > len(lines):
-            raise ValueError(f"{where}: {n} atoms are announced, and the file ends before.")
-        columns = re.search(r"\bProperties=\"?([\w:]+)", lines[at + 1])
-        if columns and not columns[1].lower().startswith("species:s:1:pos:r:3"):
-            raise ValueError(
-                f"{source}, line {at + 2}: its columns are {columns[1]!r}, and symbol and position are to come first, "
-                "species:S:1:pos:R:3."
-            )
-        atoms = []
-        for k in range(at + 2, at + 2 + n):
-            symbol, *words = lines[k].split() or [""]
-            atoms.append(_atom(words[:3], symbol, f"{source}, line {k + 1}"))
-        found.append(_molecule(atoms))
-        at += 2 + n
-    return found
-
-
-def of_sdf(text: str, source: str) -> Pairs:
-    """Molecules of an SD file (V2000), one after the other; bonds are not read.
-
-    Drawings (coordinates in a plane, by the code 2D of the second line) and ions are refused: a model sees atoms and their
-    positions in space, and no charge.
-
-    Raises:
-        ValueError: If it cannot be read, or holds a drawing or an ion; says where.
-    """
-    found: Pairs = []
-    for number, block in enumerate(re.split(r"^\$\$\$\$[ \t]*(?:\r?\n|\Z)", text, flags=re.MULTILINE)):
-        if not block.strip():
-            continue
-        lines, where = block.splitlines(), f"{source}, molecule {number}"
-        counts = lines[3] if len(lines) > 3 else ""
-        count = counts[:3].strip()
-        if not count.isdecimal() or len(lines) < 4 + int(count) or "V3000" in counts:
-            raise ValueError(
-                f"{where}: this is no block of an SD file in the format V2000, whose fourth line begins with the number of "
-                f"atoms; got {counts!r}."
-            )
-        if lines[1][20:22] == "2D":
-            raise ValueError(f"{where}: its coordinates are those of a drawing (2D). Give positions in space (3D).")
-        _check_charge(_charge(lines[4 : 4 + int(count)], lines[4 + int(count) :]), where)
-        atoms = [(line[:30].split(), line[31:34].strip()) for line in lines[4 : 4 + int(count)]]
-        found.append(_molecule([_atom(words, symbol, where) for words, symbol in atoms]))
-    return found
-
-
-_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}  # by the code of an atom's line
-
-
-def _charge(atoms: Sequence[str], rest: Sequence[str]) -> int:
-    """Of a molecule of an SD file, from its lines of atoms and those after them, which take precedence."""
-    listed = [line[9:].split()[1::2] for line in rest if line.startswith("M  CHG")]
-    try:
-        if listed:
-            return sum(int(word) for words in listed for word in words)
-        return sum(_CHARGES.get(int(line[36:39].strip() or 0), 0) for line in atoms)
-    except ValueError:
-        return 0  # another program's columns
-
-
-def _check_charge(charge: int, where: str) -> None:
-    """Refuses ions: nothing of a charge is in atomic numbers and positions."""
-    if charge:
-        raise ValueError(
-            f"{where}: the molecule has the charge {charge:+d}, which a model of atoms and positions does not see. Leave it "
-            "out; or, if the model was trained on such ions, give .npz with Z and pos."
-        )
-
-
-def of_smiles(table: RawTable) -> Pairs:
-    """Molecules of a table with a column ``smiles``, with the positions of a force field. Ions are refused, as in SD files.
-
-    Raises:
-        ImportError: If rdkit is not installed.
-        ValueError: If there is no such column, or a molecule cannot be read; says which row.
-    """
-    column = table.column("smiles", "the molecules")
-    try:
-        from rdkit import Chem
-        from rdkit.Chem import AllChem
-    except ImportError as error:
-        raise ImportError(
-            "Positions of SMILES are made by rdkit: pip install 'bmtl[molecules]'. Or give positions, as .xyz, .sdf or "
-            ".npz with Z and pos."
-        ) from error
-    found: Pairs = []
-    for row, smiles in enumerate(column.as_texts()):
-        molecule = Chem.MolFromSmiles(smiles or "")
-        if molecule is None or not molecule.GetNumAtoms():
-            raise ValueError(f"{column.at(row)}: {smiles or ''!r} is no SMILES of a molecule.")
-        _check_charge(Chem.GetFormalCharge(molecule), column.at(row))
-        molecule = Chem.AddHs(molecule)
-        if AllChem.EmbedMolecule(molecule, randomSeed=0) != 0:
-            raise ValueError(f"{column.at(row)}: rdkit finds no positions for {smiles!r}.")
-        if AllChem.MMFFHasAllMoleculeParams(molecule):
-            AllChem.MMFFOptimizeMolecule(molecule)
-        numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], np.int64)
-        found.append((numbers, np.array(molecule.GetConformer().GetPositions(), np.float64)))
-    return found

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bmtl.datasets import checks
-from bmtl.datasets.describing import label_text, target_line
+from bmtl.datasets.copies import warning_of_copies
+from bmtl.datasets.describing import kind_hints, label_text, target_line
 from bmtl.datasets.input_kind import Inputs
 from bmtl.datasets.table import Table
 from bmtl.datasets.tables.column import tokens_of
@@ -27,9 +28,6 @@ from bmtl.datasets.tables.wide import TableOptions, decimals_of, labels_of, piec
 from bmtl.datasets.target_fitting import Scaling, check_scaling, checked_targets, fitted_rows, fitted_target, units_of
 from bmtl.inputs import PerTask
 from bmtl.targets import Family, LinearBaseline, Target
-
-COPIES = 0.01
-"""Share of the test rows above which copies of training rows among them are warned of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,38 +346,15 @@ class MultiTaskData:
             if len(values) > 1 and (values == values[0]).all():
                 label = label_text(target.family, values[0])
                 found.append(f"The target {name!r} is {label} in all of its {len(values):,} training rows.")
-        copies, rows_of_test = self._copies(), len(self.rows.get("test", ()))
-        if copies > COPIES * rows_of_test:
-            found.append(
-                f"{copies:,} of {rows_of_test:,} test rows equal a row of training or validation in all inputs and labels. "
-                "If they are copies, scores on them are too good: drop them, or keep equal rows together (groups)."
-            )
-        return found
-
-    def _copies(self) -> int:
-        """Number of test rows whose inputs and labels a row of another part has too."""
-        hashes: dict[str, list[int]] = {}
-        for part, rows in self.rows.items():
-            keys = self.inputs.rows_as_bytes(rows)
-            if keys is None:
-                return 0
-            hashes[part] = list(map(hash, keys))
-        of_test = hashes.pop("test", [])
-        wanted = set(of_test)
-
-        def whole(part: str, own: Sequence[int]) -> list[tuple[int, ...]]:
-            """Inputs and labels of the rows whose inputs are wanted."""
-            found = ((key, row) for key, row in zip(own, self.rows[part].tolist(), strict=True) if key in wanted)
-            labels = [target.values for target in self.targets.values()]
-            return [(key, *(hash(values[row].tobytes()) for values in labels)) for key, row in found]
-
-        others = {copy for part, own in hashes.items() for copy in whole(part, own)}
-        wanted &= {key for key, *_ in others}
-        return sum(row in others for row in whole("test", of_test))
+        return found + warning_of_copies(self.inputs, self.targets, self.rows)
 
     def describe_targets(self) -> list[str]:
-        """One line per target: family, unit, number of labels, classes or range, and a hint where the kind is a guess."""
+        """One line per target: family, unit, number of labels, and classes or range."""
         return [target_line(name, target, self.rows) for name, target in self.targets.items()]
+
+    def kind_hints(self) -> list[str]:
+        """What targets may rather be than what they were taken as, a sentence each kind; for readers that take `kinds`."""
+        return kind_hints(self.targets, self.rows)
 
     def describe_inputs(self) -> list[str]:
         """A description of the inputs and how they were read, in lines."""

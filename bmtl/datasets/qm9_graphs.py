@@ -8,7 +8,8 @@ import pandas as pd
 
 from bmtl.datasets import qm9_12k
 from bmtl.datasets.files import Archive, find
-from bmtl.datasets.molecules import Layout, Molecules, of_sdf, padded
+from bmtl.datasets.molecule_files.sdf import of_sdf
+from bmtl.datasets.molecules import Layout, Molecules, padded
 from bmtl.datasets.multi_task_data import MultiTaskData
 from bmtl.datasets.qm9_properties import (
     CITATION,

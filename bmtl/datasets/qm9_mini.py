@@ -7,8 +7,8 @@ kilo molecules", Scientific Data 1, 140022 (2014), through the Python package qm
 import csv
 import gzip
 import hashlib
-from importlib.abc import Traversable
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np

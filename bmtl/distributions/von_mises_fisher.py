@@ -1,12 +1,18 @@
 """Directions in space about a mean direction."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
+
+_NEAR = 0.5
+"""Concentration up to which moments are taken by their series in its square."""
+_RESULTANT = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555)  # (coth k - 1 / k) / k
+_ALONG = (1 / 3, -1 / 15, 2 / 189, -1 / 675, 2 / 10395)  # 1 / k^2 - 1 / sinh^2 k
 
 
 class VonMisesFisher(TorchDistribution):
@@ -43,10 +49,14 @@ class VonMisesFisher(TorchDistribution):
     @property
     def resultant(self) -> Tensor:
         """Length of the mean vector ``(...)``: ``coth k - 1 / k``."""
+        k, near, far = self._small()
+        return torch.where(near, _series(k, _RESULTANT) * k, 1 / torch.tanh(far) - 1 / far)
+
+    def _small(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The concentration, where it is so small that closed forms cancel, and the others for these."""
         k = self.concentration
-        # The closed form cancels where k is small: there, its Taylor series.
-        near = k / 3 - k**3 / 45
-        return torch.where(k < 1e-2, near, 1 / torch.tanh(k.clamp_min(1e-2)) - 1 / k.clamp_min(1e-2))
+        near = k < _NEAR
+        return k.where(near, 0.0), near, k.where(~near, 1.0)
 
     @property
     def mean(self) -> Tensor:
@@ -56,9 +66,9 @@ class VonMisesFisher(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """Of each component."""
-        a = self.resultant
-        across = torch.where(self.concentration < 1e-2, 1 / 3, a / self.concentration.clamp_min(1e-2))
-        along = 1 - 2 * across - a.square()
+        k, near, far = self._small()
+        across = torch.where(near, _series(k, _RESULTANT), self.resultant / far)
+        along = torch.where(near, _series(k, _ALONG), 1 / far.square() - _inverse_sinh(far).square())
         square = self.direction.square()
         return across[..., None] * (1 - square) + along[..., None] * square
 
@@ -68,11 +78,30 @@ class VonMisesFisher(TorchDistribution):
         k = self.concentration
         uniform = torch.rand(shape, dtype=k.dtype, device=k.device).clamp_min(torch.finfo(k.dtype).tiny)
         # The component along m, by its inverse cdf.
-        along = (1 + torch.log(uniform + (1 - uniform) * torch.exp(-2 * k)) / k).clamp(-1, 1)
+        _, near, _ = self._small()
+        log = torch.where(
+            near,
+            torch.log1p((1 - uniform) * torch.expm1(-2 * k)),  # the other loses its digits where k is small
+            torch.log(uniform + (1 - uniform) * torch.exp(-2 * k)),
+        )
+        along = (1 + log / k).clamp(-1, 1)
         angle = 2 * math.pi * torch.rand(shape, dtype=k.dtype, device=k.device)
         first, second = _across(self.direction)
         around = angle.cos()[..., None] * first + angle.sin()[..., None] * second
         return along[..., None] * self.direction + (1 - along.square()).clamp_min(0).sqrt()[..., None] * around
+
+
+def _series(k: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """The sum of ``c_n k^(2 n)``."""
+    total = torch.zeros_like(k)
+    for c in reversed(coefficients):
+        total = total * k.square() + c
+    return total
+
+
+def _inverse_sinh(k: Tensor) -> Tensor:
+    """``1 / sinh k``, which does not overflow."""
+    return 2 * torch.exp(-k) / -torch.expm1(-2 * k)
 
 
 def _across(direction: Tensor) -> tuple[Tensor, Tensor]:

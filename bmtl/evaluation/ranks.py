@@ -13,6 +13,7 @@ import xarray as xr
 from scipy import stats
 
 from bmtl.evaluation.resampling import holm, signed_rank_p
+from bmtl.evaluation.statistics import counted_as
 
 
 class Friedman(NamedTuple):
@@ -41,7 +42,7 @@ def ranks(
     axis = scores.get_axis_num("learner")
     found = stats.rankdata(np.nan_to_num(ordered.values, nan=np.inf, posinf=np.inf), axis=axis)
     ranked = scores.copy(data=found)
-    return ranked if counted is None else ranked.where((xr.ones_like(scores, dtype=bool) & counted).all("learner"))
+    return ranked if counted is None else ranked.where(counted_as(scores, counted).all("learner"))
 
 
 def mean_rank(

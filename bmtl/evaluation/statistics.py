@@ -174,12 +174,29 @@ def share_worse(
     return share.where(~diverged & (share["learner"] != baseline))
 
 
+def counted_as(scores: xr.DataArray, counted: xr.DataArray | None) -> xr.DataArray:
+    """`counted` with all dimensions of `scores`, in their order; True throughout for None.
+
+    Raises:
+        ValueError: If it has other labels along a dimension, or their order is another.
+    """
+    everything = xr.ones_like(scores, dtype=bool)
+    if counted is None:
+        return everything
+    try:
+        with xr.set_options(arithmetic_join="exact"):  # else what only one of them has would be left out unseen
+            return (everything & counted).transpose(*scores.dims)
+    except ValueError as error:
+        raise ValueError(
+            "counted has other labels along a dimension than the scores, or in another order. Give it for all of theirs: "
+            f"counted.reindex_like(scores, fill_value=False). ({error})"
+        ) from error
+
+
 def _mask(scores: xr.DataArray, counted: xr.DataArray | None) -> xr.DataArray:
-    """`counted` with all dimensions of `scores`, in their order."""
     if missing := {"split"} - set(scores.dims):
         raise ValueError(f"The scores have the dimensions {scores.dims}; expected {sorted(missing)} too.")
-    everything = xr.ones_like(scores, dtype=bool)
-    return everything if counted is None else (everything & counted).transpose(*scores.dims)
+    return counted_as(scores, counted)
 
 
 def _against(scores: xr.DataArray, baseline: str, counted: xr.DataArray | None) -> tuple[xr.DataArray, xr.DataArray]:

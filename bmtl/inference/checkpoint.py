@@ -20,7 +20,7 @@ from bmtl.inference.plain import digest, plain
 from bmtl.inference.state import check_fields, check_structure
 from bmtl.inference.svi import BalancedSVI
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the checkpoints' form; a file of another is refused."""
 
 _DAMAGE = (
@@ -42,6 +42,8 @@ _RANDOM: dict[str, type] = {"torch": Tensor, "cuda": list, "numpy": list, "pytho
 
 def save(svi: BalancedSVI, path: str | Path) -> None:
     """Writes everything that the next steps depend on: parameters, optimizer, balancer, history, random generators.
+
+    In the middle of an accumulation, gradients that the optimizer has not used yet are among it.
 
     The file appears complete and verified by reading it back, or not at all. `fit` writes its own checkpoints; this
     function is for your own loops.

@@ -103,7 +103,10 @@ class BalancedTraining(LightningModule):
         self._rows = torch.zeros(0)
         self._resumed = False
         self._tasks = TaskBatches(svi.model)
-        self._taken: list[Any] = []  # the batches since the optimizer's last step that were not skipped
+        self._taken = 0  # batches since the optimizer's last step that were not skipped
+        self._last: tuple[Any, Any] | None = None  # the last of them
+        self._random: dict[str, Any] | None = None  # as it was where the run that is resumed was in an epoch
+        self._gradients: dict[str, torch.Tensor] = {}  # which it had accumulated
 
     def configure_callbacks(self) -> list[Callback]:
         """No callbacks; refuses what Lightning refuses in manual optimisation, in favour of what works.
@@ -178,23 +181,44 @@ class BalancedTraining(LightningModule):
         optimizer: Any = self.optimizers()
         if batch_idx == 0:  # again: whether a DataLoader has drawn since the epoch's start depends on resumption
             self._seed_epoch()
+        elif self._random is not None:  # resumed in the middle of an epoch
+            torch.set_rng_state(self._random["torch"])
+            if self._random["cuda"]:
+                torch.cuda.set_rng_state_all(self._random["cuda"])
+        self._random = None
         if batch_idx % self.accumulate == 0:
             self.svi.zero_grad()
-            self._taken = []
+            self._taken, self._last = 0, None
         record = self.svi.backward(*args, **kwargs)
         if record.status != "skipped":
-            self._taken.append((args, kwargs))
+            self._taken, self._last = self._taken + 1, (args, kwargs)
         ends = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
         if ends and self._taken:
-            self.svi.scale_gradients(1.0 / len(self._taken))
+            self.svi.scale_gradients(1.0 / self._taken)
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.svi.parameters, self.clip * self.svi.scale)
             optimizer.step(self.svi.closure())
-            args, kwargs = self._taken[-1]
-            self.svi.after_step(*args, **kwargs)
+            self.svi.accumulated = False
+            if self._last is not None:  # none where a run was resumed and no batch was taken since
+                args, kwargs = self._last
+                self.svi.after_step(*args, **kwargs)
         if ends and self.interval == "step":
             self._schedule()
         record.seconds["step"] = time.perf_counter() - start
+
+    def on_train_start(self) -> None:
+        """Goes on where a resumed run was in an epoch: with its gradients, and the places of loaders that keep a state.
+
+        Lightning clears gradients after it has loaded a state, and puts loaders to their places when it sets up the data: it
+        has done that before it knew of a state, for `configure_optimizers`.
+        """
+        if self._gradients:
+            self.svi.load_gradients(self._gradients)
+            self._gradients = {}
+        loop = self.trainer.fit_loop
+        if self._resumed and loop._combined_loader_states_to_load:
+            loop._load_combined_loader_states()
+            iter(loop._data_fetcher)  # type: ignore[arg-type]  # the iterators that there are began anew
 
     def on_train_epoch_start(self) -> None:
         self._seed_epoch()
@@ -336,7 +360,16 @@ class BalancedTraining(LightningModule):
         return sum(map(math.log, losses.values())) / len(losses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["bmtl"] = {"svi": self.svi.state_dict(), "validation": self.validation, "seed": self.seed}
+        checkpoint["bmtl"] = {
+            "svi": self.svi.state_dict(),
+            "validation": self.validation,
+            "seed": self.seed,
+            "taken": self._taken if self.svi.accumulated else 0,
+            "random": {
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            },
+        }
         # The run's own state has both, by name, and is compared before anything is loaded.
         checkpoint["state_dict"], checkpoint["optimizer_states"] = {}, []
         checkpoint.update(sealed(checkpoint))
@@ -346,6 +379,8 @@ class BalancedTraining(LightningModule):
         self._resumed = True
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
+        self._taken, self._random = checkpoint["bmtl"]["taken"], checkpoint["bmtl"]["random"]
+        self._gradients = checkpoint["bmtl"]["svi"]["gradients"]
 
 
 def _paired(batch: Any) -> Any:

@@ -243,6 +243,19 @@ class OptimizedProgram:
         assert self.optimizer is not None
         return {**self.program_state(), "optimizer": optimizers.state_of(self.optimizer, self._names())}
 
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that are there, by the names of what is trained."""
+        names = self._names()
+        found = {names[id(p)]: p.grad for p in self.tensors if p.grad is not None}
+        return {name: gradient.to_dense().detach() for name, gradient in found.items()}
+
+    def load_gradients(self, gradients: dict[str, Tensor]) -> None:
+        """The inverse of `gradients`."""
+        names = self._names()
+        for p in self.tensors:
+            if names[id(p)] in gradients:
+                p.grad = gradients[names[id(p)]].to(p, copy=True)
+
     def check_state(self, state: dict[str, Any]) -> None:
         """Compares a saved state with this one.
 
@@ -255,6 +268,11 @@ class OptimizedProgram:
         if wrong:
             raise CheckpointError(f"The saved state belongs to another model or guide: {'; '.join(wrong)}.")
         optimizers.check_state(self.optimizer, self._names(), state["optimizer"])
+        names = self._names()
+        trained = {names[id(p)]: p for p in self.tensors}
+        wrong = differences({name: p for name, p in trained.items() if name in state["gradients"]}, state["gradients"])
+        if wrong:
+            raise CheckpointError(f"The saved gradients are of other parameters: {'; '.join(wrong)}.")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up a state that `check_state` has accepted."""

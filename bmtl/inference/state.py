@@ -24,6 +24,7 @@ _RUN: dict[str, type] = {
     "lr0": float,
     "history": dict,
     "scaler": dict,
+    "gradients": dict,
 }
 _OPTIMIZER: dict[str, type] = {"class": str, "options": dict, "groups": list, "state": dict}
 _BALANCER: dict[str, type] = {"slots": str, "heads": str, "state": dict}
@@ -47,7 +48,7 @@ def check_structure(state: Any) -> None:
     check_fields(state["optimizer"], _OPTIMIZER, "The saved optimizer")
     check_fields(state["balancer"], _BALANCER, "The saved balancer")
     _check_history(state["history"], "The saved history")
-    for field in ("names", "numbers", "module", "params"):
+    for field in ("names", "numbers", "module", "params", "gradients"):
         wrong = [key for key in state[field] if not isinstance(key, str)]
         if wrong:
             raise CheckpointError(f"The saved run's {field!r} has the key {wrong[0]!r}, and names are strings.")

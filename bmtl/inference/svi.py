@@ -89,6 +89,9 @@ class BalancedSVI:
         probe: A `ConflictProbe` that watches the steps, or None.
         compiled: Runs the steps' programs: ``compiled.mode`` may be set, ``compiled.reason`` says why they run as Python.
         optimizer: The optimizer, built at the first batch from a factory.
+        accumulated: Whether `backward` has added gradients that the optimizer has not used, as in the middle of an
+            accumulation; a saved state holds them then. `zero_grad` and `update` end it: set it to False in a loop that
+            calls ``svi.optimizer.step()`` and keeps the gradients.
 
     Raises:
         TypeError: For an argument of the wrong type.
@@ -146,6 +149,7 @@ class BalancedSVI:
         self.names: tuple[str, ...] = ()
         self.history = History(history_mib)
         self.skipped = 0
+        self.accumulated = False
         self.probe: ConflictProbe | None = None
         self.steps = 0
         self.epoch = 1
@@ -218,6 +222,9 @@ class BalancedSVI:
 
     def zero_grad(self) -> None:
         """Clears all gradients."""
+        self.accumulated = False
+        if self._pending is not None:
+            self._pending = {**self._pending, "gradients": {}}
         for parameter in self._program.tensors:
             parameter.grad = None
 
@@ -249,6 +256,7 @@ class BalancedSVI:
     def update(self) -> None:
         """Lets the optimizer step on the gradients that `backward` left."""
         self._program.update(self.scaler, self.closure())
+        self.accumulated = False
 
     def closure(self) -> Callable[[], float] | None:
         """The closure for an optimizer that evaluates its loss several times per step, such as LBFGS; None for any other.
@@ -326,7 +334,7 @@ class BalancedSVI:
         except StepError as error:
             update, events = None, self._failed(error, before, scale, values)
         else:
-            events = tuple(update.events)
+            events, self.accumulated = tuple(update.events), True
             if draws is not None:
                 first = float(update.weights @ values[active]) + rest
                 self._evaluated = RepeatedLoss(batch, draws, update.weights, active, first)
@@ -451,6 +459,7 @@ class BalancedSVI:
             "lr0": self._lr0,
             "history": self.history.state_dict(),
             "scaler": {} if self.scaler is None else self.scaler.state_dict(),
+            "gradients": self._program.gradients() if self.accumulated else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -490,6 +499,18 @@ class BalancedSVI:
         self.history.load_state_dict(state["history"])
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        if self.accumulated or state["gradients"]:
+            self.load_gradients(state["gradients"])
+
+    def load_gradients(self, gradients: dict[str, Tensor]) -> None:
+        """Replaces all gradients by those of a saved state, as accumulated ones.
+
+        Args:
+            gradients: The state's entry ``gradients``, by names of parameters.
+        """
+        self.zero_grad()
+        self._program.load_gradients(gradients)
+        self.accumulated = bool(gradients)
 
     def program_state(self) -> dict[str, dict[str, Any]]:
         """The parameters and buffers of model and guide: those of modules, and those of `pyro.param`."""

@@ -84,7 +84,9 @@ class Vector(Family):
         """Mean over the labelled components of squared errors, each in standard deviations of its labels."""
         if not rows.prediction.has("mean"):
             return None
-        return np.asarray(np.nanmean(np.square((rows.labels - rows.mean()) / rows.scaler.std), axis=-1))
+        seen = ~np.isnan(rows.labels)  # and a mean that is NaN is no missing label
+        squares = np.where(seen, np.square((rows.labels - rows.mean()) / rows.scaler.std), 0.0)
+        return np.asarray(squares.sum(axis=-1) / seen.sum(axis=-1))
 
     def sums(self) -> Sums | None:
         """Of displacements; scores of other vectors have no sums."""

@@ -62,7 +62,7 @@ def test_what_was_read_is_printed_before_training(run, houses, tmp_path, cannot_
 def test_kinds_are_inferred_where_none_is_given(run, houses, tmp_path, cannot_train):
     _, out, _ = run("train", f"csv:{houses}", *HOUSES, *TINY, "--out", tmp_path / "m")
     assert "  grade: classes, 120 labels of 120 rows, 3 classes" in out
-    assert "Whole numbers: if they are counts or grades, say so with kinds=visits:count" in out
+    assert "visits: whole numbers, taken as real. If they are counts or grades, say so with kinds=visits:count" in out
 
 
 def test_every_kind_is_scored_by_its_own_scores(compared):

@@ -109,7 +109,11 @@ def test_what_was_found_is_said_before_training(save):
         "seen: date, in days since 1970-01-01",
     ]
     without = load(f"csv:{save(wide())}", **{**OPTIONS, "kinds": None})
-    assert without.describe_targets()[2].endswith("kinds=grade:count or kinds=grade:ordinal.")
+    assert without.kind_hints() == [
+        "grade, visits: whole numbers, taken as real. If they are counts or grades, say so with kinds=grade:count or "
+        "kinds=grade:ordinal."
+    ]
+    assert data.kind_hints() == []
 
 
 @pytest.mark.parametrize(
@@ -242,10 +246,9 @@ def test_times_to_an_event_and_vectors_come_from_several_columns(save):
     assert f"{ROWS // 2} right-censored" in data.describe_targets()[1]
     # Without the column of events no time is censored, and it would be a feature.
     uncensored = load(f"csv:{save(table)}", targets="days", kinds="time-to-event", ignore=options["ignore"])
-    assert (
-        "none censored. If a column says whether the event was observed, name it: events=days:COLUMN."
-        in (uncensored.describe_targets()[0])
-    )
+    assert uncensored.kind_hints() == [
+        "days: no time is censored. If a column says whether the event was observed, name it: events=days:COLUMN."
+    ]
     # Without targets the pairs say them all.
     assert load(f"csv:{save(table)}", **options).tasks == ("days", "wind")
 

@@ -58,6 +58,14 @@ def test_new_images_may_have_another_size_but_not_other_channels():
         kept.prepare([colours()[0], colours(1, (6, 7))[0]])
 
 
+@pytest.mark.parametrize("other", [np.float64, np.uint16, bool])
+def test_images_of_several_types_are_not_made_alike(other):
+    """Floats in [0, 1] among bytes would all be 0."""
+    one = colours()[0]
+    with pytest.raises(ValueError, match=f"one type: image 0 is uint8, and image 1 is {np.dtype(other)}"):
+        Images(colours()).prepare([one, (one / 255).astype(other)])
+
+
 def test_a_folder_of_images(tmp_path):
     images = colours()
     for name, image in zip(("b.png", "a.png", "c.png"), images, strict=True):

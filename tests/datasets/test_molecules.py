@@ -56,7 +56,7 @@ def test_other_shapes_are_refused():
     for raw in ("CCO", {"smiles": ["CCO"]}, 3):
         with pytest.raises(ValueError, match="New molecules are a mapping with Z .* or pairs"):
             molecules().prepare(raw)
-    with pytest.raises(ValueError, match=r"Row 1: .* got \(3,\) and \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"Row 1: .* got \(3,\) of int64 and \(2, 3\) of"):
         molecules().prepare([WATER, (WATER[0], WATER[1][:2])])
     with pytest.raises(ValueError, match="There is no molecule"):
         molecules().prepare([])
@@ -242,3 +242,91 @@ def test_shuffled_batches_are_of_like_size_and_resume():
         assert torch.equal(rows, labels["row"])
     in_order = torch.cat([labels["row"] for _, labels in Batches(x, y, 10, shuffle=False)])
     assert in_order.tolist() == list(range(1003))
+
+
+ACETYLENE = (np.array([6, 6, 1, 1]), np.array([[0.6, 0, 0], [-0.6, 0, 0], [1.66, 0, 0], [-1.66, 0, 0.1]]))
+
+
+def with_bonds(text, *bonds):
+    rows = text.split("\n")
+    at = next(i for i, row in enumerate(rows) if row.startswith("M  END"))
+    rows[3] = f"{rows[3][:3]}{len(bonds):3d}{rows[3][6:]}"
+    rows[at:at] = [f"{i:3d}{j:3d}{order:3d}  0" for i, j, order in bonds]
+    return "\n".join(rows)
+
+
+FLAT = (ACETYLENE[0], ACETYLENE[1] * [1, 1, 0])
+CARBONS = (ACETYLENE[0][:2], ACETYLENE[1][:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.sdf", sdf(*FLAT), r"molecule 0: all 4 atoms have z = 0, as in a drawing"),
+        (
+            "a.sdf",
+            with_bonds(sdf(*CARBONS), (1, 2, 3)),
+            r"2 hydrogens are missing, and 0 are there; the atoms \[1, 2\]",
+        ),
+        ("a.sdf", sdf(*WATER).replace("$$$$\n", "") + sdf(*METHANE), "several lines 'M  END'"),
+        ("a.xyz", xyz(*WATER).replace("a comment", "charge=-1 spin=2"), "line 2: the molecule has the charge -1"),
+        (
+            "a.xyz",
+            xyz(*WATER).replace("a comment", 'Lattice="9 0 0 0 9 0 0 0 9"'),
+            "line 2: the atoms are in a periodic",
+        ),
+        (
+            "a.xyz",
+            xyz(*WATER).replace("a comment", 'Lattice="9 0 0" pbc="F T F"'),
+            "line 2: the atoms are in a periodic",
+        ),
+    ],
+)
+def test_what_a_model_of_atoms_and_positions_does_not_see_is_refused(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        molecules().read(tmp_path / name)
+
+
+def test_flat_bonded_charged_and_boxed_molecules_that_say_so_are_read(tmp_path):
+    ylide = (
+        np.array([7, 6, 1, 1, 1, 1, 1]),
+        1.3 * np.random.default_rng(0).permutation(np.eye(3)[[0, 1, 2, 0, 1, 2, 0]]),
+    )
+    texts = {
+        "flat.sdf": sdf(*FLAT).replace(" program", "  -OEChem-01012600003D"),
+        "bonds.sdf": with_bonds(sdf(*ACETYLENE), (1, 2, 3), (1, 3, 1), (2, 4, 1)),
+        # [CH2-][NH3+]: a charge takes a valence of carbon, and gives nitrogen one.
+        "charges.sdf": with_bonds(
+            sdf(*ylide), (1, 2, 1), (1, 3, 1), (1, 4, 1), (1, 5, 1), (2, 6, 1), (2, 7, 1)
+        ).replace("M  END", "M  CHG  2   1   1   2  -1\nM  END"),
+        "box.xyz": xyz(*WATER).replace("a comment", 'Lattice="9 0 0 0 9 0 0 0 9" pbc="F F F" charge=0 energy=-76.4'),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        assert len(molecules().read(tmp_path / name)) == 1
+
+
+def test_positions_in_bohr_are_warned_of(caplog):
+    one = molecules()
+    one.prepare([WATER, NEON_LIKE])
+    assert not caplog.records
+    one.prepare([(WATER[0], WATER[1] / 0.529177), NEON_LIKE])
+    assert "If they are in Bohr, multiply them by 0.529177" in caplog.text
+
+
+def test_numbers_that_are_no_whole_ones_are_not_rounded():
+    for numbers in (WATER[0] + 0.7, WATER[0] > 1, WATER[0].astype(str)):
+        with pytest.raises(ValueError, match=r"Row 1: .* whole atomic numbers \(n,\).*; got \(3,\) of "):
+            molecules().prepare([METHANE, (numbers, WATER[1])])
+
+
+@pytest.mark.parametrize(
+    ("smiles", "message"),
+    [("CO*", "has an atom that is no element"), ("C.O", "'C.O' is 2 molecules"), ("CB(C)C", "MMFF94 does not know")],
+)
+def test_smiles_without_determined_positions_are_refused(smiles, message, tmp_path):
+    pytest.importorskip("rdkit")
+    (tmp_path / "new.csv").write_text(f"smiles\nO\n{smiles}\n")
+    with pytest.raises(ValueError, match=f"row 3, column 'smiles': .*{message}"):
+        molecules().read(tmp_path / "new.csv")

@@ -354,10 +354,7 @@ def test_arrays_for_estimators():
 def test_targets_are_described():
     data = every_family(units={"real": "m"})
     lines = dict(zip(data.tasks, data.describe_targets(), strict=True))
-    assert lines["real"] == (
-        "real [m]: real, 5 labels of 6 rows, 1 to 6. Whole numbers: if they are counts or grades, say so with "
-        "kinds=real:count or kinds=real:ordinal."
-    )
+    assert lines["real"] == "real [m]: real, 5 labels of 6 rows, 1 to 6"
     assert lines["censored"] == (
         "censored: real, 5 labels of 6 rows, 1 to 6, 1 right-censored, 1 left-censored, 1 interval-censored"
     )
@@ -366,6 +363,10 @@ def test_targets_are_described():
     assert lines["classes"] == "classes: classes, 5 labels of 6 rows, 3 classes a, b, c"
     assert lines["count"] == "count: count, 5 labels of 6 rows, 0 to 10"
     assert lines["vector"] == "vector: vector, 5 labels of 6 rows, components u, v"
+    assert data.kind_hints()[0].startswith("real: whole numbers, taken as real.")
+    grades = {f"school_{k}": np.arange(6.0) for k in range(9)}
+    (hint,) = MultiTaskData.from_arrays("s", np.ones((6, 1)), grades, data.rows).kind_hints()
+    assert hint.startswith("school_0, school_1, school_2, school_3, school_4, school_5 and 3 more: whole numbers")
 
 
 def test_scalers_that_do_not_fit_are_refused():

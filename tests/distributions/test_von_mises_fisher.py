@@ -72,3 +72,23 @@ def test_pixels_of_directions_that_lack_one_do_not_count():
     whole[0, 1, 2] = 0
     torch.testing.assert_close(some, whole.sum((1, 2)) / 6)
     assert p.expand((5, 2)).log_prob(y).shape == (5, 2)
+
+
+@pytest.mark.parametrize("k", [1e-6, 0.0101, 0.49, 0.51, 10.0, 1e3, 1e5])
+def test_moments_keep_their_digits_in_single_precision(k):
+    """The closed forms ``coth k - 1 / k`` and ``1 - 2 a / k - a^2`` cancel at either end."""
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(60):
+        a = mpmath.coth(mpmath.mpf(float(torch.tensor(k)))) - 1 / mpmath.mpf(float(torch.tensor(k)))
+        along = 1 - 2 * a / mpmath.mpf(float(torch.tensor(k))) - a**2
+        expected = float(a), float(along)
+    fn = VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), torch.tensor(k))
+    assert fn.resultant.item() == pytest.approx(expected[0], rel=3e-6)
+    assert fn.variance[2].item() == pytest.approx(expected[1], rel=3e-6)
+
+
+def test_draws_of_a_nearly_uniform_law_are_as_long_as_their_mean():
+    torch.manual_seed(0)
+    drawn = VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), torch.tensor(1e-6)).sample((40_000,))
+    assert drawn[:, 2].unique().numel() > 30_000  # digits were lost to a few values
+    assert abs(drawn[:, 2].mean().item()) < 0.01

@@ -260,3 +260,9 @@ def test_classes_are_numbered_in_order():
     assert column.labels.tolist() == [1, -1, 0, 1]
     assert column.classes.tolist() == ["a", "b"]
     assert class_column("flag", np.array([True, False, True])).classes.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("names", [["y", "y"], ["a/b", "a_b"], [1, "1"]])
+def test_two_targets_of_one_name_are_not_made_one(names):
+    with pytest.raises(ValueError, match="Two columns of y have the name '(y|a_b|1)'"):
+        MultiTaskRegressor().fit(np.zeros((3, 1)), pd.DataFrame(np.zeros((3, 2)), columns=names))

@@ -3,6 +3,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from bmtl.evaluation.ranks import mean_rank
 from bmtl.evaluation.resampling import bootstrap_interval, holm, sign_flip_p
 from bmtl.evaluation.statistics import mean_and_error, not_worse_than_best, paired_differences, share_worse
 
@@ -199,3 +200,19 @@ def test_no_unit_is_too_small_or_too_large(unit):
     np.testing.assert_allclose(
         paired_differences(unit * scores, "m0")["upper"] / unit, paired_differences(scores, "m0")["upper"], rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("other", ["fewer", "another order"])
+def test_what_counts_must_be_said_of_the_scores_own_labels(other):
+    """xarray would take what both have, and one learner's answer for that of all."""
+    random = np.random.default_rng(0)
+    scores = xr.DataArray(
+        random.normal(size=(3, 5)), dims=("learner", "split"), coords={"learner": list("abc"), "split": range(5)}
+    )
+    counted = xr.ones_like(scores, dtype=bool)
+    counted[0, 1] = False
+    given = counted.isel(learner=[0]) if other == "fewer" else counted.isel(learner=[2, 0, 1])
+    for function in (mean_and_error, not_worse_than_best, mean_rank):
+        function(scores, counted=counted)
+        with pytest.raises(ValueError, match="counted has other labels along a dimension than the scores"):
+            function(scores, counted=given)

@@ -7,11 +7,12 @@ def test_the_picture_is_drawn(example, start, tmp_path):
     assert (tmp_path / "vmtl_collapse.png").read_bytes().startswith(b"\x89PNG")
     table = pd.read_csv(tmp_path / "vmtl_collapse.csv")
     assert table["prior"].tolist() == list(example.PRIORS)
-    assert (table["sd at last"] > 0).all()
+    assert all(float(cell.split(" ± ")[0]) > 0 for cell in table["sd at last"])
     assert all(f"| {prior} " in printed for prior in example.PRIORS)
 
 
-def test_too_few_steps_are_refused(start, capsys):
+@pytest.mark.parametrize("option", ["--steps", "--data-sets"])
+def test_too_few_are_refused(start, capsys, option):
     with pytest.raises(SystemExit):
-        start("--steps", 1)
-    assert "and 1 was given" in capsys.readouterr().err
+        start(option, 1)
+    assert f"{option} is a number" in capsys.readouterr().err

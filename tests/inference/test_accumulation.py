@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import bmtl
+from bmtl.inference.checkpoint import check_file, load, save
 from bmtl.inference.errors import NonFinite
 from bmtl.inference.svi import BalancedSVI
 from tests.inference.programs import Regressions, batch, nothing
@@ -143,6 +144,39 @@ def test_two_batches_add_up_to_the_sum_of_their_gradients():
     assert_close([p.grad for p in svi.parameters], [a + b for a, b in zip(*parts, strict=True)])
     svi.scale_gradients(0.5)
     assert_close([p.grad for p in svi.parameters], [(a + b) / 2 for a, b in zip(*parts, strict=True)])
+
+
+@pytest.mark.parametrize("balancer", ["uw", "last-layer >> nash-mtl"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_run_saved_in_the_middle_of_an_accumulation_goes_on_with_its_gradients(balancer, known, tmp_path):
+    def accumulated(svi, seeds):
+        for seed in seeds:
+            if seed % 3 == 0:
+                svi.zero_grad()
+            svi.backward(*batch(seed=seed))
+            if seed % 3 == 2:
+                svi.update()
+
+    def made():
+        torch.manual_seed(0)
+        return BalancedSVI(Regressions(), nothing, functools.partial(torch.optim.Adam, lr=0.01), balancer)
+
+    svi, again, zeroed = made(), made(), made()
+    accumulated(svi, range(5))
+    save(svi, tmp_path / "run.ckpt")
+    if known:  # its first batch has been seen, and its gradients are others
+        again.backward(*batch(seed=7))
+    load(again, tmp_path / "run.ckpt")
+    load(zeroed, tmp_path / "run.ckpt")
+    for run in (svi, again):
+        accumulated(run, range(5, 9))
+    assert_close([*again.parameters], [*svi.parameters], rtol=0, atol=0)
+    assert not again.accumulated
+    zeroed.zero_grad()  # what is saved is no longer wanted
+    zeroed.backward(*batch(seed=1))
+    assert not torch.equal(zeroed.parameters[0].grad, svi.parameters[0].grad)
+    save(svi, tmp_path / "run.ckpt")
+    assert not check_file(tmp_path / "run.ckpt")["bmtl"]["svi"]["gradients"]  # an ordinary file is no larger
 
 
 def test_gradients_accumulated_at_a_scale_follow_it_down():

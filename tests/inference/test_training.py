@@ -571,6 +571,32 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path, make, trai
     assert metrics(tmp_path / "b") == metrics(tmp_path / "a")
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_run_saved_in_the_middle_of_an_epoch_goes_on_with_its_rows_draws_and_gradients(at, tmp_path):
+    """Under a trainer of one's own: two of three batches of an accumulation may have been taken."""
+
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (1, at):
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    def trained(*callbacks, **options):
+        svi = latents("uw")
+        trainer = pl.Trainer(
+            max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu", callbacks=list(callbacks),
+        )  # fmt: skip
+        x, y = batch(rows=20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(BalancedTraining(svi, accumulate=3), Batches(x, y, 4, seed=3), **options)
+        return parameters(svi)
+
+    expected = trained(Save())
+    torch.rand(3)
+    assert_same(trained(ckpt_path=tmp_path / "middle.ckpt", weights_only=True), expected)
+
+
 def test_a_run_goes_on_in_another_folder_and_from_its_best_epoch(tmp_path):
     quick(regressions(), batches(), opposed(), max_epochs=6, out=tmp_path / "a")
     best = torch.load(tmp_path / "a" / "best.ckpt", weights_only=True)["bmtl"]["svi"]["epoch"] - 1

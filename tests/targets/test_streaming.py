@@ -98,6 +98,31 @@ def test_sums_over_batches_are_the_scores_of_all_pixels(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_a_pixel_that_is_predicted_as_nan_is_in_the_scores_of_all_pixels_though_not_in_the_sample(case):
+    """A run that diverged must not be scored on the pixels that happen to be kept."""
+    family, made = CASES[case]
+    labels, prediction = made()
+    reducer = reduced(family, labels, prediction, [6])
+    there = np.flatnonzero(~family.of.missing(labels.reshape(-1, *labels.shape[3:])))
+    image, pixel = divmod(int(np.setdiff1d(there, reducer.numbers)[0]), IMAGE[0] * IMAGE[1])
+    at = (image, *divmod(pixel, IMAGE[1]))
+    for field in ("mean", "probability", "pit"):
+        values = getattr(prediction, field)
+        if values is None:
+            continue
+        broken = values.copy()
+        broken[at] = np.nan
+        diverged = reduced(family, labels, replace(prediction, **{field: broken}), [6])
+        sample = diverged.subsample()
+        sample = replace(sample, whole=diverged.scores())
+        assert not np.isnan(getattr(sample.prediction, field)).any()
+        for score in family.of_rows.scores:
+            if field in score.needs and score.name in sample.whole:
+                assert np.isnan(score.of(sample)), (field, score.name)
+        assert np.isnan(list(sample.whole.values())).any()
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_neither_order_nor_batches_nor_workers_matter(case):
     family, made = CASES[case]
     labels, prediction = made()

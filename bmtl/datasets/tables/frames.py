@@ -13,6 +13,8 @@ from bmtl.targets.names import check_text
 
 _EPOCH = pd.Timestamp("1970-01-01")
 _DAY = pd.Timedelta(days=1)
+_EXACT = 2**53
+"""Beyond it, whole numbers that differ may be one float64."""
 
 
 def read_parquet(path: Path, *, missing: Sequence[str] = ()) -> RawTable:
@@ -83,6 +85,8 @@ def _column(name: str, series: "pd.Series[Any]", origin: Origin, missing: Missin
         return Column(name, origin, values=_numbers(series / _DAY))
     if pd.api.types.is_complex_dtype(kind):
         raise ValueError(f"The column {name!r} of {origin.source} holds complex numbers. Split it in two.")
+    if pd.api.types.is_integer_dtype(kind) and ((series > _EXACT) | (series < -_EXACT)).any():  # such as identifiers
+        return Column(name, origin, [None if pd.isna(value) else cleaned(str(value), missing) for value in series])
     if pd.api.types.is_numeric_dtype(kind):
         values = _numbers(series)
         values[np.isin(values, list(missing.numbers))] = np.nan

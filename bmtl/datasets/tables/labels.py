@@ -154,8 +154,10 @@ def checked(target: str, column: Column, values: np.ndarray, family: Family) -> 
 def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: type[Family] | None) -> Labels:
     """Classes that are the texts, or the numbers, of the column."""
     texts = column.as_texts()
+    values = np.empty(0) if numbers is None else parse_all(column, numbers, "")
+    if (np.abs(values) > 2**53).any():  # identifiers: beyond it, whole numbers that differ may be one float64
+        numbers = None
     if numbers is not None:
-        values = parse_all(column, numbers, "")
         texts = [None if np.isnan(value) else number_text(value) for value in values]
         found = [number_text(value) for value in np.unique(values[~np.isnan(values)])]
     else:

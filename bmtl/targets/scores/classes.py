@@ -47,6 +47,8 @@ def _entropy_ratio(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 def _mean_iou(labels: ArrayLike, probabilities: ArrayLike) -> float:
     y, p = checked(labels, probabilities)
+    if np.isnan(p).any():  # such a row is predicted to be of no class
+        return float("nan")
     return mean_iou(confusion_matrix(y, predicted_class(p), p.shape[1]))
 
 

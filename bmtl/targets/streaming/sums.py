@@ -25,7 +25,10 @@ class Sums(Protocol):
         ...
 
     def scores(self) -> dict[str, float]:
-        """Scores of all rows so far by name, those whose fields every batch had; none without a row."""
+        """Scores of all rows so far by name, those whose fields every batch had; none without a row.
+
+        A score is NaN where a row's prediction is: it is not for the rows that were kept to answer instead.
+        """
         ...
 
 
@@ -36,6 +39,12 @@ class Additive:
         """Adds the sums over other rows."""
         for name, values in vars(other).items():
             setattr(self, name, getattr(self, name) + values)
+
+
+def log_loss(rows: Scored) -> float | None:
+    """Sum of the negative log densities of labelled rows; None where the prediction has none."""
+    nll = rows.family.score("nll")
+    return len(rows.labels) * nll.compute(rows) if nll is not None and nll.computable(rows) else None
 
 
 class ClassSums(Additive):
@@ -49,6 +58,7 @@ class ClassSums(Additive):
         self.confusion = np.zeros((classes, classes), dtype=np.int64)
         self.confidence, self.hits, self.counts = np.zeros(BINS), np.zeros(BINS), np.zeros(BINS, dtype=np.int64)
         self.log_loss = self.brier = 0.0
+        self.unknown = 0  # rows with a probability that is NaN: they are predicted to be of no class
 
     def update(self, rows: Scored) -> None:
         """Adds a batch of labelled rows.
@@ -59,6 +69,7 @@ class ClassSums(Additive):
         if rows.prediction.probability is None:
             raise ValueError("The prediction has no class probabilities; give `probability`.")
         y, p = checked(rows.labels, rows.prediction.probability)
+        self.unknown += int(np.isnan(p).any(axis=1).sum())
         guess, confidence = predicted_class(p), p.max(axis=1)
         self.confusion += confusion_matrix(y, guess, len(self.confusion))
         numbers = bin_numbers(confidence, BINS, "width")
@@ -78,7 +89,7 @@ class ClassSums(Additive):
         of_class, hits = self.confusion.sum(axis=1), np.diag(self.confusion)
         seen, full = of_class > 0, self.counts > 0
         gaps = np.abs(self.confidence[full] - self.hits[full])
-        return {
+        found = {
             "accuracy": float(hits.sum() / rows),
             "balanced_accuracy": float((hits[seen] / of_class[seen]).mean()),
             "mean_iou": mean_iou(self.confusion),
@@ -86,6 +97,7 @@ class ClassSums(Additive):
             "brier": self.brier / rows,
             "ece": float(gaps.sum() / rows),
         }
+        return dict.fromkeys(found, float("nan")) if self.unknown else found
 
 
 class NumberSums:
@@ -102,49 +114,56 @@ class NumberSums:
         self.relative: float | None = 0.0 if relative else None
         self.absolute = self.squared = self.log_loss = 0.0
         self.mean = self.spread = 0.0  # of the labels: their mean, and the sum of squares about it
-        self.covered = np.zeros(LEVELS.size, dtype=np.int64)
+        self.covered = np.zeros(LEVELS.size)  # NaN where a cdf is
+        self.lacking = {"mean": 0, "density": 0, "pit": 0}  # batches without each
 
     def update(self, rows: Scored) -> None:
-        """Adds a batch of labelled rows; what a score needs and the prediction lacks makes that score NaN."""
+        """Adds a batch of labelled rows; a score that needs what the prediction lacks is left out."""
         labels, prediction = rows.labels, rows.prediction
-        count = len(labels)
-        error = labels - prediction.mean if prediction.mean is not None else np.full(count, np.nan)
-        self.absolute += float(np.abs(error).sum())
-        self.squared += float(np.square(error).sum())
-        if self.relative is not None:
-            self.relative += float(np.abs(error / labels).sum())
-        self._labels(count, float(labels.mean()), float(np.square(labels - labels.mean()).sum()))
-        nll = rows.family.score("nll")
-        self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
-        pit = rows.pit()
-        if pit is None or np.isnan(pit).any():
-            self.covered = np.full(LEVELS.size, -1)
-        elif self.covered[0] >= 0:
+        if prediction.mean is None:
+            self.lacking["mean"] += 1
+        else:
+            error = labels - prediction.mean
+            self.absolute += float(np.abs(error).sum())
+            self.squared += float(np.square(error).sum())
+            if self.relative is not None:
+                self.relative += float(np.abs(error / labels).sum())
+        self._labels(len(labels), float(labels.mean()), float(np.square(labels - labels.mean()).sum()))
+        found, pit = log_loss(rows), rows.pit()
+        self.log_loss += found or 0.0
+        self.lacking["density"] += found is None
+        if pit is None:
+            self.lacking["pit"] += 1
+        elif np.isnan(pit).any():
+            self.covered = np.full(LEVELS.size, np.nan)
+        else:
             folded = np.sort(np.abs(2 * np.clip(pit, 0, 1) - 1)) - rounding(pit)
             self.covered = self.covered + np.searchsorted(folded, LEVELS, side="right")
 
     def merge(self, other: Self) -> None:
-        for name in ("absolute", "squared", "log_loss"):
+        for name in ("absolute", "squared", "log_loss", "covered"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if self.relative is not None and other.relative is not None:
             self.relative += other.relative
+        self.lacking = {name: count + other.lacking[name] for name, count in self.lacking.items()}
         self._labels(other.rows, other.mean, other.spread)
-        known = self.covered[0] >= 0 and other.covered[0] >= 0
-        self.covered = self.covered + other.covered if known else np.full(LEVELS.size, -1)
 
     def scores(self) -> dict[str, float]:
         if not self.rows:
             return {}
-        coverage = self.covered / self.rows
-        found = {
-            "mae": self.absolute / self.rows,
-            **({} if self.relative is None else {"relative_error": self.relative / self.rows}),
-            "rmse": float(np.sqrt(self.squared / self.rows)),
-            "r2": 1 - self.squared / self.spread if self.spread else float("nan"),
-            "nll": self.log_loss / self.rows,
-            "ece": float(np.abs(coverage - LEVELS).mean()) if self.covered[0] >= 0 else float("nan"),
-        }
-        return {name: value for name, value in found.items() if not np.isnan(value)}
+        found: dict[str, float] = {}
+        if not self.lacking["mean"]:
+            found["mae"] = self.absolute / self.rows
+            if self.relative is not None:
+                found["relative_error"] = self.relative / self.rows
+            found["rmse"] = float(np.sqrt(self.squared / self.rows))
+            if self.spread:  # else labels are all equal
+                found["r2"] = 1 - self.squared / self.spread
+        if not self.lacking["density"]:
+            found["nll"] = self.log_loss / self.rows
+        if not self.lacking["pit"]:
+            found["ece"] = float(np.abs(self.covered / self.rows - LEVELS).mean())
+        return found
 
     def _labels(self, count: int, mean: float, spread: float) -> None:
         """Adds the mean and the sum of squares about it of further labels (Chan, Golub & LeVeque 1983)."""

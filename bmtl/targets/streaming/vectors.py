@@ -3,7 +3,7 @@
 import numpy as np
 
 from bmtl.targets.score import Scored
-from bmtl.targets.streaming.sums import Additive
+from bmtl.targets.streaming.sums import Additive, log_loss
 
 
 class VectorSums(Additive):
@@ -17,28 +17,34 @@ class VectorSums(Additive):
         self.rows = self.complete = 0
         self.distance = self.log_loss = 0.0
         self.absolute, self.seen = np.zeros(components), np.zeros(components, dtype=np.int64)
+        self.without_mean = self.without_density = 0  # batches
 
     def update(self, rows: Scored) -> None:
-        """Adds a batch of labelled rows; without a mean, the scores of errors are NaN."""
-        count = len(rows.labels)
-        self.rows += count
+        """Adds a batch of labelled rows."""
+        self.rows += len(rows.labels)
         known = ~np.isnan(rows.labels)
-        error = rows.labels - rows.mean() if rows.prediction.has("mean") else np.full(rows.labels.shape, np.nan)
-        self.seen += known.sum(axis=0)
-        self.absolute += np.where(known, np.abs(error), 0.0).sum(axis=0)
         complete = known.all(axis=1)
+        self.seen += known.sum(axis=0)
         self.complete += int(complete.sum())
-        self.distance += float(np.linalg.norm(error[complete], axis=1).sum())
-        nll = rows.family.score("nll")
-        self.log_loss += count * nll.compute(rows) if nll is not None and nll.computable(rows) else float("nan")
+        if rows.prediction.has("mean"):
+            error = rows.labels - rows.mean()
+            self.absolute += np.where(known, np.abs(error), 0.0).sum(axis=0)
+            self.distance += float(np.linalg.norm(error[complete], axis=1).sum())
+        else:
+            self.without_mean += 1
+        density = log_loss(rows)
+        self.log_loss += density or 0.0
+        self.without_density += density is None
 
     def scores(self) -> dict[str, float]:
         if not self.rows:
             return {}
-        some = self.seen > 0
-        found = {
-            "distance": self.distance / self.complete if self.complete else float("nan"),
-            "mae": float((self.absolute[some] / self.seen[some]).mean()),
-            "nll": self.log_loss / self.rows,
-        }
-        return {name: value for name, value in found.items() if not np.isnan(value)}
+        found: dict[str, float] = {}
+        if not self.without_mean:
+            some = self.seen > 0
+            found["mae"] = float((self.absolute[some] / self.seen[some]).mean())
+            if self.complete:
+                found["distance"] = self.distance / self.complete
+        if not self.without_density:
+            found["nll"] = self.log_loss / self.rows
+        return found

@@ -8,6 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from bmtl.datasets.tables.frames import raw_table, read_parquet
+from bmtl.datasets.tables.labels import read_labels
+from bmtl.datasets.tables.number_fields import Decimals
 from bmtl.datasets.tables.reading import read_table
 
 DAY = datetime.date(2021, 3, 4)
@@ -52,6 +54,18 @@ def test_numbers_stay_numbers(values):
 )
 def test_other_values_are_text_as_a_file_has_it(values, texts):
     assert list(column(pd.Series(values, dtype=getattr(values, "dtype", object))).as_texts()) == texts
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64"])
+def test_whole_numbers_that_no_float_holds_stay_apart(dtype):
+    numbers = [2**53, 2**53 + 1, 2**53 + 2, 5]
+    assert column(pd.Series(numbers, dtype=dtype)).as_texts() == list(map(str, numbers))
+    classes = column(pd.Series(numbers * 2, dtype=dtype))
+    labels = read_labels("y", classes, "classes", Decimals([classes]).style)
+    assert len(set(labels.values[:4].tolist())) == 4
+    assert labels.values[:4].tolist() == labels.values[4:].tolist()
+    missing = raw_table(pd.DataFrame({"a": pd.Series(numbers, dtype=dtype)}), missing=["5"]).columns["a"]
+    assert missing.missing.tolist() == [False, False, False, True]
 
 
 def test_ordered_categories_keep_their_order():

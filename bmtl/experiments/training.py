@@ -2,14 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from torch import nn
 
 from bmtl.datasets import MultiTaskData
@@ -43,20 +43,6 @@ class Trained:
     score: float
     interrupted: bool = False
     validation: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-
-class EachEpoch(Callback):
-    """Calls a function at the end of each epoch.
-
-    Args:
-        done: Takes what was done, as "epoch 3".
-    """
-
-    def __init__(self, done: Callable[[str], None]) -> None:
-        self.done = done
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.done(f"epoch {trainer.current_epoch + 1}")
 
 
 def program(

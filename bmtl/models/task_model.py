@@ -53,6 +53,7 @@ class TaskModel(nn.Module):
         generator: Draws the initial weights; None uses torch's global generator.
 
     Raises:
+        TypeError: If a likelihood is none.
         ValueError: If there is no target, a name is not one, or `n_data` lacks a target or is below 1; from heads and
             representation, if they cannot be made.
     """
@@ -73,6 +74,12 @@ class TaskModel(nn.Module):
     ) -> None:
         super().__init__()
         self.names = check_names(tuple(likelihoods))
+        for name, likelihood in likelihoods.items():
+            if not isinstance(likelihood, Likelihood):
+                raise TypeError(
+                    f"The likelihood of {name!r} is an object of bmtl.models.likelihoods, such as Gaussian(), and "
+                    f"{likelihood!r} was given."
+                )
         self.n_data = data_by_target(self.names, n_data)
         self.representation = representation(trunk, width, generator=generator)
         self.heads = head(self.representation.width, likelihoods, generator=generator)

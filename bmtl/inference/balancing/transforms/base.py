@@ -53,8 +53,8 @@ class Transform(Slot):
     def log_of(self, losses: Tensor) -> Tensor:
         """``log L`` of losses ``(K,)``; of a loss below 1.2e-38 (`LEAST`) that of `LEAST`, with a derivative of 0.
 
-        Losses are float64, and one of a batch of few labels may be as small as 1e-47, or 0, where every label is met: nothing
-        is left to improve, and its gradient in float32 would be 0 times infinity.
+        Losses are float64, and one of a batch of few labels may be as small as 1e-47, or 0, where every label is met.
+        Nothing is left to improve then, and its gradient in float32 would be 0 times infinity.
         """
         return losses.clamp_min(LEAST).log()
 

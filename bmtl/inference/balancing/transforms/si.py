@@ -20,8 +20,8 @@ class SI(Transform):
     negative, as densities are. In the first ten steps the loss's size replaces its spread.
 
     Source: Navon et al. (2022), "Multi-task learning as a bargaining game", baseline SI; the paradigm that IGB builds on.
-    Libraries that take the logarithm regardless return NaN at a loss of 0 or less; here a loss of 0 has the weight 0, and for
-    a negative one `NonPositiveLoss` names the task.
+    Libraries that take the logarithm regardless return NaN at a loss of 0 or less; here a loss of 0 has the weight 0, and
+    for a negative one `NonPositiveLoss` names the task.
 
     Args:
         scale: "log" or "spread".

@@ -41,12 +41,12 @@ def data():
 
 @pytest.fixture(scope="module")
 def mcmc(data):
-    """Chains one after another, their steps too large."""
+    """Chains one after another, their steps so large that some diverge, and not so large that none moves."""
     with torch.random.fork_rng(), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", UserWarning)  # that chains are not run side by side
         patch.setattr("pyro.infer.mcmc.api.mp.cpu_count", lambda: 1)
         torch.manual_seed(0)
-        kernel = NUTS(model, step_size=0.6, adapt_step_size=False, adapt_mass_matrix=False, max_tree_depth=2)
+        kernel = NUTS(model, step_size=0.4, adapt_step_size=False, adapt_mass_matrix=False, max_tree_depth=2)
         run = MCMC(kernel, num_samples=DRAWS, warmup_steps=0, num_chains=CHAINS, disable_progbar=True)
         run.run(*data.tensors("train"))
     return run

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.experiments import Budget, compare, load_fitted, run, training
+from bmtl.experiments import Budget, compare, load_fitted, run, runs, training
 from bmtl.experiments.numerics import check_device
 from tests.experiments.toys import BAYESIAN, BUDGET, EW, toy
 
@@ -74,7 +74,7 @@ def test_mixed_precision_trains_in_it_and_predicts_in_single(given_to_fit):
 
 
 def test_a_gpu_is_asked_for_by_lightnings_name(given_to_fit, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runs, "check_device", lambda device: None)
     run(toy(), EW, 0, replace(BUDGET, device="cuda"))
     run(toy(), EW, 0, BUDGET)
     assert [options["accelerator"] for options in given_to_fit] == ["gpu", "cpu"]

@@ -43,10 +43,10 @@ class IGBv1(Transform):
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         if ctx.epoch <= self.base_epoch:
-            return losses.log()
+            return self.log_of(losses)
         ratio = (losses.detach() / self.base[ctx.active]).nan_to_num(nan=1.0)
         weights = len(losses) * torch.softmax(ratio, dim=0)
-        return weights * losses.log()
+        return weights * self.log_of(losses)
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
         if ctx.epoch >= self.base_epoch:

@@ -48,7 +48,7 @@ class SI(Transform):
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         if self.scale == "log":
-            return losses.log()
+            return self.log_of(losses)
         return losses / self._spread(losses.detach(), ctx.active)
 
     def _spread(self, losses: Tensor, active: Tensor) -> Tensor:

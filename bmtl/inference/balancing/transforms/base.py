@@ -26,7 +26,7 @@ class Transform(Slot):
 
     Attributes:
         domain: The losses that the formula allows, after `bound`: "positive" where it has ``log L`` or ``1 / L``,
-            "nonnegative" where a loss of 0 has a value and a finite derivative, "real" where all have.
+            "nonnegative" where a loss of 0 has a value and a finite derivative, as under `log_of`, "real" where all have.
         epochs: The transform waits for the ends of epochs (`BalancedSVI.end_epoch`).
         observes: What `refine` needs of the task gradients; anything but "none" needs a geometry.
         second_forward: The transform needs the batch's losses once more after the step (`after_step`).
@@ -53,8 +53,8 @@ class Transform(Slot):
     def log_of(self, losses: Tensor) -> Tensor:
         """``log L`` of losses ``(K,)``; of a loss below 1.2e-38 (`LEAST`) that of `LEAST`, with a derivative of 0.
 
-        Losses are float64, and one of a batch of few labels may be as small as 1e-47 where every label is met: nothing is
-        left to improve, and its gradient in float32 is 0 times infinity.
+        Losses are float64, and one of a batch of few labels may be as small as 1e-47, or 0, where every label is met: nothing
+        is left to improve, and its gradient in float32 would be 0 times infinity.
         """
         return losses.clamp_min(LEAST).log()
 

@@ -88,7 +88,7 @@ class IGBv2(Transform):
     name = "igb-v2"
     paper = "Dai et al. 2023"
     cost = "1 backward, and the agent's updates"
-    domain = "positive"
+    domain = "nonnegative"
     epochs = True
 
     def __init__(
@@ -189,7 +189,7 @@ class IGBv2(Transform):
 
     def _state(self, losses: Tensor) -> Tensor:
         """The agent's observation of these losses: float32 ``(K,)``."""
-        seen = (losses / self.base).log() if self.state == "scaled" else losses
+        seen = self.log_of(losses / self.base) if self.state == "scaled" else losses
         return seen.nan_to_num(nan=0.0).float()
 
     def _random_action(self) -> Tensor:

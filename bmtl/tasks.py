@@ -120,13 +120,13 @@ class task_plate(pyro.plate):
         super().__init__(TASK_PLATE if label is None else f"{TASK_PLATE}/{label}", len(self.names), dim=dim)
 
     @staticmethod
-    def _subsample(name: str, size: Any, *_: Any) -> tuple[int, int, Any]:
+    def _subsample(name: str, size: Any = None, *_: Any, **__: Any) -> tuple[int, int, Tensor | None]:
         """All rows, as the site that every plate of Pyro's has; it draws its own, which takes three times as long."""
         rows = torch.arange(size)
         msg = Message(
             type="sample",
             name=name,
-            fn=_Subsample(size, None, None, rows.device),  # type: ignore[arg-type]
+            fn=_Subsample(size, None, None, rows.device),  # type: ignore[arg-type]  # a device does as well as its name
             is_observed=False,
             args=(),
             kwargs={},
@@ -154,9 +154,9 @@ class task_plate(pyro.plate):
 
 def _has_its_rows(msg: Message) -> bool:
     """Whether a site's distribution has the sizes of all its plates already, so that expanding it would make a copy."""
-    shape = getattr(msg["fn"], "batch_shape", ())
-    frames = [frame for frame in msg["cond_indep_stack"] if frame.dim is not None]
-    return all(len(shape) >= -frame.dim and shape[frame.dim] == frame.size for frame in frames)
+    shape: Sequence[int] = getattr(msg["fn"], "batch_shape", ())
+    places = [(frame.dim, frame.size) for frame in msg["cond_indep_stack"] if frame.dim is not None]
+    return all(len(shape) >= -dim and shape[dim] == size for dim, size in places)
 
 
 @effectful(type="shared")

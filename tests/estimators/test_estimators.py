@@ -256,9 +256,6 @@ def test_a_slash_in_the_name_of_a_target_is_an_underscore():
     assert (
         columns_of(pd.DataFrame({"EUR/m2": [1.0]}))[0] == columns_of(pd.Series([1.0], name="EUR/m2"))[0] == ["EUR_m2"]
     )
-    for names in (["a", "a"], ["a/b", "a_b"]):
-        with pytest.raises(ValueError, match="two targets"):
-            columns_of(pd.DataFrame([[1.0, 2.0]], columns=names))
 
 
 def test_every_part_has_a_label_of_every_target():

@@ -45,9 +45,11 @@ def columns_of(y: Any) -> tuple[list[str], list[np.ndarray], bool]:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
     if isinstance(y, pd.DataFrame):
         names = [file_name(str(name)) for name in y.columns]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"y has two targets {twice[0]!r} (a slash in a name becomes _). Rename one.")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"Two columns of y have the name {twice!r}, of {list(y.columns)} (a slash counts as _). Rename one."
+            )
         return names, [plain(y.iloc[:, i]) for i in range(y.shape[1])], False
     if isinstance(y, pd.Series):
         return [file_name(str(y.name)) if y.name is not None else "y"], [plain(y)], True

@@ -1,5 +1,6 @@
 """Fitted runs on new inputs: predictions in reported units."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,7 +19,7 @@ from bmtl.experiments.trees import scaler_of_new
 from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.targets import Prediction
-from bmtl.targets.summaries import summary
+from bmtl.targets.summaries import Column, summary
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -88,24 +89,30 @@ class Fitted:
             self.targets,
             attributes=about,
         )
-        columns = {
-            f"{name} {column.name}".strip(): ("row", column.values)
-            for name, prediction in predictions.items()
-            for column in summary(self.targets[name].family, prediction, QUANTILES)
-        }
+        columns = {title: ("row", column.values) for title, _, column in self._columns(predictions)}
         tree["predictions_summary"] = xr.DataTree(xr.Dataset(columns))
         return tree
 
     def table(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> pd.DataFrame:
         """The summary of `predict` with a row for each input and columns such as ``energy mean [kWh]``."""
         columns: dict[str, Any] = {}
-        for name, prediction in self.predictions(raw, num_draws=num_draws, seed=seed).items():
-            target = self.targets[name]
-            for column in summary(target.family, prediction, QUANTILES):
-                unit = target.unit if column.unit == "target" else column.unit
-                title = f"{name} {column.name}".strip()
-                columns[title if unit in ("", "1") else f"{title} [{unit}]"] = column.values
+        predictions = self.predictions(raw, num_draws=num_draws, seed=seed)
+        for title, name, column in self._columns(predictions):
+            unit = self.targets[name].unit if column.unit == "target" else column.unit
+            columns[title if unit in ("", "1") else f"{title} [{unit}]"] = column.values
         return pd.DataFrame(columns)
+
+    def _columns(self, predictions: Mapping[str, Prediction]) -> Iterator[tuple[str, str, Column]]:
+        """Title, target and column of a summary; a title that two would share has the target in quotation marks."""
+        found = [
+            (name, column)
+            for name, prediction in predictions.items()
+            for column in summary(self.targets[name].family, prediction, QUANTILES)
+        ]
+        plain = Counter(f"{name} {column.name}".strip() for name, column in found)
+        for name, column in found:
+            title = f"{name} {column.name}".strip()
+            yield (title if plain[title] == 1 else f"{name!r} {column.name}".strip()), name, column
 
     def predictions(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> dict[str, Prediction]:
         """What `predict` puts into a tree: target -> its prediction for each row, in reported units."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList, AutoNormal
 from pyro.poutine.trace_struct import Trace
 from torch import nn
@@ -16,7 +17,7 @@ def for_new_rows(guide: Callable[..., Any], x: Any) -> Iterator[None]:
     """Lets an AutoGuide draw no latents of rows, so that the model draws them from their prior.
 
     Such a guide (with ``create_plates``) has parameters of each training row, which are none of a new row's. A plate is one
-    of rows if it has another size for the first rows of `x` than it had for the training batch.
+    of rows if it has another size for one row of `x` than for two, or than for the training batch.
 
     Args:
         guide: The guide.
@@ -43,13 +44,15 @@ def for_new_rows(guide: Callable[..., Any], x: Any) -> Iterator[None]:
 
 
 def _row_plates(guide: AutoGuide, x: Any) -> set[str]:
-    plates = guide.create_plates(inputs.few(x))
-    frames = guide._prototype_frames
-    return {
-        plate.name
-        for plate in (plates if isinstance(plates, list | tuple) else [plates])
-        if plate.name in frames and plate.subsample_size != frames[plate.name].size
-    }
+    one, two = (_sizes(guide, inputs.take(x, torch.zeros(count, dtype=torch.int64))) for count in (1, 2))
+    trained = guide._prototype_frames
+    return {name for name in one if name in trained and {one[name], two.get(name)} != {trained[name].size}}
+
+
+def _sizes(guide: AutoGuide, x: Any) -> dict[str, int]:
+    """The sizes of the guide's plates for a batch."""
+    plates = guide.create_plates(x)
+    return {plate.name: plate.subsample_size for plate in (plates if isinstance(plates, list | tuple) else [plates])}
 
 
 def _parts(guide: AutoGuide) -> list[AutoGuide]:

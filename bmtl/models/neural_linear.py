@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bmtl import inputs
+from bmtl.inputs import PerTask
 from bmtl.models.task_model import TaskModel, task_name
 from bmtl.tasks import observe, task
 
 PENALTIES = np.logspace(-6, 4, 41)
+ROWS = 1024
+"""Rows of inputs that are no table that are represented at a time."""
 _PULL = 5.0  # rows of validation that the weights' starting values count as
 
 
@@ -156,7 +160,7 @@ class NeuralLinear(TaskModel):
         self, guide: Callable[..., Any], x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0
     ) -> None:
         super().calibrate(guide, x, y, num_draws=num_draws, seed=seed)
-        if self._support is None or not self._place or not isinstance(x, Tensor):
+        if self._support is None or not self._place or isinstance(x, PerTask):
             return
         x_train, y_train = self._support
         counts = torch.stack([self.likelihoods[name].labelled(y_train[name]) for name in self._place], 1).sum(1)
@@ -165,11 +169,11 @@ class NeuralLinear(TaskModel):
         modes = [(part, part.training) for part in self.modules()]
         self.eval()
         try:
-            h = self.representation.trunk(x_train)
+            h = self._represented(x_train)
             self.range.copy_(torch.stack([h.amin(0), h.amax(0)]))
             heads = {
-                part: (self._features(inputs)[:, :-1].double().cpu().numpy(), self._heads(inputs))
-                for part, inputs in (("train", x_train), ("val", x))
+                part: (self._bounded(own)[:, :-1].double().cpu().numpy(), self._heads(own))
+                for part, own in (("train", h), ("val", self._represented(x)))
             }
         finally:
             for part, mode in modes:
@@ -180,8 +184,8 @@ class NeuralLinear(TaskModel):
             if seen["train"].sum() < 10 or seen["val"].sum() < 2:
                 continue
             r = {
-                part: self._left(name, inputs, labels[part])[seen[part]]
-                for part, inputs in (("train", x_train), ("val", x))
+                part: self._left(name, rows_of, labels[part])[seen[part]]
+                for part, rows_of in (("train", x_train), ("val", x))
             }
             rows = {part: heads[part][0][seen[part]] for part in heads}
             self._close(name, rows, r, heads["val"][1][name][seen["val"]])
@@ -205,19 +209,25 @@ class NeuralLinear(TaskModel):
         self.closed[i] = True
         likelihood.unknowns["log_variance"].set(float(np.log(noise)))  # type: ignore[operator]
 
+    def _represented(self, x: Any) -> Tensor:
+        """The representation ``(N, H)`` of all rows; of inputs that are no table a few rows at a time."""
+        parts = inputs.chunks(x, None if isinstance(x, Tensor) else ROWS)
+        return torch.cat([self.representation.trunk(part) for part in parts])
+
     def _features(self, x: Any) -> Tensor:
         """The representation within its range in training, and 1: ``(B, H + 1)``."""
-        h = self.representation.trunk(x).clamp(self.range[0], self.range[1])
-        return nn.functional.pad(h, (0, 1), value=1.0)
+        return self._bounded(self.representation.trunk(x))
 
-    def _heads(self, x: Any) -> dict[str, np.ndarray]:
-        """What the trained head of each real target gives ``(B,)``, without the linear part."""
-        h = self.representation.trunk(x)
+    def _bounded(self, h: Tensor) -> Tensor:
+        return nn.functional.pad(h.clamp(self.range[0], self.range[1]), (0, 1), value=1.0)
+
+    def _heads(self, h: Tensor) -> dict[str, np.ndarray]:
+        """What the trained head of each real target gives ``(N,)``, without the linear part."""
         return {name: self.heads(name, h, None)[..., 0].double().cpu().numpy() for name in self._place}
 
     def _linear_part(self, name: str, x: Any) -> Tensor:
         """The linear part ``(B,)`` of a target, 0 without one."""
-        zero = x.new_zeros(len(x), 1)
+        zero = self.range.new_zeros(inputs.count(x), 1)
         found: Tensor = zero if self.linear_part is None else self.linear_part(name, x, zero)
         return found[..., 0]
 

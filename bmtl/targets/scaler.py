@@ -6,6 +6,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+ROOM = 1e6
+"""How much larger or smaller than a standard deviation numbers may be that are to fit into their type."""
 MOST_OFFSET = 10.0
 """Distance of a mean from zero, in standard deviations, up to which values in units stay in the dtype of the scaled ones."""
 
@@ -21,6 +23,14 @@ def rounded_once(operation: np.ufunc, values: np.ndarray, other: np.ndarray) -> 
     return np.asarray(
         operation(values, other, out=np.empty(shape, values.dtype), dtype=np.float64, casting="same_kind")
     )
+
+
+def _has_room(dtype: np.dtype, factor: np.ndarray) -> bool:
+    """Whether a type of floats holds numbers of the usual size times a factor: without, they would be 0 or infinite."""
+    if dtype.kind != "f":
+        return False
+    limits = np.finfo(dtype)
+    return bool(((factor > ROOM * float(limits.tiny)) & (factor < float(limits.max) / ROOM)).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +120,21 @@ class Scaler:
         """As `inverse`, in the dtype of `scaled` where that loses nothing of what was learnt.
 
         float32 is exact to 6e-8 of a value: where a mean is up to ten standard deviations from zero, that is less than a
-        millionth of a standard deviation. A total energy would lose what is learnt of it, and comes back as float64.
+        millionth of a standard deviation. A total energy would lose what is learnt of it, and comes back as float64; so does
+        what is outside of the range of float32.
         """
         values = np.asarray(scaled)
-        if values.dtype.kind != "f" or (np.abs(self.mean) > MOST_OFFSET * self.std).any():
+        if (np.abs(self.mean) > MOST_OFFSET * self.std).any() or not _has_room(values.dtype, self.std):
             return self.inverse(values)
         found = rounded_once(np.multiply, values, self.std)
         return np.add(found, self.mean, out=found, dtype=np.float64, casting="same_kind")
 
     def widened(self, scales: np.ndarray, power: int = 1) -> np.ndarray:
-        """Scales (or variances, with power 2) of scaled values in units, in their dtype."""
-        return rounded_once(np.multiply, np.asarray(scales), self.std**power)
+        """Scales (or variances, with power 2) of scaled values in units, in their dtype where it has room for them."""
+        values, factor = np.asarray(scales), self.std**power
+        if not _has_room(values.dtype, factor):
+            values = values.astype(np.float64)
+        return rounded_once(np.multiply, values, factor)
 
     def inverse(self, scaled: ArrayLike) -> np.ndarray:
         """Scaled values back in their units, as float64.

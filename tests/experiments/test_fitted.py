@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bmtl.datasets import MultiTaskData
 from bmtl.experiments import load_fitted, run
 from bmtl.experiments.model_files import SCHEMA
 from bmtl.targets import Binary, Classes, Real
@@ -219,3 +220,16 @@ def test_single_task_networks_take_the_likelihoods_of_all_targets(tmp_path):
     wrong = replace(METHODS["stl"], name="wrong", options={"likelihood": {"lenght": "student-t"}})
     with pytest.raises(ValueError, match="likelihood names \\['lenght'\\], and the targets are"):
         run(mixed(), wrong, 0, BUDGET)
+
+
+def test_columns_of_two_targets_that_would_share_a_title_are_both_there(tmp_path):
+    """The mean of "a" and the class of "a mean": the one replaced the other."""
+    given = mixed()
+    x, size, kind = given.inputs.x, given.targets["length"].values, given.targets["kind"].values
+    families = {"a": Real(), "a mean": given.targets["kind"].family}
+    data = MultiTaskData.from_arrays("titles", x, {"a": size, "a mean": kind}, given.rows, families=families)
+    run(data, EW, 0, BUDGET, tmp_path, keep_model=True)
+    fitted = load_fitted(tmp_path)
+    for table in (fitted.table(x[:2]), fitted.predict(x[:2])["predictions_summary"].to_dataset()):
+        assert {"'a' mean", "'a mean'", "a 50 %"} <= set(table)
+        assert "a mean" not in table

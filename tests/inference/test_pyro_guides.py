@@ -172,6 +172,16 @@ def test_latents_of_rows_are_the_guides_on_known_rows_and_the_priors_on_new_ones
     np.testing.assert_array_equal(again.targets["a"].draws, known.targets["a"].draws)
 
 
+@pytest.mark.parametrize(("trained", "drawn"), [(1, 1), (1, 4), (2, 1), (2, 2)])
+def test_rows_are_told_from_other_plates_however_few_they_were_in_training(trained, drawn):
+    torch.manual_seed(0)
+    guide, (x, y) = row_guides()["normal"], rows_data()
+    svi = bmtl.BalancedSVI(of_rows, guide, partial(torch.optim.Adam, lr=0.01))
+    svi.step({"row": x["row"][:trained]}, {name: labels[:trained] for name, labels in y.items()})
+    new = bmtl.draw(of_rows, guide, {"row": torch.arange(drawn)}, num_draws=30)
+    assert np.all(new.targets["a"].draws.std(0) > 0.5)  # the prior's; a guide starts narrow
+
+
 def test_new_rows_leave_out_the_part_of_a_list_that_has_rows():
     torch.manual_seed(0)
     guide, (x, y) = row_guides()["list"], rows_data()

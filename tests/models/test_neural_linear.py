@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bmtl.datasets import MultiTaskData
+from bmtl.datasets.molecules import Molecules
 from bmtl.evaluation import metrics
-from bmtl.experiments import METHODS, load_fitted, run
+from bmtl.experiments import METHODS, Budget, load_fitted, run
 from bmtl.models.neural_linear import PENALTIES, Posterior, stacked
 from tests.experiments.toys import BUDGET, mixed, ragged, toy
 
@@ -94,3 +96,21 @@ def test_classes_and_targets_with_rows_of_their_own_keep_their_heads(tmp_path):
         run(data, NEURAL_LINEAR, 0, BUDGET, tmp_path, keep_model=True)
         ((model, _),) = load_fitted(tmp_path).parts[0]
         assert model.closed.tolist() == closed
+
+
+def test_inputs_that_are_no_table_have_their_heads_replaced_too(tmp_path):
+    """The name of the method would be wrong otherwise, and nothing would say so."""
+    random = np.random.default_rng(0)
+    atoms = random.choice([1, 6, 8], size=(60, 3))
+    atoms[::4, 2] = 0
+    places = np.cumsum(random.uniform(0.9, 1.2, size=(60, 3, 3)), axis=1)
+    y = (atoms == 6).sum(1) + 0.1 * random.normal(size=60)
+    rows = {"train": np.arange(30), "val": np.arange(30, 45), "test": np.arange(45, 60)}
+    data = MultiTaskData.from_arrays("molecules", Molecules(atoms, places), {"y": y}, rows)
+    tree = run(data, NEURAL_LINEAR, 0, Budget(epochs=2, widths=(8, 8), draws=5), tmp_path, keep_model=True)
+    fitted = load_fitted(tmp_path)
+    ((model, _),) = fitted.parts[0]
+    assert model.closed.all()
+    again = fitted.predictions({"Z": atoms[rows["test"]], "pos": places[rows["test"]]})["y"]
+    np.testing.assert_allclose(tree["test/predictive_mean/y_y"], again.mean, rtol=1e-4, atol=1e-5)
+    assert (again.epistemic > 0).all()

@@ -57,6 +57,17 @@ def test_no_unit_is_too_small_or_too_large(unit):
     assert_allclose(fitted.transform(values * unit)[:, 0], expected.transform(values)[:, 0], rtol=1e-13)
 
 
+@pytest.mark.parametrize("unit", [1e-60, 1e-25, 1e25, 1e60])
+def test_what_single_precision_has_no_room_for_comes_back_in_double(unit):
+    """It was 0 or infinite."""
+    scaler = Scaler(np.array(unit), np.array(2 * unit))
+    scaled = np.array([-1.0, 0.0, 3.0], np.float32)
+    assert_allclose(scaler.restored(scaled), np.array([-1, 1, 7]) * unit, rtol=1e-6)
+    assert_allclose(scaler.widened(scaled[2:]), [6 * unit], rtol=1e-6)
+    assert_allclose(scaler.widened(scaled[2:], 2), [12 * unit**2], rtol=1e-6)
+    assert Scaler(np.array(1.0), np.array(2.0)).restored(scaled).dtype == np.float32
+
+
 def test_inverse_of_float32_keeps_float64_digits():
     scaler = Scaler(np.array(-1.1e7), np.array(1e6))
     assert scaler.inverse(np.float32(0.25)) == -1.1e7 + 0.25e6

@@ -11,8 +11,11 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
+import torch
+from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message, effectful
+from pyro.poutine.runtime import Message, apply_stack, effectful
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
 
 from bmtl.labels import read_labels
@@ -116,12 +119,44 @@ class task_plate(pyro.plate):
             _check_number(name, number)
         super().__init__(TASK_PLATE if label is None else f"{TASK_PLATE}/{label}", len(self.names), dim=dim)
 
+    @staticmethod
+    def _subsample(name: str, size: Any = None, *_: Any, **__: Any) -> tuple[int, int, Tensor | None]:
+        """All rows, as the site that every plate of Pyro's has; it draws its own, which takes three times as long."""
+        rows = torch.arange(size)
+        msg = Message(
+            type="sample",
+            name=name,
+            fn=_Subsample(size, None, None, rows.device),  # type: ignore[arg-type]  # a device does as well as its name
+            is_observed=False,
+            args=(),
+            kwargs={},
+            value=rows,
+            infer={},
+            scale=1.0,
+            mask=None,
+            cond_indep_stack=(),
+            done=False,
+            stop=False,
+            continuation=None,
+        )
+        apply_stack(msg)
+        return size, size, msg["value"]
+
     def _process_message(self, msg: Message) -> None:
-        super()._process_message(msg)
+        SubsampleMessenger._process_message(self, msg)
         if msg["type"] == "sample":
+            if not _has_its_rows(msg):
+                BroadcastMessenger._pyro_sample(msg)
             msg["task_names"] = self.names  # type: ignore[typeddict-unknown-key]
             msg["task_n_data"] = self.n_data  # type: ignore[typeddict-unknown-key]
             msg["task_label"] = self.label  # type: ignore[typeddict-unknown-key]
+
+
+def _has_its_rows(msg: Message) -> bool:
+    """Whether a site's distribution has the sizes of all its plates already, so that expanding it would make a copy."""
+    shape: Sequence[int] = getattr(msg["fn"], "batch_shape", ())
+    places = [(frame.dim, frame.size) for frame in msg["cond_indep_stack"] if frame.dim is not None]
+    return all(len(shape) >= -dim and shape[dim] == size for dim, size in places)
 
 
 @effectful(type="shared")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyro.infer.autoguide import AutoNormal
 from pyro.infer.reparam import LocScaleReparam
+from pyro.poutine.util import site_is_subsample
 from torch.testing import assert_close
 
 import bmtl
@@ -138,6 +139,28 @@ def test_a_task_plate_can_be_looped_over():
 
     nodes = poutine.trace(program).get_trace().nodes
     assert nodes["s0"]["task_names"] == nodes["s1"]["task_names"] == ("x", "y")
+
+
+def test_a_task_plate_has_the_site_of_pyros_plates_and_expands_only_what_is_smaller():
+    def program(plate):
+        with plate as rows, pyro.plate("rows", 4, dim=-1):
+            own = pyro.sample("own", whole)
+            return rows, own, pyro.sample("few", dist.Normal(torch.zeros(4), 1.0).mask(False))
+
+    whole = dist.Normal(torch.zeros(3, 4), 1.0)
+    traces = []
+    for plate in (lambda: bmtl.task_plate(["a", "b", "c"], dim=-2), lambda: pyro.plate("task", 3, dim=-2)):
+        torch.manual_seed(0)
+        traces.append(pyro.poutine.trace(lambda plate=plate: program(plate())).get_trace())
+    ours, pyros = traces
+    assert list(ours.nodes) == list(pyros.nodes)
+    for one, other in zip(ours.nodes["_RETURN"]["value"], pyros.nodes["_RETURN"]["value"], strict=True):
+        assert torch.equal(one, other)
+    assert site_is_subsample(ours.nodes["task"])
+    for name in ("own", "few"):
+        assert ours.nodes[name]["fn"].batch_shape == (3, 4)
+        assert ours.nodes[name]["cond_indep_stack"] == pyros.nodes[name]["cond_indep_stack"]
+    assert ours.log_prob_sum() == pyros.log_prob_sum()
 
 
 def test_a_task_plate_with_a_repeated_name_is_refused():

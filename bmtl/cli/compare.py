@@ -65,6 +65,7 @@ def compare(
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    shrink: options.Shrink = True,
     device: options.DeviceOption = "cpu",
     precision: options.PrecisionOption = "float32",
     baseline: Annotated[
@@ -128,6 +129,7 @@ def compare(
         widths=options.whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         augment=augment,
+        shrink=shrink,
         select=select,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]

@@ -56,6 +56,7 @@ def train(
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    shrink: options.Shrink = True,
     device: options.DeviceOption = "cpu",
     precision: options.PrecisionOption = "float32",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
@@ -81,6 +82,7 @@ def train(
         widths=options.whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         augment=augment,
+        shrink=shrink,
         select=select,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]

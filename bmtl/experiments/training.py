@@ -21,6 +21,7 @@ from bmtl.experiments.schedules import Cosine, optimizer_of, scheduler_of
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
+from bmtl.inference.draws import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,11 @@ def program(
         model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo, compile=method.compile
     )
     blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
-    plain = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
+    steps = budget.epochs_of_steps
+    size, whole = budget.rows_in_batch(len(data.rows["train"])), steps is not None and budget.batch_size is None
+    plain = batches(x, y, size, seed, blocks, whole=whole)
     loader = augmented(plain, data) if budget.augment else plain
-    return model, svi, loader if budget.epochs_of_steps is None else Stretches(loader, budget.epochs_of_steps[1])
+    return model, svi, loader if steps is None else Stretches(loader, steps[1])
 
 
 def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:
@@ -158,11 +161,12 @@ def _start(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         svi.initialise(*next(iter(loader)))
-        for batch in validation:
-            found = svi.evaluate(*batch)
-            losses = torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
-            sums = sums + losses if len(sums) else losses
-            labelled = labelled + found.labelled if len(labelled) else found.labelled
+        with evaluating(svi.module):
+            for batch in validation:
+                found = svi.evaluate(*batch)
+                losses = torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
+                sums = sums + losses if len(sums) else losses
+                labelled = labelled + found.labelled if len(labelled) else found.labelled
     means = (sums / labelled)[labelled > 0]
     total = float((means.log() if score == "log" else means).mean())
     return total, copy.deepcopy(svi.program_state())

@@ -142,8 +142,8 @@ class TaskELBO(ELBO):
             guide(*args, **kwargs)
             model_trace, guide_trace = unwrapped.get_traces()  # type: ignore[attr-defined]
         else:
-            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+            guide_trace = _trace(guide, args, kwargs)
+            model_trace = _trace(poutine.replay(model, trace=guide_trace), args, kwargs)
         return model_trace, guide_trace
 
     def _get_traces(
@@ -243,6 +243,14 @@ class TaskELBO(ELBO):
             losses: Of a training batch.
         """
         self._warnings.batch_sizes(model_trace for model_trace, _ in losses.traces)
+
+
+def _trace(program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+    """The trace of a run: the handler's own, which ``get_trace`` would copy."""
+    handler = poutine.trace(program)
+    handler(*args, **kwargs)
+    found: Trace = handler.trace
+    return found
 
 
 def _next_of(pairs: Iterator[tuple[Trace, Trace]]) -> tuple[Trace, Trace] | None:

@@ -73,10 +73,10 @@ class LabelCounts:
         if owner.dim is None or owner.names != names or len(sites) > 1 or plates.turns > 1:
             return None
         labelled, scale = _union(list(sites.values()), owner)
-        if not isinstance(labelled, Tensor) or isinstance(scale, Tensor):
+        if isinstance(scale, Tensor):
             return None
         return Counts(
-            labelled=labelled.to(like),
+            labelled=labelled.to(like) if isinstance(labelled, Tensor) else like.new_full((len(names),), labelled),
             scales=like.new_full((len(names),), scale),
             sizes=tuple(self._n_data.get(name, plates.size) for name in names),
             rows=(plates.rows,) * len(names),
@@ -218,10 +218,12 @@ def _labelled(site: Site, owner: SiteTask) -> tuple[Number, Number]:
     """Number of a site's rows that are not masked and what they are scaled by, on average; by task in a task plate."""
     mask, scale = site["mask"], site["scale"]
     weighted = isinstance(scale, Tensor) and scale.dim() > 0
-    if owner.dim is None and not weighted and not isinstance(site["fn"], MaskedDistribution):
+    if not weighted and not isinstance(site["fn"], MaskedDistribution):
+        shape = site["fn"].batch_shape
         if isinstance(mask, Tensor):
-            return mask.expand(site["fn"].batch_shape).sum(), scale
-        return 0.0 if mask is False else float(math.prod(site["fn"].batch_shape)), scale
+            return _total(mask.expand(shape), owner), scale
+        tasks = 1 if owner.dim is None or len(shape) < -owner.dim else shape[owner.dim]
+        return 0.0 if mask is False else float(math.prod(shape) // max(tasks, 1)), scale
     rows = labelled_rows(site)
     return _scaled([rows], [scale], owner) if weighted else (_total(rows, owner), scale)
 

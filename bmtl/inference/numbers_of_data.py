@@ -18,14 +18,19 @@ class BatchCounts(NamedTuple):
     Attributes:
         sizes: Number of data that plates declare; 0 where they declare none.
         labelled: Labelled rows.
-        rows: Rows of the batch, labelled or not, that plates scale up to `sizes` data.
+        scales: What plates scale each row up by, to `sizes` data in all.
         most: Rows of the batch, padding included.
     """
 
     sizes: Tensor
     labelled: Tensor
-    rows: Tensor
+    scales: Tensor
     most: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        """Rows of the batch, labelled or not, that plates scale up to `sizes` data."""
+        return torch.where(self.scales > 0, self.sizes / self.scales, 0.0)
 
 
 class NumbersOfData:
@@ -74,6 +79,8 @@ class NumbersOfData:
         if n_data is not None:
             return dict.fromkeys(names, float(n_data))
         declared = {name: size for name, size in zip(names, sizes, strict=True) if size}
+        if len(declared) == len(names):
+            return declared
         found = {**self.declared, **declared}
         mean = sum(found.values()) / len(found) if found else 1.0
         return {name: found.get(name, mean) for name in names}

@@ -28,7 +28,8 @@ def own_parameters(*programs: Callable[..., Any], validate: bool = True) -> Iter
         *programs: Models and guides that run inside; their PyroModules are adopted first.
         validate: Keep Pyro's and torch's shape and support checks where they are on: they scan whole tensors.
     """
-    adopt(*programs)
+    if programs:
+        adopt(*programs)
     before = (
         pyro_module._MODULE_LOCAL_PARAMS,  # `pyro.settings` takes as long as all the rest
         poutine.util.is_validation_enabled(),
@@ -42,8 +43,7 @@ def own_parameters(*programs: Callable[..., Any], validate: bool = True) -> Iter
         poutine.enable_validation(False)
         if not validate:
             infer.enable_validation(False)
-            distributions.enable_validation(False)
-            torch.distributions.Distribution.set_default_validate_args(False)
+            distributions.enable_validation(False)  # torch's too
         yield
     finally:
         pyro_module._MODULE_LOCAL_PARAMS = before[0]

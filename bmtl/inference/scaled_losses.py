@@ -31,7 +31,8 @@ class ScaledLosses:
         divisor: What each task's likelihood, in the loss whose gradient is taken, and its KL are divided by.
         unlabelled_factors: Which absent tasks have a likelihood term all the same (a factor); its weight is 1, bool.
         n_data: What the shared KL is divided by.
-        process_weight: Weight of this process's terms in the mean over processes; 1 where batches are equally large.
+        process_weight: Weight of this process's terms in the mean over processes, a number or ``(K,)``; 1 where batches are
+            equally large.
     """
 
     raw: TaskLosses
@@ -43,7 +44,7 @@ class ScaledLosses:
     divisor: Tensor
     unlabelled_factors: Tensor
     n_data: float
-    process_weight: Tensor
+    process_weight: Tensor | float
 
     @classmethod
     def of(
@@ -89,7 +90,7 @@ class ScaledLosses:
         values, kl = nll / (torch.where(present, counts, 1.0) if by_task else divisor), kl / divisor
         kl_included = elbo.balanced == "elbo"
         rest = terms.shared / n_data
-        if present.all():
+        if all(present.tolist()):
             loose = torch.zeros_like(present)
             rest += 0.0 if kl_included else kl.sum().item()
         else:  # an absent task keeps its prior, and its factors, at weight 1
@@ -114,26 +115,26 @@ class ScaledLosses:
             scale: What the gradients are multiplied by, so that float16 can hold them.
         """
         raw, share = self.raw, self.process_weight * scale
-        own = self.divisor / share
+        per_datum = share / self.divisor
         flags = list(enumerate(self.present.tolist()))
         here, absent = [k for k, there in flags if there], [k for k, there in flags if not there]
         rows = raw.nll_terms.take(here)
         rest = [raw.shared / (self.n_data / scale)] if raw.shared.requires_grad else []
         if raw.kl.requires_grad:
-            each = (1.0 / own).to(raw.kl)
+            each = per_datum.to(raw.kl)
             if not self.kl_included:
                 rest.append(raw.kl @ each)
             else:
                 rows = TaskTerms([row + raw.kl_terms.parts[k] for row, k in zip(rows.parts, here, strict=True)])
                 rest += [raw.kl_terms.parts[k] * each[k] for k in absent]
         loose = self.unlabelled_factors.nonzero().flatten().tolist() if absent else []
-        rest += [raw.nll_terms.parts[k] / own[k].item() for k in loose]
+        rest += [raw.nll_terms.parts[k] * per_datum[k].item() for k in loose]
         scores = None
         if raw.score is not None:
-            kl = raw.score.kl / own.to(raw.score.kl)
+            kl = raw.score.kl * per_datum.to(raw.score.kl)
             scores = raw.score.nll[here]
             rest.append(raw.score.shared / (self.n_data / scale))
-            rest += [raw.score.nll[k] / own[k].item() for k in loose]
+            rest += [raw.score.nll[k] * per_datum[k].item() for k in loose]
             if self.kl_included:
                 scores = scores + raw.score.kl[here]
                 rest.append(kl[absent].sum())
@@ -144,7 +145,7 @@ class ScaledLosses:
             names=tuple(raw.names[k] for k in here),
             losses=self.values if not absent else self.values[here],
             rows=rows,
-            per_datum_scale=share / self.divisor if not absent else (share / self.divisor)[here],
+            per_datum_scale=per_datum[here] if absent else per_datum,
             unweighted_terms=torch.stack(rest).sum() if len(rest) > 1 else rest[0] if rest else None,
             scores=scores,
             marks=raw.marks,
@@ -161,17 +162,15 @@ class _Terms(NamedTuple):
     shared: float
     counts: Tensor
     batch: BatchCounts
-    process_weight: Tensor
+    process_weight: Tensor | float
 
 
 def _own(losses: TaskLosses) -> _Terms:
     terms = (losses.nll, losses.kl, losses.labelled, losses.scales, losses.shared.reshape(1))
     host = torch.cat([term.detach() for term in terms]).cpu().double()
-    nll, kl, labelled, scales, shared = host.split([len(losses.names)] * 4 + [1])
-    sizes, most = _constant(tuple(losses.sizes)), _constant(tuple(losses.rows))
-    rows = torch.where(scales > 0, sizes / scales, 0.0)
-    batch = BatchCounts(sizes, labelled, rows, most)
-    return _Terms(nll, kl, shared.item(), labelled * scales, batch, torch.ones_like(nll))
+    nll, kl, labelled, scales, shared = host.split(len(losses.names))
+    batch = BatchCounts(_constant(losses.sizes), labelled, scales, _constant(losses.rows))
+    return _Terms(nll, kl, shared.item(), labelled * scales, batch, 1.0)
 
 
 @lru_cache(maxsize=64)
@@ -196,7 +195,7 @@ def _joined(losses: TaskLosses) -> _Terms:
     nll, kl, labelled, all_rows, sizes, declared, most = parts
     world = distributed.world_size()
     sizes = sizes / declared.clamp_min(1.0)
-    batch = BatchCounts(sizes, labelled, sizes * all_rows, most)
+    batch = BatchCounts(sizes, labelled, 1.0 / all_rows, most)
     return _Terms(
         nll / all_rows, kl / all_rows, rest.item() / world, labelled / all_rows, batch, rows * world / all_rows
     )

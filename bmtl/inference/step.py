@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -53,9 +54,9 @@ def check_losses(names: Sequence[str], losses: TaskLosses, values: Tensor, rest:
     Raises:
         NonFinite: If one is not; names the task and the site.
     """
-    if values.isfinite().all() and rest - rest == 0.0:
+    bad = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
+    if not bad and math.isfinite(rest):
         return
-    bad = [name for name, fine in zip(names, values.isfinite().tolist(), strict=True) if not fine]
     where = f"of {', '.join(map(repr, bad))}" if bad else "of the shared latents"
     sites = losses.nonfinite_sites()
     raise NonFinite(f"the loss {where} is NaN or infinite" + (f" (sites: {', '.join(sites)})." if sites else "."))
@@ -72,10 +73,10 @@ def check_gradients(parameters: Sequence[Tensor], names: Mapping[int, str], task
     Raises:
         NonFinite: If one is not; names the parameters.
     """
-    gradients = [_entries(p.grad) for p in parameters if p.grad is not None]
-    if all(fine.item() for fine in _finite(gradients)):
+    found = [(p, gradient) for p in parameters if (gradient := p.grad) is not None]
+    if _are_finite([_entries(gradient) for _, gradient in found]):
         return
-    bad = [names[id(p)] for p in parameters if p.grad is not None and not _entries(p.grad).isfinite().all()]
+    bad = [names[id(p)] for p, gradient in found if not _entries(gradient).isfinite().all()]
     if bad:  # else a norm overflowed, and the gradients are finite
         raise NonFinite(
             f"the gradient of {', '.join(bad)} is NaN or infinite (tasks in this batch: {', '.join(tasks)})."
@@ -107,7 +108,7 @@ def make_record(
         epoch: Number of the epoch.
         lr: Learning rate.
     """
-    k, everybody = len(names), bool(active.all())
+    k, everybody = len(names), all(active.tolist())
 
     def scattered(found: Tensor | None) -> Tensor:
         if found is not None and len(found) == k:
@@ -154,16 +155,16 @@ def _entries(gradient: Tensor) -> Tensor:
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
-def _finite(gradients: list[Tensor]) -> Iterable[Tensor]:
-    """Whether all gradients are finite, a tensor ``()`` for each device."""
+def _are_finite(gradients: list[Tensor]) -> bool:
+    """Whether all gradients are finite; their norms may overflow, and are then none."""
     kinds = {(gradient.dtype, gradient.device) for gradient in gradients}
     if len(kinds) == 1 and next(iter(kinds))[0] in _SCALED and all(map(Tensor.is_contiguous, gradients)):
         # What a gradient scaler looks for, in one call; multiplied by 1, they stay the same.
         _, device = kinds.pop()
-        found, one = torch.tensor([0.0, 1.0], dtype=torch.float32, device=device).unbind()
+        found, one = (make((), dtype=torch.float32, device=device) for make in (torch.zeros, torch.ones))
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
-        return [found == 0]
+        return found.item() == 0.0
     norms = torch._foreach_norm(gradients) if gradients else ()
-    if all(norm.device == norms[0].device for norm in norms):
-        return [torch.stack(norms).isfinite().all()] if norms else []
-    return [norm.isfinite().all() for norm in norms]
+    if len({norm.device for norm in norms}) == 1:
+        return bool(torch.stack(list(norms)).isfinite().all())
+    return all(bool(norm.isfinite()) for norm in norms)

@@ -324,7 +324,8 @@ class BalancedSVI:
                 if self.probe is not None and self.steps % self.probe.every == 0:
                     probed = self.probe.measure(self._objective(everything, scale))
                 update = self.balancer.backward(objective, self._context(active))
-            before.leave_out(self._of_absent(active))
+            if len(objective.names) < len(self.names):
+                before.leave_out(self._of_absent(active))
             if distributed.world_size() > 1:
                 distributed.check_weights(torch.cat([update.weights, update.weights_heads]))
                 distributed.average_gradients(self._program.trained.named)
@@ -354,7 +355,7 @@ class BalancedSVI:
     def _of_absent(self, active: Tensor) -> list[Tensor]:
         """The parameters of absent tasks that a statement of several tasks reaches nevertheless, as the model names them."""
         of = getattr(self.model, "parameters_of", None)
-        if of is None or active.all():
+        if of is None:
             return []
         return [p for name, here in zip(self.names, active.tolist(), strict=True) if not here for p in of(name)]
 

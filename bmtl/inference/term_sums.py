@@ -22,14 +22,14 @@ class TermSums:
                 term = term.sum(dims) if dims else term
                 if term.shape != (len(owner.names),):  # broadcast along the plate: its rows are equal
                     term = term.expand(len(owner.names))
-            self.plates[owner.names] = self.plates.get(owner.names, 0.0) + term
+            self.plates[owner.names] = plus(self.plates.get(owner.names, 0.0), term)
             return
         if isinstance(term, Tensor) and term.dim():
             term = term.sum()
         if owner.names:
-            self.tasks[owner.names[0]] = self.tasks.get(owner.names[0], 0.0) + term
+            self.tasks[owner.names[0]] = plus(self.tasks.get(owner.names[0], 0.0), term)
         else:
-            self.shared = self.shared + term
+            self.shared = plus(self.shared, term)
 
     def tensors(self) -> list[Tensor]:
         """The sums that are tensors."""
@@ -57,9 +57,13 @@ class TermSums:
                 found[name] = found[name] + row if name in found else row
         return TaskTerms([mean(found.get(name, 0.0), particles, zero) for name in names])
 
-    def shared_term(self, particles: int, zero: Tensor) -> Tensor:
-        """The sum of what belongs to no task, a mean over particles."""
-        return mean(self.shared, particles, zero)
+
+def plus(total: Tensor | float, term: Tensor | float) -> Tensor | float:
+    """Their sum; the number 0.0 is added to no tensor."""
+    for one, other in ((total, term), (term, total)):
+        if not isinstance(one, Tensor) and one == 0.0:
+            return other
+    return total + term
 
 
 def mean(term: Tensor | float, particles: int, zero: Tensor) -> Tensor:

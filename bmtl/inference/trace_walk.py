@@ -17,7 +17,7 @@ from bmtl.inference.losses import ScoreTerms, TaskLosses
 from bmtl.inference.program_warnings import ProgramWarnings
 from bmtl.inference.shared_representation import SharedRepresentation
 from bmtl.inference.site_tasks import Site, SiteTask, task_of_auxiliary, task_of_site, task_plate_of
-from bmtl.inference.term_sums import TermSums
+from bmtl.inference.term_sums import TermSums, mean, plus
 from bmtl.tasks import is_task_plate
 
 
@@ -112,15 +112,15 @@ class TraceWalk:
 
         score = None
         if self._scored:
-            shared = [sums.shared_term(summed, zero) for sums in (self._score_nll, self._score_kl)]
-            score = ScoreTerms(terms(self._score_nll).vector, terms(self._score_kl).vector, shared[0] + shared[1])
+            shared = mean(plus(self._score_nll.shared, self._score_kl.shared), summed, zero)
+            score = ScoreTerms(terms(self._score_nll).vector, terms(self._score_kl).vector, shared)
         counts = self._counts.of(names, side_by_side, like)
         return TaskLosses(
             names=names,
             nll_terms=terms(self._nll),
             kl_terms=terms(self._kl),
             # An observed site outside every task has weight 1, as the shared terms have.
-            shared=self._kl.shared_term(summed, zero) + self._nll.shared_term(summed, zero),
+            shared=mean(plus(self._kl.shared, self._nll.shared), summed, zero),
             labelled=counts.labelled,
             scales=counts.scales,
             sizes=counts.sizes,

@@ -113,6 +113,8 @@ class NeuralLinear(TaskModel):
        the highest evidence is far too small;
     3. w is fitted again to training and validation rows.
 
+    The head's weight a does here what `LinearPart.shrink` does elsewhere, and is fitted in its place.
+
     Other targets, those with their own rows, and those with fewer than ten labels in training or two in validation keep
     their heads.
 
@@ -207,6 +209,8 @@ class NeuralLinear(TaskModel):
         self.factors[self._place[name]] = torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0.0))).to(like)
         self.weights[i] = torch.tensor([a, b]).to(like)
         self.closed[i] = True
+        if self.linear_part is not None:
+            self.linear_part.shares[self.linear_part.names.index(name)] = 1.0
         likelihood.unknowns["log_variance"].set(float(np.log(noise)))  # type: ignore[operator]
 
     def _represented(self, x: Any) -> Tensor:

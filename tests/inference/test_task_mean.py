@@ -230,7 +230,8 @@ def test_the_shared_kl_is_divided_by_the_mean_number_of_labels():
 
 
 def batch_counts(sizes, labelled, rows, most=None):
-    given = (sizes, labelled, rows, most or rows)
+    scales = [size / row if row else 0.0 for size, row in zip(sizes, rows, strict=True)]
+    given = (sizes, labelled, scales, most or rows)
     return BatchCounts(*(torch.tensor(numbers, dtype=torch.float64) for numbers in given))
 
 

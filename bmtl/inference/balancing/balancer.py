@@ -281,9 +281,8 @@ class Balancer(nn.Module):
 
     def _loss_derivatives(self, objective: Objective, ctx: Context) -> Tensor:
         """Derivative of each scaled loss by its loss; the transform's own parameters get their gradients here."""
-        finite = objective.losses.isfinite()
-        if not finite.all():
-            raise NonFinite(f"The loss of {_quoted(objective.names, ~finite)} is NaN or infinite.")
+        if not all(map(math.isfinite, objective.losses.tolist())):
+            raise NonFinite(f"The loss of {_quoted(objective.names, ~objective.losses.isfinite())} is NaN or infinite.")
         self.transform.check_losses(objective.names, objective.losses, ctx)
         if self.transform.epochs and ctx.step >= 5_000 and ctx.epoch == 1:
             self._warn_once(

@@ -12,7 +12,7 @@ from typing import Any
 
 import joblib
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 from lightning.pytorch import Callback
 
 from bmtl.evaluation import results
@@ -70,6 +70,9 @@ def in_processes(jobs: Sequence[Job], count: int, out: Path) -> Generator[Cell |
                     kills[folder] += 1
                     if kills[folder] >= _CHANCES:
                         yield _killed(pending.pop(folder))
+            except BrokenProcessPool:  # Ctrl-C met a process that was starting, and could not ignore it yet
+                if not stop.exists():
+                    raise
         if stop.exists():
             raise KeyboardInterrupt
 

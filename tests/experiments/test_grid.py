@@ -5,7 +5,7 @@ import joblib
 import numpy as np
 import pytest
 import xarray as xr
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
@@ -144,11 +144,24 @@ class Pool:
                 for name in names:
                     (jobs[name].folder / ".running").touch()
                 raise TerminatedWorkerError("killed")
+            if kind == "interrupted":  # in a process that was starting
+                signal.raise_signal(signal.SIGINT)
+            if kind in ("interrupted", "broken"):
+                raise BrokenProcessPool("A task has failed to un-serialize.")
             (name,) = names
             job = jobs[name]
             run(job.data, job.cell.method, job.cell.seed, job.budget, job.folder)
             if kind == "done":
                 yield job.cell
+
+
+@pytest.mark.parametrize(("event", "error"), [("interrupted", KeyboardInterrupt), ("broken", BrokenProcessPool)])
+def test_ctrl_c_while_processes_start_is_an_interruption(data, tmp_path, monkeypatch, event, error):
+    """They cannot ignore it yet, and die of it."""
+    Pool(monkeypatch, [[event]])
+    with pytest.raises(error):
+        list(run_cells(data, [Cell(EW, 0), Cell(UW, 0)], BUDGET, tmp_path, jobs=2))
+    assert not list(tmp_path.rglob(".stop*"))
 
 
 SCRIPTS = {

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from bmtl.cli.console import app, console, counted, print_data, print_error, pri
 from bmtl.cli.progress import progress
 
 if TYPE_CHECKING:
-    from bmtl.experiments import Cell, Comparison, Failure
+    from bmtl.experiments import Cell, Comparison, Failure, Method
 
 
 @app.command(
@@ -65,6 +65,7 @@ def compare(
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    shrink: options.Shrink = True,
     device: options.DeviceOption = "cpu",
     precision: options.PrecisionOption = "float32",
     baseline: Annotated[
@@ -128,6 +129,7 @@ def compare(
         widths=options.whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         augment=augment,
+        shrink=shrink,
         select=select,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
@@ -140,7 +142,7 @@ def compare(
     where = f"on {budget.device} in {budget.precision}"
     console.print(f"{counted(per_method * len(chosen), 'run')} ({drawn}), {where}.", highlight=False)
     start = time.perf_counter()
-    with running(per_method * len(chosen)) as done:
+    with running(chosen, per_method, len(first.tasks), out) as done:
         found = experiments.compare(
             source,
             chosen,
@@ -166,17 +168,33 @@ def compare(
 
 
 @contextmanager
-def running(total: int) -> "Iterator[Callable[[Cell | Failure], None]]":
-    """Progress over the runs of a comparison; failures are printed as they come, and end it with code 1 if all runs fail."""
-    from bmtl.experiments import AllFailed, Failure
+def running(
+    methods: "Sequence[Method]", per_method: int, targets: int, out: Path
+) -> "Iterator[Callable[[Cell | Failure], None]]":
+    """Progress over the runs of a comparison; failures are printed as they come, and end it with code 1 if all runs fail.
 
-    with progress(console, total, "runs", "now references, step times, tables and pictures") as advance:
+    Args:
+        methods: The methods.
+        per_method: Runs of each.
+        targets: How many each learns.
+        out: Folder below which the runs are written.
+    """
+    from bmtl.experiments import AllFailed, Failure, under_way
+
+    with progress(
+        console,
+        per_method * len(methods),
+        "runs",
+        "now references, step times, tables and pictures",
+        size=per_method * sum(method.networks(targets) for method in methods),
+        under_way=lambda: under_way(out),
+    ) as advance:
 
         def done(outcome: "Cell | Failure") -> None:
             if isinstance(outcome, Failure):
                 print_failure(outcome)
                 outcome = outcome.cell
-            advance(str(outcome))
+            advance(str(outcome), outcome.method.networks(targets), new=outcome.trained)
 
         try:
             yield done

@@ -28,7 +28,7 @@ def demo(
     from bmtl.datasets import load
     from bmtl.evaluation.compared import REFERENCE
     from bmtl.evaluation.label_shares import conclusion, share_table
-    from bmtl.experiments import DEMO
+    from bmtl.experiments import DEMO, METHODS
     from bmtl.experiments import demo as compare_shares
     from bmtl.experiments.demo import BUDGET, QUICK, SHARES
 
@@ -47,7 +47,8 @@ def demo(
         soft_wrap=True,
     )
     start = time.perf_counter()
-    with running(total) as done:
+    methods = [METHODS[name] for name in DEMO]
+    with running(methods, len(SHARES) * draws, len(data.tasks), out) as done:
         found = compare_shares(
             data,
             out,

@@ -76,9 +76,16 @@ BatchSize = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Rows in a batch; by default 128, and under the schedule cosine a power of two near an eighth of the training "
-        "rows, 16 to 256.",
+        help="Rows in a batch; by default 128, and under the schedule cosine a power of two near a quarter of the training "
+        "rows, 32 to 512.",
         show_default=False,
+    ),
+]
+Shrink = Annotated[
+    bool,
+    typer.Option(
+        "--shrink/--no-shrink",
+        help="Beside a linear part, keep of the network the share that is best on validation rows, for each target.",
     ),
 ]
 Widths = Annotated[

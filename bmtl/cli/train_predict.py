@@ -56,6 +56,7 @@ def train(
     augment: Annotated[
         bool, typer.Option("--augment", help="Train on random views of images: enlarged, flipped, in other colours.")
     ] = False,
+    shrink: options.Shrink = True,
     device: options.DeviceOption = "cpu",
     precision: options.PrecisionOption = "float32",
     out: Annotated[Path, typer.Option(help="Folder for model.pt and results.nc.")] = Path("runs/model"),
@@ -81,6 +82,7 @@ def train(
         widths=options.whole_numbers(widths, "widths") if widths else None,
         draws=draws,
         augment=augment,
+        shrink=shrink,
         select=select,  # type: ignore[arg-type]
         device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
@@ -89,11 +91,15 @@ def train(
     one = source[0] if isinstance(source, list) else source
     print_data(one, kinds=options.takes_kinds(dataset))
     console.print(f"{escape(chosen.name)} on {budget.device} in {budget.precision}.", highlight=False)
-    networks = (len(one.tasks) if chosen.single_task else 1) * chosen.ensemble_size
-    with progress(console, networks * budget.of(one).most_epochs, "epochs", "now predictions and scores") as advance:
-        tree = experiments.run(
-            one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[experiments.EachEpoch(advance)]
-        )
+    running = [experiments.UnderWay(chosen.name)]
+
+    def share_done(done: float) -> None:
+        running[0] = experiments.UnderWay(chosen.name, done)
+
+    with progress(console, 1, "runs", under_way=lambda: running) as advance:
+        share = experiments.ShareDone(chosen.networks(len(one.tasks)), share_done)
+        tree = experiments.run(one, chosen, seed, budget, out, keep_model=True, trust=True, callbacks=[share])
+        advance(chosen.name)
     _print_run(one, tree)
     images = any(target.family.of_rows is not target.family for target in one.targets.values())
     further = "--data FOLDER --out maps" if images else "--data FILE --out predictions.csv"

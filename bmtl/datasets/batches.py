@@ -54,6 +54,8 @@ class Batches:
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a positive whole number; got {batch_size!r}.")
+        if not isinstance(y, Mapping):
+            raise TypeError(f"y is a mapping from each task to its labels, {{task: labels}}; got {type(y).__name__}.")
         self.x = x
         self.y = dict(y)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last

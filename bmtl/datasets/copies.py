@@ -23,8 +23,9 @@ def warning_of_copies(inputs: Inputs, targets: Mapping[str, Target], rows: Mappi
     if copies <= SHARE * total:
         return []
     return [
-        f"{copies:,} of {total:,} test rows equal a row of training or validation in all inputs and labels. If they are "
-        "copies, scores on them are too good: drop them, or keep equal rows together (groups)."
+        f"{copies:,} of {total:,} test rows equal a row of training or validation in all inputs and labels. Different "
+        "things may have equal features; if they are copies, scores on them are too good: drop them, or keep equal rows "
+        "together (groups)."
     ]
 
 

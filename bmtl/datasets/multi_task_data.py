@@ -345,7 +345,13 @@ class MultiTaskData:
             values = target.values[rows]
             if len(values) > 1 and (values == values[0]).all():
                 label = label_text(target.family, values[0])
-                found.append(f"The target {name!r} is {label} in all of its {len(values):,} training rows.")
+                found.append(
+                    f"The target {name!r} is {label} in all of its {len(values):,} training rows: nothing can be learnt of "
+                    "it, and it counts in means over targets. Leave it out, or draw another split."
+                )
+        unscored = [name for name in self.targets if "test" in self.rows and not self.has_label(name, "test").any()]
+        if unscored:
+            found.append(f"No test row has a label of {', '.join(unscored)}: trained on, and not scored.")
         return found + warning_of_copies(self.inputs, self.targets, self.rows)
 
     def describe_targets(self) -> list[str]:

@@ -97,7 +97,7 @@ def parts(
         validation_from: ``"test"`` where the training rows are too few to spare any; validation rows are never scored.
         seed: Seed of all random draws.
         strata: As in `draw`.
-        groups: As in `draw`: no group is in two parts.
+        groups: As in `draw`: no group is in two parts. A row whose group is NaN is its own.
 
     Raises:
         ValueError: If an option is out of range, the codes are others, a group is in two parts of a fixed split, or
@@ -105,6 +105,7 @@ def parts(
     """
     if validation_from not in ("train", "test"):
         raise ValueError(f"Validation rows come from 'train' or 'test'; got {validation_from!r}.")
+    groups = _apart(groups)
     if codes is None:
         train, test = draw(rows, proportion, seed, 0, strata=strata, groups=groups)
         found = {"train": train, "test": test}
@@ -170,6 +171,14 @@ def _whole_groups(groups: np.ndarray, proportion: float, seed: tuple[int, ...]) 
     rows = np.cumsum(sizes[order])[:-1]  # both parts get a group
     taken = order[: 1 + np.argmin(np.abs(rows - proportion * len(groups)))]
     return np.isin(number, taken)
+
+
+def _apart(groups: np.ndarray | None) -> np.ndarray | None:
+    """Groups of which rows that name none have one each, as in tables: together they would be one large group."""
+    if groups is None or groups.dtype.kind != "f" or not np.isnan(groups).any():
+        return groups
+    names = [f"row {row}" if np.isnan(group) else f"group {group!r}" for row, group in enumerate(groups.tolist())]
+    return np.array(names)
 
 
 def _check_groups(found: dict[str, np.ndarray], groups: np.ndarray | None) -> None:

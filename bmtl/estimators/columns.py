@@ -39,7 +39,7 @@ def columns_of(y: Any) -> tuple[list[str], list[np.ndarray], bool]:
         y: Labels ``(N,)`` or ``(N, T)``: an array, a list, a pandas Series or DataFrame.
 
     Raises:
-        ValueError: If there are no labels, or they have another shape.
+        ValueError: If there are no labels, they have another shape, or two targets have one name.
     """
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
@@ -61,14 +61,46 @@ def columns_of(y: Any) -> tuple[list[str], list[np.ndarray], bool]:
     return [f"y{i}" for i in range(array.shape[1])], list(array.T), False
 
 
+def labels_of(y: Any, targets: Sequence[str]) -> list[np.ndarray]:
+    """Labels of each of an estimator's targets, in their order.
+
+    A data frame with the targets' names may have its columns in any order. Other labels are in the order of the targets.
+
+    Args:
+        y: As for `columns_of`.
+        targets: Names of the targets that the estimator was fitted on.
+
+    Raises:
+        ValueError: If there are others or another number of them.
+    """
+    names, values, _ = columns_of(y)
+    if isinstance(y, pd.DataFrame) and sorted(names) == sorted(targets):
+        return [values[names.index(target)] for target in targets]
+    generic = list(targets) == ["y"] or list(targets) == [f"y{i}" for i in range(len(targets))]
+    if len(names) != len(targets) or (isinstance(y, pd.DataFrame) and not generic):
+        raise ValueError(f"The estimator was fitted on the targets {', '.join(targets)}, and y has {', '.join(names)}.")
+    return values
+
+
+def index_of(X: Any) -> pd.Index | None:
+    """A data frame's index; None of anything else."""
+    return X.index if isinstance(X, pd.DataFrame) else None
+
+
 def not_numbers(X: Any) -> list[str]:
     """Names of a data frame's columns that are no numbers: text, categories and dates."""
     if not isinstance(X, pd.DataFrame):
         return []
-    dates = X.select_dtypes(["datetime", "datetimetz", "timedelta"]).columns
-    other = X.select_dtypes(exclude=["number", "bool"]).columns
-    text = [name for name in other if pd.to_numeric(X[name], errors="coerce").isna().sum() > X[name].isna().sum()]
-    return [str(name) for name in X.columns if name in dates or name in text]
+    return [str(X.columns[i]) for i in range(X.shape[1]) if _not_numbers(X.iloc[:, i])]
+
+
+def _not_numbers(column: pd.Series) -> bool:
+    types = pd.api.types
+    if types.is_numeric_dtype(column.dtype) or types.is_bool_dtype(column.dtype):  # pyarrow's types too
+        return False
+    if types.is_datetime64_any_dtype(column.dtype) or types.is_timedelta64_dtype(column.dtype):
+        return True
+    return bool(pd.to_numeric(column.astype(object), errors="coerce").isna().sum() > column.isna().sum())
 
 
 def plain(series: pd.Series) -> np.ndarray:
@@ -121,7 +153,8 @@ def class_column(name: str, values: np.ndarray) -> Column:
                 f"{seen[seen != np.floor(seen)][0]} was given. Regressors take fractions."
             )
     try:
-        classes, numbers = np.unique(seen.astype(str) if _words(seen) else seen, return_inverse=True)
+        kind = str if _all(seen, str) else bool if _all(seen, bool) else seen.dtype
+        classes, numbers = np.unique(seen.astype(kind), return_inverse=True)
     except TypeError as error:
         raise ValueError(f"The classes of {name!r} cannot be put in order: {error}.") from error
     if len(classes) < 2:
@@ -180,8 +213,9 @@ def _held(labelled: np.ndarray, count: int, random: np.random.RandomState) -> np
     return held
 
 
-def _words(values: np.ndarray) -> bool:
-    return values.dtype.kind == "O" and all(isinstance(value, str) for value in values)
+def _all(values: np.ndarray, kind: type) -> bool:
+    """Whether objects are all of one type."""
+    return values.dtype.kind == "O" and all(isinstance(value, kind) for value in values)
 
 
 def _with_labels(column: Column) -> Column:

@@ -30,6 +30,11 @@ class Distributions(Mapping[str, Predictive]):
     def __len__(self) -> int:
         return len(self._by_target)
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self._shape))
+        offered = "mean(), std(), quantile(p), interval(level), cdf(y), sample(n)"
+        return f"<Distributions of {', '.join(self)}: {shape}; {offered}>"
+
     def mean(self) -> np.ndarray:
         """Means ``(N, T)``."""
         return self._together(lambda of, _: of.mean())
@@ -56,9 +61,17 @@ class Distributions(Mapping[str, Predictive]):
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
     def cdf(self, y: ArrayLike) -> np.ndarray:
-        """Probabilities ``(N, T)`` of values up to `y`, a number or ``(N, T)``."""
+        """Probabilities ``(N, T)`` of values up to `y`, a number or ``(N, T)``; more of them come first, ``(L, N, T)``.
+
+        Raises:
+            ValueError: If `y` has another shape.
+        """
         values = np.asarray(y, dtype=float)
-        whole = np.broadcast_to(values, (*values.shape[: -1 if self._flat else -2], *self._shape))
+        shape = (*values.shape[: -len(self._shape)], *self._shape)
+        try:
+            whole = np.broadcast_to(values, shape)
+        except ValueError:
+            raise ValueError(f"y is a number or has the shape {self._shape}, and {values.shape} was given.") from None
         return self._together(lambda of, i: of.cdf(whole if self._flat else whole[..., i]))
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 
 from bmtl.estimators.base import MultiTaskBase
-from bmtl.estimators.columns import Column, class_column, columns_of, guessed_column, real_column
+from bmtl.estimators.columns import Column, class_column, guessed_column, index_of, labels_of, real_column
 from bmtl.estimators.distributions import Distributions
 from bmtl.targets.prediction import predictive
 
@@ -42,8 +42,8 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean of the targets' coefficients of determination, of rows that have a label."""
-        _, columns, _ = columns_of(y)
         means = self.predict_dist(X)
+        columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         return float(
             np.mean([_r2(labels, of.mean(), weights) for labels, of in zip(columns, means.values(), strict=True)])
@@ -96,8 +96,8 @@ class MultiTaskClassifier(ClassifierMixin, MultiTaskBase):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean of the targets' accuracies, of rows that have a label."""
-        _, columns, _ = columns_of(y)
         predicted = self.predict(X)
+        columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         guesses = [predicted] if self._flat else list(predicted.T)
         return float(np.mean([_accuracy(*pair, weights) for pair in zip(columns, guesses, strict=True)]))
@@ -113,7 +113,7 @@ class MultiTaskEstimator(MultiTaskBase):
         return guessed_column(name, values)
 
     def predict(self, X: Any) -> pd.DataFrame:
-        """A column per target: predictive means, or the most probable classes.
+        """A column per target: predictive means, or the most probable classes. The index is that of a data frame `X`.
 
         Raises:
             NotFittedError: If it is not fitted.
@@ -123,7 +123,7 @@ class MultiTaskEstimator(MultiTaskBase):
         for name, of in self._predictions(X).items():
             kept = self._classes[name]
             found[name] = predictive(of).mean() if kept is None else kept[of.probability.argmax(axis=1)]  # type: ignore[union-attr]
-        return pd.DataFrame(found)
+        return pd.DataFrame(found, index=index_of(X))
 
     def predict_proba(self, X: Any) -> dict[str, pd.DataFrame]:
         """Target -> the probability of each of its classes, a column per class; targets of numbers have none.
@@ -133,7 +133,7 @@ class MultiTaskEstimator(MultiTaskBase):
             ValueError: If `X` is not as in `fit`.
         """
         return {
-            name: pd.DataFrame(of.probability, columns=kept)
+            name: pd.DataFrame(of.probability, index=index_of(X), columns=kept)
             for name, of in self._predictions(X).items()
             if (kept := self._classes[name]) is not None
         }
@@ -150,12 +150,12 @@ class MultiTaskEstimator(MultiTaskBase):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean over targets: the coefficient of determination of numbers, the accuracy of classes."""
-        names, columns, _ = columns_of(y)
         predicted = self.predict(X)
+        columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         scores = [
             (_r2 if self._classes[name] is None else _accuracy)(labels, predicted[name].to_numpy(), weights)
-            for name, labels in zip(names, columns, strict=True)
+            for name, labels in zip(self.target_names_, columns, strict=True)
         ]
         return float(np.mean(scores))
 

@@ -11,7 +11,7 @@
                                                                          ``target`` where another's has the name
     uncertainty              total_<t>, aleatoric_<t>, epistemic_<t> (obs_<t>)   variances, or entropies in nats
 
-    whole_scores             score_<t> (score_of_<t>)                    scores of all rows where those here are a sample
+    whole_scores             score_<t> (scored_<t>)                      scores of all rows where those here are a sample
     images                   see `bmtl.evaluation.images`                a few predicted images, of targets of images
 
 All in reported units, and of the same rows in the same order. `bmtl.evaluation.parts` reads them back.
@@ -173,7 +173,7 @@ class _Rows:
                 yield "uncertainty", f"{part}_{name}", self._variable(values, {})
 
         if self.whole:
-            yield "whole_scores", f"score_{name}", xr.Variable(f"score_of_{name}", list(self.whole.values()))
+            yield "whole_scores", f"score_{name}", xr.Variable(f"scored_{name}", list(self.whole.values()))
         if self.images is not None:
             for variable, values in self.images.variables(name):
                 yield "images", variable, values
@@ -183,7 +183,7 @@ class _Rows:
         family = self.target.family
         yield "observed_data", self.row, xr.Variable(self.row, self.numbers)
         if self.whole:
-            place = f"score_of_{self.name}"
+            place = f"scored_{self.name}"  # no target can make it the name of a variable, which begins with score_
             yield "whole_scores", place, xr.Variable(place, np.asarray(list(self.whole), dtype=str))
         named: list[tuple[str, Axes]] = [("observed_data", family.label_axes())]
         if self.prediction.has("draws"):

@@ -147,8 +147,9 @@ class PartReader:
         group = self.groups.get("whole_scores", {})
         if f"score_{target}" not in group:
             return {}
-        names, values = group[f"score_of_{target}"].values, group[f"score_{target}"].values
-        return dict(zip(map(str, names), map(float, values), strict=True))
+        scores = group[f"score_{target}"]
+        names = group[str(scores.dims[0])].values
+        return dict(zip(map(str, names), map(float, scores.values), strict=True))
 
     def prediction(self, target: str) -> Prediction:
         """The run's predictions for the rows."""

@@ -12,8 +12,8 @@ from bmtl.experiments.methods import Method
 from bmtl.experiments.model_files import load_fitted
 from bmtl.experiments.runs import run, validation_score, validation_scores
 from bmtl.experiments.timing import step_seconds
-from bmtl.experiments.training import EachEpoch
 from bmtl.experiments.trees import results_tree
+from bmtl.experiments.under_way import ShareDone, UnderWay, under_way
 from bmtl.experiments.zoo import METHODS, method
 
 __all__ = [
@@ -24,10 +24,11 @@ __all__ = [
     "Cell",
     "Comparison",
     "Demo",
-    "EachEpoch",
     "Failure",
     "Fitted",
     "Method",
+    "ShareDone",
+    "UnderWay",
     "best",
     "caption",
     "compare",
@@ -39,6 +40,7 @@ __all__ = [
     "run_cells",
     "step_seconds",
     "table",
+    "under_way",
     "validation_score",
     "validation_scores",
     "write_maps",

@@ -39,8 +39,9 @@ class Budget:
             "plateau": Adam, its rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five epochs.
             "falling": Adam, its rate falls to 0 along half a cosine, epoch by epoch. "exponential": Adam, its rate is
             multiplied by 0.99 after each epoch. Tables have "cosine", other inputs what their kind says, or "constant".
-        batch_size: Rows in a batch. Under the schedule "cosine" the power of two that is nearest to an eighth of the
-            training rows, from 16 to 256; else 128.
+        batch_size: Rows in a batch. Under the schedule "cosine" the power of two that is nearest to a quarter of the
+            training rows, from 32 to 512, or all rows; else 128. Where it chooses the size and the budget is in steps, the
+            rows of a pass that do not fill a batch are left out of it.
         lr: Learning rate, at its highest. 5e-3 under the schedule "cosine", else 2e-3.
         widths: Widths of the trunk; 128, 128 where the inputs' kind says nothing else.
         draws: Posterior and predictive draws; 100 where the inputs' kind says nothing else.
@@ -49,6 +50,8 @@ class Budget:
         select: Which parameters are kept: "val" are those with the best validation score, the ones before the first step
             included where the budget is in steps; "last" the last. "best-on-test" selects on the test rows: only to explain
             published figures that did so, and labelled in the tree.
+        shrink: Whether, beside a linear part, each target keeps only the share of the network that is best on validation
+            rows; see `bmtl.models.linear_part`. Of programs whose noise is fitted there too.
         augment: Whether images are seen in random views: enlarged, flipped and in other colours; see
             `bmtl.datasets.augmentation`.
         device: Where networks are trained: "cpu", or "cuda", one GPU. Predictions are drawn on the processor.
@@ -68,6 +71,7 @@ class Budget:
     draws: int | None = None
     score: Literal["likelihood", "mean", "log"] = "likelihood"
     select: Literal["val", "last", "best-on-test"] = "val"
+    shrink: bool = True
     augment: bool = False
     device: Device = "cpu"
     precision: Precision = "float32"
@@ -126,8 +130,8 @@ class Budget:
         """Rows in a batch of a network with this many training rows."""
         if self.batch_size is not None:
             return self.batch_size
-        powers = (16, 32, 64, 128, 256)
-        return min(powers, key=lambda size: abs(size - rows / 8))
+        powers = (32, 64, 128, 256, 512)
+        return min(powers, key=lambda size: abs(size - rows / 4))
 
     @property
     def epochs_of_steps(self) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bmtl.datasets import MultiTaskData
@@ -14,7 +14,6 @@ from bmtl.experiments.budgets import Budget
 from bmtl.experiments.configuration import configuration
 from bmtl.experiments.methods import Method
 
-RUNNING = ".running"  # lies in a cell's folder while it is trained: after a kill it says which cells were at work
 _LONGEST = 120  # letters of a folder's name; file systems allow 255 bytes
 
 Splits = MultiTaskData | Sequence[MultiTaskData]
@@ -30,12 +29,14 @@ class Cell:
         seed: The run's seed.
         split: Which of the data's splits; None where there is one.
         lr: Learning rate, where it is not the budget's.
+        trained: Of an outcome: whether it was trained now, or its results were there already. No part of what a cell is.
     """
 
     method: Method
     seed: int
     split: int | None = None
     lr: float | None = None
+    trained: bool = field(default=True, compare=False)
 
     def folder(self, out: Path) -> Path:
         """Where its files are, always inside `out`."""

@@ -37,6 +37,7 @@ class RunResult:
         targets: Names of the targets.
         score: Validation score of the epoch that was kept.
         states: Parameters of model and guide, one per network.
+        shares: By target, the network's share in predictions beside a linear part; the mean of several networks'.
         extras: Further variables of the posterior, as the model's `tree_extras` gives them.
         reduced: Part -> target -> what is kept of predictions that are too large to keep.
     """
@@ -47,6 +48,7 @@ class RunResult:
     targets: tuple[str, ...]
     score: float
     states: Sequence[dict[str, Any]] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
     extras: Mapping[str, TreeVariable] = field(default_factory=dict)
     reduced: Mapping[str, Mapping[str, Reduced]] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ def collect(
     assert num_draws is not None  # `Budget.of` has chosen it
     dtype = DTYPES[budget.precision]
     for trained, seed in zip(members, seeds, strict=True):
-        _calibrate(data, trained, method, seed, dtype)
+        _calibrate(data, trained, method, seed, dtype, budget.shrink)
 
     def of_rows(x: Any, y: Mapping[str, Tensor] | None, rows_at_a_time: int | None = None) -> Draws:
         return mixture(
@@ -130,9 +132,14 @@ def collect(
         targets=data.tasks,
         score=float(np.mean([trained.score for trained in members])),
         states=[copy.deepcopy(trained.svi.module.state_dict()) for trained in members],
+        shares=_mean_shares([getattr(trained.model, "shares", {}) for trained in members]),
         extras=extras_of(first.model, shown) if len(members) == 1 else {},
         reduced=reduced,
     )
+
+
+def _mean_shares(of_members: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([shares[name] for shares in of_members])) for name in of_members[0]}
 
 
 def validated(epochs: np.ndarray, tasks: Sequence[str], losses: Mapping[str, Sequence[float]]) -> np.ndarray:
@@ -152,8 +159,13 @@ def validated(epochs: np.ndarray, tasks: Sequence[str], losses: Mapping[str, Seq
     return found
 
 
-def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int, dtype: torch.dtype) -> None:
-    """Fits what was fixed in training to validation rows; of images to as many as are held at once, evenly spaced."""
+def _calibrate(
+    data: MultiTaskData, trained: Trained, method: Method, seed: int, dtype: torch.dtype, shrink: bool
+) -> None:
+    """Fits to validation rows what was fixed in training, and the network's share in predictions beside a linear part.
+
+    Of images to as many as are held at once, evenly spaced.
+    """
     if not getattr(trained.model, "noise_from_validation", False):
         return
     part = "val" if "val" in data.rows else "train"
@@ -163,6 +175,8 @@ def _calibrate(data: MultiTaskData, trained: Trained, method: Method, seed: int,
         x, y = data.tensors(part, dtype, places=places)
     else:
         x, y = tensors(data, method, part, dtype)
+    if shrink and hasattr(trained.model, "shrink"):
+        trained.model.shrink(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
     trained.model.calibrate(trained.svi.guide, x, y, seed=seed)  # type: ignore[operator]
 
 
@@ -194,6 +208,7 @@ def join(parts: Sequence[RunResult]) -> RunResult:
         tasks=tuple(task for part in parts for task in part.tasks),
         targets=tuple(target for of in names for target in of),
         score=float(np.mean([part.score for part in parts])),
+        shares={target: share for part in parts for target, share in part.shares.items()},
         reduced={
             name: {target: of for part in parts for target, of in part.reduced.get(name, {}).items()} for name in shared
         },

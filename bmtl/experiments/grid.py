@@ -1,13 +1,15 @@
 """Many runs at once: the missing cells of a grid."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
 
 from bmtl.evaluation import results
 from bmtl.experiments.budgets import Budget
-from bmtl.experiments.cells import RUNNING, Cell, Failure, Job, Splits
+from bmtl.experiments.cells import Cell, Failure, Job, Splits
+from bmtl.experiments.under_way import RUNNING
 from bmtl.experiments.workers import in_processes, on_dask, outcome_of
 from bmtl.inference.interruption import interruptible
 
@@ -59,7 +61,7 @@ def run_cells(
         (job.folder / RUNNING).unlink(missing_ok=True)  # of a comparison that was killed
         (job.folder / "error.txt").unlink(missing_ok=True)
     there = [job for job in jobs_ if job.finished()]
-    yield from (job.cell for job in there)
+    yield from (replace(job.cell, trained=False) for job in there)
     # The longest first, so that no process ends up alone with it.
     missing = sorted((job for job in jobs_ if job not in there), key=lambda job: not job.cell.method.single_task)
     if not missing:

@@ -59,7 +59,8 @@ def check_scores(
             "(reference=False, --no-reference)."
         )
     if baseline is not None and baseline not in (BASELINE, *names, *rows):
+        compared = [*names, *rows]
         raise ValueError(
-            f"The baseline {baseline!r} is none of what is compared: {', '.join([*names, *rows])}.{meant(baseline, names)}"
+            f"The baseline {baseline!r} is none of what is compared: {', '.join(compared)}.{meant(baseline, compared)}"
         )
     primary_names({task: reported(first, task) for task in first.tasks}, primary)

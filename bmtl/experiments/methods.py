@@ -59,7 +59,7 @@ class Method:
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay is 0 or more, and {self.weight_decay} was given.")
         if self.compile is not False:
-            choice("compile", self.compile, MODES)
+            choice("compile", self.compile, ("no", *MODES))
             check_mode(self.compile)
         # Absolute paths: worker processes have their own folders.
         object.__setattr__(self, "model", registry.checked_recipe(self.model))
@@ -91,6 +91,10 @@ class Method:
             ValueError: If there is no such way.
         """
         return replace(self, compile=False if mode == "no" else mode)  # type: ignore[arg-type]
+
+    def networks(self, targets: int) -> int:
+        """How many networks a run on this many targets trains."""
+        return (targets if self.single_task else 1) * self.ensemble_size
 
     def settings(self) -> dict[str, Any]:
         """Everything that was set, as plain values, with the digests of the code that is not bmtl's own."""

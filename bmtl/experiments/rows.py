@@ -67,9 +67,18 @@ def spec_of(data: MultiTaskData, method: Method, dtype: torch.dtype = torch.floa
 
 
 def batches(
-    x: Any, y: Mapping[str, Tensor], batch_size: int, seed: int, blocks: np.ndarray | None = None
+    x: Any,
+    y: Mapping[str, Tensor],
+    batch_size: int,
+    seed: int,
+    blocks: np.ndarray | None = None,
+    *,
+    whole: bool = False,
 ) -> Batches | BatchesByTask:
     """Shuffled batches of `batch_size` rows, of all targets together; an epoch is each row once.
+
+    With `whole`, the rows of an epoch that do not fill a batch are left out: under losses that are divided by their size, a
+    batch of two rows would count as much as one of sixteen.
 
     A target with its own rows, and fewer of them than the epoch has batches, has one in every batch nevertheless: its
     rows come again, and batches are larger by them (on School, with batches of 128, by a quarter). Of one table, rows come
@@ -77,7 +86,14 @@ def batches(
     """
     if isinstance(x, PerTask):
         return BatchesByTask(x, y, total=batch_size, seed=seed)
-    return Batches(x, y, batch_size, seed=seed, blocks=None if blocks is None else torch.as_tensor(blocks))
+    return Batches(
+        x,
+        y,
+        batch_size,
+        seed=seed,
+        drop_last=whole and inputs.count(x) >= batch_size,
+        blocks=None if blocks is None else torch.as_tensor(blocks),
+    )
 
 
 def augmented(loader: Batches | BatchesByTask, data: MultiTaskData) -> AugmentedBatches:

@@ -149,8 +149,8 @@ def check_data(data: MultiTaskData, budget: Budget, scored: bool = True) -> None
         unlabelled = [task for task in data.tasks if task not in labelled]
         if unlabelled:
             raise ValueError(
-                f"Targets without a label in the part {part!r}: {', '.join(unlabelled)}. Leave them out with "
-                "data.subset([...])."
+                f"Targets without a label in the part {part!r}: {', '.join(unlabelled)}. Name the others "
+                "alone as targets, leave these out (data.subset([...])), or draw another split."
             )
 
 

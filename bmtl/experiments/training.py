@@ -2,14 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from torch import nn
 
 from bmtl.datasets import MultiTaskData
@@ -21,6 +21,7 @@ from bmtl.experiments.schedules import Cosine, optimizer_of, scheduler_of
 from bmtl.experiments.slots import balancer_of
 from bmtl.inference import BalancedSVI, FitResult, TaskELBO, fit
 from bmtl.inference.checkpoint import save as save_checkpoint
+from bmtl.inference.draws import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +45,6 @@ class Trained:
     validation: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-class EachEpoch(Callback):
-    """Calls a function at the end of each epoch.
-
-    Args:
-        done: Takes what was done, as "epoch 3".
-    """
-
-    def __init__(self, done: Callable[[str], None]) -> None:
-        self.done = done
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.done(f"epoch {trainer.current_epoch + 1}")
-
-
 def program(
     data: MultiTaskData, method: Method, seed: int, budget: Budget
 ) -> tuple[nn.Module, BalancedSVI, Loader | Stretches]:
@@ -75,9 +62,11 @@ def program(
         model, guide, optimizer_of(method, budget), balancer_of(method.balancer).make(), elbo, compile=method.compile
     )
     blocks = data.inputs.blocks(data.rows["train"]) if data.inputs.train_in_blocks else None
-    plain = batches(x, y, budget.rows_in_batch(len(data.rows["train"])), seed, blocks)
+    steps = budget.epochs_of_steps
+    size, whole = budget.rows_in_batch(len(data.rows["train"])), steps is not None and budget.batch_size is None
+    plain = batches(x, y, size, seed, blocks, whole=whole)
     loader = augmented(plain, data) if budget.augment else plain
-    return model, svi, loader if budget.epochs_of_steps is None else Stretches(loader, budget.epochs_of_steps[1])
+    return model, svi, loader if steps is None else Stretches(loader, steps[1])
 
 
 def labels_of_tasks(data: MultiTaskData, model: nn.Module) -> dict[str, int] | None:
@@ -172,11 +161,12 @@ def _start(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         svi.initialise(*next(iter(loader)))
-        for batch in validation:
-            found = svi.evaluate(*batch)
-            losses = torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
-            sums = sums + losses if len(sums) else losses
-            labelled = labelled + found.labelled if len(labelled) else found.labelled
+        with evaluating(svi.module):
+            for batch in validation:
+                found = svi.evaluate(*batch)
+                losses = torch.where(found.labelled > 0, found.losses * found.labelled, 0.0)
+                sums = sums + losses if len(sums) else losses
+                labelled = labelled + found.labelled if len(labelled) else found.labelled
     means = (sums / labelled)[labelled > 0]
     total = float((means.log() if score == "log" else means).mean())
     return total, copy.deepcopy(svi.program_state())

@@ -162,6 +162,7 @@ def run_tree(
             if "validation" in drawn
             else {},
             "validation_score": result.score,
+            "network_shares": dict(result.shares),
             **attributes,
         },
     )

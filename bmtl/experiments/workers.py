@@ -16,8 +16,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from lightning.pytorch import Callback
 
 from bmtl.evaluation import results
-from bmtl.experiments.cells import RUNNING, Cell, Failure, Job
+from bmtl.experiments.cells import Cell, Failure, Job
 from bmtl.experiments.runs import run
+from bmtl.experiments.under_way import RUNNING, marked
 
 _CHANCES = 2  # how often a cell may be under way when a process is killed
 _TURN = threading.Lock()  # Pyro's handlers and torch's generator are a process's own: its threads take turns
@@ -27,17 +28,18 @@ def outcome_of(job: Job, callbacks: Sequence[Callback] = ()) -> Cell | Failure:
     """Runs a cell in this process, in one thread: networks of this size are slower on two."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    running = results.check_writable(job.folder) / RUNNING
+    results.check_writable(job.folder)
     for half in job.folder.glob(".*.tmp"):  # a process was killed while it wrote
         half.unlink()
-    running.touch()
+    method = job.cell.method
     try:
-        run(job.data, job.cell.method, job.cell.seed, job.budget, job.folder, trust=job.trust, callbacks=callbacks)
+        with marked(job.folder, str(job.cell), method.networks(len(job.data.tasks))) as share:
+            calls = [*callbacks, share]
+            run(job.data, method, job.cell.seed, job.budget, job.folder, trust=job.trust, callbacks=calls)
     except Exception as error:
         (job.folder / "error.txt").write_text(traceback.format_exc())
         return Failure(job.cell, f"{type(error).__name__}: {error}")
     finally:
-        running.unlink(missing_ok=True)
         torch.set_num_threads(threads)
     return job.cell
 

@@ -365,7 +365,7 @@ class BalancedTraining(LightningModule):
             "validation": self.validation,
             "seed": self.seed,
             "taken": self._taken if self.svi.accumulated else 0,
-            "random": {
+            "generators": {
                 "torch": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             },
@@ -379,7 +379,7 @@ class BalancedTraining(LightningModule):
         self._resumed = True
         self.svi.load_state_dict(checkpoint["bmtl"]["svi"])
         self.validation = checkpoint["bmtl"]["validation"]
-        self._taken, self._random = checkpoint["bmtl"]["taken"], checkpoint["bmtl"]["random"]
+        self._taken, self._random = checkpoint["bmtl"]["taken"], checkpoint["bmtl"]["generators"]
         self._gradients = checkpoint["bmtl"]["svi"]["gradients"]
 
 

@@ -43,7 +43,7 @@ class ProgramWarnings:
         )
 
     def batch_sizes(self, traces: Iterable[Trace]) -> None:
-        """For a plate that takes each training batch for all of the data: ``plate(len(x))``.
+        """For a plate that takes each training batch for all of the data, ``plate(len(x))``, or has fewer rows than it.
 
         Args:
             traces: Of the model on a training batch.
@@ -53,6 +53,7 @@ class ProgramWarnings:
             for name, site in sites.items():
                 if site["type"] != "sample" or not site["is_observed"] or not _is_data(site):
                     continue
+                self._too_small(name, site)
                 if isinstance(site["scale"], Tensor) or site["scale"] != 1:
                     continue  # scaled up to all data, by a plate or by hand
                 frames = [
@@ -70,6 +71,15 @@ class ProgramWarnings:
                             "a batch instead of once an epoch. Declare the number of training data: "
                             f"pyro.plate({frame.name!r}, n_data, subsample=x).",
                         )
+
+    def _too_small(self, name: str, site: Site) -> None:
+        for frame in site["cond_indep_stack"]:
+            if frame.full_size is not None and frame.full_size < frame.size:
+                self._once(
+                    ("rows", frame.name),
+                    f"The plate {frame.name!r} around site {name!r} has {frame.full_size} data, and a training batch "
+                    f"{frame.size} of them: its likelihood counts less than once. Declare the number of training data.",
+                )
 
     def _once(self, key: tuple[str, str], message: str) -> None:
         if key not in self._given:

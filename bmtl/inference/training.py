@@ -147,6 +147,11 @@ def fit(
     for name, loader in loaders.items():
         if not isinstance(loader, Iterable) and (loader is not None or name == "train"):
             raise TypeError(f"The loader {name!r} gives batches in a for loop, and {type(loader).__name__} was given.")
+        if isinstance(loader, tuple) and any(isinstance(part, torch.Tensor | Mapping) for part in loader):
+            raise TypeError(
+                f"The loader {name!r} gives batches in a for loop, and a tuple of tensors was given, which is one batch. "
+                "Give bmtl.datasets.Batches(x, y, batch_size), or a list of batches."
+            )
         if length_of(loader) == 0:
             raise ValueError(f"The loader {name!r} is empty: it has no batch to give.")
         if isinstance(loader, Iterator):

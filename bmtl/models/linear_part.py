@@ -11,12 +11,19 @@ from bmtl.models.likelihoods import Likelihood
 from bmtl.models.linear_fits import WIDEST, ridge
 from bmtl.models.networks.tabular import features
 
+_PULL = 5.0  # rows that a network's share counts as right in before there are any
+
 
 class LinearPart(nn.Module):
     """A linear function of the features that is added to the first outputs of each head.
 
     It is 0 until `fit`, and frozen: its coefficients are buffers, which are saved with the model. Those of logits of more
     than 256 features are parameters instead, which start at 0 and are trained with the network.
+
+    What the network adds may be shrunk after training: ``share f + linear``, with a share of each target, see `shrink`.
+
+    Attributes:
+        shares: By target ``(K,)``; 1 until `shrink`.
 
     Args:
         columns: Number of features D.
@@ -33,6 +40,7 @@ class LinearPart(nn.Module):
                 self.register_parameter(f"weight_{i}", nn.Parameter(weight))
             else:
                 self.register_buffer(f"weight_{i}", weight)
+        self.shares = nn.Buffer(torch.ones(len(self.names)))
 
     def weight(self, target: str) -> Tensor:
         """Coefficients ``(outputs, D + 1)``, the intercept last; no row for a likelihood without a linear part."""
@@ -65,10 +73,10 @@ class LinearPart(nn.Module):
         if not len(weight):
             return f
         part = features(x, self.clip) @ weight[:, :-1].mT + weight[:, -1]
+        share = self.shares[self.names.index(target)]
         if isinstance(f, tuple):  # blocks with weights of their own stay apart
-            return (f[0] + part, *f[1:])
-        rest = f.shape[-1] - part.shape[-1]
-        return f + (nn.functional.pad(part, (0, rest)) if rest else part)
+            return (_added(f[0], part, share), *f[1:])
+        return _added(f, part, share)
 
     def stacked(self, targets: Sequence[str], x: Any, f: Tensor) -> Tensor:
         """The same of K targets of one kind of likelihood, whose outputs are ``(..., K, B, outputs)``."""
@@ -77,8 +85,37 @@ class LinearPart(nn.Module):
             return f
         part = features(x, self.clip) @ weight[:, :-1].mT + weight[:, -1]
         part = part.unflatten(-1, (len(targets), -1)).transpose(-2, -3)
-        rest = f.shape[-1] - part.shape[-1]
-        return f + (nn.functional.pad(part, (0, rest)) if rest else part)
+        return _added(f, part, self.shares[[self.names.index(target) for target in targets], None, None])
+
+    @torch.no_grad()
+    def shrink(self, target: str, x: Tensor, f: Tensor, r: Tensor) -> None:
+        """Sets a target's share to the one with the least squared error in rows that were not trained on.
+
+        Shrunk towards 1, with the strength of five rows in which the network is right: a network is seldom worth nothing,
+        and few rows say little. At 0 the prediction is the linear part's.
+
+        Args:
+            target: The target.
+            x: Inputs of N rows.
+            f: What the target's head and its linear part give together, with a share of 1, ``(N,)``.
+            r: Labels on the scale of f ``(N,)``, NaN where missing.
+        """
+        i, seen = self.names.index(target), ~r.isnan()
+        part = self(target, x, f.new_zeros(len(f), 1))[:, 0]
+        network = (f - part)[seen].double()
+        right = network @ (r - part)[seen].double()
+        size = network @ network
+        extra = _PULL * size / max(len(network), 1)
+        if size > 0:
+            self.shares[i] = ((right + extra) / (size + extra)).clamp(0.0, 1.0)
+
+
+def _added(f: Tensor, part: Tensor, share: Tensor) -> Tensor:
+    """``share f + part`` in the first outputs, and f in the rest."""
+    count = part.shape[-1]
+    if f.shape[-1] == count:
+        return share * f + part
+    return torch.cat([share * f[..., :count] + part, f[..., count:]], -1)
 
 
 def _common(z: Tensor, labels: Mapping[str, Tensor], likelihoods: Sequence[Likelihood]) -> Tensor | None:

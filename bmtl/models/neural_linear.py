@@ -113,6 +113,8 @@ class NeuralLinear(TaskModel):
        the highest evidence is far too small;
     3. w is fitted again to training and validation rows.
 
+    The head's weight a does here what `LinearPart.shrink` does elsewhere, and is fitted in its place.
+
     Other targets, those with their own rows, and those with fewer than ten labels in training or two in validation keep
     their heads.
 
@@ -160,7 +162,7 @@ class NeuralLinear(TaskModel):
         self, guide: Callable[..., Any], x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0
     ) -> None:
         super().calibrate(guide, x, y, num_draws=num_draws, seed=seed)
-        if self._support is None or isinstance(x, PerTask):
+        if self._support is None or not self._place or isinstance(x, PerTask):
             return
         x_train, y_train = self._support
         counts = torch.stack([self.likelihoods[name].labelled(y_train[name]) for name in self._place], 1).sum(1)
@@ -207,6 +209,8 @@ class NeuralLinear(TaskModel):
         self.factors[self._place[name]] = torch.as_tensor(vectors * np.sqrt(np.maximum(values, 0.0))).to(like)
         self.weights[i] = torch.tensor([a, b]).to(like)
         self.closed[i] = True
+        if self.linear_part is not None:
+            self.linear_part.shares[self.linear_part.names.index(name)] = 1.0
         likelihood.unknowns["log_variance"].set(float(np.log(noise)))  # type: ignore[operator]
 
     def _represented(self, x: Any) -> Tensor:

@@ -53,6 +53,7 @@ class TaskModel(nn.Module):
         generator: Draws the initial weights; None uses torch's global generator.
 
     Raises:
+        TypeError: If a likelihood is none.
         ValueError: If there is no target, a name is not one, or `n_data` lacks a target or is below 1; from heads and
             representation, if they cannot be made.
     """
@@ -73,6 +74,12 @@ class TaskModel(nn.Module):
     ) -> None:
         super().__init__()
         self.names = check_names(tuple(likelihoods))
+        for name, likelihood in likelihoods.items():
+            if not isinstance(likelihood, Likelihood):
+                raise TypeError(
+                    f"The likelihood of {name!r} is an object of bmtl.models.likelihoods, such as Gaussian(), and "
+                    f"{likelihood!r} was given."
+                )
         self.n_data = data_by_target(self.names, n_data)
         self.representation = representation(trunk, width, generator=generator)
         self.heads = head(self.representation.width, likelihoods, generator=generator)
@@ -83,6 +90,11 @@ class TaskModel(nn.Module):
                 likelihood.start(likelihood.gather(name, labels))
         several = stacks(likelihoods, self.n_data) if stack else []
         self.stacked: dict[str, Stacked] = {name: of for of in several for name in of.names}
+        # What is learnt of weights' or labels' spread in training must be of the program that predicts.
+        learns_spread = any(of.unknowns and not of.needs_calibration for of in likelihoods.values())
+        has_latents = self.representation.has_latents or self.heads.joint_latents()
+        if not (learns_spread or has_latents or any(self.heads.latents(name) for name in self.names)):
+            self.representation.may_be_apart = True
         self.linear_part = linear_part
         if linear_part is not None:
             self.heads.start_near_zero(_NEAR_ZERO)
@@ -250,6 +262,35 @@ class TaskModel(nn.Module):
             num_draws: Draws of the guide; 1 suffices where it has no latents.
             seed: Seed of the draws; torch's global generator is left unchanged.
         """
+        for name, f in self._mean_outputs(guide, x, num_draws, seed).items():
+            likelihood = self.likelihoods[name]
+            likelihood.calibrate(f, likelihood.gather(name, y))
+
+    @torch.no_grad()
+    def shrink(
+        self, guide: Callable[..., Any], x: Any, y: Mapping[str, Tensor], *, num_draws: int = 1, seed: int = 0
+    ) -> None:
+        """Fits how much of the network each target's prediction keeps beside its linear part, before `calibrate`.
+
+        Of targets with a linear part by least squares whose noise is calibrated: `LinearPart.shrink`. Arguments are those
+        of `calibrate`.
+        """
+        if self.linear_part is None or not isinstance(x, Tensor):
+            return
+        self.linear_part.shares.fill_(1.0)
+        for name, f in self._mean_outputs(guide, x, num_draws, seed).items():
+            likelihood = self.likelihoods[name]
+            if likelihood.least_squares and f.shape[-1] == 1:
+                self.linear_part.shrink(name, x, f[:, 0], (y[name] - likelihood.location) / likelihood.unit)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By target, the network's share in predictions beside a linear part; empty without such parts."""
+        part = self.linear_part
+        return {} if part is None else dict(zip(part.names, part.shares.tolist(), strict=True))
+
+    def _mean_outputs(self, guide: Callable[..., Any], x: Any, num_draws: int, seed: int) -> dict[str, Tensor]:
+        """`_outputs` in evaluation mode, as means over draws of the guide."""
         modes = [(part, part.training) for part in self.modules()]
         self.eval()
         sums: dict[str, Tensor] = {}
@@ -262,9 +303,7 @@ class TaskModel(nn.Module):
         finally:
             for part, mode in modes:
                 part.training = mode
-        for name, total in sums.items():
-            likelihood = self.likelihoods[name]
-            likelihood.calibrate(total / num_draws, likelihood.gather(name, y))
+        return {name: total / num_draws for name, total in sums.items()}
 
     def _outputs(self, guide: Callable[..., Any], x: Any) -> dict[str, Tensor]:
         """What the heads of targets that need calibration give at a draw of the guide."""

@@ -180,7 +180,7 @@ def test_a_constant_target_is_warned_of_and_one_is_counted_as_one(run, tmp_path)
     assert code == 0
     assert "still: 40 rows (26 train, 6 val, 8 test)" in out
     assert "task_0: real, 40 labels of 40 rows, 7 to 7" in out
-    assert err == "Warning: The target 'task_0' is 7 in all of its 26 training rows.\n"
+    assert err.startswith("Warning: The target 'task_0' is 7 in all of its 26 training rows: nothing can be learnt")
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_variational_multi_task_learning_beside_others(run, domains, tmp_path):
     methods = "stl,ew,bakker-heskes,vbmtl,vmtl"
     code, _, err = run("compare", f"npz:{domains}", "--methods", methods, *TINY, "--out", out)
     assert code == 0
-    assert err == "Warning: The target 'plain' is 0 in all of its 32 training rows.\n"
+    assert err.startswith("Warning: The target 'plain' is 0 in all of its 32 training rows: nothing can be learnt")
     frame = pd.read_csv(out / "table.csv", index_col="learner")
     assert frame.index.tolist() == [*methods.split(","), "constant", "logistic", "boosting"]
     assert frame.filter(like="accuracy").notna().all(axis=None)

@@ -196,6 +196,8 @@ def test_inputs_of_an_unknown_type_are_refused(x):
 
 @pytest.mark.parametrize("y", [ROWS.numpy(), torch.tensor(1.0), [1, 2, 3, 4]])
 def test_labels_that_are_no_tensors_are_refused(y):
+    with pytest.raises(TypeError, match="y is a mapping from each task to its labels"):
+        Batches(torch.zeros(2, 2), torch.zeros(2), 2)
     with pytest.raises(TypeError, match="y must hold tensors"):
         Batches(ROWS, {"a": y}, 2)
 

@@ -325,7 +325,10 @@ def test_labels_may_be_images():
     assert_allclose(data.targets["depth"].scaler.inverse(y["depth"]), depth[:2], atol=1e-6)
     assert data.rows_by_task("train")["depth"].tolist() == [0]
     assert data.rows_by_task("test")["part"].tolist() == [3]
-    assert data.data_warnings() == ["The target 'same' is the same image in all of its 2 training rows."]
+    (warning,) = data.data_warnings()
+    assert warning.startswith(
+        "The target 'same' is the same image in all of its 2 training rows: nothing can be learnt"
+    )
     assert data.describe_targets()[0] == "depth: pixels, 3 labels of 4 rows"
 
 
@@ -414,13 +417,20 @@ def test_targets_of_which_there_is_nothing_to_learn_are_warned_of():
     families = {"named": Binary(("low", "high")), "numbered": 3, "none": "count", "early": "time-to-event"}
     rows = {"train": np.arange(4), "test": np.array([4, 5])}
     data = MultiTaskData.from_arrays("toy", x, y, rows, families=families)
-    assert data.data_warnings() == [
-        "The target 'still' is 1.5 in all of its 3 training rows.",
-        "The target 'named' is 'high' in all of its 3 training rows.",
-        "The target 'numbered' is 2 in all of its 4 training rows.",
-        "The target 'none' is 0 in all of its 4 training rows.",
-        "The target 'early' is [0.0, 3.0] in all of its 4 training rows.",
+    assert [warning.partition(":")[0] for warning in data.data_warnings()] == [
+        "The target 'still' is 1.5 in all of its 3 training rows",
+        "The target 'named' is 'high' in all of its 3 training rows",
+        "The target 'numbered' is 2 in all of its 4 training rows",
+        "The target 'none' is 0 in all of its 4 training rows",
+        "The target 'early' is [0.0, 3.0] in all of its 4 training rows",
     ]
+
+
+def test_targets_without_a_label_in_the_test_rows_are_warned_of():
+    y = {"a": np.arange(6.0), "b": np.array([1.0, 2.0, 3.0, np.nan, np.nan, np.nan])}
+    rows = {"train": np.arange(3), "test": np.arange(3, 6)}
+    data = MultiTaskData.from_arrays("toy", np.arange(12.0).reshape(6, 2), y, rows)
+    assert data.data_warnings() == ["No test row has a label of b: trained on, and not scored."]
 
 
 def test_test_rows_that_are_training_rows_are_warned_of():

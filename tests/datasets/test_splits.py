@@ -147,3 +147,16 @@ def test_groups_hold_for_validation_too(sizes, seed, source):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         splits.parts(np.arange(20), **options)
+
+
+def test_rows_that_name_no_group_are_apart():
+    """NaN is equal to NaN for numpy's unique: they were one group, and in one part."""
+    groups = np.where(np.arange(60) < 30, np.nan, np.arange(60) // 5)
+    found = splits.parts(np.arange(60), groups=groups, seed=1)
+    unknown = {part: np.isnan(groups[rows]).sum() for part, rows in found.items()}
+    assert all(unknown.values())
+    known = [set(groups[rows][~np.isnan(groups[rows])]) for rows in found.values()]
+    assert sum(map(len, known)) == 6
+    codes = np.where(np.arange(60) % 2, "train", "test")
+    codes[30:] = "train"
+    assert len(splits.parts(np.arange(60), codes=codes, groups=groups)["test"]) == 15

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import pickle
 
@@ -118,6 +119,9 @@ def test_distributions_agree_with_each_other(regressor):
     assert flat.cdf(flat.quantile([0.1, 0.9])).shape == (2, 5)
     with pytest.raises(ValueError, match="Levels range"):
         found.quantile(1.5)
+    with pytest.raises(ValueError, match=r"y is a number or has the shape \(5, 2\), and \(3,\) was given"):
+        found.cdf(np.zeros(3))
+    assert "y0, y1: 5 x 2" in repr(found)
 
 
 def test_pandas_names_are_kept_and_held_to(regressor):
@@ -129,6 +133,11 @@ def test_pandas_names_are_kept_and_held_to(regressor):
     np.testing.assert_array_equal(named.predict(frame), regressor.predict(X))
     with pytest.raises(ValueError, match="feature names"):
         named.predict(frame[["c", "b", "a"]])
+    assert named.score(frame, labels[["time", "cost"]]) == named.score(frame, labels) == named.score(frame, Y)
+    with pytest.raises(ValueError, match="fitted on the targets cost, time, and y has cost, price"):
+        named.score(frame, labels.rename(columns={"time": "price"}))
+    with pytest.raises(ValueError, match="fitted on the targets cost, time, and y has y"):
+        named.score(frame, Y[:, 0])
 
 
 def test_a_random_state_decides_and_a_clone_has_the_parameters(regressor):
@@ -181,6 +190,7 @@ def test_numbers_and_classes_together():
 
 def test_a_folder_keeps_an_estimator_without_pickle(regressor, tmp_path):
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    frame.index = frame.index * 7 + 3
     labels = pd.DataFrame({"cost": Y[:, 0], "way": WORDS})
     models = [regressor, MultiTaskEstimator(**QUICK).fit(frame, labels)]
     for model, x in zip(models, (X, frame), strict=True):
@@ -192,6 +202,8 @@ def test_a_folder_keeps_an_estimator_without_pickle(regressor, tmp_path):
         pd.testing.assert_frame_equal(pd.DataFrame(back.predict(x)), pd.DataFrame(model.predict(x)))
         assert set(back.results_.children) == set(model.results_.children)
         assert load_fitted(folder).table(X).shape[0] == 120  # a run's folder too
+    assert model.predict(frame).index.equals(frame.index)
+    assert model.predict_proba(frame)["way"].index.equals(frame.index)
     with pytest.raises(ValueError, match="is of a MultiTaskRegressor"):
         MultiTaskClassifier.load(tmp_path / "MultiTaskRegressor")
     with pytest.raises(FileNotFoundError, match=r"There is no .*estimator.json"):
@@ -233,6 +245,9 @@ def test_wrong_labels_and_parameters_are_told(estimator, labels, reason):
 def test_text_and_dates_among_the_features_are_named():
     frame = pd.DataFrame({"size": [1.0, 2.0], "count": ["1", None], "town": ["Oslo", "Bergen"], "sold": [True, False]})
     frame["built"] = pd.to_datetime(["2020-01-01", "2021-01-01"])
+    if importlib.util.find_spec("pyarrow"):
+        frame["town"] = frame["town"].astype("string[pyarrow]")
+        frame["count"] = frame["count"].astype(float).astype("double[pyarrow]")
     with pytest.raises(ValueError, match="the columns town, built hold text or dates. Encode them"):
         MultiTaskRegressor().fit(frame, [1.0, 2.0])
 
@@ -259,7 +274,8 @@ def test_classes_are_numbered_in_order():
     column = class_column("way", np.array(["b", None, "a", "b"], dtype=object))
     assert column.labels.tolist() == [1, -1, 0, 1]
     assert column.classes.tolist() == ["a", "b"]
-    assert class_column("flag", np.array([True, False, True])).classes.tolist() == [False, True]
+    for flags in (np.array([True, False, True]), np.array([True, None, False], dtype=object)):
+        assert class_column("flag", flags).classes.dtype == bool  # as a file gives them back
 
 
 @pytest.mark.parametrize("names", [["y", "y"], ["a/b", "a_b"], [1, "1"]])

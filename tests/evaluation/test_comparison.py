@@ -187,6 +187,15 @@ def test_different_rows_are_not_compared(grid, make_tree, run_arrays):
         compare(grid)
 
 
+def test_a_target_without_a_scored_row_may_be_missing(grid, make_tree, run_arrays):
+    y = run_arrays(seed=0)["observed"]
+    y["homo"][:] = np.nan
+    trees = {("stl", 0): make_tree(seed=0, observed=y), ("constant", 0): make_tree(seed=0, observed=y)}
+    group = trees["constant", 0]["test/observed_data"]
+    group.dataset = group.to_dataset(inherit=False).drop_vars(["y_homo", "obs_homo"])
+    assert compare(trees, reference=None)["task"].values.tolist() == ["mu", "cv"]
+
+
 def test_labels_in_single_precision_are_the_same_rows(grid, make_tree, run_arrays):
     y = {name: values.astype(np.float32) for name, values in run_arrays(seed=0)["observed"].items()}
     grid["ew", 0] = make_tree(seed=0, observed=y)

@@ -407,6 +407,17 @@ def test_a_target_of_images_that_stays_keeps_its_scores_of_all_pixels():
     assert list(images_of(recalibrate(tree)["test"])) == ["normal"]
 
 
+def test_targets_of_any_names_have_scores_of_all_pixels():
+    names = ("x", "of_x", "d_x", "score_x", "scored_x")
+    law = Law("student-t", {"loc": np.zeros((1, 5)), "scale": np.ones((1, 5)), "df": np.full((1, 5), np.inf)})
+    rows = {
+        name: PredictedRows(Prediction(np.empty((0, 5)), np.zeros(5), law=law), np.arange(5.0), whole={"mae": float(i)})
+        for i, name in enumerate(names)
+    }
+    tree = to_datatree({"test": rows}, {name: ReportedTarget(Real()) for name in names})
+    assert [scored(tree)[name].whole["mae"] for name in names] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
 def test_a_target_without_test_rows_stays_as_it_is():
     made = arrays(0, rows=40)
     made["observed"]["t"] = np.full(40, np.nan)

@@ -12,6 +12,7 @@ from bmtl.experiments import Budget, run
 from bmtl.experiments.methods import Method
 from bmtl.experiments.rows import Stretches
 from bmtl.experiments.schedules import DECAY, decoupled, optimizer_of, rate, scheduler_of
+from bmtl.experiments.training import program
 from bmtl.inference.parameters import NamedParameters
 from bmtl.models.linear_fits import ridge
 from tests.experiments.toys import BUDGET, EW, toy
@@ -48,9 +49,9 @@ def test_tables_have_the_schedule_cosine():
 
 
 @pytest.mark.parametrize(
-    ("rows", "size"), [(3, 16), (128, 16), (200, 32), (500, 64), (1000, 128), (1500, 128), (1600, 256), (10**6, 256)]
+    ("rows", "size"), [(3, 32), (128, 32), (200, 64), (500, 128), (1000, 256), (1500, 256), (1600, 512), (10**6, 512)]
 )
-def test_batches_are_an_eighth_of_the_rows(rows, size):
+def test_batches_are_a_quarter_of_the_rows(rows, size):
     assert Budget().rows_in_batch(rows) == size
     assert Budget(batch_size=5).rows_in_batch(rows) == 5
 
@@ -110,13 +111,19 @@ def test_stretches_pass_through_all_rows_before_any_comes_again():
     assert [sorted(seen[i : i + 10].tolist()) for i in (0, 10, 20)] == [list(range(10))] * 3
 
 
+def test_batches_whose_size_is_chosen_are_whole():
+    for budget, sizes in ((Budget(steps=6), {32}), (Budget(steps=6, batch_size=20), {20, 8})):  # of 48 rows
+        _, _, loader = program(toy(), EW, 0, replace(budget, widths=(4,)))
+        assert {len(x) for x, _ in loader} == sizes
+
+
 def test_a_budget_in_steps_is_kept_and_ends_early_without_gain():
     budget = replace(BUDGET, epochs=None, steps=60)
     tree = run(toy(), EW, 0, budget)
     assert tree["training"]["step"].values[-1] + 1 == 60
     assert len(np.unique(tree["training"]["epoch"])) == 2
     # At a rate like this nothing improves: a quarter of twelve epochs is waited for.
-    hopeless = run(toy(), EW, 0, replace(budget, steps=480, lr=50.0))
+    hopeless = run(toy(), EW, 0, replace(budget, steps=480, lr=25.0))
     assert hopeless["training"]["step"].values[-1] + 1 < 480
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +71,14 @@ def test_every_method_can_be_kept(name, data, tmp_path):
 def test_targets_trained_by_themselves_on_rows_of_their_own(tmp_path):
     tree = run(ragged(), STL, 0, BUDGET, tmp_path, keep_model=True)
     agree(tree, load_fitted(tmp_path), ragged(), 0)
+
+
+def test_the_networks_share_is_kept_reported_and_may_be_left_at_one(data, tmp_path):
+    for shrink in (True, False):
+        tree = run(data, EW, 0, replace(BUDGET, lr=0.3, shrink=shrink), tmp_path, keep_model=True)
+        ((model, _),) = load_fitted(tmp_path).parts[0]
+        assert model.shares == pytest.approx(json.loads(tree.attrs["network_shares"]))
+        assert (min(model.shares.values()) < 1) == shrink  # at a rate like this the network is worth little
 
 
 def test_a_run_for_a_comparison_keeps_no_model(data, tmp_path):

@@ -32,6 +32,7 @@ def test_a_finished_cell_is_not_run_again(data, tmp_path, trained):
         trained.clear()
         done = list(run_cells(data, cells, budget, tmp_path, jobs=1))
         assert sorted((cell.method.name, cell.seed) for cell in done) == sorted((c.method.name, c.seed) for c in cells)
+        assert sorted((cell.method.name, cell.seed) for cell in done if cell.trained) == sorted(trained)
         return trained
 
     assert start(Cell(EW, 0)) == [("ew", 0)]

@@ -76,6 +76,18 @@ def test_a_plate_that_declares_the_batch_as_all_data_is_said_once(program, caplo
     assert f"declared {sizes[0]} data in one batch and {sizes[1]} in another" in message
 
 
+def test_a_plate_with_fewer_data_than_a_batch_is_said_once(caplog):
+    def program(p, x):
+        with bmtl.task("a"), pyro.plate("a_rows", 20, subsample=x):
+            bmtl.observe("y_a", dist.Normal(p["w"], 1.0), x)
+
+    svi = trained(program)
+    (message,) = messages(caplog)
+    assert "'a_rows' around site 'y_a' has 20 data, and a training batch 64" in message
+    svi.evaluate(torch.ones(500))
+    assert len(messages(caplog)) == 1
+
+
 def test_pyros_svi_says_it_too(caplog):
     def model(x):
         w = pyro.param("w", torch.tensor(0.0))

@@ -695,6 +695,12 @@ def test_an_empty_validation_loader_is_named():
         quick(regressions(), batches(), [], max_epochs=2)
 
 
+def test_one_batch_is_no_loader():
+    batch = next(iter(batches()))
+    with pytest.raises(TypeError, match="'train' gives batches in a for loop, and a tuple of tensors was given"):
+        quick(regressions(), tuple(batch), max_epochs=2)
+
+
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_a_generator_is_refused_since_it_has_one_epoch_only(name):
     loaders = {"train": batches(), "val": batches()} | {name: (one for one in batches())}

@@ -8,6 +8,7 @@ from bmtl.models.likelihoods import Bernoulli, Categorical, Evidential, Gaussian
 from bmtl.models.linear_fits import PENALTIES, logistic, ridge
 from bmtl.models.linear_part import LinearPart
 from bmtl.models.networks import Tabular
+from bmtl.models.rows import Rows
 from bmtl.models.spec import DataSpec
 from bmtl.targets import Real
 
@@ -93,6 +94,25 @@ def test_only_the_location_of_several_outputs_moves():
         assert torch.equal(rest, f[1] if isinstance(f, tuple) else f[:, 1:])
 
 
+def test_the_share_of_a_network_is_the_best_on_other_rows_pulled_towards_all_of_it():
+    likelihood = Gaussian()
+    part = part_of({"y": likelihood}, {"y": tensor(Y)})
+    line = part("y", tensor(X), torch.zeros(60, 1))[:, 0]
+    network = tensor(RANDOM.normal(size=60))
+    for truth in (1.0, 0.4, 0.0, -3.0, 2.0):
+        labels = line + truth * network
+        labels[7] = torch.nan
+        part.shrink("y", tensor(X), line + network, labels)
+        pulled = (59 * truth + 5) / (59 + 5)  # five rows in which the network is right
+        assert part.shares.item() == pytest.approx(min(max(pulled, 0.0), 1.0), abs=1e-5)
+        part.shares.fill_(1.0)
+    part.shares.fill_(0.25)
+    torch.testing.assert_close(part("y", tensor(X), network[:, None])[:, 0], line + 0.25 * network)
+    torch.testing.assert_close(part.stacked(["y"], tensor(X), network[None, :, None])[0, :, 0], line + 0.25 * network)
+    part.shrink("y", tensor(X), line, line)
+    assert part.shares.item() == 0.25  # a network that says nothing
+
+
 def test_classes_start_at_a_logistic_regression_and_others_at_nothing():
     y = torch.as_tensor((X[:, 0] > 0).astype(int))
     two = part_of({"y": Categorical(2)}, {"y": y})("y", tensor(X), torch.zeros(60, 2))
@@ -151,3 +171,14 @@ def test_recipes_fit_it_to_examples_and_start_heads_near_zero():
         starts = model.heads.layers[0].weight if "noise" in options else model.heads.starts["y"]
         assert starts.abs().max() <= 0.1 * 16**-0.5 + 1e-6
         assert "linear_part.weight_0" in model.state_dict()
+
+
+def test_rows_are_apart_in_training_where_the_program_learns_no_spread():
+    spec = DataSpec({"y": Real()}, 60, {"kind": "table", "width": 4}, labels={"y": tensor(Y)}, examples=tensor(X))
+    for options, apart in (({"noise": "fixed"}, True), ({}, False), ({"noise": "fixed", "head": "bayesian"}, False)):
+        trunk = Tabular(4, (8,), bins=[[]] * 4, generator=seeded())
+        model, _ = recipes.homoscedastic(spec, trunk=lambda made=trunk: made, generator=seeded(), **options)
+        rows = Rows(("y",), tensor(X), {}, own=False)
+        whole = trunk(tensor(X))
+        assert torch.equal(model.representation(rows), trunk.apart(tensor(X)) if apart else whole)
+        assert torch.equal(model.eval().representation(rows), whole)

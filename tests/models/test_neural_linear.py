@@ -91,7 +91,8 @@ def test_far_from_the_training_rows_features_stay_in_their_range(tmp_path):
 
 
 def test_classes_and_targets_with_rows_of_their_own_keep_their_heads(tmp_path):
-    for data, closed in ((mixed(), [True, False, False]), (ragged(), [False, False])):
+    without = mixed().subset(["kind", "sign"])
+    for data, closed in ((mixed(), [True, False, False]), (ragged(), [False, False]), (without, [False, False])):
         run(data, NEURAL_LINEAR, 0, BUDGET, tmp_path, keep_model=True)
         ((model, _),) = load_fitted(tmp_path).parts[0]
         assert model.closed.tolist() == closed

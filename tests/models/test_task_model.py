@@ -13,7 +13,8 @@ from torch import nn
 import bmtl
 from bmtl.inference.balancing import Context
 from bmtl.inputs import PerTask
-from bmtl.models import mlp
+from bmtl.models import TaskModel, mlp
+from bmtl.models.likelihoods import Gaussian
 from tests.models.programs import log_variance, losses, minimise, seeded, task_model
 
 TARGETS = {"a": 0, "c": 3, "b": 0}  # number of classes, 0 for a real target
@@ -458,6 +459,14 @@ def test_classification_noise_is_the_temperature_only_if_exact(tempered, classif
 def test_a_wrong_option_is_told(options, message):
     with pytest.raises(ValueError, match=message):
         program(**options)
+
+
+@pytest.mark.parametrize("given", ["gaussian", Gaussian])
+def test_what_is_no_likelihood_is_told(given):
+    with pytest.raises(
+        TypeError, match=r"The likelihood of 'a' is an object of .* such as Gaussian\(\), and .*aussian"
+    ):
+        TaskModel(nn.Linear(3, 4), 4, {"a": given}, 10)
 
 
 @pytest.mark.parametrize("noise", ["fixed", "parameter", "latent"])

@@ -43,7 +43,9 @@ def of_sdf(text: str, source: str) -> Pairs:
         words = [(line[:30].split(), line[31:34].strip()) for line in atoms]
         read = molecule([atom(place, symbol, where) for place, symbol in words])
         _check_drawing(read[1], lines[1][20:22], where)
-        _check_hydrogens(read[0], charges, rest, int(bonds) if bonds.isdecimal() else 0, where)
+        radical = any(line.startswith("M  RAD") for line in rest) or any(line[36:39].strip() == "4" for line in atoms)
+        if bonds.isdecimal() and not radical:
+            _check_hydrogens(read[0], charges, rest[: int(bonds)], where)
         found.append(read)
     return found
 
@@ -75,18 +77,17 @@ def _check_drawing(positions: np.ndarray, code: str, where: str) -> None:
         )
 
 
-def _check_hydrogens(numbers: np.ndarray, charges: Sequence[int], rest: Sequence[str], bonds: int, where: str) -> None:
-    """Refuses a molecule whose hydrogens are left out, as far as bonds show it."""
+def _check_hydrogens(numbers: np.ndarray, charges: Sequence[int], bonds: Sequence[str], where: str) -> None:
+    """Refuses a molecule whose hydrogens are left out, as far as the lines of its bonds show it."""
     orders = np.zeros(len(numbers))
-    for line in rest[:bonds]:
+    for line in bonds:
         ends = line[:3].strip(), line[3:6].strip()
         kind = line[6:9].strip()
         if not all(word.isdecimal() for word in (*ends, kind)) or max(map(int, ends)) > len(numbers):
             return  # another program's columns
         for end in ends:
             orders[int(end) - 1] += _ORDERS.get(int(kind), 1.0)
-    radical = any(line.startswith("M  RAD") for line in rest)
-    if not bonds or radical or (orders == 0).all():
+    if not orders.any():
         return
     carbon = numbers == 6
     # A charge takes a valence of carbon; of nitrogen and oxygen it gives or takes one.

@@ -1,5 +1,6 @@
 """Text files of rows and columns: encodings, delimiters, headers and ragged rows, read right or refused by name."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -103,7 +104,8 @@ def _text(path: Path, encoding: str | None) -> str:
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
     used = encoding or marked or "utf-8"
     try:
-        text = content.decode(used)
+        # Text in another encoding is no valid UTF-8, unless it is plain ASCII.
+        text = content.decode("utf-8" if _other(used) and _is_utf8(content) else used)
     except LookupError:
         raise ValueError(
             f"There is no encoding {encoding!r}. Common ones are utf-8, latin-1, cp1252 and utf-16."
@@ -122,6 +124,19 @@ def _text(path: Path, encoding: str | None) -> str:
             "encoding=utf-16-le; bmtl predict takes UTF-8)."
         )
     return text
+
+
+def _other(encoding: str) -> bool:
+    """Whether an encoding is none of Unicode's own."""
+    return not codecs.lookup(encoding).name.startswith("utf")
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _rows(path: Path, text: str, delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:
@@ -196,7 +211,7 @@ def _names(path: Path, header: list[str], body: list[tuple[int, list[str]]]) -> 
         name = check_text("column", spelled(given))
         if name in where:
             raise ValueError(
-                f"{path} has two columns {name!r}, the {where[name] + 1}. and the {place + 1}. Rename one."
+                f"{path} has two columns {name!r}: number {where[name] + 1} and number {place + 1}. Rename one."
             )
         names[place], where[name] = name, place
     return names, tuple(notes)

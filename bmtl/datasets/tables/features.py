@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from bmtl.datasets.tables.column import AS_MISSING, Column, RawTable
+from bmtl.datasets.tables.command_line import option
 from bmtl.datasets.tables.date_fields import DateOrder, days
 from bmtl.datasets.tables.number_fields import Decimal, NumberStyle, parse_all
 
@@ -294,8 +295,8 @@ def fit_features(
             notes.append(f"{name}: left out, no value in the {len(rows):,} training rows.")
             continue
         mixed = (
-            f"Correct it, mark it as missing ({AS_MISSING}), take the column as categories (-d kinds={name}:category), "
-            f"or leave it out (-d ignore={name})."
+            f"Correct it, mark it as missing ({AS_MISSING}), take the column as categories "
+            f"({option('kinds', 'category', of=name)}), or leave it out ({option('ignore', name)})."
         )
         dates = order(column) if kind in (None, "date") else None
         if kind == "date" or dates is not None:
@@ -305,7 +306,9 @@ def fit_features(
         if kind == "number" or numbers is not None:
             features.append(NumberFeature.fit(column, numbers or NumberStyle(), rows, mixed))
             if _counts_rows(features[-1].transform(column)[:, 0]):
-                notes.append(f"{name}: numbers the rows. If it says nothing else, leave it out (-d ignore={name}).")
+                notes.append(
+                    f"{name}: numbers the rows. If it says nothing else, leave it out ({option('ignore', name)})."
+                )
             continue
         feature = CategoryFeature.fit(column, rows)
         if kind is None and too_many(len(feature.categories), len(rows)):
@@ -314,7 +317,7 @@ def fit_features(
     if free_text:
         raise ValueError(
             f"{table.source} has text that differs from row to row in {', '.join(map(repr, free_text))}: names or "
-            f"notes, and no categories. Leave such columns out (-d ignore={','.join(free_text)}), or take one as "
-            f"categories all the same (-d kinds={free_text[0]}:category)."
+            f"notes, and no categories. Leave such columns out ({option('ignore', *free_text)}), or take one as "
+            f"categories all the same ({option('kinds', 'category', of=free_text[0])})."
         )
     return features, notes

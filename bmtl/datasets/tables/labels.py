@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bmtl.datasets.tables.column import AS_MISSING, Column, number_text
+from bmtl.datasets.tables.command_line import option
 from bmtl.datasets.tables.features import too_many
 from bmtl.datasets.tables.kinds import Kind, KindLike, index_of_classes, of_classes, parse_kind
 from bmtl.datasets.tables.number_fields import NumberStyle, parse_all, parse_label
@@ -71,7 +72,8 @@ def read_labels(target: str, column: Column, kind: KindLike | None, style: Style
         return _of_classes(target, column, parsed, style)
     as_text = parsed is not None and parsed.indexed
     mixed = (
-        f"Correct it, mark it as missing ({AS_MISSING}), or take the column as classes (-d kinds={target}:classes)."
+        f"Correct it, mark it as missing ({AS_MISSING}), or take the column as classes "
+        f"({option('kinds', 'classes', of=target)})."
         if parsed is None
         else f"Correct it, or mark it as missing ({AS_MISSING}); the target {target!r} is of the kind {parsed.family.name}."
     )
@@ -166,9 +168,10 @@ def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: 
         if len(ordered) == len(found):
             found = ordered
         elif family is Ordinal and not all(len(text) == 1 for text in found):
+            levels = f"ordinal({','.join(found[:10])})"
             raise ValueError(
                 f"Target {target!r} is ordinal, and the order of {', '.join(found[:10])} is not known. Give the levels "
-                f"from the lowest: kinds={target}:ordinal({','.join(found[:10])})."
+                f"from the lowest: {option('kinds', levels, of=target)}."
             )
         _check_spelling(target, column, found)
     labelled = int((~column.missing).sum())
@@ -181,7 +184,7 @@ def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: 
         raise ValueError(
             f"Target {target!r} has the one label {found[0]!r} in the column {column.name!r} of "
             f"{column.origin.source}. Leave it out, or name its classes "
-            f"(-d 'kinds={target}:binary({found[0]},other)')."
+            f"({option('kinds', f'binary({found[0]},other)', of=target)})."
         )
     if family is None:
         # pandas' ordered categories say that there is an order.

@@ -229,8 +229,14 @@ def _fault(column: Column, present: Sequence[tuple[int, str]], bare: Sequence[st
     if not all(numbers):
         place = numbers.index(False)
         row, text = present[place]
+        units = row == 0 and len(numbers) > 2 and sum(numbers) == len(numbers) - 1
         return (
             f"{column.at(row)}: {text!r} is no number, and {sum(numbers):,} of the column's {len(bare):,} fields are."
+            + (
+                " If this row has the columns' units, remove it (units of targets: -d units=TARGET:UNIT)."
+                if units
+                else ""
+            )
         )
     common, narrowed_by = set(ways(bare[0])), 0
     for place, text in enumerate(bare):

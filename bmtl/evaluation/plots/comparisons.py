@@ -158,7 +158,7 @@ def _reach(of_tasks: Sequence[xr.Dataset], methods: Sequence[str]) -> tuple[floa
         ends.append(reach_of(*(chosen[name].values for name in ("difference", "lower", "upper"))))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     margin = 0.04 * (high - low)
-    return min(low, -margin), max(high, margin)
+    return min(low, 0.0) - margin, max(high, 0.0) + margin
 
 
 def _draw_intervals(panel: Axes, differences: xr.Dataset, methods: Sequence[str], reach: tuple[float, float]) -> None:

@@ -87,7 +87,8 @@ def _draw_validation(axes: Mapping[str, Axes], record: xr.DataArray | None, line
     for task, panel in axes.items():
         if record is not None and task in record["task"].values:
             values = record.sel(task=task).dropna("step")
-            panel.plot(values["step"], values, **line)
+            marker = "o" if values.size == 1 else None  # a line of one point is not seen
+            panel.plot(values["step"], values, marker=marker, markersize=3, **line)
 
 
 def training_curves(

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from bmtl.inference.balancing.balancer import Balancer
@@ -66,7 +67,7 @@ def _slot(part: str, spec: str, resolve: Resolve | None) -> Slot:
             raise ValueError("the brackets do not match")
         if call.args or None in {k.arg for k in call.keywords}:
             raise ValueError("options are given by name")
-        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        options = {str(k.arg): _plain(str(k.arg), k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"The options of {name!r} in {spec!r} cannot be read: {error}.") from error
     try:
@@ -82,6 +83,16 @@ def _slot(part: str, spec: str, resolve: Resolve | None) -> Slot:
     return slot
 
 
+def _plain(option: str, value: ast.expr) -> Any:
+    """A plain value: a number, a truth value, None, text in quotes, or a list, tuple or mapping of them."""
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        text = ast.unparse(value)
+        hint = f"; text has quotes, {option}={text!r}" if isinstance(value, ast.Name) else ""
+        raise ValueError(f"{option}={text} is no number and no other plain value{hint}") from None
+
+
 def _class(name: str, is_path: bool, spec: str, resolve: Resolve | None) -> type[Slot]:
     if is_path and resolve is not None:
         return check_slot_class(resolve(name))
@@ -91,5 +102,7 @@ def _class(name: str, is_path: bool, spec: str, resolve: Resolve | None) -> type
             "MyWeighting(); or register the class, bmtl.inference.balancing.register_slot(MyWeighting.name, MyWeighting)."
         )
     if name not in SLOTS:
-        raise ValueError(f"No balancer is called {name!r} (in {spec!r}). There are: {', '.join(sorted(SLOTS))}.")
+        alike = get_close_matches(name, SLOTS, n=1) or [other for other in SLOTS if name in other.split("-")][:1]
+        hint = f" Did you mean {alike[0]!r}?" if alike else ""
+        raise ValueError(f"No balancer is called {name!r} (in {spec!r}).{hint} There are: {', '.join(sorted(SLOTS))}.")
     return SLOTS[name]

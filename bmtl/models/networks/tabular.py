@@ -43,8 +43,9 @@ class PiecewiseLinear(nn.Module):
 class Tabular(nn.Module):
     """``h = [relu network of (bins, z), silu network of z]`` of standardised features z, clipped at 5.
 
-    The two make different errors: steps and kinks are easy for the first, smooth functions for the second. Recipes add a
-    linear part to each target (`bmtl.models.linear_part`).
+    The two make different errors: steps and kinks are easy for the first, smooth functions for the second. So that their
+    errors stay different, each may be trained on rows of its own (`apart`). Recipes add a linear part to each target
+    (`bmtl.models.linear_part`).
 
     Args:
         columns: Number of features D.
@@ -95,6 +96,24 @@ class Tabular(nn.Module):
         """The representation ``(B, width)`` of ``x`` ``(B, D)`` or ``(B, ...)`` with D numbers a row."""
         z = features(x, self.clip)
         return torch.cat([self.by_bins(torch.cat([self.encoding(z), z], -1)), self.smooth(z)], -1)
+
+    def apart(self, x: Tensor) -> Tensor:
+        """The same where rows take turns: twice the first network and 0 in one row, 0 and twice the second in the next.
+
+        Under linear heads the prediction of `forward` is the mean of what the two networks predict alone. A batch of
+        shuffled rows then trains each network, with its half of a head, on its own predictions: on average the loss is the
+        mean of the two networks' losses, and not the loss of their mean, in which one learns what the other leaves.
+        A single row is seen by both.
+        """
+        if len(x) < 2:
+            return self(x)
+        z = features(x, self.clip)
+        first, second = z[::2], z[1::2]
+        one = nn.functional.pad(2 * self.by_bins(torch.cat([self.encoding(first), first], -1)), (0, self.width // 2))
+        other = nn.functional.pad(2 * self.smooth(second), (self.width // 2, 0))
+        h = z.new_empty(len(z), self.width)
+        h[::2], h[1::2] = one, other
+        return h
 
 
 def features(x: Tensor, clip: float) -> Tensor:

@@ -15,6 +15,8 @@ class Representation(nn.Module):
         width: Its width.
         has_latents: Whether it has latents, and so a part in the guide.
         has_row_latents: Whether some of them are rows' own.
+        may_be_apart: Whether, in training, a row may be seen by a part of the trunk, where the trunk says how by a method
+            ``apart``, see `bmtl.models.networks.Tabular`.
 
     Args:
         trunk: Maps inputs of B rows to ``(B, width)``.
@@ -24,6 +26,7 @@ class Representation(nn.Module):
 
     has_latents: ClassVar[bool] = False
     has_row_latents: ClassVar[bool] = False
+    may_be_apart: bool = False
 
     def __init__(self, trunk: nn.Module, width: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()

@@ -8,7 +8,9 @@ from bmtl.tasks import shared
 
 
 class Deterministic(Representation):
-    """``h = trunk(x)``."""
+    """``h = trunk(x)``; in training ``trunk.apart(x)``, where the trunk has it and it may be."""
 
     def forward(self, rows: Rows) -> Tensor:
-        return shared(self.trunk(rows.x))
+        apart = self.training and self.may_be_apart
+        trunk = getattr(self.trunk, "apart", self.trunk) if apart else self.trunk
+        return shared(trunk(rows.x))

@@ -35,8 +35,12 @@ def energy_of_draws(y: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> flo
     seen = ~np.isnan(labels)
     if not seen.any(axis=1).all():
         raise ValueError(f"{int((~seen.any(axis=1)).sum())} rows have no component observed; leave them out.")
+    endless = (np.isinf(drawn) & seen).any(axis=(0, 2)) | np.isinf(labels).any(axis=1)
+    # Squares of large or small numbers leave the range of floats: a power of two by row changes no digit.
+    largest = np.maximum(_largest(drawn).max(axis=0), _largest(labels))
+    exponents = np.frexp(np.where(largest > 0, largest, 1.0))[1]
+    labels, drawn = np.ldexp(labels, -exponents[:, None]), np.ldexp(drawn, -exponents[:, None])
     off = np.where(seen, drawn - np.where(seen, labels, 0), 0)
-    endless = np.isinf(off).any(axis=(0, 2))
     with np.errstate(invalid="ignore"):
         first = np.linalg.norm(off, axis=-1).mean(axis=0)
         second = np.zeros(rows)
@@ -45,6 +49,11 @@ def energy_of_draws(y: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> flo
             part = off[:, start : start + step]
             for i in range(count - 1):
                 second[start : start + step] += np.linalg.norm(part[i + 1 :] - part[i], axis=-1).sum(axis=0)
-        scores = first - second / (count * (count - 1 if fair else count))
+        scores = np.ldexp(first - second / (count * (count - 1 if fair else count)), exponents)
     missing = np.isnan(off).any(axis=(0, 2))
     return float(np.where(missing, np.nan, np.where(endless, np.inf, scores)).mean())
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Largest finite magnitude over the last axis; 0 where there is none."""
+    return np.where(np.isfinite(values), np.abs(values), 0.0).max(axis=-1)

@@ -88,6 +88,9 @@ def test_encodings_are_named_on_demand(read):
     content = "a,b\nGenève,1\n".encode("latin-1")
     assert texts(read(content, encoding="latin-1"))["a"] == ["Genève"]
     assert texts(read("a,b\nGenève,1\n".encode("utf-16-le"), encoding="utf-16-le"))["a"] == ["Genève"]
+    assert texts(read("a,b\nGenève,1\n".encode(), encoding="latin-1"))["a"] == [
+        "Genève"
+    ]  # what is UTF-8 is read as such
     with pytest.raises(ValueError, match="t.csv is not UTF-8: line 2 has the byte 0xe8. .*-d encoding=latin-1"):
         read(content)
     with pytest.raises(ValueError, match="no encoding 'klingon'"):
@@ -119,7 +122,7 @@ def test_further_fields_may_be_missing(read):
         ("a,b\n1,2,3\n", "t.csv", "row 2: 3 fields, .* Every row has one more: name the column of row names"),
         ("a,b\n1,2\n3,4,5,6\n", "t.csv", "row 3: 4 fields"),
         ("# made today\na,b\n1,2\n", "t.csv", "row 2: 2 fields, and the header has 1. The header is a comment"),
-        ("a,a\n1,2\n", "t.csv", "has two columns 'a', the 1. and the 2. Rename one"),
+        ("a,a\n1,2\n", "t.csv", "has two columns 'a': number 1 and number 2. Rename one"),
         ("caf\u00e9,cafe\u0301\n1,2\n", "t.csv", "two columns 'café'"),
         ("a,,b\n1,2,3\n", "t.csv", "column 2 has no name"),
         (",a\nx,1\ny,2\n", "t.csv", "column 1 has no name"),

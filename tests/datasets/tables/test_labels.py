@@ -144,3 +144,10 @@ def test_several_columns_are_a_vector(column):
     assert found.family.missing(found.values).tolist() == [False, False, True]
     with pytest.raises(ValueError, match="'x' is no number. The target 'wind' is a vector"):
         vector("wind", [u, column(["x", "y", "z"], "v")], Decimals([]).style)
+
+
+def test_a_row_of_units_is_recognised(column):
+    with pytest.raises(
+        ValueError, match="row 2, column 'price': 'kg' .* If this row has the columns' units, remove it"
+    ):
+        labels(column(["kg", "50", "52", "58"]))

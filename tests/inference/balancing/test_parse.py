@@ -91,7 +91,12 @@ def test_every_choice_has_a_kebab_case_name_of_its_own(name):
         ("ew nash-mtl", "'ew nash-mtl' in .* is not a name"),
         ("EW", "'EW' in 'EW' is not a name"),
         ("ew > nash-mtl", "is not a name"),
-        ("pcgard", r"No balancer is called 'pcgard' \(in 'pcgard'\). There are: .*nash-mtl"),
+        ("pcgard", r"No balancer is called 'pcgard' \(in 'pcgard'\). Did you mean 'pcgrad'\? There are: .*nash-mtl"),
+        ("nash", "Did you mean 'nash-mtl'"),
+        (
+            "ew(weights=a)",
+            r"cannot be read: weights=a is no number and no other plain value; text has quotes, weights='a'",
+        ),
         ("igb-v1(2)", "options of 'igb-v1' in 'igb-v1\\(2\\)' cannot be read: options are given by name"),
         ("igb-v1(**{'base_epoch': 2})", "options are given by name"),
         ("igb-v1(base_epoch=)", "options of 'igb-v1' in .* cannot be read"),

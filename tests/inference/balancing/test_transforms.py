@@ -108,8 +108,8 @@ def test_factors_on_losses_change_nothing_under_si(step, written, geometry, fact
 @pytest.mark.parametrize(
     ("transform", "says", "losses", "bad"),
     [
-        (SI(), "above 0", [1.0, 0.0], 0.0),
-        (IGBv1(), "above 0", [1.0, -3.5], -3.5),
+        (balancer("gls").transform, "above 0", [1.0, 0.0], 0.0),
+        (IGBv1(), "that are at least 0", [1.0, -3.5], -3.5),
         (UW(), "that are at least 0", [1.0, -3.5], -3.5),
     ],
 )
@@ -120,10 +120,21 @@ def test_a_loss_outside_the_domain_is_named(transform, says, losses, bad):
     assert ("fitted exactly" in str(caught.value)) == (bad == 0)
 
 
-def test_the_bound_is_what_a_loss_must_exceed():
+def test_the_bound_is_what_a_loss_may_reach_and_not_pass():
     assert loss_derivatives(SI(bound=-4.0), [-3.0]).item() == pytest.approx(1.0)
-    with pytest.raises(NonPositiveLoss, match="above -4; task 't0' gave -4"):
-        loss_derivatives(SI(bound=-4.0), [-4.0])
+    assert loss_derivatives(SI(bound=-4.0), [-4.0]).item() == 0
+    with pytest.raises(NonPositiveLoss, match="at least -4; task 't0' gave -4.5"):
+        loss_derivatives(SI(bound=-4.0), [-4.5])
+
+
+def test_a_loss_that_is_met_in_the_base_epoch_and_is_not_any_more_takes_the_weight():
+    transform = IGBv1(base_epoch=1)
+    transform.bind(("t0", "t1"))
+    first = transform.loss_derivatives(torch.tensor([0.0, 2.0]).double(), Context(torch.ones(2).bool(), 0, 1))
+    assert first.tolist() == [0, 0.5]
+    transform.end_epoch(torch.tensor([0.0, 2.0]).double(), Context(torch.ones(2).bool(), 1, 1))
+    later = transform.loss_derivatives(torch.tensor([0.5, 2.0]).double(), Context(torch.ones(2).bool(), 1, 2))
+    assert later.tolist() == [4, 0]
 
 
 @settings(steady, max_examples=15)

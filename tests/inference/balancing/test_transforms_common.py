@@ -129,6 +129,19 @@ def test_a_loss_outside_the_domain_is_refused_by_name(spec):
         assert (found.value.task, found.value.value) == ("b", bad)
 
 
+@pytest.mark.parametrize("spec", [*NEED_POSITIVE, "igb-v1", "igb-v2", "si"])
+def test_a_loss_that_is_all_but_met_has_a_weight_that_float32_holds(spec):
+    """A float64 loss of 4e-47: its reciprocal, by which logarithms divide the gradient, is infinite in float32."""
+    loop = Loop(spec)
+    for losses in ([1.0, 3.0, 2.0], [1.0, 4e-47, 2.0]):
+        weights = loop.step(losses)
+        loop.end_epoch(losses)
+    assert weights.float().isfinite().all()
+    assert (weights[[0, 2]] > 0).all() or spec in ("uw-so", "stch(warmup=0)")  # they go by the smallest or largest loss
+    if spec in ("igb-v1", "igb-v2", "si", "rlw(phi='log')"):
+        assert weights[1] == 0
+
+
 @pytest.mark.parametrize("spec", [m for m in METHODS if DOMAINS[m] == "real"])
 def test_other_transforms_take_losses_of_any_sign(spec):
     loop = Loop(spec)

@@ -49,6 +49,19 @@ def test_two_networks_make_one_representation():
     assert torch.equal(trunk(torch.tensor([[9.0, -9.0]])), trunk(torch.tensor([[5.0, -5.0]])))
 
 
+def test_the_mean_of_the_two_alone_is_the_prediction_of_both():
+    """Under a linear head: rows take turns in training, and a prediction is of the mean."""
+    trunk, head = Tabular(3, (8, 5), bins=[[-1.0, 0.0, 1.0]] * 3, generator=seeded()), nn.Linear(10, 2)
+    x = torch.randn(7, 3, generator=seeded())
+    alone = head(trunk.apart(x))
+    swapped = head(trunk.apart(torch.cat([x[:1], x])))[1:]  # each row is the other's
+    torch.testing.assert_close((alone + swapped) / 2, head(trunk(x)))
+    h = trunk.apart(x)
+    assert not h[::2, 5:].any()
+    assert not h[1::2, :5].any()
+    assert torch.equal(trunk.apart(x[:1]), trunk(x[:1]))
+
+
 def test_numbers_that_nothing_was_fitted_on_are_not_clipped():
     trunk = Tabular(1, (4,), bins=None, generator=seeded())
     assert not torch.equal(trunk(torch.tensor([[9.0]])), trunk(torch.tensor([[5.0]])))

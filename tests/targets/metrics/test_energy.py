@@ -47,6 +47,14 @@ def test_infinite_draws_score_infinity():
     assert energy_of_draws(y, draws) == np.inf
 
 
+@pytest.mark.parametrize("exponent", [-700, -520, 500, 664])
+def test_the_scale_changes_the_scale_alone(exponent):
+    """Squares of numbers near 1e200 or 1e-200 are no floats."""
+    y, draws = made()
+    scaled = energy_of_draws(np.ldexp(y, exponent), np.ldexp(draws, exponent))
+    assert scaled == np.ldexp(energy_of_draws(y, draws), exponent)
+
+
 def test_chunks_change_nothing(monkeypatch):
     y, draws = made()
     whole = energy_of_draws(y, draws)

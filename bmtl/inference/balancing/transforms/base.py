@@ -13,6 +13,8 @@ from bmtl.inference.balancing.slots import Slot
 from bmtl.inference.errors import NonPositiveLoss
 
 Domain = Literal["real", "nonnegative", "positive"]
+LEAST = torch.finfo(torch.float32).tiny
+"""Losses below it count as met: ``1 / L``, by which a log divides their gradients, is no number of a float32 network."""
 
 
 class Transform(Slot):
@@ -24,7 +26,7 @@ class Transform(Slot):
 
     Attributes:
         domain: The losses that the formula allows, after `bound`: "positive" where it has ``log L`` or ``1 / L``,
-            "nonnegative" where a loss of 0 has a value and a finite derivative, "real" where all have.
+            "nonnegative" where a loss of 0 has a value and a finite derivative, as under `log_of`, "real" where all have.
         epochs: The transform waits for the ends of epochs (`BalancedSVI.end_epoch`).
         observes: What `refine` needs of the task gradients; anything but "none" needs a geometry.
         second_forward: The transform needs the batch's losses once more after the step (`after_step`).
@@ -47,6 +49,14 @@ class Transform(Slot):
     def above_bound(self, losses: Tensor) -> Tensor:
         """The losses that enter the formula ``(K,)``: less the bound, where it has a meaning."""
         return losses - self.bound if self.bound and self.domain != "real" else losses
+
+    def log_of(self, losses: Tensor) -> Tensor:
+        """``log L`` of losses ``(K,)``; of a loss below 1.2e-38 (`LEAST`) that of `LEAST`, with a derivative of 0.
+
+        Losses are float64, and one of a batch of few labels may be as small as 1e-47, or 0, where every label is met: nothing
+        is left to improve, and its gradient in float32 would be 0 times infinity.
+        """
+        return losses.clamp_min(LEAST).log()
 
     def check_losses(self, names: Sequence[str], losses: Tensor, ctx: Context) -> None:
         """Checks that the step's losses ``(K,)``, before `bound`, are in the domain.

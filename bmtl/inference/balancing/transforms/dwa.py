@@ -60,7 +60,7 @@ class DWA(Transform):
         # A loss that was 0 and is not any more has an infinite ratio: such tasks share the weight among them.
         ratio = self._ratio(losses.detach(), ctx.active).nan_to_num(nan=1.0, posinf=1e300)
         weights = len(losses) * torch.softmax(ratio / self.temp, dim=0)
-        return weights * (losses.log() if self.phi == "log" else losses)
+        return weights * (self.log_of(losses) if self.phi == "log" else losses)
 
     def _ratio(self, losses: Tensor, active: Tensor) -> Tensor:
         """Later over earlier mean loss of each task present ``(K,)``, NaN where too little has been seen."""

@@ -1,9 +1,10 @@
 """The geometric mean of the losses."""
 
+import torch
 from torch import Tensor
 
 from bmtl.inference.balancing.base import Context
-from bmtl.inference.balancing.transforms.base import Transform
+from bmtl.inference.balancing.transforms.base import LEAST, Transform
 
 
 class GLS(Transform):
@@ -26,4 +27,4 @@ class GLS(Transform):
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         log = losses.detach().log()
         weights = (log.mean() - log).exp() / len(losses)
-        return weights * losses
+        return torch.where(weights < 1 / LEAST, weights, 0.0) * losses  # as `log_of`

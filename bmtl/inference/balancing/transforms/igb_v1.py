@@ -22,13 +22,13 @@ class IGBv1(Transform):
 
     Args:
         base_epoch: The epoch, counted from 1, whose mean losses are the base.
-        bound: What every loss must exceed; it is subtracted first, from the base too.
+        bound: What no loss is below; it is subtracted first, from the base too.
     """
 
     name = "igb-v1"
     paper = "Dai et al. 2023"
     cost = "1 backward"
-    domain = "positive"
+    domain = "nonnegative"
     epochs = True
 
     base: Tensor
@@ -43,10 +43,10 @@ class IGBv1(Transform):
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         if ctx.epoch <= self.base_epoch:
-            return losses.log()
-        ratio = (losses.detach() / self.base[ctx.active]).nan_to_num(nan=1.0)
+            return self.log_of(losses)
+        ratio = (losses.detach() / self.base[ctx.active]).nan_to_num(nan=1.0, posinf=1e300)
         weights = len(losses) * torch.softmax(ratio, dim=0)
-        return weights * losses.log()
+        return weights * self.log_of(losses)
 
     def end_epoch(self, mean_losses: Tensor, ctx: Context) -> None:
         if ctx.epoch >= self.base_epoch:

@@ -88,7 +88,7 @@ class IGBv2(Transform):
     name = "igb-v2"
     paper = "Dai et al. 2023"
     cost = "1 backward, and the agent's updates"
-    domain = "positive"
+    domain = "nonnegative"
     epochs = True
 
     def __init__(
@@ -147,7 +147,7 @@ class IGBv2(Transform):
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         if self.agent is None or not len(losses):
-            return losses.log()
+            return self.log_of(losses)
         before = self.known.clone()
         self.known[ctx.active] = losses.detach().to(self.known)
         if ctx.epoch > self.base_epoch:
@@ -160,7 +160,7 @@ class IGBv2(Transform):
             self.action = self._random_action()
         else:
             self.action = self.agent.act(self._state(self.known), self.explore)
-        return self.weights(self.action, ctx.active) * losses.log()
+        return self.weights(self.action, ctx.active) * self.log_of(losses)
 
     def weights(self, action: Tensor, active: Tensor) -> Tensor:
         """Weights ``(K,)`` of the tasks present under an action ``(K_all - 1,)``; they sum to K."""
@@ -189,7 +189,7 @@ class IGBv2(Transform):
 
     def _state(self, losses: Tensor) -> Tensor:
         """The agent's observation of these losses: float32 ``(K,)``."""
-        seen = (losses / self.base).log() if self.state == "scaled" else losses
+        seen = self.log_of(losses / self.base) if self.state == "scaled" else losses
         return seen.nan_to_num(nan=0.0).float()
 
     def _random_action(self) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bmtl.inference.balancing.base import Context
 from bmtl.inference.balancing.options import NonNegative, Seed
-from bmtl.inference.balancing.transforms.base import Transform
+from bmtl.inference.balancing.transforms.base import LEAST, Transform
 from bmtl.inference.balancing.transforms.first import first_seen
 from bmtl.inference.balancing.transforms.own import one_each, present
 
@@ -53,7 +53,7 @@ class LDC(Transform):
             self.register_buffer("first", torch.full((len(names),), torch.nan, dtype=torch.float64))
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
-        value = losses.detach()
+        value = losses.detach().clamp_min(LEAST)
         w = torch.sigmoid(torch.relu(present(self.v, ctx.active)))
         weighted = w * (value / first_seen(self.first, value, ctx.active)).log()
         differences = weighted.diff()  # (K - 1,)

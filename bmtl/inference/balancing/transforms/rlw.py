@@ -38,7 +38,7 @@ class RLW(Transform):
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         noise = torch.randn(len(losses), generator=self.generator, dtype=torch.float64)
         weights = len(losses) * torch.softmax(noise, dim=0)
-        return weights * (losses.log() if self.phi == "log" else losses)
+        return weights * (self.log_of(losses) if self.phi == "log" else losses)
 
     def get_extra_state(self) -> Tensor:
         return self.generator.get_state()

@@ -20,11 +20,12 @@ class SI(Transform):
     negative, as densities are. In the first ten steps the loss's size replaces its spread.
 
     Source: Navon et al. (2022), "Multi-task learning as a bargaining game", baseline SI; the paradigm that IGB builds on.
-    Libraries that take the logarithm regardless return NaN at a loss of 0 or less; here `NonPositiveLoss` names the task.
+    Libraries that take the logarithm regardless return NaN at a loss of 0 or less; here a loss of 0 has the weight 0, and for
+    a negative one `NonPositiveLoss` names the task.
 
     Args:
         scale: "log" or "spread".
-        bound: For "log", what every loss must exceed; it is subtracted first.
+        bound: For "log", what no loss is below; it is subtracted first.
     """
 
     name = "si"
@@ -39,7 +40,7 @@ class SI(Transform):
     def __init__(self, scale: Literal["log", "spread"] = "log", bound: float = 0.0) -> None:
         super().__init__(bound)
         self.scale = scale
-        self.domain = "positive" if scale == "log" else "real"
+        self.domain = "nonnegative" if scale == "log" else "real"
 
     def bind(self, names: Sequence[str]) -> None:
         if self.scale == "spread" and "mean" not in self._buffers:
@@ -48,7 +49,7 @@ class SI(Transform):
 
     def forward(self, losses: Tensor, ctx: Context) -> Tensor:
         if self.scale == "log":
-            return losses.log()
+            return self.log_of(losses)
         return losses / self._spread(losses.detach(), ctx.active)
 
     def _spread(self, losses: Tensor, active: Tensor) -> Tensor:

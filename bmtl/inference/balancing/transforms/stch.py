@@ -86,7 +86,7 @@ class STCH(Transform):
             gaps = (value - self.lowest[ctx.active]) / len(losses)
             return torch.softmax(gaps / self.mu, dim=0) / len(losses) * losses
         if ctx.epoch <= self.warmup + 1:
-            return losses.log()
+            return self.log_of(losses)
         log, nadir = value.log(), self.nadir[ctx.active]
         log_nadir = torch.where(nadir.isnan(), value, nadir).log()
         # softmax(log(L / nadir) / mu) / L as one exponential, which has a limit at L = 0.

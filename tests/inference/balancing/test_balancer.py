@@ -415,8 +415,8 @@ def test_a_skipped_step_is_counted_and_changes_nothing(spec):
 
 def test_a_loss_that_a_transform_cannot_take_can_be_skipped():
     svi = svi_of("si(bound=5.0)", on_error="skip")
-    assert "above 5; task 'a' gave" in svi.step(*batch()).events[0]
-    with pytest.raises(StepError, match="above 5; task 'a' gave"):
+    assert "at least 5; task 'a' gave" in svi.step(*batch()).events[0]
+    with pytest.raises(StepError, match="at least 5; task 'a' gave"):
         svi_of("si(bound=5.0)").step(*batch())
 
 

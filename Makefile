@@ -103,7 +103,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing bmtl with its development tools into $(VENV) (about a minute the first time) ..."
-	@$(BIN)/python $(PIP_INSTALL) -e '.[dev,distributed,frames,gp,graph,rl,vision]'
+	@$(BIN)/python $(PIP_INSTALL) -e '.[dev,distributed,frames,gp,graph,molecules,rl,vision]'
 	@touch $(VENV)/.installed $@
 
 $(ARVIZ1_VENV)/.installed: constraints.txt Makefile | $(ARVIZ1_VENV)/bin/python

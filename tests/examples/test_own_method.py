@@ -25,7 +25,7 @@ def test_the_command_of_the_example_runs(monkeypatch, tmp_path):
     assert {"scale", "w_homo", "noise_cv"} <= set(tree["posterior"].data_vars)
     weights = results.read(tmp_path / "Inverse/seed-0/results.nc")["training/weights"]
     assert weights.sum("task").values == pytest.approx(weights.sizes["task"])
-    assert float(weights.isel(step=-1).std()) > 0.01  # the losses differ, and so do their weights
+    assert float(weights.isel(step=-1).std()) > 1e-3  # the losses differ, and so do their weights
 
 
 def test_it_is_as_short_as_it_says():

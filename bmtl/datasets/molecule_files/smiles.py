@@ -22,7 +22,7 @@ def of_smiles(table: RawTable) -> Pairs:
     column = table.column("smiles", "the molecules")
     try:
         from rdkit import Chem
-        from rdkit.Chem import AllChem
+        from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
     except ImportError as error:
         raise ImportError(
             "Positions of SMILES are made by rdkit: pip install 'bmtl[molecules]'. Or give positions, as .xyz, .sdf or "
@@ -44,11 +44,11 @@ def of_smiles(table: RawTable) -> Pairs:
                 f"{where}: {smiles!r} is {parts} molecules, and nothing determines where they are to each other. Give one, "
                 "or positions (.xyz, .sdf or .npz)."
             )
-        if AllChem.EmbedMolecule(molecule, randomSeed=0) != 0:
+        if rdDistGeom.EmbedMolecule(molecule, randomSeed=0) != 0:
             raise ValueError(f"{where}: rdkit finds no positions for {smiles!r}.")
-        if not AllChem.MMFFHasAllMoleculeParams(molecule):
+        if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
             raise ValueError(f"{where}: the force field MMFF94 does not know all atoms of {smiles!r}. Give positions.")
-        if AllChem.MMFFOptimizeMolecule(molecule, maxIters=STEPS) != 0:
+        if rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=STEPS) != 0:
             raise ValueError(
                 f"{where}: the positions of {smiles!r} have not converged after {STEPS:,} steps. Give positions."
             )

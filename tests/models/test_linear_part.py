@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
+import bmtl
 from bmtl.models import recipes
 from bmtl.models.likelihoods import Bernoulli, Categorical, Evidential, Gaussian, Heteroscedastic, Poisson
 from bmtl.models.linear_fits import PENALTIES, logistic, ridge
@@ -182,3 +183,21 @@ def test_rows_are_apart_in_training_where_the_program_learns_no_spread():
         whole = trunk(tensor(X))
         assert torch.equal(model.representation(rows), trunk.apart(tensor(X)) if apart else whole)
         assert torch.equal(model.eval().representation(rows), whole)
+
+
+@pytest.mark.parametrize("noise", ["fixed", "parameter"])
+def test_gradients_are_compared_in_both_networks_and_nowhere_else(noise):
+    """Of networks of one layer the last layers are all of the trunk; zeros of rows that take turns are nobody's."""
+    x = tensor(X)
+    y = {"a": torch.sin(3 * x[:, 0]), "b": x[:, 1].square()}
+    spec = DataSpec({name: Real() for name in y}, 60, {"kind": "table", "width": 4}, labels=y, examples=x)
+    grams = {}
+    for geometry in ("full", "last-layer", "representation"):
+        trunk = Tabular(4, (8,), bins=[[-1.0, 0.0, 1.0]] * 4, generator=seeded())
+        model, guide = recipes.homoscedastic(spec, trunk=lambda made=trunk: made, generator=seeded(), noise=noise)
+        svi = bmtl.BalancedSVI(model, guide, lambda p: torch.optim.SGD(p, lr=0.1), f"ew >> {geometry} >> mgda")
+        svi.step(x, y)
+        grams[geometry] = svi.history[-1].gram
+    np.testing.assert_allclose(grams["last-layer"], grams["full"], rtol=1e-4)
+    marked = bmtl.TaskELBO("analytic").task_losses(model, guide, x, y, cut=True).marks.leaves
+    assert [leaf.shape for leaf in marked] == ([(30, 8), (30, 8)] if noise == "fixed" else [(60, 16)])

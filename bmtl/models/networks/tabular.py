@@ -1,7 +1,7 @@
 """The default trunk of tables: two small networks next to each other, one of which sees each feature piece by piece."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,20 +97,26 @@ class Tabular(nn.Module):
         z = features(x, self.clip)
         return torch.cat([self.by_bins(torch.cat([self.encoding(z), z], -1)), self.smooth(z)], -1)
 
-    def apart(self, x: Tensor) -> Tensor:
+    def apart(self, x: Tensor, mark: Callable[[Tensor], Tensor] = lambda h: h) -> Tensor:
         """The same where rows take turns: twice the first network and 0 in one row, 0 and twice the second in the next.
 
         Under linear heads the prediction of `forward` is the mean of what the two networks predict alone. A batch of
         shuffled rows then trains each network, with its half of a head, on its own predictions: on average the loss is the
         mean of the two networks' losses, and not the loss of their mean, in which one learns what the other leaves.
         A single row is seen by both.
+
+        Args:
+            x: As for `forward`.
+            mark: Marks what the networks give as the shared representation, `bmtl.shared`. Its zeros are no part of it: a
+                task's gradient there reaches no parameter, and would count in comparisons of tasks' gradients.
         """
         if len(x) < 2:
-            return self(x)
+            return mark(self(x))
         z = features(x, self.clip)
         first, second = z[::2], z[1::2]
-        one = nn.functional.pad(2 * self.by_bins(torch.cat([self.encoding(first), first], -1)), (0, self.width // 2))
-        other = nn.functional.pad(2 * self.smooth(second), (self.width // 2, 0))
+        by_bins = mark(2 * self.by_bins(torch.cat([self.encoding(first), first], -1)))
+        one = nn.functional.pad(by_bins, (0, self.width // 2))
+        other = nn.functional.pad(mark(2 * self.smooth(second)), (self.width // 2, 0))
         h = z.new_empty(len(z), self.width)
         h[::2], h[1::2] = one, other
         return h

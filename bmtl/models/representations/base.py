@@ -16,7 +16,7 @@ class Representation(nn.Module):
         has_latents: Whether it has latents, and so a part in the guide.
         has_row_latents: Whether some of them are rows' own.
         may_be_apart: Whether, in training, a row may be seen by a part of the trunk, where the trunk says how by a method
-            ``apart``, see `bmtl.models.networks.Tabular`.
+            ``apart``, which marks what is shared itself, see `bmtl.models.networks.Tabular`.
 
     Args:
         trunk: Maps inputs of B rows to ``(B, width)``.

@@ -8,9 +8,8 @@ from bmtl.tasks import shared
 
 
 class Deterministic(Representation):
-    """``h = trunk(x)``; in training ``trunk.apart(x)``, where the trunk has it and it may be."""
+    """``h = trunk(x)``; in training ``trunk.apart(x, shared)``, where the trunk has it and it may be."""
 
     def forward(self, rows: Rows) -> Tensor:
-        apart = self.training and self.may_be_apart
-        trunk = getattr(self.trunk, "apart", self.trunk) if apart else self.trunk
-        return shared(trunk(rows.x))
+        apart = getattr(self.trunk, "apart", None) if self.training and self.may_be_apart else None
+        return shared(self.trunk(rows.x)) if apart is None else apart(rows.x, shared)

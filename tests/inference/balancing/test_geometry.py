@@ -165,6 +165,30 @@ def residual():
     return Case(trunk, torch.randn(4, 3), list(trunk.first.parameters()), 5)  # the skip is the shorter way
 
 
+class SideBySide(nn.Module):
+    """Two networks of different depth, joined by columns or by rows."""
+
+    def __init__(self, join):
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 5), nn.Sequential(nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 5))
+        self.join = join
+
+    def forward(self, x):
+        left, right = self.left(x), torch.tanh(self.right(x))
+        if self.join == "columns":
+            return torch.relu(torch.cat([left, right], 1))
+        if self.join == "stack":
+            return torch.stack([left, right], 1).flatten(1)
+        h = torch.zeros(len(x), 10)
+        h[::2, :5], h[1::2, 5:] = left[::2], right[1::2]
+        return h
+
+
+def side_by_side(join):
+    trunk = SideBySide(join)
+    return Case(trunk, torch.randn(6, 3), [*trunk.left.parameters(), *trunk.right[2].parameters()], 10)
+
+
 CASES = {
     "fewer rows than inputs": lambda: mlp(rows=6),
     "more rows than inputs": lambda: mlp(rows=9),
@@ -189,6 +213,9 @@ CASES = {
     "weight on the left": from_the_left,
     "frozen last layer": frozen,
     "residual": residual,
+    "side by side": lambda: side_by_side("columns"),
+    "stacked side by side": lambda: side_by_side("stack"),
+    "rows in turn": lambda: side_by_side("rows"),
 }
 
 

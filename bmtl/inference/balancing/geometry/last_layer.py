@@ -12,6 +12,8 @@ from bmtl.inference.balancing.geometry.layers import layers_gram, own_rows_gram
 class LastLayer(AtSharedRepresentation):
     """Compares the gradients of the last shared layer only: the linear or convolutional layer nearest the mark.
 
+    Where the marked tensor is joined from several, such as two networks' outputs next to each other, that is one of each.
+
     For a linear layer with input a (R, d_in) and output gradients delta_k (R, d_out),
     ``G_kl = sum_rs (delta_kr' delta_ls) (a_r' a_s + 1)``, the 1 for a bias: products of what the heads' backward already
     gives. Other layers form their K weight gradients. Then one ordinary backward through heads and trunk.

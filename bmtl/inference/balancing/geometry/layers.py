@@ -1,7 +1,7 @@
 """Finds the last linear maps of an autograd graph, and the Gram matrix of the tasks' gradients of their weights."""
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -48,6 +48,10 @@ _ELEMENTWISE = {
 }
 
 
+# A tensor of several parts, each with a layer of its own: next to each other, or written into places of one.
+_JOINING = {"CatBackward0", "StackBackward0", "torch::autograd::CopySlices", "IndexPutBackward0", "IndexCopyBackward0"}
+
+
 _CHUNK = 1 << 22  # numbers in a chunk of tasks' gradients
 
 
@@ -67,9 +71,10 @@ class Layer:
 def last_layers(tensors: Sequence[Tensor]) -> list[Layer]:
     """The weights nearest upstream of each of the marked tensors.
 
-    A weight is a parameter or a tensor drawn from parameters (a Bayesian layer). Several marks may share it (a trunk
-    applied to each task's own input), and one mark may hold it several times (a recurrent or a Siamese trunk); a weight
-    redrawn for each mark is another weight.
+    Of a tensor that is joined from several, as two networks' outputs next to each other are, they are those of each part:
+    one of them alone would hide what the tasks' gradients are in the other. A weight is a parameter or a tensor drawn from
+    parameters (a Bayesian layer). Several marks may share it (a trunk applied to each task's own input), and one mark may
+    hold it several times (a recurrent or a Siamese trunk); a weight redrawn for each mark is another weight.
 
     Raises:
         ValueError: If no linear map with a trainable weight lies upstream of a mark.
@@ -77,8 +82,8 @@ def last_layers(tensors: Sequence[Tensor]) -> list[Layer]:
     layers: dict[Edge, Layer] = {}
     for h in tensors:
         if h.requires_grad:
-            edge = _nearest_weight(h)
-            layers.setdefault(edge, Layer(edge, {}))
+            for edge in _nearest_weights(h):
+                layers.setdefault(edge, Layer(edge, {}))
     for j, h in enumerate(tensors):
         for node in nodes_upstream(h):
             for edge in _operands(node):
@@ -127,6 +132,7 @@ def own_rows_gram(tensors: Sequence[Tensor], deltas: Deltas) -> tuple[Tensor, in
     biases = [_biases(layer) for layer in layers]
     if (
         len(live) != 1
+        or len(layers) != 1
         or len(layers[0].nodes) != 1
         or len(biases[0]) > 1
         or not _is_affine(layers[0].nodes[0], layers[0].weight, biases[0])
@@ -290,18 +296,34 @@ def _stack(column: Sequence[Tensor | None], edge: Edge) -> Tensor:
     return torch.stack([real_entries(torch.zeros_like(like) if g is None else g) for g in column])
 
 
-def _nearest_weight(h: Tensor) -> Edge:
+def _nearest_weights(h: Tensor) -> list[Edge]:
+    """The nearest weight of a tensor, or of each of the parts that it is joined from."""
     if h.grad_fn is None:  # a parameter is marked
         edge = get_gradient_edge(h)
-        return edge.node, edge.output_nr
-    for node in nodes_upstream(h):
-        for operand in _operands(node):
-            if _is_weight(operand):
-                return operand
-    raise ValueError(
-        "No linear or convolutional layer with trainable parameters lies upstream of the tensor marked with bmtl.shared. "
-        "Mark the trunk's output, or use the geometry 'full'."
-    )
+        return [(edge.node, edge.output_nr)]
+    found: dict[Edge, None] = {}
+    parts = [h.grad_fn]
+    seen = set(parts)
+    while parts:
+        queue = deque([parts.pop()])
+        while queue:
+            node = queue.popleft()
+            weight = next(filter(_is_weight, _operands(node)), None)
+            if weight is not None:
+                found[weight] = None
+                break
+            children = [child for child, _ in node.next_functions if child is not None and child not in seen]
+            seen.update(children)
+            if node.name() in _JOINING and all(hasattr(other, "variable") for other in queue):
+                parts += children
+            else:
+                queue.extend(children)
+    if not found:
+        raise ValueError(
+            "No linear or convolutional layer with trainable parameters lies upstream of the tensor marked with "
+            "bmtl.shared. Mark the trunk's output, or use the geometry 'full'."
+        )
+    return list(found)
 
 
 def _operands(node: Any) -> Iterator[Edge]:

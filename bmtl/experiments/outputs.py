@@ -70,7 +70,7 @@ def write_comparison(
 
 
 def timed_against(methods: Sequence[Method], finished: Collection[str]) -> str | None:
-    """The method whose step time is 1: "ew", else the first of the finished ones; one with a network per target has no step."""
+    """The method whose step time is 1: "ew", else the first that finished; one with a network per target has no step."""
     having = [method.name for method in methods if method.name in finished and not method.single_task]
     return "ew" if "ew" in having else next(iter(having), None)
 

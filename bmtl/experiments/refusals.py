@@ -40,7 +40,7 @@ def refusal(data: MultiTaskData, method: Method, budget: Budget) -> Exception | 
     """
     budget = budget.of(data)
     assert budget.widths is not None
-    one_each = {str(target.family.spec()): name for name, target in reversed(data.targets.items())}
+    one_each = {str(target.family.spec()): name for name, target in reversed([*data.targets.items()])}
     for part in [data.subset([name]) for name in one_each.values()] if method.single_task else [data]:
         try:
             build(method, _outline(part, method), budget.widths, 0)

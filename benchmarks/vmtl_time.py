@@ -7,13 +7,16 @@ turns in one process with one thread; the table gives medians of one run. Four t
 
     python benchmarks/vmtl_time.py [--rounds 10] [--json FILE] [--quick]
     python benchmarks/vmtl_time.py --encoder linear --inputs 800 --latent 64 --classes 10 --rows 40     # Office-Caltech10's
+
+With --compile also iterations of 10 samples as a graph, "trace" and "inductor", and what their first one takes.
 """
 
 import argparse
 import functools
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +48,13 @@ def medians(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 
 def measure(
-    rounds: int, encoder: Literal["mlp", "linear"], inputs: int, latent: int, classes: int, rows: int
+    rounds: int,
+    encoder: Literal["mlp", "linear"],
+    inputs: int,
+    latent: int,
+    classes: int,
+    rows: int,
+    modes: Sequence[Literal["trace", "inductor"]] = (),
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of a training iteration and of predictions, by contestant."""
     generator = torch.Generator().manual_seed(0)
@@ -67,7 +76,7 @@ def measure(
             **switches,
         )
 
-    def training(preset: str, samples: int) -> Callable[[], object]:
+    def training(preset: str, samples: int, mode: Literal[False, "trace", "inductor"] = False) -> Callable[[], object]:
         program = model(preset)
         elbo = bmtl.TaskELBO(
             "analytic",
@@ -76,7 +85,15 @@ def measure(
             max_plate_nesting=2,
             normalize="task_mean",
         )
-        svi = bmtl.BalancedSVI(program, program.guide(), functools.partial(torch.optim.Adam, lr=1e-4), elbo=elbo)
+        adam = functools.partial(torch.optim.Adam, lr=1e-4)
+        svi = bmtl.BalancedSVI(program, program.guide(), adam, elbo=elbo, compile=mode)
+        if mode:
+            before = sum(os.times()[:4])
+            svi.step(x, y)
+            took = sum(os.times()[:4]) - before
+            print(
+                f"First iteration of {samples} samples, {mode}: {took:.1f} s of processor time. {svi.compiled.reason}"
+            )
 
         def step() -> None:
             svi.step(x, y)
@@ -96,6 +113,7 @@ def measure(
         return predict
 
     trained = {"BMTL": training("BMTL", 1), **{f"VMTL, {count}": training("VMTL", count) for count in SAMPLES}}
+    trained |= {f"VMTL, 10, {mode}": training("VMTL", 10, mode) for mode in modes}
     predicted = {
         "BMTL": inference("BMTL", 1),
         "VMTL, means": inference("VMTL", 1, predict="mean"),
@@ -112,6 +130,7 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=512)
     parser.add_argument("--classes", type=int, default=65)
     parser.add_argument("--rows", type=int, default=260, help="of each task's batch")
+    parser.add_argument("--compile", action="store_true", help="iterations as a graph too")
     parser.add_argument("--json", help="file for the seconds")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs")
     options = parser.parse_args()
@@ -120,15 +139,16 @@ def main() -> None:
         options.classes, options.rows = 2, 8
     torch.set_num_threads(1)
     sizes = {name: getattr(options, name) for name in ("encoder", "inputs", "latent", "classes", "rows")}
-    training, inference = measure(options.rounds, **sizes)
+    modes = ("trace", "inductor") if options.compile else ()
+    training, inference = measure(options.rounds, **sizes, modes=modes)
     for title, found, paper in (
         (f"Training iteration, {TASKS} x {options.rows} rows", training, PAPER_TRAINING),
         ("Predicting 1,000 rows", inference, PAPER_INFERENCE),
     ):
-        print(f"{title}\n{'':14}{'ms':>8}{'over BMTL':>11}{'paper':>8}")
+        print(f"{title}\n{'':18}{'ms':>8}{'over BMTL':>11}{'paper':>8}")
         for name, seconds in found.items():
             ratio = f"{paper[name] / paper['BMTL']:8.2f}" if name in paper else ""
-            print(f"{name:14}{1e3 * seconds:8.1f}{seconds / found['BMTL']:11.2f}{ratio}")
+            print(f"{name:18}{1e3 * seconds:8.1f}{seconds / found['BMTL']:11.2f}{ratio}")
         print()
     print(
         f"10 samples take {inference['VMTL, 10'] / inference['VMTL, means']:.2f} times as long as the posterior means."

@@ -19,7 +19,7 @@ the paper's Table 4 and have no agent; "igb-v2 without min", "igb-v2 with lr0 / 
 "stl" and "ew" are always among the methods, since delta_m and T are relative to them. Least squares on the numbers of atoms,
 ridge regression and boosted trees on the features are reference rows.
 
-An epoch takes 0.6 s (ew) to 1.7 s (nash-mtl), 2.4 s in all for STL, of one core.
+An epoch takes 0.3 s (ew) to 1.0 s (nash-mtl), 2.2 s in all for STL, of one core.
 """
 
 import argparse

@@ -80,6 +80,14 @@ class Inputs(ABC):
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The inverse of `state`, without rows."""
 
+    def unlike_training(self, raw: Any) -> list[str]:
+        """What of new inputs is unlike all training rows, a sentence for each column or part; by default nothing is known.
+
+        Args:
+            raw: New raw inputs, as for `prepare`, which takes them.
+        """
+        return []
+
     def budget(self) -> dict[str, Any]:
         """Fields of `bmtl.experiments.Budget` for networks on such inputs, where nothing else is requested."""
         return {}

@@ -16,11 +16,13 @@ from bmtl.datasets.files import Archive
 from bmtl.datasets.input_kind import Inputs, register_kind
 from bmtl.datasets.tables.bins import Bins, quantile_bins
 from bmtl.datasets.tables.column import RawTable
-from bmtl.datasets.tables.features import Encoding
+from bmtl.datasets.tables.features import Encoding, far_outside
 from bmtl.datasets.tables.frames import raw_table
 from bmtl.datasets.tables.number_fields import NumberStyle, parse_all
 from bmtl.datasets.tables.reading import read_table
 from bmtl.targets.scaler import Scaler
+
+_NAMED = 3  # columns of new rows that are unlike the training rows'
 
 
 @register_kind
@@ -36,6 +38,7 @@ class Table(Inputs):
         reading: Options with which files of new rows are read: of `read_table`, and for an ``.npz`` file its ``array``
             (``"X"``) and whether it is to ``unpack`` bits.
         bins: Edges of each column's quantile bins, as a model sees the column; None where nothing was fitted.
+        ranges: Least and greatest number of each column ``(2, D)`` in the training rows; None where nothing was fitted.
 
     Raises:
         ValueError: If `x` is not a table of finite numbers, or scaler or names do not fit its columns.
@@ -48,6 +51,7 @@ class Table(Inputs):
     encoding: Encoding | None = field(default=None, repr=False)
     reading: Mapping[str, Any] = field(default_factory=dict, repr=False)
     bins: Bins | None = field(default=None, repr=False)
+    ranges: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         x = checks.inputs(self.x) if len(self.x) else np.asarray(self.x)
@@ -88,7 +92,9 @@ class Table(Inputs):
             raise ValueError(f"clip is a positive number of standard deviations, inf for no bound; got {clip!r}.")
         scaler = Scaler(np.zeros(()), np.ones(()), clip) if rows is None else Scaler.fit(numbers[rows], clip=clip)
         bins = None if rows is None else quantile_bins(scaler.transform(numbers[rows]).reshape(len(rows), -1))
-        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}), bins)
+        flat = numbers.reshape(len(numbers), -1)
+        ranges = None if rows is None else np.stack([flat[rows].min(axis=0), flat[rows].max(axis=0)])
+        return cls(numbers, scaler, tuple(features), encoding, dict(reading or {}), bins, ranges)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -155,10 +161,35 @@ class Table(Inputs):
         """
         return torch.as_tensor(self.scaler.transform(self._unscaled(raw)), dtype=dtype)
 
+    def unlike_training(self, raw: ArrayLike | pd.DataFrame | RawTable) -> list[str]:
+        """Categories that no training row has, and numbers far outside the training rows' range.
+
+        The columns with the most such rows, each in a sentence, and how many more columns there are.
+        """
+        if self.encoding is not None:
+            found = self.encoding.unlike_training(self._columns(raw))
+        elif self.ranges is not None:
+            x = self._unscaled(raw)
+            names = self.features or [f"column {i}" for i in range(self.ranges.shape[1])]
+            columns = zip(names, x.reshape(len(x), -1).T, *self.ranges.tolist(), strict=True)
+            each = [far_outside(name, numbers, low, high, "{:g}".format) for name, numbers, low, high in columns]
+            found = [(count, sentence) for count, sentence in each if count]
+        else:
+            found = []
+        found.sort(key=lambda of: -of[0])
+        more = len(found) - _NAMED
+        return [
+            *(sentence for _, sentence in found[:_NAMED]),
+            *([f"{more:,} more {'column is' if more == 1 else 'columns are'} so."] if more > 0 else []),
+        ]
+
+    def _columns(self, raw: Any) -> Any:
+        """New rows, those of a data frame as raw columns."""
+        return raw_table(raw, missing=self._options().get("missing", ())) if isinstance(raw, pd.DataFrame) else raw
+
     def _unscaled(self, raw: ArrayLike | pd.DataFrame | RawTable) -> np.ndarray:
         """New rows as numbers ``(M, D)``, not scaled."""
-        if isinstance(raw, pd.DataFrame):
-            raw = raw_table(raw, missing=self._options().get("missing", ()))
+        raw = self._columns(raw)
         if self.encoding is not None and not isinstance(raw, RawTable):
             names = [feature.name for feature in self.encoding.features]
             raise ValueError(
@@ -220,6 +251,7 @@ class Table(Inputs):
             "encoding": None if self.encoding is None else self.encoding.state(),
             "reading": dict(self.reading),
             "bins": self._plain_bins(),
+            "ranges": None if self.ranges is None else torch.tensor(self.ranges),
         }
 
     @classmethod
@@ -232,4 +264,5 @@ class Table(Inputs):
             None if kept is None else Encoding.from_state(kept),
             dict(state["reading"]),
             None if state["bins"] is None else tuple(tuple(edges) for edges in state["bins"]),
+            None if state["ranges"] is None else state["ranges"].numpy(),
         )

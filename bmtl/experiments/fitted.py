@@ -1,5 +1,6 @@
 """Fitted runs on new inputs: predictions in reported units."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from bmtl.inference import Draws, draw
 from bmtl.inference.predictives import merge_targets, mixture
 from bmtl.targets import Prediction
 from bmtl.targets.summaries import Column, summary
+
+logger = logging.getLogger(__name__)
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -115,9 +118,18 @@ class Fitted:
             yield (title if plain[title] == 1 else f"{name!r} {column.name}".strip()), name, column
 
     def predictions(self, raw: Any, *, num_draws: int | None = None, seed: int = 0) -> dict[str, Prediction]:
-        """What `predict` puts into a tree: target -> its prediction for each row, in reported units."""
+        """What `predict` puts into a tree: target -> its prediction for each row, in reported units.
+
+        New rows that are unlike all training rows, as far as their kind of input knows, are warned of in the log.
+        """
         self._check_small()
-        drawn = self._draw(self.inputs.prepare(raw, self._dtype), num_draws or self.draws, seed)
+        x = self.inputs.prepare(raw, self._dtype)
+        unlike = self.inputs.unlike_training(raw)
+        if unlike:
+            logger.warning(
+                "New rows are unlike the training rows; the model has not learnt there. %s", " ".join(unlike)
+            )
+        drawn = self._draw(x, num_draws or self.draws, seed)
         return {
             name: drawn.targets[name].in_units(target.family, scaler_of_new(target, self.inputs, raw))
             for name, target in self.targets.items()

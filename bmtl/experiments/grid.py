@@ -9,8 +9,9 @@ import joblib
 from bmtl.evaluation import results
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.cells import Cell, Failure, Job, Splits
+from bmtl.experiments.refusals import refused
 from bmtl.experiments.under_way import RUNNING
-from bmtl.experiments.workers import in_processes, on_dask, outcome_of
+from bmtl.experiments.workers import failed, in_processes, on_dask, outcome_of
 from bmtl.inference.interruption import interruptible
 
 
@@ -27,8 +28,9 @@ def run_cells(
     """Trains the missing cells of a grid, and yields each cell once its ``results.nc`` is in `out`.
 
     A file counts as present if it can be read and was written for the same data, method, seed and budget; cells that are
-    there come first. A cell that raises, or whose process is killed (twice: the first time may have been another's
-    fault), is given as a `Failure`; the others go on.
+    there come first. Then come those whose method's model cannot be made for the data (`refused`), before anything is
+    trained. A cell that raises, or whose process is killed (twice: the first time may have been another's fault), is given
+    as a `Failure`; the others go on.
 
     Args:
         data: As for `run`; a sequence where cells name a split.
@@ -64,6 +66,9 @@ def run_cells(
     yield from (replace(job.cell, trained=False) for job in there)
     # The longest first, so that no process ends up alone with it.
     missing = sorted((job for job in jobs_ if job not in there), key=lambda job: not job.cell.method.single_task)
+    for job, error in refused(missing):
+        missing.remove(job)
+        yield failed(job, error)
     if not missing:
         return
     if dask is not None:

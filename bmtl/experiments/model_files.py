@@ -28,7 +28,7 @@ from bmtl.inputs import PerTask
 from bmtl.models.spec import DataSpec
 from bmtl.targets import LinearBaseline, Scaler, family_from_spec
 
-SCHEMA = 5
+SCHEMA = 6
 """Number of the layout of ``model.pt``; files of another number are refused."""
 
 

@@ -54,7 +54,7 @@ def write_comparison(
     scores = comparison.compare(
         trees,
         baseline=baseline if baseline in names else None,
-        reference="ew" if "ew" in names else names[0],
+        reference=timed_against(order, names),
         primary=primary,
         step_seconds=seconds,
     )
@@ -67,6 +67,12 @@ def write_comparison(
     if pictures:
         write_pictures(trees, places, out)
     return scores, trees
+
+
+def timed_against(methods: Sequence[Method], finished: Collection[str]) -> str | None:
+    """The method whose step time is 1: "ew", else the first that finished; one with a network per target has no step."""
+    having = [method.name for method in methods if method.name in finished and not method.single_task]
+    return "ew" if "ew" in having else next(iter(having), None)
 
 
 def write_pictures(trees: Trees, methods: Collection[str], out: Path) -> None:

@@ -37,11 +37,17 @@ def outcome_of(job: Job, callbacks: Sequence[Callback] = ()) -> Cell | Failure:
             calls = [*callbacks, share]
             run(job.data, method, job.cell.seed, job.budget, job.folder, trust=job.trust, callbacks=calls)
     except Exception as error:
-        (job.folder / "error.txt").write_text(traceback.format_exc())
-        return Failure(job.cell, f"{type(error).__name__}: {error}")
+        return failed(job, error)
     finally:
         torch.set_num_threads(threads)
     return job.cell
+
+
+def failed(job: Job, error: Exception) -> Failure:
+    """The failure of a job that raised; writes its ``error.txt``."""
+    results.check_writable(job.folder)
+    (job.folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+    return Failure(job.cell, f"{type(error).__name__}: {error}")
 
 
 def in_processes(jobs: Sequence[Job], count: int, out: Path) -> Generator[Cell | Failure, None, None]:

@@ -60,6 +60,13 @@ def test_a_comparison_writes_what_its_docstring_names(compared):
     assert found.rates is None
 
 
+def test_step_times_are_over_those_of_a_method_that_has_a_step():
+    uw = replace(EW, name="uw")
+    assert outputs.timed_against([STL, uw, EW], {"stl", "uw", "ew"}) == "ew"
+    assert outputs.timed_against([STL, uw, EW], {"stl", "uw"}) == "uw"
+    assert outputs.timed_against([STL, uw], {"stl"}) is None
+
+
 def test_scores_are_those_of_the_runs(compared, data):
     scores = compared[0].scores
     assert scores["learner"].values.tolist() == [m.name for m in COMPARED]  # in the order given

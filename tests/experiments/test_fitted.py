@@ -58,6 +58,20 @@ def test_predictions_are_those_of_the_run(kept, method):
     agree(tree, fitted, mixed(), 3)
 
 
+def test_numbers_far_from_the_training_rows_are_warned_of(kept, caplog):
+    fitted, x = load_fitted(kept["stl"][1]), mixed().inputs.x
+    fitted.table(x[mixed().rows["train"]], num_draws=2)
+    assert not caplog.records
+    far = x[:4].copy()
+    far[0] += 1e3
+    far[1, 0] -= 1e3
+    fitted.table(far, num_draws=2)
+    (record,) = caplog.records
+    assert "2 of 4 numbers are far outside the training rows' " in record.message
+    assert record.message.count("1 of 4 numbers are far") == min(2, x.shape[1] - 1)
+    assert ("more column" in record.message) == (x.shape[1] > 3)
+
+
 NEED_MORE = ("vmtl-ac", "mt-enet-censored", "student-t-censored")
 """Methods that need classes, or targets with bounds."""
 

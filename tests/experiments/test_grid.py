@@ -9,7 +9,9 @@ from joblib.externals.loky.process_executor import BrokenProcessPool, Terminated
 
 from bmtl.evaluation import metrics, results
 from bmtl.evaluation.results import decode_attributes
-from bmtl.experiments import Cell, Failure, Method, compare, run, run_cells, workers
+from bmtl.experiments import METHODS, Cell, Failure, Method, compare, run, run_cells, workers
+from bmtl.experiments.cells import Job
+from bmtl.experiments.refusals import refused
 from bmtl.inference.checkpoint import check_file
 from bmtl.targets import Real
 from tests.experiments.toys import BUDGET, EW, STL, UW, Deadly, broken, files, toy
@@ -100,9 +102,9 @@ def test_a_cell_says_what_it_is():
 
 def test_a_run_that_raises_takes_no_other_along(data, tmp_path):
     cells = [Cell(EW, 0), Cell(broken(), 0), Cell(UW, 0)]
-    found = list(run_cells(data, cells, BUDGET, tmp_path, jobs=1))
-    assert [str(outcome) for outcome in found if isinstance(outcome, Cell)] == ["ew (seed 0)", "uw (seed 0)"]
-    (failure,) = (outcome for outcome in found if isinstance(outcome, Failure))
+    failure, *found = run_cells(data, cells, BUDGET, tmp_path, jobs=1)  # before anything is trained
+    assert [str(outcome) for outcome in found] == ["ew (seed 0)", "uw (seed 0)"]
+    assert isinstance(failure, Failure)
     assert failure.cell == cells[1]
     assert failure.reason.startswith("ValueError: noise is one of")
     assert files(tmp_path) == {"ew/seed-0/results.nc", "uw/seed-0/results.nc", "broken/seed-0/error.txt"}
@@ -110,6 +112,16 @@ def test_a_run_that_raises_takes_no_other_along(data, tmp_path):
     mended = Cell(Method("broken", options={"noise": "fixed"}), 0)
     assert list(run_cells(data, [mended], BUDGET, tmp_path, jobs=1)) == [mended]
     assert files(tmp_path / "broken") == {"seed-0/results.nc"}
+
+
+def test_methods_that_cannot_be_built_are_found_without_training_and_no_others(data, tmp_path, never_trains):
+    jobs = [Job.of([data, data], Cell(of, 0, split), BUDGET, tmp_path) for split in (0, 1) for of in METHODS.values()]
+    found = list(refused(jobs))
+    names = ("vmtl-ac", "mt-enet-censored", "student-t-censored")
+    assert {str(job.cell) for job, _ in found} == {f"{name} (split {i}, seed 0)" for name in names for i in (0, 1)}
+    assert len(found) == 6
+    for _, error in found[::2]:
+        assert isinstance(error, ValueError)
 
 
 def test_a_killed_process_takes_no_other_along(data, tmp_path):

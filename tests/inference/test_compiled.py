@@ -491,6 +491,25 @@ def test_segments_with_passes_of_their_own_give_the_same_steps(balancer, monkeyp
     assert pair._compiled
 
 
+def test_draws_keep_their_order_where_one_waits_for_a_segment(monkeypatch, caplog):
+    monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
+    monkeypatch.setattr(pair, "_compiled", OrderedDict())
+
+    class Late(Program):  # the dropout's input is a segment's, and the latents behind it are drawn from constants
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 8), nn.Dropout(0.3))
+
+        def represent(self, x: Tensor) -> Tensor:
+            smooth = (x.sin() + x.cos() * x.tanh() - x.square().exp().log1p()).contiguous()
+            h = self.trunk(smooth) + torch.randn(8)
+            return h * torch.rand(len(x), 1)
+
+    compiled = train(svi("inductor", program=Late), VARIED[:4])
+    assert_equal(train(svi(False, program=Late), VARIED[:4]), compiled, tolerance=1e-5)
+    assert not warned(caplog)
+
+
 def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):
     monkeypatch.setattr(pair, "_lowered", lambda graph, **_: lambda given: graph(*given))
     monkeypatch.setattr(pair, "_compiled", OrderedDict())

@@ -666,6 +666,10 @@ def test_bad_supports_and_components_are_named():
         Support(x, {name: y[name] for name in "ab"}, TASKS)
     with pytest.raises(ValueError, match=r"The support of 'b' has inputs \(9, 6\) and labels \(8,\)"):
         Support(x, {**y, "b": y["b"][:8]}, TASKS)
+    with pytest.raises(
+        ValueError, match="VMTL takes labels that are one number or class a row, and those of 'b' are 2 num"
+    ):
+        Support(x, {**y, "b": torch.zeros(9, 2)}, TASKS)
     with pytest.raises(ValueError, match="The components' model has the tasks"):
         program(x, y, components=program(x, y, "BMTL"))
 

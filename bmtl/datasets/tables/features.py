@@ -9,8 +9,8 @@ is missing |
 those is missing, and ``name=(other)`` for any other text |
 """
 
-import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
@@ -27,8 +27,10 @@ FEW_CATEGORIES = 20
 """Up to so many categories are never too many; beyond, each has two rows on average, and there are at most a
 thousand."""
 
-_MANY = 10  # fields of which none is known, before that is remarkable
-_log = logging.getLogger(__name__)
+_MANY = 10  # numbers that count the rows, before that is no chance
+_FAR = 0.5
+"""A number is far outside the training range from so much of the range's width beyond its ends."""
+_SHOWN = 3  # categories in a sentence
 _AS_TRAINED = "Write it as in the training data, or leave it empty where it is not known."
 
 
@@ -51,6 +53,10 @@ class Feature(ABC):
         Raises:
             ValueError: If a field cannot be read; names file, row, column and value.
         """
+
+    @abstractmethod
+    def unlike_training(self, column: Column) -> tuple[int, str]:
+        """How many rows hold what no training row is near, and a sentence on them; empty where there are none."""
 
     @abstractmethod
     def summary(self) -> str:
@@ -78,10 +84,12 @@ def feature_from_state(state: Mapping[str, Any]) -> Feature:
 
 @dataclass(frozen=True)
 class _Filled(Feature):
-    """Numbers with the median of the training rows where one is missing."""
+    """Numbers with the median of the training rows where one is missing; `low` and `high` are the training rows' ends."""
 
     fill: float
     indicator: bool
+    low: float
+    high: float
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,14 +101,28 @@ class _Filled(Feature):
         filled = np.where(missing, self.fill, numbers)
         return np.stack([filled, missing] if self.indicator else [filled], axis=1)
 
+    def unlike_training(self, column: Column) -> tuple[int, str]:
+        numbers = self._numbers(column)
+        return far_outside(self.name, numbers[~np.isnan(numbers)], self.low, self.high, self._text)
+
     @abstractmethod
     def _numbers(self, column: Column) -> np.ndarray:
         """Numbers ``(N,)``, NaN where missing."""
 
+    @staticmethod
+    def _text(value: float) -> str:
+        """A number as the column has it."""
+        return f"{value:g}"
+
     @classmethod
     def _fitted(cls, numbers: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         known = numbers[rows]
-        return {"fill": float(np.nanmedian(known)), "indicator": bool(np.isnan(known).any())}
+        return {
+            "fill": float(np.nanmedian(known)),
+            "indicator": bool(np.isnan(known).any()),
+            "low": float(np.nanmin(known)),
+            "high": float(np.nanmax(known)),
+        }
 
 
 @_register
@@ -149,6 +171,10 @@ class DateFeature(_Filled):
     def _numbers(self, column: Column) -> np.ndarray:
         return days(column, self.order, _AS_TRAINED)
 
+    @staticmethod
+    def _text(value: float) -> str:
+        return str(np.datetime64(int(np.floor(value)), "D"))
+
     def summary(self) -> str:
         return f"date, in days since 1970-01-01{_where_missing(self)}"
 
@@ -175,28 +201,53 @@ class CategoryFeature(Feature):
         return tuple(f"{self.name}={place}" for place in places)
 
     def transform(self, column: Column) -> np.ndarray:
-        place: dict[str | None, int] = {text: i for i, text in enumerate(self.categories)}
-        if self.missing:
-            place[None] = len(self.categories)
+        place = self._places()
         other = len(place)
-        known = [text for _, text in column.present()]
-        if len(known) >= _MANY and not any(text in place for text in known):
-            _log.warning(
-                "None of the %d categories in %s, column %r was in the training rows (those were %s, ...). Are they "
-                "written in another way?",
-                len(known),
-                column.origin.source,
-                self.name,
-                ", ".join(self.categories[:4]),
-            )
         places = np.array([place.get(text, other) for text in column.as_texts()], dtype=np.int64)
         return np.asarray(places[:, None] == np.arange(other + 1)).astype(np.float64)
+
+    def _places(self) -> dict[str | None, int]:
+        """Place of each category of the training rows; None is a missing one."""
+        known: list[str | None] = [*self.categories, *([None] if self.missing else [])]
+        return {text: i for i, text in enumerate(known)}
+
+    def unlike_training(self, column: Column) -> tuple[int, str]:
+        known, texts = self._places(), column.as_texts()
+        new = Counter("(missing)" if text is None else text for text in texts if text not in known)
+        count = new.total()
+        if not count:
+            return 0, ""
+        names = ", ".join([name for name, _ in new.most_common(_SHOWN)] + ["..."] * (len(new) > _SHOWN))
+        alike = ", ".join(self.categories[:_SHOWN]) + ", ..." * (len(self.categories) > _SHOWN)
+        ask = " Are they written in another way?" if count == len(texts) > 1 else ""
+        return count, (
+            f"{self.name}: {count:,} of {len(texts):,} rows have a category that no training row has ({names}; the "
+            f"training rows have {alike}).{ask}"
+        )
 
     def summary(self) -> str:
         shown = ", ".join(self.categories[:4]) + (", ..." if len(self.categories) > 4 else "")
         missing = "; missing is one more" if self.missing else ""
         what = "category" if len(self.categories) == 1 else "categories"
         return f"{len(self.categories)} {what} ({shown}){missing}"
+
+
+def far_outside(
+    name: str, numbers: np.ndarray, low: float, high: float, text: Callable[[float], str]
+) -> tuple[int, str]:
+    """How many numbers lie far outside a range, and a sentence on them, which is empty where there are none.
+
+    Far is more than half of the range's width from its ends, and more than single precision rounds to.
+    """
+    room = max(_FAR * (high - low), 1e-6 * max(abs(low), abs(high)))
+    beyond = numbers[(numbers < low - room) | (numbers > high + room)]
+    if not len(beyond):
+        return 0, ""
+    farthest = float(beyond[np.argmax(np.maximum(low - beyond, beyond - high))])
+    return len(beyond), (
+        f"{name}: {len(beyond):,} of {len(numbers):,} numbers are far outside the training rows' {text(low)} to "
+        f"{text(high)} (such as {text(farthest)})."
+    )
 
 
 def _counts_rows(numbers: np.ndarray) -> bool:
@@ -244,6 +295,11 @@ class Encoding:
                 f"{', '.join(feature.name for feature in self.features)}. Add it; its fields may be empty."
             )
         return np.concatenate([f.transform(table.columns[f.name]) for f in self.features], axis=1)
+
+    def unlike_training(self, table: RawTable) -> list[tuple[int, str]]:
+        """What `Feature.unlike_training` says of each column where it says anything."""
+        found = [feature.unlike_training(table.columns[feature.name]) for feature in self.features]
+        return [(count, sentence) for count, sentence in found if count]
 
     def state(self) -> dict[str, Any]:
         """Plain values; `from_state` is the inverse."""

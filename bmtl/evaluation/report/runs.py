@@ -123,8 +123,11 @@ def _comparison(folder: Path) -> Reading:
     if scores is None:
         grid = {(methods[file], places.index(file.parent.name)): trees[file] for file in held}
         names = [name for name, _ in grid]
+        timed = [name for (name, _), tree in grid.items() if name != "stl" and recorded(tree, "seconds") is not None]
         scores = compare(
-            grid, baseline="stl" if "stl" in names else None, reference="ew" if "ew" in names else names[0]
+            grid,
+            baseline="stl" if "stl" in names else None,
+            reference="ew" if "ew" in names else next(iter(timed), None),
         )
     numbers = _numbers(places, scores)
     order = {name: i for i, name in enumerate(scores["learner"].values.tolist())}

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from bmtl.inference.compiled.capture import Captured
 from bmtl.inference.compiled.pair import Like, Pair, Run, RunToLeaves, compiled_pair
-from bmtl.inference.compiled.segments import Segment, drop_marks, segments_of, simplify
+from bmtl.inference.compiled.segments import Segment, drop_marks, in_turn, segments_of, simplify
 from bmtl.inference.shared_representation import SharedRepresentation
 
 
@@ -65,6 +65,8 @@ def compile_captured(captured: Captured, tensors: Sequence[Tensor], by_task: boo
     outputs = next(node for node in reversed(graph.graph.nodes) if node.op == "output").args[0]
     roots = [node if isinstance(node, fx.Node) else None for i, node in enumerate(outputs) if i not in (1, 2)]
     quick: list[tuple[str, Pair]] = []
+    alone = in_turn(graph.graph)
+    turns = [node for node in graph.graph.nodes if node in alone]
     for i, segment in enumerate(segments_of(graph.graph, roots, by_task)):
         inputs = [recorder.likes[node] for node in segment.inputs]
         pair = compiled_pair(_module(segment), inputs, [recorder.likes[node].trained for node in segment.outputs])
@@ -74,7 +76,7 @@ def compile_captured(captured: Captured, tensors: Sequence[Tensor], by_task: boo
         ):
             quick.append((f"segment_{i}", pair))
         _insert(graph.graph, segment, f"segment_{i}", recorder.likes)
-    _order(graph.graph)
+    _order(graph.graph, turns)
     graph.recompile()
     compiled = replace(captured, graph=graph)
     if by_task or not quick:
@@ -122,16 +124,23 @@ def _insert(graph: fx.Graph, segment: Segment, name: str, likes: dict[fx.Node, L
         graph.erase_node(node)
 
 
-def _order(graph: fx.Graph) -> None:
-    """Puts operations behind those whose results they use; the others keep their order."""
+def _order(graph: fx.Graph, turns: Sequence[fx.Node]) -> None:
+    """Puts operations behind those whose results they use; the others keep their order.
+
+    Those of `turns`, such as draws of random numbers, keep theirs in any case: a dropout whose input is a segment's result
+    draws before all draws that come after it, and not when these have been made.
+    """
     done: set[fx.Node] = set()
+    place = {node: turn for turn, node in enumerate(turns)}
+    turn = 0
     waiting = [node for node in graph.nodes if node.op != "output"]
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     while waiting:
         later = []
         for node in waiting:
-            if all(i in done for i in node.all_input_nodes):
+            if all(i in done for i in node.all_input_nodes) and place.get(node, turn) == turn:
                 done.add(node)
+                turn += node in place
                 output.prepend(node)
             else:
                 later.append(node)

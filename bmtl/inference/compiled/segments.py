@@ -96,7 +96,7 @@ def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool)
         roots: The outputs that are differentiated.
         by_task: Keep the losses' paths apart.
     """
-    alone = _alone(graph)
+    alone = in_turn(graph)
     reached = _reached(graph, roots) if by_task else {}
     depth: dict[fx.Node, int] = {}
     free: set[fx.Node] = set()  # operations outside of segments that wait for none
@@ -124,8 +124,8 @@ def segments_of(graph: fx.Graph, roots: Iterable[fx.Node | None], by_task: bool)
     return [segment for segment in found.values() if len(segment.nodes) >= _FEW]
 
 
-def _alone(graph: fx.Graph) -> set[fx.Node]:
-    """The operations that run as they are, in their order."""
+def in_turn(graph: fx.Graph) -> set[fx.Node]:
+    """The operations that run as they are, one after the other in the order of the graph."""
     found: set[fx.Node] = set()
     autocasts = 0  # that the program itself has entered or left off; their order with what is inside counts
     for node in graph.nodes:

@@ -23,7 +23,8 @@ class Support(nn.Module):
         names: The tasks.
 
     Raises:
-        ValueError: If a task is missing or has no labelled row, inputs are not vectors, or labels have another length.
+        ValueError: If a task is missing or has no labelled row, inputs are not vectors, or labels are not one number or
+            class for each row.
     """
 
     x: Tensor
@@ -43,14 +44,21 @@ class Support(nn.Module):
         if missing:
             raise ValueError(f"The support has no inputs or no labels for the tasks {missing}.")
         for name in names:
-            if (
-                not isinstance(inputs[name], Tensor)
-                or inputs[name].dim() != 2
-                or y[name].shape != inputs[name].shape[:1]
-            ):
+            if not isinstance(inputs[name], Tensor) or inputs[name].dim() != 2:
                 raise ValueError(
-                    f"The support of {name!r} has inputs {_shape(inputs[name])} and labels {tuple(y[name].shape)}; "
-                    "(N, D) and (N,) are expected, since attention compares inputs as vectors."
+                    f"The support of {name!r} has inputs {_shape(inputs[name])}; (N, D) is expected, since attention "
+                    "compares inputs as vectors."
+                )
+            if y[name].dim() != 1:
+                raise ValueError(
+                    f"VMTL takes labels that are one number or class a row, and those of {name!r} are "
+                    f"{' x '.join(map(str, y[name].shape[1:]))} numbers a row: intervals, as of censored labels and times "
+                    "to an event, or vectors. Leave the target out, or choose another method."
+                )
+            if len(y[name]) != len(inputs[name]):
+                raise ValueError(
+                    f"The support of {name!r} has inputs {_shape(inputs[name])} and labels {tuple(y[name].shape)}: give as "
+                    "many labels as rows."
                 )
         kept = {name: y[name] != -1 if not y[name].is_floating_point() else ~y[name].isnan() for name in names}
         empty = [name for name in names if not kept[name].any()]

@@ -64,13 +64,25 @@ def test_new_rows_may_lack_what_the_training_rows_had(read):
     assert_array_equal(encoding.transform(new), [[30, 0, 0, 1], [25, 0, 0, 1]])
 
 
-def test_categories_written_in_another_way_are_warned_of(read, caplog):
-    encoding = fitted(read("zip\n01234\n05678\n01234\n"), np.arange(3), kinds={"zip": "category"})
-    encoding.transform(read("zip,x\n" + "9,1\n" * 9, "few.csv"))
-    encoding.transform(read("zip,x\n" + "9,1\n" * 20 + "01234,1\n", "some.csv"))
-    assert not caplog.records
-    encoding.transform(read("zip,x\n" + "1234,1\n" * 20, "new.csv"))
-    assert "None of the 20 categories in new.csv, column 'zip' was in the training rows" in caplog.text
+def test_what_is_unlike_the_training_rows(read):
+    table = read("zip,age,day\n01234,20,2021-01-01\n05678,40,2021-01-05\n01234,,2021-01-03\n")
+    encoding = fitted(table, kinds={"zip": "category"})
+    assert encoding.unlike_training(table) == []
+    # Half of the range's width beyond its ends is not far, and gaps are no numbers.
+    near = read("zip,age,day\n05678,10,2020-12-30\n01234,50,2021-01-07\n01234,,\n")
+    assert encoding.unlike_training(near) == []
+    new = read("zip,age,day\n1234,51,2021-02-01\n01234,9,2021-01-03\n,-99,2021-01-03\n5678,30,2021-01-03\n")
+    assert encoding.unlike_training(new) == [
+        (
+            3,
+            "zip: 3 of 4 rows have a category that no training row has (1234, (missing), 5678; the training rows have "
+            "01234, 05678).",
+        ),
+        (3, "age: 3 of 4 numbers are far outside the training rows' 20 to 40 (such as -99)."),
+        (1, "day: 1 of 4 numbers are far outside the training rows' 2021-01-01 to 2021-01-05 (such as 2021-02-01)."),
+    ]
+    ((_, sentence),) = encoding.unlike_training(read("zip,age,day\n1234,20,2021-01-01\n5678,20,2021-01-01\n"))
+    assert sentence.endswith("Are they written in another way?")
 
 
 def test_it_goes_through_a_file_of_plain_values(read, tmp_path):

@@ -45,14 +45,8 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         means = self.predict_dist(X)
         columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
-        return float(
-            np.mean(
-                [
-                    _r2(name, labels, of.mean(), weights)
-                    for labels, (name, of) in zip(columns, means.items(), strict=True)
-                ]
-            )
-        )
+        by_target = zip(self.target_names_, columns, means.values(), strict=True)
+        return float(np.mean([_r2(name, labels, of.mean(), weights) for name, labels, of in by_target]))
 
 
 class MultiTaskClassifier(ClassifierMixin, MultiTaskBase):

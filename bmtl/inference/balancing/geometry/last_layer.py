@@ -13,6 +13,7 @@ class LastLayer(AtSharedRepresentation):
     """Compares the gradients of the last shared layer only: the linear or convolutional layer nearest the mark.
 
     Where the marked tensor is joined from several, such as two networks' outputs next to each other, that is one of each.
+    Tasks that each read a part of their own there share no last layer: their gradients are orthogonal. Use 'full'.
 
     For a linear layer with input a (R, d_in) and output gradients delta_k (R, d_out),
     ``G_kl = sum_rs (delta_kr' delta_ls) (a_r' a_s + 1)``, the 1 for a bias: products of what the heads' backward already

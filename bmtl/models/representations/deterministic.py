@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from bmtl.models.networks.layers import of_width
 from bmtl.models.representations.base import Representation
 from bmtl.models.rows import Rows
 from bmtl.tasks import shared
@@ -13,4 +14,4 @@ class Deterministic(Representation):
     def forward(self, rows: Rows) -> Tensor:
         apart = self.training and self.may_be_apart
         trunk = getattr(self.trunk, "apart", self.trunk) if apart else self.trunk
-        return shared(trunk(rows.x))
+        return shared(of_width(trunk(rows.x), self.width))

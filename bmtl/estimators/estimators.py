@@ -46,7 +46,12 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskBase):
         columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         return float(
-            np.mean([_r2(labels, of.mean(), weights) for labels, of in zip(columns, means.values(), strict=True)])
+            np.mean(
+                [
+                    _r2(name, labels, of.mean(), weights)
+                    for labels, (name, of) in zip(columns, means.items(), strict=True)
+                ]
+            )
         )
 
 
@@ -100,7 +105,8 @@ class MultiTaskClassifier(ClassifierMixin, MultiTaskBase):
         columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         guesses = [predicted] if self._flat else list(predicted.T)
-        return float(np.mean([_accuracy(*pair, weights) for pair in zip(columns, guesses, strict=True)]))
+        by_target = zip(self.target_names_, columns, guesses, strict=True)
+        return float(np.mean([_accuracy(*of, weights) for of in by_target]))
 
 
 class MultiTaskEstimator(MultiTaskBase):
@@ -154,19 +160,28 @@ class MultiTaskEstimator(MultiTaskBase):
         columns = labels_of(y, self.target_names_)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         scores = [
-            (_r2 if self._classes[name] is None else _accuracy)(labels, predicted[name].to_numpy(), weights)
+            (_r2 if self._classes[name] is None else _accuracy)(name, labels, predicted[name].to_numpy(), weights)
             for name, labels in zip(self.target_names_, columns, strict=True)
         ]
         return float(np.mean(scores))
 
 
-def _r2(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
+def _r2(name: str, labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
     numbers = np.asarray(labels, dtype=float)
-    seen = ~np.isnan(numbers)
+    seen = _labelled(name, ~np.isnan(numbers))
     return float(r2_score(numbers[seen], predicted[seen], sample_weight=None if weights is None else weights[seen]))
 
 
-def _accuracy(labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
-    seen = ~pd.isna(labels)
+def _accuracy(name: str, labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
+    seen = _labelled(name, ~pd.isna(labels))
     right = np.asarray(labels)[seen] == predicted[seen]
     return float(np.average(right, weights=None if weights is None else weights[seen]))
+
+
+def _labelled(name: str, seen: np.ndarray) -> np.ndarray:
+    """Which rows have a label of a target; a mean over none would be NaN."""
+    if not seen.any():
+        raise ValueError(
+            f"No row has a label of the target {name!r}, so that it has no score. Give rows that have one."
+        )
+    return seen

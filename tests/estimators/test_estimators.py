@@ -252,6 +252,20 @@ def test_text_and_dates_among_the_features_are_named():
         MultiTaskRegressor().fit(frame, [1.0, 2.0])
 
 
+def test_a_target_without_a_label_has_no_score():
+    """The mean over no rows is NaN, which a search would take for a score."""
+    labels = pd.DataFrame({"a": [1.0, 2.0] * 10, "b": ["u", "v"] * 10})
+    features = np.arange(20.0)[:, None]
+    few = {"steps": 1, "widths": (2,), "draws": 1}
+    model = MultiTaskEstimator(**few).fit(features, labels)
+    for name, missing in (("a", np.nan), ("b", None)):
+        with pytest.raises(ValueError, match=f"No row has a label of the target '{name}'"):
+            model.score(features, labels.assign(**{name: missing}))
+    classifier = MultiTaskClassifier(**few).fit(features, labels[["b"]])
+    with pytest.raises(ValueError, match="No row has a label of the target 'b'"):
+        classifier.score(features, labels[["b"]].assign(b=None))
+
+
 def test_a_slash_in_the_name_of_a_target_is_an_underscore():
     assert (
         columns_of(pd.DataFrame({"EUR/m2": [1.0]}))[0] == columns_of(pd.Series([1.0], name="EUR/m2"))[0] == ["EUR_m2"]

@@ -104,6 +104,57 @@ def test_it_is_gpytorchs_variational_elbo(kernel, latents, rows):
     assert not found.kl.any(), "all latents are everybody's"
 
 
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("own", [False, True])
+def test_at_the_best_guide_it_is_an_exact_gaussian_process(latents, own):
+    """Inducing points at all rows, labels missing or rows their own: means; with one process variances and evidence too."""
+    x = torch.randn(9, 2, generator=seeded(), dtype=torch.float64)
+    y = {"a": torch.sin(2 * x[:, 0]), "b": torch.cos(x[:, 1])}
+    y["a"][0], y["b"][3:7] = math.nan, math.nan
+    model = program(targets=tuple(y), n_data=9, latents=latents, inducing=x.float()).double()
+    inputs, seen = x, {name: ~labels.isnan() for name, labels in y.items()}
+    if own:
+        inputs = PerTask({name: x[rows] for name, rows in seen.items()})
+        model.n_data = {name: int(rows.sum()) for name, rows in seen.items()}
+    with torch.no_grad():
+        for likelihood, scale in zip(model.likelihoods.values(), (-0.2, -0.1), strict=True):
+            next(likelihood.parameters()).fill_(scale)
+        model.offsets[0].fill_(0.3)
+    given = {name: labels[seen[name]] if own else labels for name, labels in y.items()}
+    values = list(model.processes.variational_strategy._variational_distribution.parameters())
+    search = torch.optim.LBFGS(
+        values, max_iter=300, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
+    )
+
+    def closure():
+        search.zero_grad()
+        loss = -model.elbo(inputs, given)
+        loss.backward()
+        return loss
+
+    search.step(closure)
+    with torch.no_grad():
+        places = torch.cat([x[seen["a"]], x[seen["b"]]])
+        task = torch.tensor([0] * int(seen["a"].sum()) + [1] * int(seen["b"].sum()))
+        noises = torch.stack([noise_of(model, name) for name in y])[task]
+        level, labels = torch.stack(list(model.offsets)), torch.cat([y[name][seen[name]] for name in y])
+        new = torch.randn(5, 2, generator=seeded(1), dtype=torch.float64)
+        kernel, b = model.processes.covar_module, model.task_covariance()
+        covariance = b[task][:, task] * kernel(places, places).to_dense() + torch.diag(noises)
+        exact = torch.distributions.MultivariateNormal(level[task], covariance)
+        drawn = bmtl.draw(model, model.guide(), new, batch_size=2)
+        for i, name in enumerate(y):
+            across = b[i, task] * kernel(new, places).to_dense()
+            mean = level[i] + across @ torch.linalg.solve(covariance, labels - level[task])
+            variance = b[i, i] - (across * torch.linalg.solve(covariance, across.mT).mT).sum(1)
+            np.testing.assert_allclose(drawn.targets[name].mean, mean.numpy(), atol=1e-3)
+            np.testing.assert_allclose(drawn.targets[name].aleatoric, noise_of(model, name).item(), rtol=1e-6)
+            if latents == 1:
+                np.testing.assert_allclose(drawn.targets[name].epistemic, variance.numpy(), rtol=2e-3)
+        gap = exact.log_prob(labels).item() - model.elbo(inputs, given).item()
+    assert 0 < gap < 2e-3 if latents == 1 else gap > 0
+
+
 def test_drawn_kl_agrees_with_the_closed_form_and_losses_have_no_noise():
     x, y = batch()
     model = shaken(program(latents=2))
@@ -362,6 +413,11 @@ def test_the_best_start_is_that_of_the_highest_elbo_and_disagreement_is_said(cap
     best_start(
         {"left": lambda: TwoOptima(-0.4), "right": lambda: TwoOptima(0.2)}, x, {"a": torch.tensor([0.5, 1.5, 1.0])}
     )
+    caplog.clear()
+    for labels in ([0.5, 0.5, math.nan], [math.nan, 0.5, math.nan]):  # in the labels' unit, where they do not spread
+        best_start({"left": lambda: TwoOptima(-0.4), "right": lambda: TwoOptima(0.2)}, x, {"a": torch.tensor(labels)})
+        assert "{'left': 1.9" in caplog.text
+        caplog.clear()
     assert best_start({"alone": lambda: TwoOptima(-0.4)}, x, y).w.item() == pytest.approx(-0.4)
     assert not caplog.text
 

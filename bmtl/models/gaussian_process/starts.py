@@ -95,13 +95,17 @@ def best_start(
 
 @torch.no_grad()
 def _distance(one: Startable, other: Startable, x: Any, y: Mapping[str, Tensor]) -> float:
-    """Mean absolute difference of two programs' predictions where labels are missing, of the target with the largest."""
+    """Mean absolute difference of two programs' predictions where labels are missing, of the target with the largest.
+
+    In standard deviations of the labels, or in the labels' unit where they are one or all alike.
+    """
     found = [0.0]
     for (name, mean), theirs in zip(one.means(x).items(), other.means(x).values(), strict=True):
         missing = y[name].isnan()
         if missing.any():
-            spread = y[name][~missing].std(correction=0).clamp_min(1e-12)
-            found.append(float((mean - theirs)[missing].abs().mean() / spread))
+            labels = y[name][~missing]
+            spread = float(labels.std(correction=0)) if len(labels) and labels.min() < labels.max() else 1.0
+            found.append(float((mean - theirs)[missing].abs().mean()) / spread)
     return max(found)
 
 

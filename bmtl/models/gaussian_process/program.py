@@ -30,10 +30,11 @@ class MultitaskGP(nn.Module):
 
     Each g_q has M inducing values u_q with the guide ``Normal`` of full covariance, whitened. The site ``u`` ``(Q, M)`` is
     there for its KL, which is shared: the expected log density of a label is taken in closed form, with u integrated
-    out, so that losses have no sampling noise. In the guide the g_q are independent: with one process the guide holds the
-    exact posterior of Gaussian labels; with several, means are those of the exact posterior, but where targets combine
-    several processes the variance of f_t (what is epistemic in predictions) is too small. Use ``TaskELBO("analytic")``. Means and variances of the g_q at a batch
-    are marked as shared, and coefficients, offset b_t and noise are the task's head: any balancer can be used.
+    out, so that losses have no sampling noise. In the guide the g_q are independent: with one process the guide holds
+    the exact posterior of Gaussian labels; with several, means are those of the exact posterior, but where targets
+    combine several processes the variance of f_t (what is epistemic in predictions) is too small. Use
+    ``TaskELBO("analytic")``. Means and variances of the g_q at a batch are marked as shared, and coefficients, offset b_t
+    and noise are the task's head: any balancer can be used.
 
     Predictions integrate u out as well, so that `bmtl.draw` finds no latents: one component, whose epistemic variance is
     that of f_t. The site ``task_correlation`` ``(T, T)`` is ``B_st / sqrt(B_ss B_tt)`` with ``B = c c'``, for the results

@@ -32,6 +32,7 @@ _config.write_text('c.InteractiveShellApp.exec_lines = ["%matplotlib inline"]\n'
 html_theme = "furo"
 html_title = "bmtl"
 html_show_sourcelink = False
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 

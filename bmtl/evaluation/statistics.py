@@ -135,8 +135,7 @@ def not_worse_than_best(
     means = means.where(np.isfinite(means))
     ordered = (-means if higher_is_better else means).fillna(np.inf)
     best = ordered.argmin("learner")  # of each task
-    with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which has no interval
-        differences = (scores - scores.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
+    differences = _less(scores, scores.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
     shared = (mask & mask.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
     lower, upper = _interval(differences, shared, level, resamples, seed)
     return means.notnull() & ~(upper < 0 if higher_is_better else lower > 0)
@@ -205,9 +204,19 @@ def _against(scores: xr.DataArray, baseline: str, counted: xr.DataArray | None) 
     if baseline not in learners:
         raise ValueError(f"The baseline {baseline!r} is not among the learners {learners}.")
     mask = _mask(scores, counted)
-    with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which stays
-        differences = scores - scores.sel(learner=baseline, drop=True)
+    differences = _less(scores, scores.sel(learner=baseline, drop=True))
     return differences, mask & mask.sel(learner=baseline, drop=True)
+
+
+def _less(scores: xr.DataArray, own: xr.DataArray) -> xr.DataArray:
+    """Scores less those of one learner; 0 where single precision does not resolve the difference.
+
+    Predictions are in single precision: what is equal but for its rounding could be better on every split, by nothing.
+    """
+    with np.errstate(invalid="ignore"):  # infinite less infinite is NaN, which stays
+        differences = scores - own
+        resolved = abs(differences) > np.finfo(np.float32).eps * abs(own)
+    return differences.where(resolved | differences.isnull() | np.isinf(own), 0.0)
 
 
 def _interval(

@@ -17,6 +17,7 @@ from bmtl.evaluation.tables import ScoreTable, score_table
 
 Layout = Literal["rows", "columns"]
 _BAR = "| "
+_MOST_DIGITS = 6  # of a mean: more are not read, and are within the rounding of single precision
 ARROWS = {True: "↑", False: "↓", None: ""}
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -121,7 +122,8 @@ def to_text(
 def entry(mean: float, error: float) -> str:
     """A mean with its standard error, both to the error's second digit; three digits of the mean where there is none.
 
-    An error within the rounding of its mean is left out: what is the same in every split does not vary.
+    The mean has six significant digits at most; an error that begins behind them is written as ``2.0e-6``. An error within
+    the rounding of its mean is left out: what is the same in every split does not vary.
     """
     if np.isnan(mean):
         return "–"
@@ -131,9 +133,19 @@ def entry(mean: float, error: float) -> str:
         text = np.format_float_positional(mean, precision=3, fractional=False, trim="-")
         text = f"{mean:.0f}" if abs(mean) >= 100 else text
     else:
-        decimals = max(0, 1 - int(np.floor(np.log10(error))))
-        text = f"{mean:.{decimals}f} ± {error:.{decimals}f}"
+        needed = max(0, 1 - _place(error))
+        most = needed if mean == 0 else max(0, _MOST_DIGITS - 1 - _place(mean))
+        spread = f"{error:.{needed}f}"
+        if needed > most:
+            mantissa, exponent = f"{error:.1e}".split("e")
+            spread = f"{mantissa}e{int(exponent)}"
+        text = f"{mean:.{min(needed, most)}f} ± {spread}"
     return text.replace("-", "−")
+
+
+def _place(number: float) -> int:
+    """Power of ten of a number's first digit."""
+    return int(np.floor(np.log10(abs(number))))
 
 
 def _cells(

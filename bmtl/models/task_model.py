@@ -37,7 +37,7 @@ class TaskModel(nn.Module):
 
     Args:
         trunk: Maps inputs of B rows to ``(B, width)``.
-        width: Width of the trunk's output.
+        width: Width of the trunk's output; another one is named when a batch is seen.
         likelihoods: By target; see `bmtl.models.likelihoods`.
         n_data: Number of data, for all targets or by target: the size of each plate.
         head: Makes the heads, as ``head(width, likelihoods, generator=...)``: a class of `bmtl.models.heads`, or
@@ -160,7 +160,8 @@ class TaskModel(nn.Module):
 
         Raises:
             TypeError: If labels are not of the likelihood's kind.
-            ValueError: If the batch lacks a target's inputs or labels, or their shape is not the likelihood's.
+            ValueError: If the batch lacks a target's inputs or labels, or their shape is not the likelihood's; if the trunk
+                returns another width than was given.
         """
         for of in self._walk(x, y):
             if isinstance(of, _StackedOutput):

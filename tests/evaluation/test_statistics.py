@@ -80,6 +80,16 @@ def test_differences_are_paired(tasks):
     assert (paired_differences(scores, "m0", higher_is_better=True)["wins"] == 8).all()
 
 
+def test_what_differs_by_the_rounding_of_single_precision_is_equal():
+    scores = make(methods=3, splits=6) + 100
+    scores[1] = scores[0] * (1 + 5e-8)
+    scores[2] = scores[0] * (1 + 5e-6)
+    of = paired_differences(scores, "m0")
+    assert (of["difference"][0], of["lower"][0], of["upper"][0], of["wins"][0]) == (0, 0, 0, 0)
+    assert 0 < of["lower"][1] <= of["difference"][1]
+    assert not_worse_than_best(scores).values.tolist() == [True, True, False]
+
+
 def test_a_split_counts_where_it_counts_for_both():
     scores = make()
     counted = xr.ones_like(scores, dtype=bool)

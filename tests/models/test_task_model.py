@@ -15,6 +15,7 @@ from bmtl.inference.balancing import Context
 from bmtl.inputs import PerTask
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
+from bmtl.models.representations import Bottleneck, Deterministic
 from tests.models.programs import log_variance, losses, minimise, seeded, task_model
 
 TARGETS = {"a": 0, "c": 3, "b": 0}  # number of classes, 0 for a real target
@@ -520,3 +521,12 @@ def test_set_noise_is_part_of_the_state():
     pyro.set_rng_seed(0)
     scale = poutine.trace(fresh).get_trace(x).nodes["y_a"]["fn"].stddev
     assert scale.unique().item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("representation", [Deterministic, Bottleneck])
+def test_a_trunk_of_another_width_is_named(representation):
+    model = TaskModel(mlp(3, (5,)), 4, {"a": Gaussian()}, 6, representation=representation)
+    x, y, guide = torch.zeros(6, 3), {"a": torch.zeros(6)}, model.guide()
+    of = guide if representation is Bottleneck else model
+    with pytest.raises(ValueError, match=r"width was given as 4, and the trunk returns features of the shape \(6, 5\)"):
+        of(x, y)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmtl.models.networks.layers import linear
+from bmtl.models.networks.layers import linear, of_width
 from bmtl.models.networks.mlp import MLP
 from bmtl.tasks import shared
 
@@ -36,7 +36,7 @@ class GaussianEncoder(nn.Module):
         nn.init.constant_(self.spread.bias, RHO)
 
     def forward(self, x: Tensor) -> Moments:
-        h = self.trunk(x)
+        h = of_width(self.trunk(x), self.mean.in_features)
         return self.mean(h), F.softplus(self.spread(h))
 
     def location(self, x: Tensor) -> Tensor:

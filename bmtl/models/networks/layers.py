@@ -89,3 +89,17 @@ def kaiming(network: nn.Module, generator: torch.Generator | None = None) -> Non
             bias = getattr(part, "bias", None)
             if bias is not None:
                 nn.init.zeros_(bias)
+
+
+def of_width(h: Tensor, width: int) -> Tensor:
+    """Features ``(..., width)`` that a trunk returned, as they are.
+
+    Raises:
+        ValueError: If they have another width than was given.
+    """
+    if h.shape[-1:] != (width,):
+        raise ValueError(
+            f"The trunk's width was given as {width}, and the trunk returns features of the shape {tuple(h.shape)}. "
+            "The last number of it is the width to give; or change the trunk."
+        )
+    return h

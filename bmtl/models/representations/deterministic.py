@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from bmtl.models.networks.layers import of_width
 from bmtl.models.representations.base import Representation
 from bmtl.models.rows import Rows
 from bmtl.tasks import shared
@@ -12,4 +13,4 @@ class Deterministic(Representation):
 
     def forward(self, rows: Rows) -> Tensor:
         apart = getattr(self.trunk, "apart", None) if self.training and self.may_be_apart else None
-        return shared(self.trunk(rows.x)) if apart is None else apart(rows.x, shared)
+        return shared(of_width(self.trunk(rows.x), self.width)) if apart is None else apart(rows.x, shared)

@@ -85,7 +85,7 @@ Shrink = Annotated[
     bool,
     typer.Option(
         "--shrink/--no-shrink",
-        help="Beside a linear part, keep of the network the share that is best on validation rows, for each target.",
+        help="Scale what the network adds to a linear part by a factor from 0 to 1, chosen on validation rows, per target.",
     ),
 ]
 Widths = Annotated[

@@ -50,8 +50,9 @@ class Budget:
         select: Which parameters are kept: "val" are those with the best validation score, the ones before the first step
             included where the budget is in steps; "last" the last. "best-on-test" selects on the test rows: only to explain
             published figures that did so, and labelled in the tree.
-        shrink: Whether, beside a linear part, each target keeps only the share of the network that is best on validation
-            rows; see `bmtl.models.linear_part`. Of programs whose noise is fitted there too.
+        shrink: Whether the network's output is multiplied by a factor from 0 to 1 before it is added to a target's linear
+            part. The factor is chosen on validation rows, for programs whose noise is fitted there too; see
+            `bmtl.models.linear_part`.
         augment: Whether images are seen in random views: enlarged, flipped and in other colours; see
             `bmtl.datasets.augmentation`.
         device: Where networks are trained: "cpu", or "cuda", one GPU. Predictions are drawn on the processor.

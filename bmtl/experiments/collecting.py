@@ -37,7 +37,7 @@ class RunResult:
         targets: Names of the targets.
         score: Validation score of the epoch that was kept.
         states: Parameters of model and guide, one per network.
-        shares: By target, the network's share in predictions beside a linear part; the mean of several networks'.
+        shares: By target, the factor of the network's output in `linear + share * network`; averaged over an ensemble.
         extras: Further variables of the posterior, as the model's `tree_extras` gives them.
         reduced: Part -> target -> what is kept of predictions that are too large to keep.
     """
@@ -162,7 +162,7 @@ def validated(epochs: np.ndarray, tasks: Sequence[str], losses: Mapping[str, Seq
 def _calibrate(
     data: MultiTaskData, trained: Trained, method: Method, seed: int, dtype: torch.dtype, shrink: bool
 ) -> None:
-    """Fits to validation rows what was fixed in training, and the network's share in predictions beside a linear part.
+    """Fits on validation rows the noise that was fixed in training, and the share in `linear + share * network`.
 
     Of images to as many as are held at once, evenly spaced.
     """

@@ -11,7 +11,7 @@ from bmtl.models.likelihoods import Likelihood
 from bmtl.models.linear_fits import WIDEST, ridge
 from bmtl.models.networks.tabular import features
 
-_PULL = 5.0  # rows that a network's share counts as right in before there are any
+_PULL = 5.0  # strength of the pull towards a share of 1, in validation rows
 
 
 class LinearPart(nn.Module):
@@ -91,8 +91,7 @@ class LinearPart(nn.Module):
     def shrink(self, target: str, x: Tensor, f: Tensor, r: Tensor) -> None:
         """Sets a target's share to the one with the least squared error in rows that were not trained on.
 
-        Shrunk towards 1, with the strength of five rows in which the network is right: a network is seldom worth nothing,
-        and few rows say little. At 0 the prediction is the linear part's.
+        A penalty worth five rows pulls it towards 1, since few rows say little and a network is seldom worth nothing. At 0 the prediction is the linear part's.
 
         Args:
             target: The target.

@@ -286,7 +286,7 @@ class TaskModel(nn.Module):
 
     @property
     def shares(self) -> dict[str, float]:
-        """By target, the network's share in predictions beside a linear part; empty without such parts."""
+        """By target, the share in `linear + share * network`; empty without linear parts."""
         part = self.linear_part
         return {} if part is None else dict(zip(part.names, part.shares.tolist(), strict=True))
 

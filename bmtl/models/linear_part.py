@@ -91,7 +91,8 @@ class LinearPart(nn.Module):
     def shrink(self, target: str, x: Tensor, f: Tensor, r: Tensor) -> None:
         """Sets a target's share to the one with the least squared error in rows that were not trained on.
 
-        A penalty worth five rows pulls it towards 1, since few rows say little and a network is seldom worth nothing. At 0 the prediction is the linear part's.
+        A penalty worth five rows pulls it towards 1, since few rows say little and a network is seldom worth nothing. At 0
+        the prediction is the linear part's.
 
         Args:
             target: The target.

@@ -8,14 +8,15 @@ the network 128-128 with 30 epochs of Adam at a constant rate. NLL is the mean o
 labels in training; coverage is that of central 90 % intervals. Seconds are of processor time. Run:
 
     python benchmarks/defaults.py --root ../shared/data [--methods plain,uw,igb-v1] [--sets enb,power] [--splits 1]
-        [--first-split 100] [--rows 5000] [--epochs 125] [--warm-up 0.3] [--average 20] [--nested]
+        [--first-split 100] [--rows 5000] [--epochs 125] [--warm-up 0.3] [--average 20] [--nested] [--no-copies]
         [--results docs/results/defaults.csv] [--quick]
 
 With --results, lines of the file with the same set and method are replaced and the others stay, and the tables of
 docs/defaults.md are printed from the whole file.
 
 With --nested, the rows that are for testing in a split of these tables (seeds 100 to 102, or 100 of larger sets) are left
-out, and the rest are split in the same way: settings are to be chosen there.
+out, and the rest are split in the same way: settings are to be chosen there. With --no-copies, test rows whose features are
+those of a training or validation row are left out.
 """
 
 import argparse
@@ -112,13 +113,19 @@ def without_test_rows(name: str, arrays: Arrays) -> Arrays:
     return arrays[0][rows], {target: values[rows] for target, values in arrays[1].items()}, arrays[2][rows]
 
 
-def data_of(name: str, arrays: Arrays, seed: int, most: int | None = None) -> MultiTaskData:
+def without_copies(x: np.ndarray, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without the test rows whose features another part has too."""
+    known = {x[i].tobytes() for i in np.concatenate([rows["train"], rows["val"]])}
+    return {**rows, "test": np.array([i for i in rows["test"] if x[i].tobytes() not in known])}
+
+
+def data_of(name: str, arrays: Arrays, seed: int, most: int | None = None, copies: bool = True) -> MultiTaskData:
     """Targets without a label in some part are left out. Of larger sets, `most` rows are drawn."""
     if most is not None and len(arrays[0]) > most:
         drawn = np.random.default_rng(seed).choice(len(arrays[0]), most, replace=False)
         arrays = (arrays[0][drawn], {target: values[drawn] for target, values in arrays[1].items()}, arrays[2][drawn])
     x, y, _ = arrays
-    rows = split(arrays, seed)
+    rows = split(arrays, seed) if copies else without_copies(x, split(arrays, seed))
     families = {t: "binary" for t, values in y.items() if values.dtype.kind == "i"}
     missing = {t: values == -1 if t in families else np.isnan(values) for t, values in y.items()}
     kept = {t: values for t, values in y.items() if all((~missing[t][own]).sum() > 2 for own in rows.values())}
@@ -295,6 +302,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=Budget().warm_up, help="of all methods but plain")
     parser.add_argument("--average", type=int, default=Budget().average, help="of all methods but plain")
     parser.add_argument("--nested", action="store_true", help="without the rows on which the tables test")
+    parser.add_argument("--no-copies", action="store_true", help="leave out test rows that another part has too")
     parser.add_argument("--results", type=Path, help="a CSV file that keeps the numbers")
     parser.add_argument("--quick", action="store_true", help="the table that comes with bmtl, an epoch")
     options = parser.parse_args()
@@ -312,9 +320,8 @@ def main() -> None:
                     data = load("qm9-mini").subset(["mu", "cv"])
                 else:
                     arrays = SETS[name](options.root)
-                    data = data_of(
-                        name, without_test_rows(name, arrays) if options.nested else arrays, seed, options.rows
-                    )
+                    arrays = without_test_rows(name, arrays) if options.nested else arrays
+                    data = data_of(name, arrays, seed, options.rows, not options.no_copies)
                 to = references(data)
                 for each in methods:
                     of = outcome(data, each, seed, options.quick, budget)

@@ -56,6 +56,9 @@ def kind_hints(targets: Mapping[str, Target], rows: Mapping[str, np.ndarray]) ->
             f"{_names(whole)}: whole numbers, taken as real. If they are counts or grades, say so with "
             f"kinds={name}:count or kinds={name}:ordinal."
         )
+    two = [name for name, target in targets.items() if _may_be_classes(target.family, labels[name])]
+    if two:
+        found.append(f"{_names(two)}: 0 or 1, taken as real. If they are classes, say so with kinds={two[0]}:binary.")
     skewed = [
         n for n, target in targets.items() if n not in whole and _all_positive_and_skewed(target.family, labels[n])
     ]
@@ -103,6 +106,10 @@ def _names(names: Sequence[str]) -> str:
 
 def _all_observed(family: Family, values: np.ndarray) -> bool:
     return family.of_events and len(values) > 0 and bool((values[:, 0] == values[:, 1]).all())
+
+
+def _may_be_classes(family: Family, values: np.ndarray) -> bool:
+    return family.scaled and values.ndim == 1 and set(np.unique(values).tolist()) == {0.0, 1.0}
 
 
 def _may_be_whole(family: Family, values: np.ndarray) -> bool:

@@ -79,6 +79,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.widths is not None:
+            if isinstance(self.widths, int):
+                one = self.widths
+                raise ValueError(f"widths has a number for each layer, such as ({one}, {one}); got {one}.")
             object.__setattr__(self, "widths", tuple(self.widths))
         numbers = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "draws")}
         wrong = [f"{name}={value}" for name, value in numbers.items() if value is not None and not value > 0]

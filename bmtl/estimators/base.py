@@ -137,7 +137,7 @@ class MultiTaskBase(BaseEstimator):
         return self
 
     def _method(self) -> Method:
-        chosen = method(self.method) if isinstance(self.method, str) else self.method
+        chosen = method(self.method)
         return chosen if self.trunk is None else chosen.on_trunk(self.trunk)
 
     def _take_up(self, classes: Mapping[str, np.ndarray | None], flat: bool) -> None:

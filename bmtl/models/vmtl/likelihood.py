@@ -24,8 +24,8 @@ class StackedLikelihood(nn.Module):
         kinds = {name: f"{of.name} with {of.outputs} outputs, noise {of.noise!r}" for name, of in likelihoods.items()}
         if len(set(kinds.values())) > 1:
             raise ValueError(
-                f"Classifiers are each other's priors, so that all tasks have one likelihood and as many outputs; "
-                f"{kinds} was given."
+                f"VMTL's tasks are each other's priors, so that all have one likelihood and as many outputs; {kinds} was "
+                "given. Take targets of one kind, or a method whose heads are the targets' own."
             )
         first = next(iter(likelihoods.values()))
         if len(first.objectives) > 1 or any(of.latents(name) for name, of in likelihoods.items()):

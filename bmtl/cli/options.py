@@ -20,7 +20,7 @@ Dataset = Annotated[
     str,
     typer.Argument(
         help="A name of `bmtl list datasets`, such as uci/energy, or a file of your own: csv:FILE (also .tsv, .parquet, "
-        ".gz), csv:FOLDER or npz:FILE."
+        ".feather, .gz), csv:FOLDER or npz:FILE."
     ),
 ]
 Root = Annotated[

@@ -25,11 +25,28 @@ class Family(ABC):
         name: Of the family, such as "real"; its key in `FAMILIES`.
         loss_name: What the mean of `losses` is called, for axes.
         of_events: Whether labels are times, whose events may have been observed or not.
+        ordered: Whether classes have an order.
+        in_one_column: Whether one column of a table may hold the labels.
     """
 
     name: ClassVar[str]
     loss_name: ClassVar[str] = "loss"
     of_events: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
+    in_one_column: ClassVar[bool] = True
+
+    @classmethod
+    def of_array(cls, values: np.ndarray) -> "Family":
+        """The family of labels that come as an array ``(N, ...)`` of which nothing else is known."""
+        return cls()
+
+    def with_intervals(self) -> "Family":
+        """The family of labels some of which are intervals ``(N, 2)``; itself where it takes them already, or none."""
+        return self
+
+    def summary(self, labels: np.ndarray) -> str:
+        """Checked labels, none of them missing, in a few words; empty where there are none, or few words say little."""
+        return f"{labels.min():g} to {labels.max():g}" if labels.ndim == 1 and len(labels) else ""
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:

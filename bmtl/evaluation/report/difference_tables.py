@@ -163,7 +163,7 @@ def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
         row: list[Cell | str] = [
             name,
             number(float(found["mean_rank"].values[i])),
-            ", ".join(other for other in names if other in joined) or "–",
+            _joined([other for other in names if other in joined], [o for o in names if o not in joined and o != name]),
         ]
         if several:
             row.append(count(int(marks.sel(learner=name).sum())))
@@ -175,14 +175,25 @@ def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
         *(["targets on which it is marked best"] if several else []),
     ]
     p = float(found["friedman_p"])
+    repeats = Repeats.of(comparison)
+    of_means = f", by means over {repeats.runs} {repeats.nouns}" if over == "targets" and repeats.runs > 1 else ""
     words = (
-        f"Mean rank over {int(found['blocks'])} {over}, 1 for the best. Critical difference at 0.05 (Nemenyi): "
+        f"Mean rank over {int(found['blocks'])} {over}{of_means}, 1 for the best. Critical difference at 0.05 (Nemenyi): "
         f"{float(found['difference']):.2f}; methods closer than that are joined. Friedman's test that all rank alike: "
         f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     )
     if over == "targets":
         words += " Targets that share inputs are not independent, so the tests are approximate."
     return table(header, rows, words)
+
+
+def _joined(joined: list[str], apart: list[str]) -> str:
+    """Which methods one is joined with, by those that it is not joined with where they are fewer."""
+    if not joined:
+        return "–"
+    if len(joined) <= max(len(apart), 3):
+        return ", ".join(joined)
+    return f"all but {', '.join(apart)}" if apart else "all"
 
 
 def _interval(low: float, high: float) -> Cell:

@@ -216,9 +216,9 @@ class Balancer(nn.Module):
         if self._orthogonal == ENOUGH:
             self._warn_once(
                 "orthogonal",
-                f"In {ENOUGH} comparisons all tasks' gradients at the shared representation were orthogonal, as they are where "
-                f"each task reads a part of its own, or has rows of its own: {weighting!r} sees their lengths alone. Use the "
-                "geometry 'full'.",
+                f"In {ENOUGH} comparisons all tasks' gradients at the shared representation were orthogonal, as they are "
+                f"where each task reads a part of its own, or has rows of its own: {weighting!r} sees their lengths alone. "
+                "Use the geometry 'full'.",
             )
 
     def _weigh(

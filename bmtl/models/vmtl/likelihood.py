@@ -23,7 +23,7 @@ class StackedLikelihood(nn.Module):
     def __init__(self, likelihoods: Mapping[str, Likelihood]) -> None:
         super().__init__()
         kinds = {name: f"{of.name!r} with {of.outputs} outputs, noise {of.noise!r}" for name, of in likelihoods.items()}
-        check_alike(kinds, "Classifiers are each other's priors, which takes one likelihood and as many outputs each")
+        check_alike(kinds, "VMTL's tasks are each other's priors, which takes one likelihood and as many outputs each")
         first = next(iter(likelihoods.values()))
         if len(first.objectives) > 1 or any(of.latents(name) for name, of in likelihoods.items()):
             raise ValueError(

@@ -40,7 +40,11 @@ def compare(
     ] = "",
     splits: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="How many of the data's splits; 0 means all, or the one that is drawn."),
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How many of the data's splits, or how many to draw where it has none; 0 means all, or one drawn.",
+        ),
     ] = 0,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds, on each split.")] = 1,
     select: Annotated[

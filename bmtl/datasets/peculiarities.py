@@ -28,8 +28,8 @@ def peculiarities(inputs: Inputs, targets: Mapping[str, Target], rows: Mapping[s
     found = []
     if 0 < len(test) < _FEW_ROWS:
         found.append(
-            f"The number of test rows is {len(test)}: scores on so few say little. Compare on several splits (other seeds "
-            "of the reader), or give more rows."
+            f"The number of test rows is {len(test)}: scores on so few say little. Compare on several splits, or give more "
+            "rows."
         )
     for name, target in targets.items():
         values = target.values[train[target.labelled[train]]]

@@ -135,7 +135,6 @@ def test_failures_are_told_and_end_with_code_1(run, archive, tmp_path, monkeypat
         ({"--lr": "1e-3,-1"}, "numbers are positive"),
         ({"--widths": "0"}, "numbers are positive"),
         ({"--widths": "8.5"}, "--widths"),
-        ({"--splits": "3"}, "no fixed splits"),
         ({"-d": "split"}, "is name=value"),
         ({"-d": "fold=1"}, "does not know the option 'fold'"),
         ({"-d": "drop=mass,25400"}, "The data have no target"),

@@ -13,7 +13,9 @@ def check_alike(kinds: Mapping[str, str], what: str) -> None:
     Raises:
         ValueError: If targets differ; names the first of each kind.
     """
-    first = {kind: name for name, kind in reversed(kinds.items())}
+    first: dict[str, str] = {}
+    for name, kind in kinds.items():
+        first.setdefault(kind, name)
     if len(first) > 1:
-        named = "; ".join(f"{name!r} has {kind}" for kind, name in reversed(first.items()))
+        named = "; ".join(f"{name!r} has {kind}" for kind, name in first.items())
         raise ValueError(f"{what}, and {named}. Take targets of one kind, or another method.")

@@ -15,7 +15,7 @@ def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike, minor: ArrayLik
 
     Rows are taken in, the nearest to the median first, as long as the next is not further away than three times the reach
     of those before it; two thirds of the rows at least, and of fewer than five all. Minor rows count for neither: they are
-    taken in only where they are near the others.
+    taken in, without their intervals, where they are not further away than the reach of the others.
 
     Args:
         middle: Of each row; NaN is left out.
@@ -39,9 +39,11 @@ def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike, minor: ArrayLik
     start, end = float(lower[first].min()), float(upper[first].max())
     for row in order[~np.isin(order, first)]:
         gap = max(start - values[row], values[row] - end, 0.0)
-        if gap > APART * (end - start) > 0:
+        is_minor = row not in major
+        if gap > (1.0 if is_minor else APART) * (end - start) > 0:
             break
-        start, end = min(start, float(lower[row])), max(end, float(upper[row]))
+        low_end, high_end = (values[row], values[row]) if is_minor else (lower[row], upper[row])
+        start, end = min(start, float(low_end)), max(end, float(high_end))
     margin = 0.08 * (end - start) or 0.05 * abs(end) or 1.0
     return start - margin, end + margin
 

@@ -46,7 +46,7 @@ class Family(ABC):
 
     def summary(self, labels: np.ndarray) -> str:
         """Checked labels, none of them missing, in a few words; empty where there are none, or few words say little."""
-        return f"{labels.min():g} to {labels.max():g}" if labels.ndim == 1 and len(labels) else ""
+        return number_range(labels) if labels.ndim == 1 and len(labels) else ""
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
@@ -180,6 +180,15 @@ class Family(ABC):
         """The family as plain values that JSON supports; `family_from_spec` is the inverse."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"family": self.name, **{k: v.spec() if isinstance(v, Family) else v for k, v in own.items()}}
+
+
+def number_range(values: np.ndarray) -> str:
+    """The least and the greatest number, with so many digits that they differ if the numbers do."""
+    low, high = float(values.min()), float(values.max())
+    digits = next(
+        (digits for digits in (6, 9, 12) if f"{low:.{digits}g}" != f"{high:.{digits}g}"), 6 if low == high else 17
+    )
+    return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def read_only(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bmtl.targets.family import check_shape, first_row, read_only
+from bmtl.targets.family import check_shape, first_row, number_range, read_only
 
 ENDS: dict[str, tuple[str, ...] | None] = {"end": ("lower", "upper")}
 """The axis of an interval."""
@@ -68,4 +68,4 @@ def interval_summary(intervals: np.ndarray) -> str:
     rest = (lower != upper) & ~left & ~right
     kinds = {"right-censored": right, "left-censored": left, "interval-censored": rest}
     censored = ", ".join(f"{int(found.sum()):,} {name}" for name, found in kinds.items() if found.any())
-    return f"{finite.min():g} to {finite.max():g}, {censored or 'none censored'}"
+    return f"{number_range(finite)}, {censored or 'none censored'}"

@@ -384,6 +384,8 @@ def test_a_feature_that_numbers_the_rows_is_pointed_out(save):
         ([f"{i % 3:04d}" for i in range(ROWS)], "fields such as 0000 begin with 0. If they are codes"),
         ([f"202101{1 + i % 9:02d}" for i in range(ROWS)], "such as 20210101. If they are, say so (-d kinds=age:date)"),
         ([-999 if i % 4 == 1 else i for i in range(ROWS)], "15 rows have -999, and the others lie between 0 and 59"),
+        ([1e4 if i == 7 else i for i in range(ROWS)], "1 row has 10000, and the others lie between 0 and 59"),
+        ([["Train", "valid", "test"][i % 3] for i in range(ROWS)], "which rows are for tests, name it (-d split=age)"),
         ([f"{1 + i % 3} mg" for i in range(ROWS)], "text such as '1 mg'. If it is a number"),
         ([f"${1 + i % 3}" for i in range(ROWS)], "text such as '$1'. If it is a number"),
         ([f"0{i % 3}:30" for i in range(ROWS)], "a time of day, which is not read"),

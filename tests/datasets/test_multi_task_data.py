@@ -366,6 +366,8 @@ def test_targets_are_described():
     assert lines["classes"] == "classes: classes, 5 labels of 6 rows, 3 classes a, b, c"
     assert lines["count"] == "count: count, 5 labels of 6 rows, 0 to 10"
     assert lines["vector"] == "vector: vector, 5 labels of 6 rows, components u, v"
+    large = MultiTaskData.from_arrays("s", np.ones((6, 1)), {"y": 1e9 + np.arange(6)}, data.rows)
+    assert large.describe_targets() == ["y: real, 6 labels of 6 rows, 1000000000 to 1000000005"]
     way = {"way": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
     of_directions = MultiTaskData.from_arrays("s", np.ones((6, 1)), way, data.rows, families={"way": "unit-vector"})
     assert of_directions.describe_targets() == ["way: unit-vector, 6 labels of 6 rows"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmtl.datasets.tables.column import Column, number_text
+from bmtl.datasets.tables.column import PARTS, Column, number_text
 from bmtl.datasets.tables.command_line import option
 from bmtl.datasets.tables.date_fields import compact_dates
 
@@ -18,8 +18,9 @@ _WITH_MARK = re.compile(rf"{_DIGITS}[^\d., ]\D{{0,15}}|[$€£¥₹]\s?{_DIGITS}
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([AaPp]\.?[Mm]\.?)?")
 _SHORT_YEAR = re.compile(r"\d{1,2}([-/.])\d{1,2}\1\d{2}(\s.*)?")
 _MANY = 10  # numbers that count the rows, before that is no chance
-_LEAST_REPEATS = 2
 _LEAST_VALUES = 10
+_OF_ONE = 10
+"""How many times the range of the others one number alone has to be away from them."""
 
 
 def doubt_about_numbers(column: Column, numbers: np.ndarray) -> str:
@@ -53,9 +54,10 @@ def counts_rows(numbers: np.ndarray) -> bool:
 
 
 def marker(name: str, numbers: np.ndarray) -> str:
-    """A sentence on a number that occurs again and again, far from all others; empty where there is none.
+    """A sentence on a number that is far from all others; empty where there is none.
 
-    Far is more than the whole range of the others, which are ten different numbers or more.
+    Far is more than the whole range of the others, which are ten different numbers or more; ten times the range where it
+    occurs once.
 
     Args:
         name: Of the column.
@@ -66,11 +68,13 @@ def marker(name: str, numbers: np.ndarray) -> str:
         return ""
     for end, others in ((0, values[1:]), (-1, values[:-1])):
         gap = min(abs(values[end] - others[0]), abs(values[end] - others[-1]))
-        if counts[end] >= _LEAST_REPEATS and gap > others[-1] - others[0]:
+        count = int(counts[end])
+        if gap > (others[-1] - others[0]) * (_OF_ONE if count == 1 else 1):
             text = number_text(values[end])
+            rows = "1 row has" if count == 1 else f"{count:,} rows have"
             return (
-                f"{name}: {counts[end]:,} rows have {text}, and the others lie between {others[0]:g} and {others[-1]:g}. "
-                f"If it marks what is missing, say so ({option('missing', text)})."
+                f"{name}: {rows} {text}, and the others lie between {others[0]:g} and {others[-1]:g}. If it marks what is "
+                f"missing, say so ({option('missing', text)})."
             )
     return ""
 
@@ -84,6 +88,8 @@ def doubt_about_text(name: str, texts: Sequence[str]) -> str:
     """
     if len(texts) < 2:
         return ""
+    if {"train", "test"} <= {PARTS.get(text.lower()) for text in texts} <= set(PARTS):
+        return f"{name}: taken as categories. If it says which rows are for tests, name it ({option('split', name)})."
     if all(map(_SHORT_YEAR.fullmatch, texts)):
         return f"{name}: text such as {texts[0]!r} is no date here. Write years with four digits."
     if all(map(_CLOCK.fullmatch, texts)):

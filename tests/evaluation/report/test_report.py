@@ -405,7 +405,7 @@ def test_guides_of_a_comparison_are_judged_where_training_rows_were_drawn(tmp_pa
     assert "good: All 400 draws have the same weight: the guide covers the posterior." in page.text
     assert "wrong: Pareto k is" in page.text
     assert "the guide does not cover the posterior" in page.text
-    assert "unknown has a posterior, and its tree holds no draws for the training rows" in page.text
+    assert "No draws for the training rows, by which a guide is judged: unknown." in page.text
     assert "bmtl compare --trust" in page.text
     chains = page.table("method", "chains", "draws of each")
     assert chains["nuts"]["chains"][0] == "4"

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import methodcaller
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -31,6 +33,7 @@ thousand."""
 _FAR = 0.5
 """A number is far outside the training range from so much of the range's width beyond its ends."""
 _SHOWN = 3  # categories in a sentence
+_MOST_ALIKE = 8  # columns that have a line each
 _AS_TRAINED = "Write it as in the training data, or leave it empty where it is not known."
 
 
@@ -305,8 +308,15 @@ class Encoding:
         return cls(tuple(map(feature_from_state, state["features"])), dict(state["reading"]))
 
     def describe(self) -> list[str]:
-        """One line per column."""
-        return [f"{feature.name}: {feature.summary()}" for feature in self.features]
+        """One line per column, and one for many columns in a row that are alike."""
+        lines: list[str] = []
+        for summary, alike in groupby(self.features, methodcaller("summary")):
+            names = [feature.name for feature in alike]
+            if len(names) > _MOST_ALIKE:
+                lines.append(f"{', '.join(names[:2])}, ..., {names[-1]} ({len(names):,} columns): {summary} each")
+            else:
+                lines += [f"{name}: {summary}" for name in names]
+        return lines
 
 
 def fit_features(

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bmtl.evaluation import plots
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import Alike, alike, counted_scores
+from bmtl.evaluation.compared import Alike, alike, counted_scores, references_of
 from bmtl.evaluation.ranks import critical_difference
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.figures import Picture
@@ -47,7 +47,14 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
             title,
             f"Mean paired difference to {baseline} and its interval, a panel a target, in its unit. A filled dot's interval "
             f"excludes 0; an arrow is a method outside the axis. {repeats.interval()}{note}",
-            partial(plots.difference_forest, differences, name=score.symbol, over=repeats.noun, tasks=tasks),
+            partial(
+                plots.difference_forest,
+                differences,
+                name=score.symbol,
+                over=repeats.noun,
+                tasks=tasks,
+                references=references_of(comparison),
+            ),
         ).markup()
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from bmtl.inference.compiled.vector_instructions import of_processor
+
 _KEPT = 32
 _compiled: OrderedDict[Any, Pair] = OrderedDict()
 """Compiled segments of this process: programs of one architecture share them, since tensors are their arguments."""
@@ -134,6 +136,13 @@ def compiled_pair(inner: fx.GraphModule, inputs: list[Like], trained: list[bool]
 def _compile(inner: fx.GraphModule, inputs: list[Like], trained: list[bool]) -> Pair:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of what it uses itself
+        with of_processor() as untried:
+            try:
+                return _compile_both(inner, inputs, trained)
+            except Exception:
+                if not untried:
+                    raise
+        # The C++ compiler may not know these instructions: inductor tries which ones it does.
         return _compile_both(inner, inputs, trained)
 
 

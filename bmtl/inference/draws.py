@@ -18,6 +18,7 @@ from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
 from bmtl.inference.loaders import forked, seed_random_state
 from bmtl.inference.local_latents import for_new_rows
+from bmtl.inference.own_noise import OwnNoise
 from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
@@ -62,7 +63,9 @@ def draw(
             `PerTask` where each task has its own, ...
         y: Target -> labels of its rows, as in training: ``(N,)``, ``(N, 2)`` for intervals, ``(N, d)`` for vectors; None
             gives no densities.
-        num_draws: Number of draws S, 100 by default; of a `PosteriorDraws` all, or as many at equal distances.
+        num_draws: Number of draws S, 100 by default; of a `PosteriorDraws` all, or as many at equal distances. Each is a
+            pass of its own where there are latents, or the program has random numbers outside its statements (a dropout that
+            stays on).
         batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
             task's rows; the others are split into as many parts.
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
@@ -130,9 +133,11 @@ def _draw(
             proposal = own_guide if globals_ is None else poutine.replay(own_guide, trace=globals_)
             with mode():
                 guide_trace = poutine.trace(proposal).get_trace(part)
-            with mode(), _explained():
+            first = not i and globals_ is None
+            with mode(), _explained(), OwnNoise() if first and fixed else nullcontext() as noise:
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
-            if not i and globals_ is None and _draws_latents(trace, guide_trace):  # such as are summed out in training
+            # Latents such as are summed out in training, or dropout that stays on.
+            if first and (_draws_latents(trace, guide_trace) or (noise and noise.found)):
                 if fixed:  # the passes are not the same
                     return _draw(model, guide, chunks, y, num_draws, sites, seed, mode, each_differs=True)
                 each_differs = True

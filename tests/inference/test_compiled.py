@@ -4,8 +4,9 @@ import copy
 import dataclasses
 import functools
 import logging
+import random
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import numpy as np
 import pyro
@@ -13,12 +14,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bmtl
 from bmtl.experiments.methods import Method
 from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
 from bmtl.inference.compiled.program_state import ProgramState, rounding_now
+from bmtl.inference.compiled.segments import segments_of
 from bmtl.inference.training import fit
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
@@ -166,6 +169,14 @@ class Counting(Program):
         return self.trunk(x) * (1.0 if self.calls < 6 else 2.0)
 
 
+class OnRandom(Program):
+    """Branches on numbers of Python's generator, seldom."""
+
+    def represent(self, x: Tensor) -> Tensor:
+        h = self.trunk(x)
+        return -h if random.random() < 1e-9 else h
+
+
 class OnDerivative(Program):
     def represent(self, x: Tensor) -> Tensor:
         x = x.clone().requires_grad_()
@@ -179,6 +190,7 @@ class OnDerivative(Program):
         (OnItem, "self.trunk[0].bias.norm().item()"),
         (OnRows, "return h - h[x[:, 0] > 0].mean(0)"),
         (Counting, "Counting.calls changes while the program runs"),
+        (OnRandom, "a replay differs from a run as Python (the random numbers drawn)"),
         (OnDerivative, "torch.autograd.grad(self.trunk(x).sum(), x)"),
     ],
 )
@@ -194,16 +206,16 @@ def test_a_branch_after_a_hundred_steps_is_found_and_named(caplog):
     class Late(Program):
         def __init__(self) -> None:
             super().__init__()
-            self.clock = np.zeros(5000)  # too many numbers to look at in every step
+            self.clock = np.zeros(5000)  # too many numbers to look at all of them in every step
 
         def represent(self, x: Tensor) -> Tensor:
             h = self.trunk(x)
-            if self.clock[0] >= 100:
+            if self.clock[1] >= 100:
                 h = h.exp()
             return h
 
     def tick(of: bmtl.BalancedSVI, n: int) -> None:
-        of.model.clock[0] = n
+        of.model.clock[1] = n
 
     compiled = svi("trace", program=Late)
     train(compiled, [batch(0)] * 100, before_step=tick)
@@ -237,6 +249,15 @@ def test_numbers_on_attributes_in_closures_and_globals_are_never_stale(caplog):
 @dataclasses.dataclass
 class Options:
     power: float = 1.0
+    queue: deque[float] = dataclasses.field(default_factory=deque)
+    numbers: np.random.Generator = dataclasses.field(default_factory=np.random.default_rng)
+    of_python: random.Random = dataclasses.field(default_factory=random.Random)
+    tensors: list[Tensor] = dataclasses.field(default_factory=lambda: [torch.ones(1)])
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    power: float = 1.0
 
 
 OPTIONS = {"of": [Options()]}
@@ -251,9 +272,16 @@ CHANGES = {
     "an array": lambda of: of.array.fill(2.0),
     "an array in a dict": lambda of: of.by_name["clock"].fill(2.0),
     "a global's object": lambda of: setattr(OPTIONS["of"][0], "power", 2.0),
+    "a queue": lambda of: of.own.queue.append(2.0),
+    "a generator of numpy": lambda of: of.own.numbers.random(),
+    "a generator of Python": lambda of: of.own.of_python.random(),
+    "a tensor in a list": lambda of: of.own.tensors.__setitem__(0, torch.zeros(1)),
+    "an object with slots": lambda of: setattr(of.slots, "power", 2.0),
+    "a default": lambda of: of.function.__kwdefaults__.update(power=2.0),
 }
 REPLACED = {
     "another array": lambda of: setattr(of, "array", np.full(1, 2.0)),
+    "many numbers": lambda of: of.many.__imul__(2.0),
     "a hook": lambda of: of.trunk[0].register_forward_hook(lambda module, x, h: 2.0 * h),
 }
 
@@ -270,6 +298,12 @@ class Holding(Program):
             {"a"},
         )
         self.number, self.array, self.own, self.rows = np.float32(1.0), np.ones(1), Options(), list(range(5000))
+        self.many, self.slots = np.ones(5000), Slots()
+
+        def function(h: Tensor, *, power: float = 1.0) -> Tensor:
+            return h * power
+
+        self.function = function
 
     def represent(self, x: Tensor) -> Tensor:
         return self.trunk(x) * OPTIONS["of"][0].power
@@ -508,6 +542,17 @@ def test_draws_keep_their_order_where_one_waits_for_a_segment(monkeypatch, caplo
     compiled = train(svi("inductor", program=Late), VARIED[:4])
     assert_equal(train(svi(False, program=Late), VARIED[:4]), compiled, tolerance=1e-5)
     assert not warned(caplog)
+
+
+def test_a_dropout_of_features_divides_no_segment():
+    def run(a: Tensor, b: Tensor) -> tuple[Tensor]:
+        x = torch.cat([a, b])
+        h = torch.dropout(x, 0.5, True)
+        return ((x.sin().cos().tanh().exp().sin().cos() + h.cos().sin().tanh().exp().cos().sin()).sum(),)
+
+    graph = make_fx(run, pre_dispatch=True)(torch.ones(2, 3), torch.ones(2, 3)).graph
+    (segment,) = segments_of(graph, [None], by_task=False)
+    assert [node.name for node in segment.inputs] == ["cat", "dropout"]
 
 
 def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):

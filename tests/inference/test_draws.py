@@ -318,6 +318,21 @@ def test_without_latents_one_pass_gives_the_densities_and_all_draws(inputs):
     assert np.abs(shares - found.targets["c"].probability).max() < 4 * 0.5 / math.sqrt(5000)
 
 
+def test_dropout_that_stays_on_differs_between_draws(inputs):
+    """Without latents all draws are of one pass, unless the program has random numbers outside its statements."""
+    x, y = inputs
+
+    def noisy(x):
+        kept = nn.functional.dropout(torch.ones_like(x[:, 0]), 0.5, training=True)
+        return dist.Normal(kept, 0.1)
+
+    drawn = draw(*one_target(noisy), x, {"a": y["a"]}, num_draws=400, batch_size=5).targets["a"]
+    assert drawn.draws.shape == drawn.log_likelihood.shape == (400, ROWS)
+    np.testing.assert_allclose(drawn.mean, 1.0, atol=0.2)
+    np.testing.assert_allclose(drawn.epistemic, 1.0, atol=0.1)  # 0 or 2, with equal probabilities
+    np.testing.assert_allclose(drawn.aleatoric, 0.01, rtol=1e-5)
+
+
 def test_a_point_mass_guide_draws_one_value(inputs):
     model = task_model(nn.Identity(), 3, {"a": 0}, 50, noise="latent", head="bayesian")
     found = draw(model, model.guide("point"), inputs[0], num_draws=3)

@@ -78,9 +78,10 @@ def draw(
     Raises:
         TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not support the inputs, or the
             model cannot be called with inputs alone.
-        ValueError: If a site of `sites` is not a global latent, or differs between chunks of rows; if the model predicts nothing, or not a target of `y`; if
-            labels have another shape than their site or lie outside its support; if the guide is an AutoGuide that has not
-            seen a batch; if `x` has no row, or `num_draws` or `batch_size` is below 1.
+        ValueError: If a site of `sites` is not a global latent, or differs between chunks of rows; if the model predicts
+            nothing, or not a target of `y`; if labels have another shape than their site or lie outside its support; if
+            the guide is an AutoGuide that has not seen a batch; if `x` has no row, or `num_draws` or `batch_size` is
+            below 1.
     """
     if num_draws is not None and num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")
@@ -348,7 +349,9 @@ def _global_latents(trace: Trace, probe: Trace) -> Trace:
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
             continue
-        of_rows = isinstance(site["value"], Tensor) and site["value"].shape != shapes.get(name, site["value"].shape)
-        if not of_rows and all(frame.size == sizes.get(frame.name) for frame in site["cond_indep_stack"]):
+        shape = getattr(site["value"], "shape", None)
+        if shapes.get(name, shape) == shape and all(
+            frame.size == sizes.get(frame.name) for frame in site["cond_indep_stack"]
+        ):
             kept.add_node(name, **site)
     return kept

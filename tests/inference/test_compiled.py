@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import bmtl
 from bmtl.experiments.methods import Method
-from bmtl.inference.compiled import pair, vector_instructions
+from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
 from bmtl.inference.compiled.program_state import ProgramState, rounding_now
 from bmtl.inference.compiled.segments import segments_of
@@ -553,47 +553,6 @@ def test_a_dropout_of_features_divides_no_segment():
     graph = make_fx(run, pre_dispatch=True)(torch.ones(2, 3), torch.ones(2, 3)).graph
     (segment,) = segments_of(graph, [None], by_task=False)
     assert [node.name for node in segment.inputs] == ["cat", "dropout"]
-
-
-def test_instructions_are_the_processors_until_inductor_has_tried_its_own(monkeypatch):
-    from torch._inductor import cpu_vec_isa
-
-    tries = functools.cache(lambda: pytest.fail("the compiler is tried"))
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", tries)
-    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512"])
-    monkeypatch.setattr(vector_instructions.platform, "machine", lambda: "x86_64")
-    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    with vector_instructions.of_processor() as untried:
-        picked = cpu_vec_isa.pick_vec_isa()
-        assert untried
-        assert picked
-        assert str(picked) == "avx512"
-    assert cpu_vec_isa.valid_vec_isa_list is tries
-    known = functools.cache(lambda: [])
-    known()
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", known)
-    with vector_instructions.of_processor() as untried:
-        assert not untried
-        assert cpu_vec_isa.valid_vec_isa_list is known
-
-
-def test_a_compiler_that_lacks_instructions_is_tried_for_others(monkeypatch):
-    from torch._inductor import cpu_vec_isa
-
-    tries = functools.cache(lambda: [])
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", tries)
-    monkeypatch.setattr(vector_instructions.platform, "machine", lambda: "x86_64")
-    calls = []
-
-    def both(*_):
-        calls.append(cpu_vec_isa.valid_vec_isa_list is tries)
-        if len(calls) == 1:
-            raise RuntimeError("unknown argument -mavx512f")
-        return "compiled"
-
-    monkeypatch.setattr(pair, "_compile_both", both)
-    assert pair._compile(None, [], []) == "compiled"
-    assert calls == [False, True]
 
 
 def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):

@@ -163,7 +163,7 @@ def _reach(of_tasks: Sequence[xr.Dataset], methods: Sequence[str], references: S
     ends, minor = [], np.isin(methods, references)
     for one in of_tasks:
         chosen = one.sel(learner=list(methods))
-        ends.append(reach_of(*(chosen[name].values for name in ("difference", "lower", "upper")), minor))
+        ends.append(reach_of(chosen["difference"].values, chosen["lower"].values, chosen["upper"].values, minor))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     margin = 0.04 * (high - low)
     return min(low, 0.0) - margin, max(high, 0.0) + margin

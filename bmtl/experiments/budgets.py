@@ -79,7 +79,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.widths is not None:
-            object.__setattr__(self, "widths", tuple(self.widths))
+            try:
+                widths = tuple(self.widths)
+            except TypeError:
+                one = self.widths
+                raise ValueError(f"widths has a number for each layer, such as ({one}, {one}); got {one}.") from None
+            object.__setattr__(self, "widths", widths)
         numbers = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "draws")}
         wrong = [f"{name}={value}" for name, value in numbers.items() if value is not None and not value > 0]
         if wrong or (self.widths is not None and min(self.widths, default=0) < 1):

@@ -14,12 +14,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bmtl
 from bmtl.experiments.methods import Method
 from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
 from bmtl.inference.compiled.program_state import ProgramState, rounding_now
+from bmtl.inference.compiled.segments import segments_of
 from bmtl.inference.training import fit
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Gaussian
@@ -540,6 +542,17 @@ def test_draws_keep_their_order_where_one_waits_for_a_segment(monkeypatch, caplo
     compiled = train(svi("inductor", program=Late), VARIED[:4])
     assert_equal(train(svi(False, program=Late), VARIED[:4]), compiled, tolerance=1e-5)
     assert not warned(caplog)
+
+
+def test_a_dropout_of_features_divides_no_segment():
+    def run(a: Tensor, b: Tensor) -> tuple[Tensor]:
+        x = torch.cat([a, b])
+        h = torch.dropout(x, 0.5, True)
+        return ((x.sin().cos().tanh().exp().sin().cos() + h.cos().sin().tanh().exp().cos().sin()).sum(),)
+
+    graph = make_fx(run, pre_dispatch=True)(torch.ones(2, 3), torch.ones(2, 3)).graph
+    (segment,) = segments_of(graph, [None], by_task=False)
+    assert [node.name for node in segment.inputs] == ["cat", "dropout"]
 
 
 def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):

@@ -216,9 +216,9 @@ class Balancer(nn.Module):
         if self._orthogonal == ENOUGH:
             self._warn_once(
                 "orthogonal",
-                f"In {ENOUGH} comparisons no two tasks' gradients had anything in common at the shared representation, as "
-                f"where each task reads a part of it, or has rows, of its own: {weighting!r} sees their lengths alone. Use "
-                "the geometry 'full'.",
+                f"In {ENOUGH} comparisons all tasks' gradients at the shared representation were orthogonal, as they are "
+                f"where each task reads a part of its own, or has rows of its own: {weighting!r} sees their lengths alone. "
+                "Use the geometry 'full'.",
             )
 
     def _weigh(
@@ -342,12 +342,6 @@ class Balancer(nn.Module):
             )
         if state["names"] and not self.names:
             self.bind(state["names"])  # the slots, loaded next, then have what is saved
-
-
-def _orthogonal(gram: Tensor) -> bool:
-    """Whether all of at least two gradients that are not zero are exactly orthogonal."""
-    lengths = gram.diagonal()
-    return int((lengths > 0).sum()) > 1 and not bool((gram - lengths.diag()).any())
 
 
 def _passed_and_left(derivatives: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:

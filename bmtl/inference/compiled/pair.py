@@ -148,6 +148,8 @@ def _compile_both(inner: fx.GraphModule, inputs: list[Like], trained: list[bool]
     # context it finds what an earlier process has compiled.
     # Sizes and strides are part of a run's form and need no check.
     options = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
+    if config.cpp.vec_isa_ok is None:  # the processor's vector instructions, without trials that take six seconds
+        options["cpp.vec_isa_ok"] = True
     with config.patch(options), tracing(TracingContext(fake)):
         from torch._functorch.partitioners import min_cut_rematerialization_partition
 

@@ -149,6 +149,29 @@ def in_turn(graph: fx.Graph) -> set[fx.Node]:
             found.add(node)
         if target is hand_on:
             found |= _to_last_linear(node.args[1])
+    return found | _before_first(graph, found)
+
+
+def _before_first(graph: fx.Graph, alone: set[fx.Node]) -> set[fx.Node]:
+    """The few operations on which the first of those that run as they are depend.
+
+    If these run as they are too, a dropout of the batch's features does not wait for a segment, and all that comes after it
+    is one segment with what does not depend on it.
+    """
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node not in alone:
+            continue
+        before: set[fx.Node] = set()
+        queue = [node]
+        while queue:
+            for given in queue.pop().all_input_nodes:
+                if given.op == "call_function" and given not in before and given not in alone | found:
+                    before.add(given)
+                    queue.append(given)
+        if len(found | before) >= _FEW:
+            break
+        found |= before
     return found
 
 

@@ -344,7 +344,7 @@ def _global_latents(trace: Trace, probe: Trace) -> Trace:
     outside plates whose value had another shape.
     """
     sizes = {frame.name: frame.size for site in probe.nodes.values() for frame in site.get("cond_indep_stack", ())}
-    shapes = {name: site["value"].shape for name, site in probe.nodes.items() if isinstance(site.get("value"), Tensor)}
+    shapes = {name: getattr(site.get("value"), "shape", None) for name, site in probe.nodes.items()}
     kept = Trace()
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:

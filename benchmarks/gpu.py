@@ -2,8 +2,10 @@
 
 Transforms, weightings and geometries take steps on the device and on the CPU, in float64 and float32, from the same values;
 float16 with a gradient scaler and bfloat16 are compared with float32; traced and compiled steps are compared with ordinary
-ones, in float32 and in half precision; an optimizer's step under NCCL with one process is that without; peak memory and
-times are those of the network of `bmtl demo` and of an MLP, ordinary and compiled, against a plain loop.
+ones, in float32 and in half precision; an optimizer's step under NCCL with one process is that without. Peak memory and
+times of steps are those of the network of `bmtl demo`, of an MLP, of a graph network on molecules and of SegNet on pictures,
+ordinary and compiled, against a plain PyTorch loop with heads of each task (the graph network in PyTorch Geometric's form,
+with the graphs' features made before) and that loop with TorchJD's UPGrad.
 Without a device it says "skipped" and ends well. Run: python benchmarks/gpu.py [--json gpu.json] [--quick]
 """
 
@@ -14,20 +16,30 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import bmtl
+from bmtl import inputs
+from bmtl.datasets import load
+from bmtl.experiments import Budget, Method
+from bmtl.experiments.methods import build
+from bmtl.experiments.rows import batches, spec_of
 from bmtl.inference.balancing import SLOTS
 from bmtl.inference.compiled import Mode
 from bmtl.inference.compiled.choosing import missing_compiler
 from bmtl.models import TaskModel, mlp
 from bmtl.models.likelihoods import Categorical, Gaussian, Likelihood
+from bmtl.models.networks.molecules import MoleculeNNConv
 
 SGD = functools.partial(torch.optim.SGD, lr=0.02)
+SLOW = functools.partial(torch.optim.SGD, lr=1e-5)  # in steps that are timed, whose values do not matter
 LATENT = {"bayes-agg"}  # needs heads that are drawn
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-3}
 Row = dict[str, Any]
@@ -164,64 +176,155 @@ def one_process(device: str) -> Iterator[Row]:
     yield {"check": "one process", "what": backend, "value": found, "ok": found < TOLERANCE[torch.float64]}
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What steps are taken of.
+
+    Attributes:
+        make: Makes the task model on the device, the same every time.
+        data: Its batch.
+        ways: How its steps with equal weights are also run, compiled.
+        plain: The trunk of the plain loop and what it takes, of a task model; by default its own.
+        at_once: Whether TorchJD's gradients can be taken of all tasks at once, which torch has not for recurrent layers.
+    """
+
+    make: Callable[[], TaskModel]
+    data: tuple[Any, dict[str, Tensor]]
+    ways: tuple[Mode, ...] = ()
+    plain: Callable[[TaskModel], tuple[nn.Module, Any]] | None = None
+    at_once: bool = True
+
+
+def table(width: int, tasks: int, rows: int, device: str) -> Workload:
+    """The network of `bmtl demo`, or a wider one."""
+    data = batch(torch.float32, device, rows, tasks)
+    return Workload(lambda: model_of(torch.float32, device, width, tasks), data, modes())
+
+
+def graphs(device: str, quick: bool) -> Workload:
+    """QM9's published network on random molecules; the plain loop has it with PyTorch Geometric's `NNConv`."""
+    from qm9_networks import ELEMENTS, Original, flat, molecules
+
+    rows, tasks = (4, 2) if quick else (120, 11)
+    atoms = inputs.to(molecules(rows), device)
+    generator = torch.Generator().manual_seed(1)
+    y = {f"t{k}": torch.randn(rows, generator=generator).to(device) for k in range(tasks)}
+
+    def make() -> TaskModel:
+        torch.manual_seed(0)
+        return TaskModel(MoleculeNNConv(ELEMENTS), 64, {name: Gaussian("fixed") for name in y}, 9000).to(device)
+
+    def plain(model: TaskModel) -> tuple[nn.Module, Any]:
+        ours = model.representation.trunk
+        return Original(ours), flat(ours.features(atoms))
+
+    return Workload(make, (atoms, y), modes(), plain if find_spec("torch_geometric") else None, at_once=False)
+
+
+def scenes(device: str, quick: bool) -> Workload:
+    """SegNet on pictures of rooms, with classes and depth of their pixels."""
+    height, width, share, rows = (16, 16, 1 / 32, 2) if quick else (96, 128, 0.25, 8)
+    data = load("rooms", train=rows, val=0, test=0, height=height, width=width).subset(("semantic", "depth"))
+    options = {"noise": "fixed", "head": "conv", "trunk_options": {"width": share}}
+    method = Method("segnet", trunk="segnet", options=options)
+    x, y = next(iter(batches(*data.tensors("train"), rows, 0)))
+
+    def make() -> TaskModel:
+        return build(method, spec_of(data, method), Budget().of(data).widths, 0)[0].to(device)
+
+    return Workload(make, (x.to(device), {name: of.to(device) for name, of in y.items()}), ("trace",))
+
+
 def costs(device: str, quick: bool) -> Iterator[Row]:
     """Medians of steps taken in turns, and the peak of memory above the network's."""
-    shapes = {"demo": (128, 11, 128)} if quick else {"demo": (128, 11, 128), "mlp": (2048, 40, 512)}
-    for name, (width, tasks, rows) in shapes.items():
-        data = batch(torch.float32, device, rows, tasks)
-        contestants = {"plain": _plain(width, tasks, device, data)}
-        for spec in ("ew", "full >> upgrad", "last-layer >> upgrad"):
-            contestants[spec] = _ours(spec, width, tasks, device, data)
-        for mode in modes() if not quick else ():
-            contestants[f"ew, {mode}"] = _ours("ew", width, tasks, device, data, mode)
-        times: dict[str, list[float]] = {spec: [] for spec in contestants}
-        for turn in range(3 if quick else 40):
-            for spec, step in contestants.items():
-                _wait(device)
-                start = time.perf_counter()
-                step()
-                _wait(device)
-                if turn:
-                    times[spec].append(1e3 * (time.perf_counter() - start))
-        base = float(np.median(times["plain"]))
+    made: dict[str, Callable[[], Workload]] = {"demo": lambda: table(128, 11, 128, device)}
+    if not quick:
+        made["mlp"] = lambda: table(2048, 40, 512, device)
+    made |= {"graphs": lambda: graphs(device, quick), "scenes": lambda: scenes(device, quick)}
+    for name, make in made.items():
+        yield from _costs(name, make(), device, quick)
+
+
+def _costs(name: str, workload: Workload, device: str, quick: bool) -> Iterator[Row]:
+    contestants = {"plain": _plain(workload)}
+    if find_spec("torchjd"):
+        if workload.at_once:
+            contestants["torchjd UPGrad, all at once"] = _plain(workload, torchjd=True)
+        contestants["torchjd UPGrad, one at a time"] = _plain(workload, torchjd=True, chunk=1)
+    for spec in ("ew", "full >> upgrad", "last-layer >> upgrad"):
+        contestants[spec] = _ours(workload, spec, device)
+    for mode in () if quick else workload.ways:
+        contestants[f"ew, {mode}"] = _ours(workload, "ew", device, mode)
+    times: dict[str, list[float]] = {spec: [] for spec in contestants}
+    for turn in range(2 if quick else 25):
         for spec, step in contestants.items():
-            row: Row = {"check": "step", "what": f"{name}, {spec}", "value": float(np.median(times[spec])), "ok": True}
-            row["over plain"] = row["value"] / base
-            if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
-                step()
-                row["MB"] = (torch.cuda.max_memory_allocated() - before) / 1e6
-            yield row
+            _wait(device)
+            start = time.perf_counter()
+            step()
+            _wait(device)
+            if turn:
+                times[spec].append(1e3 * (time.perf_counter() - start))
+    base = float(np.median(times["plain"]))
+    for spec, step in contestants.items():
+        row: Row = {"check": "step", "what": f"{name}, {spec}", "value": float(np.median(times[spec])), "ok": True}
+        row["over plain"] = row["value"] / base
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            step()
+            row["MB"] = (torch.cuda.max_memory_allocated() - before) / 1e6
+        yield row
 
 
-def _plain(width: int, tasks: int, device: str, data: tuple[Tensor, dict[str, Tensor]]) -> Callable[[], None]:
-    model = model_of(torch.float32, device, width, tasks)
-    optimizer = SGD(model.parameters())
-    x, y = data
-    labelled = y["t0"].isfinite()
+def _plain(workload: Workload, torchjd: bool = False, chunk: int | None = None) -> Callable[[], None]:
+    """A step of a loop without bmtl: the sum of the mean losses, or TorchJD's UPGrad of them."""
+    model = workload.make()
+    trunk, x = (model.representation.trunk, workload.data[0]) if workload.plain is None else workload.plain(model)
+    y = workload.data[1]
+    shared = list(trunk.parameters())
+    optimizer = SLOW([*shared, *model.heads.parameters()])
+    parts = {name: _loss(of) for name, of in y.items()}
+    if torchjd:
+        from torchjd.aggregation import UPGrad
+        from torchjd.autojac import jac_to_grad, mtl_backward
+
+        aggregator = UPGrad()
 
     def step() -> None:
         optimizer.zero_grad()
-        h = model.representation.trunk(x)
-        outputs = {name: model.heads(name, h, None) for name in y}
-        losses = [0.5 * (outputs[f"t{k}"][:, 0] - y[f"t{k}"]).square() for k in range(tasks - 1)]
-        losses[0] = torch.where(labelled, losses[0].nan_to_num(), 0.0)
-        losses.append(torch.nn.functional.cross_entropy(outputs["c"], y["c"], reduction="none"))
-        torch.stack([of.mean() for of in losses]).sum().backward()
+        h = trunk(x)
+        losses = [loss(model.heads(name, h, None)) for name, loss in parts.items()]
+        if torchjd:
+            mtl_backward(losses, h, parallel_chunk_size=chunk)
+            jac_to_grad(shared, aggregator)
+        else:
+            torch.stack(losses).sum().backward()
         optimizer.step()
 
     return step
 
 
-def _ours(spec: str, width: int, tasks: int, device: str, data: Any, compile: Mode = False) -> Callable[[], None]:
-    model = model_of(torch.float32, device, width, tasks)
-    svi = bmtl.BalancedSVI(model, model.guide().to(device), SGD, spec, compile=compile)
-    for _ in range(4):  # compiled before it is timed
-        svi.step(*data)
+def _loss(y: Tensor) -> Callable[[Tensor], Tensor]:
+    """The mean loss of a target's outputs ``(..., F)``: of classes, of pixels' numbers or of rows' numbers."""
+    if not y.is_floating_point():
+        return lambda found: F.cross_entropy(found.flatten(0, -2), y.flatten())
+    labelled, filled = y.isfinite(), y.nan_to_num()
+
+    def loss(found: Tensor) -> Tensor:
+        apart = found[..., 0] - filled
+        return torch.where(labelled, apart.abs() if y.dim() > 1 else 0.5 * apart.square(), 0.0).mean()
+
+    return loss
+
+
+def _ours(workload: Workload, spec: str, device: str, compile: Mode = False) -> Callable[[], None]:
+    model = workload.make()
+    svi = bmtl.BalancedSVI(model, model.guide().to(device), SLOW, spec, compile=compile)
+    for _ in range(4 if compile else 1):  # compiled before it is timed
+        svi.step(*workload.data)
 
     def step() -> None:
-        svi.step(*data)
+        svi.step(*workload.data)
         svi.history.clear()
 
     return step

@@ -48,6 +48,7 @@ def test_defaults_are_chosen_on_rows_that_no_table_tests_on(name, seeds):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_the_short_mode_runs(script, monkeypatch):
+    monkeypatch.syspath_prepend(script.parent)  # as where it is run: a script may use another one's networks
     module = loaded(script)
 
     def main(*arguments):
@@ -65,3 +66,23 @@ def test_the_short_mode_runs(script, monkeypatch):
     lines = main("--quick").splitlines()
     assert any(any(letter.isdigit() for letter in line) for line in lines)
     assert "nan" not in " ".join(lines)
+
+
+def test_steps_that_are_timed_on_a_device_run_without_one(monkeypatch):
+    script = next(path for path in SCRIPTS if path.stem == "gpu")
+    monkeypatch.syspath_prepend(script.parent)
+    spec = importlib.util.spec_from_file_location("benchmark_gpu_here", script)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclass asks for its module
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(
+        module, "table", lambda *_: module.Workload(lambda: made(8), module.batch(torch.float32, "cpu"))
+    )
+
+    def made(width):
+        return module.model_of(torch.float32, "cpu", width)
+
+    rows = list(module.costs("cpu", quick=True))
+    names = [row["what"].partition(", ")[0] for row in rows]
+    assert {name: names.count(name) for name in names} == {"demo": 6, "graphs": 5, "scenes": 6}
+    assert all(row["value"] > 0 for row in rows)

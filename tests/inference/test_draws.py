@@ -290,6 +290,41 @@ def test_latents_of_the_rows_follow_their_rows(inputs):
             np.testing.assert_allclose(found.targets["a"].mean, x[:, 0], atol=0.1)
 
 
+def test_latents_of_the_rows_outside_every_plate_follow_their_rows():
+    """A chunk must not take the latents of an earlier one, which are as many."""
+    x = torch.arange(12.0)[:, None]
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0).to_event(1))
+        with bmtl.task("a"), pyro.plate("rows", 100, subsample=x):
+            bmtl.observe("y_a", dist.Normal(z, 0.01), None)
+
+    for batch_size in (4, 5, None):
+        drawn = draw(model, lambda x: pyro.sample("z", dist.Normal(x[:, 0], 0.1).to_event(1)), x, batch_size=batch_size)
+        np.testing.assert_allclose(drawn.targets["a"].mean, x[:, 0], atol=0.1)
+        assert not drawn.posterior
+
+
+def test_deterministic_sites_of_rows_are_whole_or_not_there():
+    x = torch.arange(12.0)
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        pyro.deterministic("both", w + 1)
+        mean = pyro.deterministic("mean", w * x)
+        with bmtl.task("a"), pyro.plate("rows", 100, subsample=x):
+            bmtl.observe("y_a", dist.Normal(mean, 0.01), None)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(1.0, 0.1))
+
+    whole = draw(model, guide, x, num_draws=3).posterior
+    np.testing.assert_allclose(whole["mean"], whole["w"][:, None] * x.numpy())
+    assert set(draw(model, guide, x, num_draws=3, batch_size=4).posterior) == {"w", "both"}
+    with pytest.raises(ValueError, match="'mean' has values of the rows.*batch_size=None"):
+        draw(model, guide, x, sites=["mean"], batch_size=4)
+
+
 def test_a_plate_that_is_called_like_a_target_is_none(inputs):
     def model(x, y=None):
         with pyro.plate("y_rows", 100, subsample=x), bmtl.task("y"):

@@ -53,25 +53,27 @@ def kind_hints(targets: Mapping[str, Target], rows: Mapping[str, np.ndarray]) ->
     if whole:
         name = whole[0]
         found.append(
-            f"{_names(whole)}: whole numbers, taken as real. If they are counts or grades, say so with "
+            f"{first_names(whole)}: whole numbers, taken as real. If they are counts or grades, say so with "
             f"kinds={name}:count or kinds={name}:ordinal."
         )
     two = [name for name, target in targets.items() if _may_be_classes(target.family, labels[name])]
     if two:
-        found.append(f"{_names(two)}: 0 or 1, taken as real. If they are classes, say so with kinds={two[0]}:binary.")
+        found.append(
+            f"{first_names(two)}: 0 or 1, taken as real. If they are classes, say so with kinds={two[0]}:binary."
+        )
     skewed = [
         n for n, target in targets.items() if n not in whole and _all_positive_and_skewed(target.family, labels[n])
     ]
     if skewed:
         found.append(
-            f"{_names(skewed)}: all labels are above 0, and most are small: predictions may be negative. If ratios matter, "
-            "give the logarithm as the target, or take it as a time, whose predictions are positive "
+            f"{first_names(skewed)}: all labels are above 0, and most are small: predictions may be negative. If ratios "
+            "matter, give the logarithm as the target, or take it as a time, whose predictions are positive "
             f"(kinds={skewed[0]}:time-to-event)."
         )
     found += [hint for name, target in targets.items() if (hint := _doubt(name, target.family, labels[name]))]
     if observed:
         found.append(
-            f"{_names(observed)}: no time is censored. If a column says whether the event was observed, name it: "
+            f"{first_names(observed)}: no time is censored. If a column says whether the event was observed, name it: "
             f"events={observed[0]}:COLUMN."
         )
     return found
@@ -99,7 +101,8 @@ def _labels(target: Target, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     return values[~target.family.missing(values)]
 
 
-def _names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """Names in a sentence, of very many the first ones and how many more there are."""
     more = len(names) - _MOST_NAMES
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more:,} more"
 

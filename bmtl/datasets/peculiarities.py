@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from bmtl.datasets.copies import warning_of_copies
-from bmtl.datasets.describing import label_text
+from bmtl.datasets.describing import first_names, label_text
 from bmtl.datasets.input_kind import Inputs
 from bmtl.datasets.leaks import warning_of_leaks
 from bmtl.targets import Target
 
 _FEW_ROWS = 10
+_FEW_LABELS = 5
 
 
 def peculiarities(inputs: Inputs, targets: Mapping[str, Target], rows: Mapping[str, np.ndarray]) -> list[str]:
@@ -24,7 +25,8 @@ def peculiarities(inputs: Inputs, targets: Mapping[str, Target], rows: Mapping[s
     Returns:
         A sentence each.
     """
-    train, test = rows["train"], rows.get("test", np.empty(0, dtype=np.int64))
+    none = np.empty(0, dtype=np.int64)
+    train, val, test = rows["train"], rows.get("val", none), rows.get("test", none)
     found = []
     if 0 < len(test) < _FEW_ROWS:
         found.append(
@@ -42,5 +44,11 @@ def peculiarities(inputs: Inputs, targets: Mapping[str, Target], rows: Mapping[s
     unscored = [name for name, target in targets.items() if "test" in rows and not target.labelled[test].any()]
     if unscored:
         found.append(f"No test row has a label of {', '.join(unscored)}: trained on, and not scored.")
+    uncertain = [name for name, target in targets.items() if 0 < target.labelled[val].sum() < _FEW_LABELS]
+    if uncertain:
+        found.append(
+            f"Fewer than {_FEW_LABELS} validation rows have a label of {first_names(uncertain)}: a noise that is fitted on "
+            "them is a guess, and so are intervals and NLL."
+        )
     found += warning_of_leaks(inputs, targets, train)
     return found + warning_of_copies(inputs, targets, rows)

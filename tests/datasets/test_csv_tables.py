@@ -433,14 +433,12 @@ def test_features_made_from_a_target_and_few_test_rows_are_warned_of(save):
         "The target 'strength' orders the training rows as a feature does (age)",
         "The target 'churn' orders the training rows as a feature does (city=in, city=out)",
     ]
-    assert (
-        load(f"csv:{save(wide())}", **{**OPTIONS, "targets": ["strength", "price"], "kinds": None}).data_warnings()
-        == []
-    )
-    (few,) = load(
-        f"csv:{save(wide().head(20))}", targets=["strength", "price"], ignore=OPTIONS["ignore"]
-    ).data_warnings()
+    usual = load(f"csv:{save(wide())}", **{**OPTIONS, "targets": ["strength", "price"], "kinds": None})
+    assert usual.data_warnings() == []
+    small = load(f"csv:{save(wide().head(20))}", targets=["strength", "price"], ignore=OPTIONS["ignore"])
+    few, uncertain = small.data_warnings()
     assert few.startswith("The number of test rows is 4")
+    assert uncertain.startswith("Fewer than 5 validation rows have a label of strength, price: a noise")
 
 
 def test_names_of_columns_may_be_given_in_another_unicode_form(save):

@@ -189,6 +189,7 @@ class Grid:
 
     def __init__(self, data, budget, out, jobs):
         self.data, self.budget, self.out, self.jobs = data, budget, out, jobs
+        self.known = set()  # cells that were found finished: to check one, its whole file is read
 
     def folder(self, rate):
         return self.out / f"lr-{rate:g}"
@@ -211,7 +212,10 @@ class Grid:
                 sys.exit(f"Error: these runs failed at lr {rate:g}, and the table needs them: {'; '.join(failed)}")
 
     def finished(self, cell, rate):
-        return Job.of(self.data, cell, replace(self.budget, lr=rate), self.folder(rate)).finished()
+        key = (str(cell), rate)
+        if key not in self.known and Job.of(self.data, cell, replace(self.budget, lr=rate), self.folder(rate)).finished():
+            self.known.add(key)
+        return key in self.known
 
     def read(self, cell, rate):
         return results.read(cell.folder(self.folder(rate)) / "results.nc")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bmtl import cli
-from bmtl.experiments import comparisons, outputs, training
+from bmtl.experiments import training
 from tests.cli.commands import call_main
 
 
@@ -28,14 +28,6 @@ def never_trains(monkeypatch):
         raise AssertionError("trained")
 
     monkeypatch.setattr(training, "fit", never)
-
-
-@pytest.fixture
-def short_ending(monkeypatch):
-    """For comparisons whose pictures and step times do not matter: both take longer than a short training."""
-    timed = comparisons.step_seconds
-    monkeypatch.setattr(outputs, "write_pictures", lambda trees, methods, out: None)
-    monkeypatch.setattr(comparisons, "step_seconds", lambda *given, steps: timed(*given, steps=2))
 
 
 @pytest.fixture(scope="session")

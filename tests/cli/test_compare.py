@@ -197,6 +197,7 @@ def domains(tmp_path):
 
 
 @pytest.mark.usefixtures("short_ending")
+@pytest.mark.usefixtures("short_ending")
 def test_variational_multi_task_learning_beside_others(run, domains, tmp_path):
     """Compared, reported, trained and asked for predictions, on domains with rows of their own."""
     out = tmp_path / "out"

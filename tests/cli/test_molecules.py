@@ -24,6 +24,7 @@ def root():
     return found
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_bayesian_and_evidential_heads_are_compared_beside_reference_rows(root, tmp_path):
     methods = "bayesian,enet"
     data = ("qm9-graphs", "--root", root, "-d", "residual=true")

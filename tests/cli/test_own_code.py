@@ -106,7 +106,7 @@ def test_own_recipes_slots_and_methods_are_compared_in_two_processes(run, folder
     assert run(*given)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in written} == written  # finished cells are not run again
     (folder / "mine.py").write_text(CODE.replace("FACTOR = 0.5", "FACTOR = 0.25"))
-    assert run(*given)[0] == 0
+    assert run(*given, "--methods", "ew,mine.py:Halves")[0] == 0
     np.testing.assert_array_equal(results.read(file)["training/weights"].values, 0.25)  # of other code
     ew = folder / "out/ew/seed-0/results.nc"
     assert ew.stat().st_mtime_ns == written[ew]

@@ -13,6 +13,7 @@ from tests.cli.commands import call_main
 FILE = Path(__file__).parents[2] / "examples" / "own_method.py"
 
 
+@pytest.mark.usefixtures("short_ending")
 def test_the_command_of_the_example_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(FILE.parents[1])
     (command,) = re.findall(r"^    bmtl (.*)$", ast.get_docstring(ast.parse(FILE.read_text()), clean=False), re.M)

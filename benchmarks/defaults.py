@@ -8,10 +8,15 @@ the network 128-128 with 30 epochs of Adam at a constant rate. NLL is the mean o
 labels in training; coverage is that of central 90 % intervals. Seconds are of processor time. Run:
 
     python benchmarks/defaults.py --root ../shared/data [--methods plain,uw,igb-v1] [--sets enb,power] [--splits 1]
-        [--first-split 100] [--rows 5000] [--epochs 125] [--results docs/results/defaults.csv] [--quick]
+        [--first-split 100] [--rows 5000] [--epochs 125] [--warm-up 0.3] [--average 20] [--nested] [--no-copies]
+        [--results docs/results/defaults.csv] [--quick]
 
 With --results, lines of the file with the same set and method are replaced and the others stay, and the tables of
 docs/defaults.md are printed from the whole file.
+
+With --nested, the rows that are for testing in a split of these tables (seeds 100 to 102, or 100 of larger sets) are left
+out, and the rest are split in the same way: settings are to be chosen there. With --no-copies, test rows whose features are
+those of a training or validation row are left out.
 """
 
 import argparse
@@ -31,7 +36,7 @@ from bmtl.datasets import MultiTaskData, load
 from bmtl.evaluation import metrics
 from bmtl.evaluation.markdown_tables import markdown_table
 from bmtl.evaluation.storage import atomic
-from bmtl.experiments import Budget, Method, method, run
+from bmtl.experiments import Budget, method, run
 
 ROOT = Path("../shared/data")
 Arrays = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]
@@ -97,13 +102,30 @@ def split(arrays: Arrays, seed: int) -> dict[str, np.ndarray]:
     return {part: np.flatnonzero(np.isin(groups, own)) for part, own in parts.items()}
 
 
-def data_of(name: str, arrays: Arrays, seed: int, most: int | None = None) -> MultiTaskData:
+LARGE = ("naval", "kin8nm", "protein", "qm9", "school", "tox21")
+"""Sets of which the tables have one split, and of others three."""
+
+
+def without_test_rows(name: str, arrays: Arrays) -> Arrays:
+    """The rows that are in no test part of the tables' splits."""
+    tested = [split(arrays, seed)["test"] for seed in range(100, 101 if name in LARGE else 103)]
+    rows = np.setdiff1d(np.arange(len(arrays[0])), np.concatenate(tested))
+    return arrays[0][rows], {target: values[rows] for target, values in arrays[1].items()}, arrays[2][rows]
+
+
+def without_copies(x: np.ndarray, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without the test rows whose features another part has too."""
+    known = {x[i].tobytes() for i in np.concatenate([rows["train"], rows["val"]])}
+    return {**rows, "test": np.array([i for i in rows["test"] if x[i].tobytes() not in known])}
+
+
+def data_of(name: str, arrays: Arrays, seed: int, most: int | None = None, copies: bool = True) -> MultiTaskData:
     """Targets without a label in some part are left out. Of larger sets, `most` rows are drawn."""
     if most is not None and len(arrays[0]) > most:
         drawn = np.random.default_rng(seed).choice(len(arrays[0]), most, replace=False)
         arrays = (arrays[0][drawn], {target: values[drawn] for target, values in arrays[1].items()}, arrays[2][drawn])
     x, y, _ = arrays
-    rows = split(arrays, seed)
+    rows = split(arrays, seed) if copies else without_copies(x, split(arrays, seed))
     families = {t: "binary" for t, values in y.items() if values.dtype.kind == "i"}
     missing = {t: values == -1 if t in families else np.isnan(values) for t, values in y.items()}
     kept = {t: values for t, values in y.items() if all((~missing[t][own]).sum() > 2 for own in rows.values())}
@@ -145,15 +167,11 @@ def references(data: MultiTaskData) -> dict[str, dict[str, float]]:
     return {name: errors_of(data, predicted) for name, predicted in found.items()}
 
 
-def settings(name: str, epochs: int | None) -> tuple[Method, Budget]:
-    if name == "plain":
-        return method("ew").on_trunk("mlp"), Budget(schedule="constant")
-    return method(name), Budget(epochs=epochs)
-
-
-def outcome(data: MultiTaskData, name: str, seed: int, short: bool, epochs: int | None) -> dict[str, object]:
+def outcome(data: MultiTaskData, name: str, seed: int, short: bool, budget: Budget) -> dict[str, object]:
     """Errors by target, and what a run's predictive distributions are worth."""
-    chosen, budget = settings(name, epochs)
+    chosen = method(name) if name != "plain" else method("ew").on_trunk("mlp")
+    if name == "plain":
+        budget = Budget(schedule="constant")
     if short:
         budget = Budget(epochs=1, draws=5, schedule=budget.schedule)
     start = time.process_time()
@@ -281,11 +299,16 @@ def main() -> None:
     parser.add_argument("--first-split", type=int, default=100)
     parser.add_argument("--rows", type=int, help="of each set at most, drawn by the split's seed")
     parser.add_argument("--epochs", type=int, help="without early stopping, in place of the default steps")
+    parser.add_argument("--warm-up", type=float, default=Budget().warm_up, help="of all methods but plain")
+    parser.add_argument("--average", type=int, default=Budget().average, help="of all methods but plain")
+    parser.add_argument("--nested", action="store_true", help="without the rows on which the tables test")
+    parser.add_argument("--no-copies", action="store_true", help="leave out test rows that another part has too")
     parser.add_argument("--results", type=Path, help="a CSV file that keeps the numbers")
     parser.add_argument("--quick", action="store_true", help="the table that comes with bmtl, an epoch")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning, module="sklearn")
     names, methods = options.sets.split(","), options.methods.split(",")
+    budget = Budget(epochs=options.epochs, warm_up=options.warm_up, average=options.average)
     if options.quick:
         names, methods = ["qm9-mini"], methods[:2]
     found: dict[str, dict[str, dict[str, object]]] = {name: {} for name in names}
@@ -296,10 +319,12 @@ def main() -> None:
                 if options.quick:
                     data = load("qm9-mini").subset(["mu", "cv"])
                 else:
-                    data = data_of(name, SETS[name](options.root), seed, options.rows)
+                    arrays = SETS[name](options.root)
+                    arrays = without_test_rows(name, arrays) if options.nested else arrays
+                    data = data_of(name, arrays, seed, options.rows, not options.no_copies)
                 to = references(data)
                 for each in methods:
-                    of = outcome(data, each, seed, options.quick, options.epochs)
+                    of = outcome(data, each, seed, options.quick, budget)
                     errors = of.pop("errors")
                     of |= {f"over {other}": relative(errors, to[other]) for other in to}  # type: ignore[arg-type]
                     of["worst over linear"] = max(np.log(errors[t] / to["linear"][t]) for t in errors)  # type: ignore[index]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,12 +22,34 @@ def _threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_the_short_mode_runs(script, monkeypatch):
-    monkeypatch.syspath_prepend(script.parent)  # as where it is run: a script may use another one's networks
+def loaded(script):
     spec = importlib.util.spec_from_file_location(f"benchmark_{script.stem}", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("wine", {100, 101, 102}), ("naval", {100})])
+def test_defaults_are_chosen_on_rows_that_no_table_tests_on(name, seeds):
+    defaults = loaded(next(script for script in SCRIPTS if script.stem == "defaults"))
+    rows = np.arange(60)
+    arrays = (rows[:, None] // 2, {"y": rows}, rows)  # two rows have the same features
+    tested = {int(row) for seed in seeds for row in defaults.split(arrays, seed)["test"]}
+    x, y, groups = defaults.without_test_rows(name, arrays)
+    assert set(y["y"]) == set(rows) - tested
+    assert list(x[:, 0]) == list(y["y"] // 2)
+    assert list(groups) == list(y["y"])
+    parts = defaults.split(arrays, 100)
+    fresh = defaults.without_copies(arrays[0], parts)["test"]
+    elsewhere = set(np.concatenate([parts["train"], parts["val"]]) // 2)
+    assert 0 < len(fresh) < len(parts["test"])
+    assert {row // 2 in elsewhere for row in fresh} == {False}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_short_mode_runs(script, monkeypatch):
+    monkeypatch.syspath_prepend(script.parent)  # as where it is run: a script may use another one's networks
+    module = loaded(script)
 
     def main(*arguments):
         printed = io.StringIO()

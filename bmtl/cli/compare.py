@@ -40,7 +40,11 @@ def compare(
     ] = "",
     splits: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="How many of the data's splits; 0 means all, or the one that is drawn."),
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How many of the data's splits, or how many to draw where it has none; 0 means all, or one drawn.",
+        ),
     ] = 0,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Number of seeds, on each split.")] = 1,
     select: Annotated[
@@ -171,7 +175,9 @@ def compare(
 def running(
     methods: "Sequence[Method]", per_method: int, targets: int, out: Path
 ) -> "Iterator[Callable[[Cell | Failure], None]]":
-    """Progress over the runs of a comparison; failures are printed as they come, and end it with code 1 if all runs fail.
+    """Progress over the runs of a comparison; it ends with code 1 if all runs fail.
+
+    Failures are printed as they come, the first of those that are alike.
 
     Args:
         methods: The methods.
@@ -180,6 +186,8 @@ def running(
         out: Folder below which the runs are written.
     """
     from bmtl.experiments import AllFailed, Failure, under_way
+
+    said: set[tuple[str, str]] = set()
 
     with progress(
         console,
@@ -192,7 +200,10 @@ def running(
 
         def done(outcome: "Cell | Failure") -> None:
             if isinstance(outcome, Failure):
-                print_failure(outcome)
+                kind = (outcome.cell.method.name, outcome.reason)
+                if kind not in said:
+                    print_failures([outcome])
+                said.add(kind)
                 outcome = outcome.cell
             advance(str(outcome), outcome.method.networks(targets), new=outcome.trained)
 
@@ -203,11 +214,12 @@ def running(
             raise typer.Exit(1) from error
 
 
-def print_failure(failure: "Failure") -> None:
-    """One line on a run that failed."""
-    console.print(
-        f"[bold red]failed:[/] {escape(str(failure.cell))}: {escape(failure.reason)}", highlight=False, soft_wrap=True
-    )
+def print_failures(failures: "Sequence[Failure]") -> None:
+    """A line on each failure, those that are alike as one."""
+    from bmtl.experiments.cells import by_reason
+
+    for runs, reason in by_reason(failures).items():
+        console.print(f"[bold red]failed:[/] {escape(runs)}: {escape(reason)}", highlight=False, soft_wrap=True)
 
 
 def _print_outcome(found: "Comparison", out: Path, start: float) -> None:
@@ -223,5 +235,4 @@ def _print_outcome(found: "Comparison", out: Path, start: float) -> None:
     console.print(
         f"All of it on one page: bmtl report {escape(shlex.quote(str(out)))}", highlight=False, soft_wrap=True
     )
-    for failure in found.failures:
-        print_failure(failure)
+    print_failures(found.failures)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from bmtl.cli.compare import print_failure, running
+from bmtl.cli.compare import print_failures, running
 from bmtl.cli.console import app, console, counted
 from bmtl.cli.options import command
 
@@ -79,9 +79,7 @@ def demo(
         highlight=False,
         soft_wrap=True,
     )
-    for one in found.comparisons.values():
-        for failure in one.failures:
-            print_failure(failure)
+    print_failures([failure for one in found.comparisons.values() for failure in one.failures])
 
 
 def _aligned(rows: list[list[str]], references: int) -> str:

@@ -214,7 +214,7 @@ def _unknown(name: str, lists: Iterable[str]) -> ValueError:
 def _listing(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name in ("name", "slot"))
+        table.add_column(name, no_wrap=name in ("name", "slot"), overflow="fold")
     return table
 
 

@@ -20,7 +20,7 @@ Dataset = Annotated[
     str,
     typer.Argument(
         help="A name of `bmtl list datasets`, such as uci/energy, or a file of your own: csv:FILE (also .tsv, .parquet, "
-        ".gz), csv:FOLDER or npz:FILE."
+        ".feather, .gz), csv:FOLDER or npz:FILE."
     ),
 ]
 Root = Annotated[
@@ -293,7 +293,7 @@ def read(
         dataset: A name.
         root: Folder.
         options: Of the reader.
-        splits: How many; 0 is all there are.
+        splits: How many; 0 is all there are. Where the reader draws a split, so many are drawn, with seeds that count up.
 
     Raises:
         ValueError: If the data have fewer splits, or the options name one of them.
@@ -303,9 +303,9 @@ def read(
     given = reader_options(dataset, options)
     first = load(dataset, root=root, **given)
     available = first.num_splits
+    if available is None and splits > 1:
+        return [first, *_drawn(dataset, root, given, first, splits - 1)], splits
     if available is None:
-        if splits > 1:
-            raise ValueError(f"{dataset} has no fixed splits; use --seeds for several runs on its one split.")
         return first, 1
     if "split" in given:
         if splits > 1:
@@ -315,3 +315,24 @@ def read(
         raise ValueError(f"{dataset} has {available} splits, and {splits} were asked for.")
     count = splits or available
     return [first, *(load(dataset, root=root, split=i, **given) for i in range(1, count))], count
+
+
+def _drawn(
+    dataset: str, root: Path | None, given: dict[str, Any], first: "MultiTaskData", more: int
+) -> "Iterator[MultiTaskData]":
+    """More splits that the reader draws, with the seeds after that of the first.
+
+    Raises:
+        ValueError: If it draws none, so that the test rows are the same.
+    """
+    from bmtl.datasets import load
+    from bmtl.datasets.registry import reader_of
+
+    reader, _ = reader_of(dataset)
+    seed = {option.name: option.default for option in reader.options()}.get("seed")
+    seed = given.get("seed", seed)
+    for i in range(1, more + 1):
+        drawn = first if seed is None else load(dataset, root=root, **{**given, "seed": seed + i})
+        if first.rows["test"].tolist() == drawn.rows["test"].tolist():
+            raise ValueError(f"{dataset} has one split; use --seeds for several runs on it.")
+        yield drawn

@@ -54,7 +54,7 @@ def read(
 ) -> MultiTaskData:
     """A table from a file, or from a folder of files.
 
-    Files are ``.csv`` and ``.tsv``, either as ``.gz`` too, and ``.parquet`` with the extra ``frames``.
+    Files are ``.csv`` and ``.tsv``, either as ``.gz`` too, and ``.parquet`` and ``.feather`` with the extra ``frames``.
 
     In a file each target is a column. In a folder each file is a task: ``rating.csv`` is the target ``rating``, whose
     labels are in the column `targets` (``y`` by default); all files have the same columns. Every column without another
@@ -86,7 +86,7 @@ def read(
             features: number, date, category.
         units: Of the targets without classes, or target:unit pairs.
         events: Pairs target:column for times to an event; the column says whether the event was observed at that time
-            (1, yes, true) or had not happened by then (0, no, false).
+            (1, yes, true) or had not happened by then (0, no, false). Such a column is a target without being named there.
         vectors: Pairs name:column+column: several columns as one target under a joint distribution.
         missing: Further fields that are a missing value, such as ``-999``; ``-999.0`` then is one too.
         decimal: ``point`` or ``comma``, what separates decimals; found from the file where it is clear.
@@ -106,7 +106,7 @@ def read(
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder has none.
-        ImportError: If a Parquet file is given without the extra.
+        ImportError: If a Parquet or Feather file is given without the extra.
         ValueError: If a file or field cannot be read, or an option is wrong; names file, row, column and value, and
             what to do.
     """
@@ -132,7 +132,7 @@ def read(
         targets = "y"
     roles = find_roles(
         table,
-        targets=targets or tuple(events or ()),
+        targets=targets,
         ignore=ignore,
         split=split,
         groups=groups,

@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bmtl.datasets.tables.doubts import counts_rows, doubt_about_text, marker
 from bmtl.targets import Family, Target
 
 _MOST_NAMES = 6
+_LEAST = 20
+_SKEWED = 1.5
+"""Mean over standard deviation below which a normal distribution has 7 % and more below 0."""
 
 
 def label_text(family: Family, label: np.ndarray) -> str:
@@ -31,14 +35,8 @@ def target_line(name: str, target: Target, rows: Mapping[str, np.ndarray]) -> st
     values = _labels(target, rows)
     unit = f" [{target.unit}]" if target.unit not in ("", "1") else ""
     said = [f"{name}{unit}: {target.family.name}", f"{len(values):,} labels of {len(used):,} rows"]
-    classes = target.family.class_names
-    if classes:
-        said.append(_classes(classes, values, target.family.name))
-    elif components := getattr(target.family, "components", ()):
-        said.append(f"components {', '.join(components)}")
-    elif values.ndim <= 2 and len(values):
-        said.append(_range(values))
-    return ", ".join(said)
+    summary = target.family.summary(values)
+    return ", ".join([*said, summary] if summary else said)
 
 
 def kind_hints(targets: Mapping[str, Target], rows: Mapping[str, np.ndarray]) -> list[str]:
@@ -55,15 +53,47 @@ def kind_hints(targets: Mapping[str, Target], rows: Mapping[str, np.ndarray]) ->
     if whole:
         name = whole[0]
         found.append(
-            f"{_names(whole)}: whole numbers, taken as real. If they are counts or grades, say so with "
+            f"{first_names(whole)}: whole numbers, taken as real. If they are counts or grades, say so with "
             f"kinds={name}:count or kinds={name}:ordinal."
         )
+    two = [name for name, target in targets.items() if _may_be_classes(target.family, labels[name])]
+    if two:
+        found.append(
+            f"{first_names(two)}: 0 or 1, taken as real. If they are classes, say so with kinds={two[0]}:binary."
+        )
+    skewed = [
+        n for n, target in targets.items() if n not in whole and _all_positive_and_skewed(target.family, labels[n])
+    ]
+    if skewed:
+        found.append(
+            f"{first_names(skewed)}: all labels are above 0, and most are small: predictions may be negative. If ratios "
+            "matter, give the logarithm as the target, or take it as a time, whose predictions are positive "
+            f"(kinds={skewed[0]}:time-to-event)."
+        )
+    found += [hint for name, target in targets.items() if (hint := _doubt(name, target.family, labels[name]))]
     if observed:
         found.append(
-            f"{_names(observed)}: no time is censored. If a column says whether the event was observed, name it: "
+            f"{first_names(observed)}: no time is censored. If a column says whether the event was observed, name it: "
             f"events={observed[0]}:COLUMN."
         )
     return found
+
+
+def _doubt(name: str, family: Family, labels: np.ndarray) -> str:
+    """What is peculiar about one target's labels, in a sentence; empty where nothing is."""
+    if family.class_names:
+        return doubt_about_text(name, family.class_names)
+    if not family.scaled or labels.ndim != 1 or not len(labels):
+        return ""
+    if counts_rows(labels):
+        return f"{name}: numbers the rows. Is it a target?"
+    return marker(name, labels)
+
+
+def _all_positive_and_skewed(family: Family, labels: np.ndarray) -> bool:
+    """Whether a normal distribution with the mean and standard deviation of labels above 0 has much of its mass below."""
+    numbers = family.scaled and labels.ndim == 1 and len(labels) >= _LEAST
+    return numbers and bool(labels.min() > 0 and labels.mean() < _SKEWED * labels.std())
 
 
 def _labels(target: Target, rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -71,41 +101,21 @@ def _labels(target: Target, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     return values[~target.family.missing(values)]
 
 
-def _names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """Names in a sentence, of very many the first ones and how many more there are."""
     more = len(names) - _MOST_NAMES
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more:,} more"
-
-
-def _classes(classes: tuple[str, ...], values: np.ndarray, family: str) -> str:
-    if family == "binary" and len(values):
-        return f"{np.mean(values == 1):.1%} {classes[1]!r} (the event) and the rest {classes[0]!r}"
-    joint = " < " if family == "ordinal" else ", "
-    shown = joint.join(classes[:_MOST_NAMES]) + (f"{joint}..." if len(classes) > _MOST_NAMES else "")
-    return f"{len(classes)} classes {shown}"
-
-
-def _range(values: np.ndarray) -> str:
-    finite = values[np.isfinite(values)]
-    text = f"{finite.min():g} to {finite.max():g}"
-    if values.ndim == 2:
-        text += f", {_censored(values) or 'none censored'}"
-    return text
-
-
-def _censored(intervals: np.ndarray) -> str:
-    """How many labels are known up to an interval, by the end that is open."""
-    lower, upper = intervals.T
-    left, right = np.isneginf(lower), np.isposinf(upper)
-    rest = (lower != upper) & ~left & ~right
-    kinds = {"right-censored": right, "left-censored": left, "interval-censored": rest}
-    return ", ".join(f"{int(found.sum()):,} {name}" for name, found in kinds.items() if found.any())
 
 
 def _all_observed(family: Family, values: np.ndarray) -> bool:
     return family.of_events and len(values) > 0 and bool((values[:, 0] == values[:, 1]).all())
 
 
+def _may_be_classes(family: Family, values: np.ndarray) -> bool:
+    return family.scaled and values.ndim == 1 and set(np.unique(values).tolist()) == {0.0, 1.0}
+
+
 def _may_be_whole(family: Family, values: np.ndarray) -> bool:
     if not family.scaled or values.ndim != 1 or not len(values) or not (values == np.floor(values)).all():
         return False
-    return bool(values.min() >= 0) and len(np.unique(values)) <= 100
+    return bool(values.min() >= 0) and 2 < len(np.unique(values)) <= 100

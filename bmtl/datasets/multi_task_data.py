@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bmtl.datasets import checks
-from bmtl.datasets.copies import warning_of_copies
-from bmtl.datasets.describing import kind_hints, label_text, target_line
+from bmtl.datasets.describing import kind_hints, target_line
 from bmtl.datasets.input_kind import Inputs
+from bmtl.datasets.peculiarities import peculiarities
 from bmtl.datasets.table import Table
 from bmtl.datasets.tables.column import tokens_of
 from bmtl.datasets.tables.date_fields import DateOrder
@@ -202,7 +202,7 @@ class MultiTaskData:
         table = raw_table(frame, missing=tokens)
         roles = find_roles(
             table,
-            targets=targets or tuple(events or ()),
+            targets=targets,
             ignore=ignore,
             split=split,
             groups=groups,
@@ -338,21 +338,8 @@ class MultiTaskData:
         return {name: target.values[rows] for name, target in self.targets.items()}
 
     def data_warnings(self) -> list[str]:
-        """Peculiarities, a sentence each: targets of which there is nothing to learn, test rows that are training rows."""
-        found = []
-        for name, rows in self.rows_by_task("train").items():
-            target = self.targets[name]
-            values = target.values[rows]
-            if len(values) > 1 and (values == values[0]).all():
-                label = label_text(target.family, values[0])
-                found.append(
-                    f"The target {name!r} is {label} in all of its {len(values):,} training rows: nothing can be learnt of "
-                    "it, and it counts in means over targets. Leave it out, or draw another split."
-                )
-        unscored = [name for name in self.targets if "test" in self.rows and not self.has_label(name, "test").any()]
-        if unscored:
-            found.append(f"No test row has a label of {', '.join(unscored)}: trained on, and not scored.")
-        return found + warning_of_copies(self.inputs, self.targets, self.rows)
+        """Peculiarities, a sentence each: targets that can teach nothing, features made from a target, copied test rows."""
+        return peculiarities(self.inputs, self.targets, self.rows)
 
     def describe_targets(self) -> list[str]:
         """One line per target: family, unit, number of labels, and classes or range."""

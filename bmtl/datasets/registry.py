@@ -84,7 +84,7 @@ def options_of(of: Callable[..., Any]) -> list[Option]:
     ]
 
 
-OF_FILES = {**dict.fromkeys(("csv", "tsv", "gz", "parquet"), "csv:"), "npz": "npz:"}
+OF_FILES = {**dict.fromkeys(("csv", "tsv", "txt", "gz", "parquet", "feather"), "csv:"), "npz": "npz:"}
 """Prefix of the names of one's own files, by their ending."""
 
 READERS: dict[str, Reader] = {}

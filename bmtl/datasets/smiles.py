@@ -72,8 +72,11 @@ def parse(smiles: str) -> Molecule:
     """Reads a SMILES.
 
     Raises:
+        TypeError: If it is no text, such as a missing value.
         ValueError: If it is none; says at which character, counted from 1, and what is wrong.
     """
+    if not isinstance(smiles, str):
+        raise TypeError(f"A SMILES is a text, and {smiles!r} was given.")
     reader = _Reader(smiles)
     reader.run()
     return reader.molecule()

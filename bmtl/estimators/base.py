@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from bmtl.datasets import MultiTaskData
-from bmtl.estimators.columns import Column, columns_of, not_numbers, split
+from bmtl.estimators.columns import Column, columns_of, not_numbers, split, warn_of_another_order
 from bmtl.evaluation import results
 from bmtl.evaluation.storage import atomic
 from bmtl.experiments import Budget, Fitted, Method, load_fitted, method, run
@@ -102,6 +102,7 @@ class MultiTaskBase(BaseEstimator):
         features = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         names, values, flat = columns_of(y)
         check_consistent_length(features, values[0])
+        warn_of_another_order(X, y)
         columns = [self._column(name, labels) for name, labels in zip(names, values, strict=True)]
         if not 0 < self.validation < 1:
             raise ValueError(
@@ -115,6 +116,7 @@ class MultiTaskBase(BaseEstimator):
             split(columns, self.validation, random),
             families={column.name: column.family for column in columns},
             clip=5.0,
+            features=list(getattr(self, "feature_names_in_", ())),
         )
         budget = Budget(
             steps=self.steps,
@@ -135,7 +137,7 @@ class MultiTaskBase(BaseEstimator):
         return self
 
     def _method(self) -> Method:
-        chosen = method(self.method) if isinstance(self.method, str) else self.method
+        chosen = method(self.method)
         return chosen if self.trunk is None else chosen.on_trunk(self.trunk)
 
     def _take_up(self, classes: Mapping[str, np.ndarray | None], flat: bool) -> None:

@@ -1,5 +1,6 @@
 """The targets of an estimator: labels as they come, as models see them, and back."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,18 @@ def index_of(X: Any) -> pd.Index | None:
     return X.index if isinstance(X, pd.DataFrame) else None
 
 
+def warn_of_another_order(X: Any, y: Any) -> None:
+    """Warns where the rows of two data frames have the same index in another order: they are taken by their place."""
+    if not isinstance(X, pd.DataFrame) or not isinstance(y, pd.DataFrame | pd.Series) or X.index.equals(y.index):
+        return
+    if len(X.index) == len(y.index) and X.index.is_unique and X.index.isin(y.index).all():
+        warnings.warn(
+            "X and y have the same index in another order, and row i of X is taken with row i of y. Give y.loc[X.index] if "
+            "the index says which labels are whose.",
+            stacklevel=3,
+        )
+
+
 def not_numbers(X: Any) -> list[str]:
     """Names of a data frame's columns that are no numbers: text, categories and dates."""
     if not isinstance(X, pd.DataFrame):
@@ -112,14 +125,24 @@ def plain(series: pd.Series) -> np.ndarray:
     return series.to_numpy(dtype=object) if series.isna().any() else series.to_numpy()
 
 
+def _check_type(name: str, values: np.ndarray) -> None:
+    """Refuses complex numbers, and dates and durations, whose numbers would be nanoseconds."""
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: the labels of {name!r} are {values.dtype}.")
+    known = values[~pd.isna(values)] if values.dtype.kind == "O" else values
+    if values.dtype.kind in "mM" or (len(known) and isinstance(known[0], pd.Timestamp | pd.Timedelta)):
+        raise ValueError(
+            f"The labels of {name!r} are dates or durations. Give numbers, such as days: durations / pd.Timedelta(days=1)."
+        )
+
+
 def real_column(name: str, values: np.ndarray) -> Column:
     """A target of real numbers, NaN where missing.
 
     Raises:
         ValueError: If labels are not numbers, infinite, or all missing.
     """
-    if values.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: the labels of {name!r} are {values.dtype}.")
+    _check_type(name, values)
     try:
         numbers = values.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -140,8 +163,7 @@ def class_column(name: str, values: np.ndarray) -> Column:
     Raises:
         ValueError: If there is one class only, or labels are fractions or infinite.
     """
-    if values.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: the labels of {name!r} are {values.dtype}.")
+    _check_type(name, values)
     missing = pd.isna(values)
     seen = values[~missing]
     if seen.dtype.kind == "f":

@@ -31,7 +31,7 @@ def encode_attributes(attributes: Mapping[str, object]) -> dict[str, str | int |
         value = given.item() if isinstance(given, np.generic) else given
         fits = (
             isinstance(value, float)
-            or (isinstance(value, str) and _is_storable(value))
+            or (isinstance(value, str) and is_storable(value))
             or (type(value) is int and INT64.min <= value <= INT64.max)
         )
         if not fits:
@@ -43,7 +43,7 @@ def encode_attributes(attributes: Mapping[str, object]) -> dict[str, str | int |
     return encoded
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether text comes back from a file as it was."""
     return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 

@@ -5,7 +5,7 @@ import xarray as xr
 
 from bmtl.evaluation.compared import counted_scores, families_of, of_family
 from bmtl.evaluation.scores import primary_scores
-from bmtl.evaluation.statistics import paired_differences
+from bmtl.evaluation.statistics import less, paired_differences
 
 
 def relative_changes(comparison: xr.Dataset, baseline: str) -> xr.Dataset:
@@ -25,7 +25,7 @@ def relative_changes(comparison: xr.Dataset, baseline: str) -> xr.Dataset:
     counted = counted & counted.sel(learner=baseline, drop=True)
     against = scores.sel(learner=baseline, drop=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = 100 * xr.where(higher, -1.0, 1.0) * (scores - against) / np.abs(against)
+        change = 100 * xr.where(higher, -1.0, 1.0) * less(scores, against) / np.abs(against)
     change = change.where(counted & (against != 0)).transpose("learner", "split", "task")
     coords = {name: comparison[name] for name in ("learner", "role", "split", "task")}
     dims = ("learner", "split", "task")

@@ -183,7 +183,8 @@ def _targets(trees: Trees) -> dict[str, ReportedTarget]:
             said, expected = ({name: family.name for name, family in of.items()} for of in (mine, others))
             raise ValueError(
                 f"{learner!r} in split {split} was scored on the targets {said}, others on {expected}"
-                f"{', with other classes' * (said == expected)}."
+                f"{', with other classes' * (said == expected)}. Compare runs on the same targets; a report is of the "
+                "folder of one comparison."
             )
     return found
 

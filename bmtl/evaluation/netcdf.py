@@ -24,6 +24,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl.evaluation.assembly import dataset, storable
+from bmtl.evaluation.attributes import INT64, is_storable
 
 LIBRARY = threading.RLock()
 """Lock to hold during any call of the NetCDF library."""
@@ -55,10 +56,16 @@ class Group:
 
     @classmethod
     def of(cls, given: xr.Dataset, *, as_it_is: bool = False) -> "Group":
-        """The group that holds a dataset, with text and types that NetCDF has unless it is to be taken as it is."""
+        """The group that holds a dataset, with text and types that NetCDF has unless it is to be taken as it is.
+
+        Raises:
+            ValueError: If an array or an attribute is of a kind that NetCDF has not; names it.
+        """
         coords = [str(name) for name in given.coords]
         held = {str(name): v if as_it_is else _safe(str(name), v) for name, v in given.variables.items()}
         attrs = {str(name): value for name, value in given.attrs.items()}
+        if not as_it_is:
+            attrs = _safe_attributes("a group", attrs, (COORDINATES, INDEXED))
         return cls(attrs, held, coords, [name for name in coords if name in given.xindexes])
 
     def dataset(self) -> xr.Dataset:
@@ -158,9 +165,32 @@ def attributes(path: Path) -> dict[str, Any]:
 
 def _safe(name: str, variable: xr.Variable) -> xr.Variable:
     """The variable in a dtype that NetCDF has, without characters at which it would end text."""
+    attrs = {str(key): value for key, value in variable.attrs.items()}
+    checked = _safe_attributes(f"the variable {name!r}", attrs, ("dtype",))
     if variable.dtype.kind in "biu" or variable.dtype in (np.float32, np.float64):
-        return variable
-    return variable.copy(data=storable(name, variable.values))
+        return variable if checked == attrs else xr.Variable(variable.dims, variable.values, checked)
+    return xr.Variable(variable.dims, storable(name, variable.values), checked)
+
+
+def _safe_attributes(what: str, attrs: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
+    """Attributes as a file gives them back; the names `own` are for the file itself."""
+    found = {name: plain(value) for name, value in attrs.items()}
+    for name, value in found.items():
+        if name in own or not _comes_back(value):
+            raise ValueError(
+                f"The attribute {name!r} of {what} is {attrs[name]!r}, which a results file does not give back as it is"
+                f"{' (the name is taken)' if name in own else ''}. Give text, a number, or several of one type; anything "
+                "else as text, json.dumps(value)."
+            )
+    return found
+
+
+def _comes_back(value: Any) -> bool:
+    if isinstance(value, list):  # one alone is no list any more
+        return len(value) != 1 and len(set(map(type, value))) < 2 and all(map(_comes_back, value))
+    if isinstance(value, str):
+        return is_storable(value)
+    return type(value) is float or (type(value) is int and INT64.min <= value <= np.iinfo(np.uint64).max)
 
 
 def _define(group: Any, name: str, variable: xr.Variable) -> Any:
@@ -181,7 +211,8 @@ def _about_coordinates(group: Group) -> dict[str, str]:
     """Attributes that say which variables are coordinates, and which of those have an index, where it is not plain."""
     own = [name for name in group.coords if group.variables[name].dims != (name,)]
     named = [name for name in group.coords if name not in own]
-    found = {COORDINATES: " ".join(own)} if own else {}
+    spaced = any(name.split() != [name] or name.startswith("[") for name in own)
+    found = {COORDINATES: json.dumps(own) if spaced else " ".join(own)} if own else {}
     if len(group.indexed) < len(named):
         found[INDEXED] = json.dumps(group.indexed)
     return found
@@ -189,7 +220,8 @@ def _about_coordinates(group: Group) -> dict[str, str]:
 
 def _read(group: Any, most: int) -> Group:
     attrs = _attributes(group)
-    own = attrs.pop(COORDINATES, "").split()
+    listed = attrs.pop(COORDINATES, "")
+    own = json.loads(listed) if listed.startswith("[") else listed.split()
     indexed = attrs.pop(INDEXED, None)
     variables = {name: _variable(stored, most) for name, stored in group.variables.items()}
     named = [name for name, variable in variables.items() if variable.dims == (name,)]
@@ -219,7 +251,9 @@ def _attributes(of: Any) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A value of NumPy's as one of Python's own."""
-    if isinstance(value, np.ndarray | list):
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return value.item()
+    if isinstance(value, np.ndarray | list | tuple):
         return [plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 

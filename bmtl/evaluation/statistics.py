@@ -135,7 +135,7 @@ def not_worse_than_best(
     means = means.where(np.isfinite(means))
     ordered = (-means if higher_is_better else means).fillna(np.inf)
     best = ordered.argmin("learner")  # of each task
-    differences = _less(scores, scores.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
+    differences = less(scores, scores.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
     shared = (mask & mask.isel(learner=best).drop_vars("learner")).transpose(*scores.dims)
     lower, upper = _interval(differences, shared, level, resamples, seed)
     return means.notnull() & ~(upper < 0 if higher_is_better else lower > 0)
@@ -204,11 +204,11 @@ def _against(scores: xr.DataArray, baseline: str, counted: xr.DataArray | None) 
     if baseline not in learners:
         raise ValueError(f"The baseline {baseline!r} is not among the learners {learners}.")
     mask = _mask(scores, counted)
-    differences = _less(scores, scores.sel(learner=baseline, drop=True))
+    differences = less(scores, scores.sel(learner=baseline, drop=True))
     return differences, mask & mask.sel(learner=baseline, drop=True)
 
 
-def _less(scores: xr.DataArray, own: xr.DataArray) -> xr.DataArray:
+def less(scores: xr.DataArray, own: xr.DataArray) -> xr.DataArray:
     """Scores less those of one learner; 0 where single precision does not resolve the difference.
 
     Predictions are in single precision: what is equal but for its rounding could be better on every split, by nothing.

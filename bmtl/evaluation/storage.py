@@ -134,7 +134,8 @@ def write(results: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> Pa
 
     Raises:
         ResultsFileError: If the file cannot be written; an older file is then untouched.
-        ValueError: If `results` was made by neither, and so could not be distinguished from a foreign file on reading.
+        ValueError: If `results` was made by neither, and so could not be distinguished from a foreign file on reading; if
+            an array or an attribute is of a kind that NetCDF has not, or does not give back as it was.
     """
     tree = xr.DataTree(dataset=results) if isinstance(results, xr.Dataset) else results
     if OWN not in tree.attrs or "schema" not in tree.attrs:

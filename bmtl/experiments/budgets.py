@@ -34,8 +34,9 @@ class Budget:
             score. 3,000 under the schedule "cosine", unless `epochs` is given.
         epochs: Number of passes over the training rows instead, each of them validated and none left out. 30 under the
             schedules "constant" and "plateau", unless `steps` is given.
-        schedule: "cosine": AdamW with decoupled weight decay of 0.01 on the weight matrices of networks, its rate rises over
-            the first twentieth of the steps and falls to 0 along a cosine. "constant": Adam at a constant rate.
+        schedule: "cosine": AdamW with decoupled weight decay of 0.01 on the weight matrices of networks, its rate rises with
+            the square of the step, over `warm_up` of the steps, and falls to 0 along a cosine; epochs are compared by an
+            average of the parameters over `average` steps, which is kept. "constant": Adam at a constant rate.
             "plateau": Adam, its rate falls to 0.7 of itself, down to 1e-5, when the score has not improved for five epochs.
             "falling": Adam, its rate falls to 0 along half a cosine, epoch by epoch. "exponential": Adam, its rate is
             multiplied by 0.99 after each epoch. Tables have "cosine", other inputs what their kind says, or "constant".
@@ -43,6 +44,9 @@ class Budget:
             training rows, from 32 to 512, or all rows; else 128. Where it chooses the size and the budget is in steps, the
             rows of a pass that do not fill a batch are left out of it.
         lr: Learning rate, at its highest. 5e-3 under the schedule "cosine", else 2e-3.
+        warm_up: Share of the steps in which the rate of "cosine" rises, from 0 to below 1.
+        average: Number of steps over which parameters are averaged under "cosine", where epochs are selected; 1 averages
+            nothing.
         widths: Widths of the trunk; 128, 128 where the inputs' kind says nothing else.
         draws: Posterior and predictive draws; 100 where the inputs' kind says nothing else.
         score: What epochs are compared by: the validation "likelihood" (of a program trained at unit variance at each
@@ -68,6 +72,8 @@ class Budget:
     schedule: Literal["cosine", "constant", "plateau", "falling", "exponential"] | None = None
     batch_size: int | None = None
     lr: float | None = None
+    warm_up: float = 0.3
+    average: int = 20
     widths: tuple[int, ...] | None = None
     draws: int | None = None
     score: Literal["likelihood", "mean", "log"] = "likelihood"
@@ -79,8 +85,13 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.widths is not None:
-            object.__setattr__(self, "widths", tuple(self.widths))
-        numbers = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "draws")}
+            try:
+                widths = tuple(self.widths)
+            except TypeError:
+                one = self.widths
+                raise ValueError(f"widths has a number for each layer, such as ({one}, {one}); got {one}.") from None
+            object.__setattr__(self, "widths", widths)
+        numbers = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "average", "draws")}
         wrong = [f"{name}={value}" for name, value in numbers.items() if value is not None and not value > 0]
         if wrong or (self.widths is not None and min(self.widths, default=0) < 1):
             raise ValueError(
@@ -90,6 +101,8 @@ class Budget:
             raise ValueError(
                 f"A budget is in steps or in epochs; steps={self.steps} and epochs={self.epochs} were given."
             )
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up is a share of the steps, from 0 to below 1, and {self.warm_up} was given.")
         for name, given, known in (
             ("score", self.score, ("likelihood", "mean", "log")),
             ("select", self.select, tuple(SELECTIONS)),

@@ -61,6 +61,19 @@ class Failure:
     reason: str
 
 
+def by_reason(failures: Sequence[Failure]) -> dict[str, str]:
+    """Failures that are alike as one: the runs of a method that failed for the same reason -> that reason."""
+    alike: dict[tuple[str, str], list[Cell]] = {}
+    for failure in failures:
+        alike.setdefault((failure.cell.method.name, failure.reason), []).append(failure.cell)
+    return {
+        f"{cells[0]} and {len(cells) - 1} more run{'s' * (len(cells) > 2)} of it"
+        if cells[1:]
+        else str(cells[0]): reason
+        for (_, reason), cells in alike.items()
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """A cell with its data and budget."""

@@ -23,6 +23,7 @@ from bmtl.experiments.outputs import Trees, write_comparison
 from bmtl.experiments.references import REFERENCES, run_references
 from bmtl.experiments.runs import validation_score
 from bmtl.experiments.timing import step_seconds
+from bmtl.experiments.zoo import method
 
 Done = Callable[[Cell | Failure], None]
 
@@ -50,7 +51,7 @@ class AllFailed(RuntimeError):
 
 def compare(
     data: Splits,
-    methods: Sequence[Method],
+    methods: Sequence[Method | str],
     seeds: Iterable[int],
     budget: Budget,
     out: str | Path,
@@ -75,7 +76,8 @@ def compare(
 
     Args:
         data: With parts "train", "val" and "test"; a sequence of data sets is one for each split.
-        methods: The methods to compare; step times are taken over the first of "ew" and the methods given.
+        methods: The methods to compare, or what `bmtl.experiments.method` takes, such as their names; step times are taken
+            over the first of "ew" and the methods given.
         seeds: Seeds; each split is run with each.
         budget: Budget of each run.
         out: Folder.
@@ -103,27 +105,31 @@ def compare(
         KeyboardInterrupt: On Ctrl-C. Runs under way write what they have, as `run` does; before that the finished ones are
             compared and written.
     """
-    seeds = list(seeds)
-    check_grid(data, methods, seeds, rates, budget)
-    check_scores(data, methods, baseline, primary, bool(reference))
+    if isinstance(methods, str) or not isinstance(seeds, Iterable):
+        raise ValueError(
+            f"methods and seeds are sequences, such as ['stl', 'uw'] and range(3); got {methods!r} and {seeds!r}."
+        )
+    entries, seeds = [method(one) for one in methods], list(seeds)
+    check_grid(data, entries, seeds, rates, budget)
+    check_scores(data, entries, baseline, primary, bool(reference))
     if dask is None:  # workers may have other devices than this machine
         check_device(budget.device)
     with results.output_folder(out) as folder:
-        cells = _cells(data, methods, seeds)
+        cells = _cells(data, entries, seeds)
         finished: list[Cell] = []
         failures: list[Failure] = []
         chosen = None
         if len(rates) > 1:
-            chosen, failures = _choose(data, methods, seeds[0], budget, folder, rates, trust, jobs, dask, done)
+            chosen, failures = _choose(data, entries, seeds[0], budget, folder, rates, trust, jobs, dask, done)
         if rates:
-            lr = dict.fromkeys([method.name for method in methods], rates[0]) if chosen is None else chosen
+            lr = dict.fromkeys([entry.name for entry in entries], rates[0]) if chosen is None else chosen
             cells = [replace(cell, lr=lr[cell.method.name]) for cell in cells if cell.method.name in lr]
         if chosen:
             _take_over(cells, seeds[0], folder)
-        numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, methods[:1], seeds))}
+        numbers = {(cell.split, cell.seed): i for i, cell in enumerate(_cells(data, entries[:1], seeds))}
         write = partial(
             write_comparison,
-            order=methods,
+            order=entries,
             numbers=numbers,
             baseline=baseline,
             primary=primary,
@@ -146,7 +152,7 @@ def compare(
         if not finished:
             first = failures[0]
             raise AllFailed(f"No run came to an end. The first, {first.cell}: {first.reason}")
-        trained = [method for method in methods if any(cell.method == method for cell in finished)]
+        trained = [entry for entry in entries if any(cell.method == entry for cell in finished)]
         timed = timed_steps and budget.device == "cpu"  # elsewhere what each run recorded
         first_data = data if isinstance(data, MultiTaskData) else data[0]
         seconds = step_seconds(first_data, trained, budget, steps=timed_steps) if timed else None

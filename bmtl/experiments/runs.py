@@ -20,6 +20,7 @@ from bmtl.experiments.methods import Method
 from bmtl.experiments.numerics import DTYPES, check_device
 from bmtl.experiments.training import Trained, train
 from bmtl.experiments.trees import run_tree
+from bmtl.experiments.zoo import method as named
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class NotWritten(OSError):
 
 def run(
     data: MultiTaskData,
-    method: Method,
+    method: Method | str,
     seed: int,
     budget: Budget,
     folder: str | Path | None = None,
@@ -49,7 +50,7 @@ def run(
     Args:
         data: With a part "train"; with "val" unless ``budget.select`` is "last"; scored on "test", and on "ood" if it is
             there. Each target has a label in the training rows, and in those that epochs are selected by.
-        method: The method to train.
+        method: The method to train, or its name or what else `bmtl.experiments.method` takes.
         seed: Of initial weights, order of batches, and draws.
         budget: Length and size of the training.
         folder: Where ``results.nc`` is written. An interrupted run leaves ``last.ckpt`` and ``partial.nc`` there, which
@@ -69,7 +70,7 @@ def run(
             model cannot take them, or is to be kept and has an option that is not a plain value, before anything is trained.
         KeyboardInterrupt: On Ctrl-C, after the results so far have been written.
     """
-    budget = budget.of(data)
+    method, budget = named(method), budget.of(data)
     check_data(data, budget, scored)
     check_device(budget.device)
     unlabelled = None if new is None else data.inputs.prepare(new, DTYPES[budget.precision])

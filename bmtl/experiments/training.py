@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from bmtl.datasets import MultiTaskData
+from bmtl.experiments.averaging import Averaged
 from bmtl.experiments.budgets import Budget
 from bmtl.experiments.methods import Method, build
 from bmtl.experiments.numerics import ACCELERATORS, AMP, DTYPES
@@ -135,7 +136,7 @@ def train(
             accelerator=ACCELERATORS[budget.device],
             precision=AMP[budget.precision],
             progress=False,
-            callbacks=[*callbacks, *([Cosine(svi, budget.most_epochs)] if budget.schedule == "cosine" else [])],
+            callbacks=[*callbacks, *_of_schedule(svi, budget, keeps_best)],
         )
     except KeyboardInterrupt:
         if not svi.steps:
@@ -151,6 +152,14 @@ def train(
         svi.load_program_state(before[1])
         found = before[0]
     return Trained(model, svi, found, validation=result.validation)
+
+
+def _of_schedule(svi: BalancedSVI, budget: Budget, keeps_best: bool) -> list[Callback]:
+    """What sets the rates of the schedule "cosine", and averages parameters where epochs are compared."""
+    if budget.schedule != "cosine":
+        return []
+    averaged = [Averaged(svi, budget.average)] if keeps_best and budget.average > 1 else []
+    return [Cosine(svi, budget.most_epochs, budget.warm_up), *averaged]
 
 
 def _start(

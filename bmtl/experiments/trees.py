@@ -106,15 +106,22 @@ def results_tree(
         training=arrays,
         tasks=names if tasks is None else tasks,
         attributes={
-            "data_name": data.name,
-            "data_fingerprint": data.fingerprint,
-            "input_options": data.inputs.options(),
-            "data_citation": data.citation,
-            "data_licence": data.licence,
+            **about_data(data),
             "labels": {part: {name: int(data.has_label(name, part).sum()) for name in names} for part in data.rows},
             **(attributes or {}),
         },
     )
+
+
+def about_data(data: MultiTaskData) -> dict[str, object]:
+    """What the tree of each run on some data says of them, reference rows included."""
+    return {
+        "data_name": data.name,
+        "data_fingerprint": data.fingerprint,
+        "input_options": data.inputs.options(),
+        "data_citation": data.citation,
+        "data_licence": data.licence,
+    }
 
 
 def run_tree(

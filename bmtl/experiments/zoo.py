@@ -60,8 +60,8 @@ METHODS: Mapping[str, Method] = {
 """Methods by name; "stl" to "igb-v1+nash" are the unit-variance program with point-mass parameters."""
 
 
-def method(name: str) -> Method:
-    """A method by its name, its import path, or its balancer.
+def method(name: str | Method) -> Method:
+    """A method by its name, its import path, or its balancer; a `Method` is itself.
 
     Args:
         name: One of `METHODS`; the name of an installed recipe (entry point of ``bmtl.models``); the import path of a
@@ -71,6 +71,8 @@ def method(name: str) -> Method:
     Raises:
         ValueError: If it is none of these.
     """
+    if isinstance(name, Method):
+        return name
     if name in METHODS:
         return METHODS[name]
     if name in registry.models():

@@ -18,6 +18,7 @@ from bmtl import inputs
 from bmtl.inference.accumulator import TargetAccumulator, to_numpy
 from bmtl.inference.loaders import forked, seed_random_state
 from bmtl.inference.local_latents import for_new_rows
+from bmtl.inference.own_noise import OwnNoise
 from bmtl.inference.parameter_mode import own_parameters
 from bmtl.inference.posterior_draws import PosteriorDraws
 from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels, predicted_sites
@@ -62,11 +63,13 @@ def draw(
             `PerTask` where each task has its own, ...
         y: Target -> labels of its rows, as in training: ``(N,)``, ``(N, 2)`` for intervals, ``(N, d)`` for vectors; None
             gives no densities.
-        num_draws: Number of draws S, 100 by default; of a `PosteriorDraws` all, or as many at equal distances.
+        num_draws: Number of draws S, 100 by default; of a `PosteriorDraws` all, or as many at equal distances. Each is a
+            pass of its own where there are latents, or the program has random numbers outside its statements (a dropout that
+            stays on).
         batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
             task's rows; the others are split into as many parts.
         sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
-            plates. Leave large ones out to save memory.
+            plates, unless these have values of the rows and rows come in chunks. Leave large ones out to save memory.
         seed: Seeds the draws; torch's global generator is left unchanged.
         known_rows: The rows are ones that the guide was trained on. An AutoGuide with ``create_plates`` has parameters of
             each training row; by default the latents of rows are not taken from it, but drawn from the model, as is right
@@ -75,9 +78,10 @@ def draw(
     Raises:
         TypeError: If labels are not of the kind that the model predicts, `bmtl.inputs` does not support the inputs, or the
             model cannot be called with inputs alone.
-        ValueError: If a site of `sites` is not a global latent; if the model predicts nothing, or not a target of `y`; if
-            labels have another shape than their site or lie outside its support; if the guide is an AutoGuide that has not
-            seen a batch; if `x` has no row, or `num_draws` or `batch_size` is below 1.
+        ValueError: If a site of `sites` is not a global latent, or differs between chunks of rows; if the model predicts
+            nothing, or not a target of `y`; if labels have another shape than their site or lie outside its support; if
+            the guide is an AutoGuide that has not seen a batch; if `x` has no row, or `num_draws` or `batch_size` is
+            below 1.
     """
     if num_draws is not None and num_draws < 1:
         raise ValueError(f"num_draws is a number of draws, from 1, and {num_draws} was given.")
@@ -123,6 +127,7 @@ def _draw(
     posterior: dict[str, list[np.ndarray]] = {}
     log_p, log_q = np.zeros(len(passes)), np.zeros(len(passes))
     totals: dict[str, TargetAccumulator] = {}
+    of_rows: set[str] = set()  # deterministic sites that differ between chunks
     for i, (own_seed, own_guide) in enumerate(passes):
         seed_random_state(own_seed)
         globals_: Trace | None = None
@@ -130,9 +135,11 @@ def _draw(
             proposal = own_guide if globals_ is None else poutine.replay(own_guide, trace=globals_)
             with mode():
                 guide_trace = poutine.trace(proposal).get_trace(part)
-            with mode(), _explained():
+            first = not i and globals_ is None
+            with mode(), _explained(), OwnNoise() if first and fixed else nullcontext() as noise:
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(part)
-            if not i and globals_ is None and _draws_latents(trace, guide_trace):  # such as are summed out in training
+            # Latents such as are summed out in training, or dropout that stays on.
+            if first and (_draws_latents(trace, guide_trace) or (noise and noise.found)):
                 if fixed:  # the passes are not the same
                     return _draw(model, guide, chunks, y, num_draws, sites, seed, mode, each_differs=True)
                 each_differs = True
@@ -147,8 +154,10 @@ def _draw(
                 values = _named_values(trace, globals_)
                 _check_sites(sites, values)
                 for name, value in values.items():
-                    if sites is None or name in sites:
+                    if name not in of_rows and (sites is None or name in sites):
                         posterior.setdefault(name, []).append(to_numpy(value))
+            elif not i:
+                of_rows |= _of_rows(posterior, _named_values(trace, globals_), sites)
             for targets, site in predicted_sites(trace, guide_trace):
                 own = [
                     totals.setdefault(name, TargetAccumulator(name, None if y is None else y.get(name), len(passes)))
@@ -287,6 +296,27 @@ def _named_values(trace: Trace, latents: Trace) -> dict[str, Tensor]:
     return found
 
 
+def _of_rows(posterior: dict[str, list[np.ndarray]], now: dict[str, Tensor], sites: Collection[str] | None) -> set[str]:
+    """The deterministic sites whose values are others for other rows; they are removed.
+
+    Raises:
+        ValueError: If one was asked for.
+    """
+    found = {name for name in posterior if name in now and not _equal(posterior[name][0], to_numpy(now[name]))}
+    if asked := sorted(found.intersection(sites or ())):
+        raise ValueError(
+            f"The deterministic site {asked[0]!r} has values of the rows, and a chunk of rows has a part of them. Give "
+            "batch_size=None to keep it."
+        )
+    for name in found:
+        del posterior[name]
+    return found
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+
+
 def _is_derived(site: Any) -> bool:
     """Whether it is a deterministic site outside every plate: a function of global latents and parameters."""
     return site["type"] == "sample" and site["infer"].get("_deterministic") and not site["cond_indep_stack"]
@@ -310,13 +340,18 @@ def _log_density(trace: Trace, names: set[str], counted: set[str] | None) -> flo
 def _global_latents(trace: Trace, probe: Trace) -> Trace:
     """The latents of a guide trace that hold for all rows: those in no plate that has the batch's rows.
 
-    A plate has them if it had another size in `probe`, when the guide ran on another number of rows.
+    A plate has them if it had another size in `probe`, when the guide ran on another number of rows; and so has a latent
+    outside plates whose value had another shape.
     """
     sizes = {frame.name: frame.size for site in probe.nodes.values() for frame in site.get("cond_indep_stack", ())}
+    shapes = {name: getattr(site.get("value"), "shape", None) for name, site in probe.nodes.items()}
     kept = Trace()
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["is_observed"]:
             continue
-        if all(frame.size == sizes.get(frame.name) for frame in site["cond_indep_stack"]):
+        shape = getattr(site["value"], "shape", None)
+        if shapes.get(name, shape) == shape and all(
+            frame.size == sizes.get(frame.name) for frame in site["cond_indep_stack"]
+        ):
             kept.add_node(name, **site)
     return kept

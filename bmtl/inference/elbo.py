@@ -237,12 +237,13 @@ class TaskELBO(ELBO):
         return {name: total / self.num_particles for name, total in sums.items()}
 
     def watch(self, losses: TaskLosses) -> None:
-        """Warns once of plates that take each training batch for all of the data.
+        """Warns once of plates that take each training batch for all of the data, and of latents scaled in one program.
 
         Args:
             losses: Of a training batch.
         """
         self._warnings.batch_sizes(model_trace for model_trace, _ in losses.traces)
+        self._warnings.scales(losses.traces)
 
 
 def _trace(program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:

@@ -4,16 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 logger = logging.getLogger(__name__)
 
 NData = int | Mapping[str, int] | None
 
 
 class BatchCounts(NamedTuple):
-    """The data of one batch, of all processes that train together: each ``(K,)`` float64 on the host.
+    """The data of one batch, of all processes that train together: K numbers each.
 
     Attributes:
         sizes: Number of data that plates declare; 0 where they declare none.
@@ -22,15 +19,15 @@ class BatchCounts(NamedTuple):
         most: Rows of the batch, padding included.
     """
 
-    sizes: Tensor
-    labelled: Tensor
-    scales: Tensor
-    most: Tensor
+    sizes: Sequence[float]
+    labelled: Sequence[float]
+    scales: Sequence[float]
+    most: Sequence[float]
 
     @property
-    def rows(self) -> Tensor:
+    def rows(self) -> list[float]:
         """Rows of the batch, labelled or not, that plates scale up to `sizes` data."""
-        return torch.where(self.scales > 0, self.sizes / self.scales, 0.0)
+        return [size / scale if scale > 0 else 0.0 for size, scale in zip(self.sizes, self.scales, strict=True)]
 
 
 class NumbersOfData:
@@ -56,9 +53,9 @@ class NumbersOfData:
         Raises:
             ValueError: If `n_data` lacks a task.
         """
-        self.declared = self.of_plates(names, sizes, n_data)
+        self.declared = dict(zip(names, self.of_plates(names, sizes, n_data), strict=True))
 
-    def of_plates(self, names: Sequence[str], sizes: Sequence[float], n_data: NData = None) -> dict[str, float]:
+    def of_plates(self, names: Sequence[str], sizes: Sequence[float], n_data: NData = None) -> list[float]:
         """Number of data of every task: as given, else as plates declare, else as they declared in the first batch.
 
         A task of which none of these is known is taken to have as many as the others have on average.
@@ -75,15 +72,14 @@ class NumbersOfData:
             missing = [name for name in names if name not in n_data]
             if missing:
                 raise ValueError(f"n_data names {sorted(n_data)}, and the model also has the tasks {missing}.")
-            return {name: float(n_data[name]) for name in names}
+            return [float(n_data[name]) for name in names]
         if n_data is not None:
-            return dict.fromkeys(names, float(n_data))
-        declared = {name: size for name, size in zip(names, sizes, strict=True) if size}
-        if len(declared) == len(names):
-            return declared
-        found = {**self.declared, **declared}
+            return [float(n_data)] * len(names)
+        if all(sizes):
+            return list(sizes)
+        found = {**self.declared, **{name: size for name, size in zip(names, sizes, strict=True) if size}}
         mean = sum(found.values()) / len(found) if found else 1.0
-        return {name: found.get(name, mean) for name in names}
+        return [found.get(name, mean) for name in names]
 
     def count(self, names: Sequence[str], batch: BatchCounts, n_data: NData = None) -> None:
         """Counts the labels of a training batch.
@@ -96,19 +92,22 @@ class NumbersOfData:
         self._add(self._labelled, names, batch.labelled)
         self._add(self._rows, names, batch.rows)
         if n_data is None and not self._warned:
-            rows = torch.minimum(batch.rows, batch.most)
-            estimated = (batch.labelled < rows * (1 - 1e-6)) & (batch.sizes > rows * (1 + 1e-6))
-            if estimated.any():
+            rows = [min(pair) for pair in zip(batch.rows, batch.most, strict=True)]
+            each = zip(names, batch.labelled, batch.sizes, rows, strict=True)
+            estimated = [
+                name for name, labelled, size, all_ in each if labelled < all_ * (1 - 1e-6) and size > all_ * (1 + 1e-6)
+            ]
+            if estimated:
                 self._warned = True
                 logger.warning(
                     "Tasks %s have rows without a label, so that the numbers of labelled data by which "
                     "normalize='task_mean' divides are estimated from the batches seen. Give them: "
                     "TaskELBO(normalize='task_mean', n_data={task: number of labelled training rows}).",
-                    [name for name, missing in zip(names, estimated.tolist(), strict=True) if missing],
+                    estimated,
                 )
 
-    def labelled(self, names: Sequence[str], batch: BatchCounts, n_data: NData = None) -> Tensor:
-        """Number of labelled data of every task, ``(K,)`` float64.
+    def labelled(self, names: Sequence[str], batch: BatchCounts, n_data: NData = None) -> list[float]:
+        """Number of labelled data of each of the K tasks.
 
         It is given, or what plates declare times the share of labelled rows in the batches counted; in this batch where
         none has been counted. A task without any label so far is taken to have them all.
@@ -118,15 +117,15 @@ class NumbersOfData:
             batch: The data of the batch at hand.
             n_data: Given numbers.
         """
-        known = self.of_plates(names, batch.sizes.tolist(), n_data)
-        sizes = torch.tensor(list(known.values()), dtype=torch.float64)
+        sizes = self.of_plates(names, batch.sizes, n_data)
         if n_data is not None:
             return sizes
-        labelled = torch.tensor([self._labelled.get(name, 0.0) for name in names], dtype=torch.float64)
-        rows = torch.tensor([self._rows.get(name, 0.0) for name in names], dtype=torch.float64)
-        labelled = torch.where(rows > 0, labelled, batch.labelled)
-        rows = torch.where(rows > 0, rows, batch.rows)
-        return torch.where(labelled > 0, sizes * labelled / rows, sizes)
+        found = []
+        for name, size, *here in zip(names, sizes, batch.labelled, batch.rows, strict=True):
+            counted = self._rows.get(name, 0.0)
+            labelled, rows = (self._labelled.get(name, 0.0), counted) if counted > 0 else here
+            found.append(size * labelled / rows if labelled > 0 and rows > 0 else size)
+        return found
 
     def state(self) -> dict[str, Any]:
         """What the next batches depend on, as plain values."""
@@ -138,6 +137,6 @@ class NumbersOfData:
         self._labelled, self._rows = dict(state["labelled"]), dict(state["rows"])
 
     @staticmethod
-    def _add(sums: dict[str, float], names: Sequence[str], numbers: Tensor) -> None:
-        for name, number in zip(names, numbers.tolist(), strict=True):
+    def _add(sums: dict[str, float], names: Sequence[str], numbers: Sequence[float]) -> None:
+        for name, number in zip(names, numbers, strict=True):
             sums[name] = sums.get(name, 0.0) + number

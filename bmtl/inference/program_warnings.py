@@ -22,6 +22,7 @@ class ProgramWarnings:
     def __init__(self) -> None:
         self._given: set[tuple[str, str]] = set()
         self._sizes: dict[str, int] = {}
+        self._scales_seen = False
 
     def joint_site(self, name: str, tasks: tuple[str, ...]) -> None:
         """For a guide's site that draws the latents of several tasks at once."""
@@ -71,6 +72,29 @@ class ProgramWarnings:
                             "a batch instead of once an epoch. Declare the number of training data: "
                             f"pyro.plate({frame.name!r}, n_data, subsample=x).",
                         )
+
+    def scales(self, traces: Iterable[tuple[Trace, Trace]]) -> None:
+        """For latents that count another number of times in the model than in the guide.
+
+        Args:
+            traces: Of model and guide on a training batch; those of the first are looked at.
+        """
+        for model_trace, guide_trace in () if self._scales_seen else traces:
+            self._scales_seen = True
+            sites: dict[str, Site] = guide_trace.nodes
+            for name, site in model_trace.nodes.items():
+                drawn = sites.get(name)
+                if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site) or drawn is None:
+                    continue
+                one, other = (torch.as_tensor(of["scale"], dtype=torch.float64).detach().cpu() for of in (site, drawn))
+                if (torch.maximum(one, other) > (1 + 1e-6) * torch.minimum(one, other)).any():
+                    in_model, in_guide = (f"{float(scale.mean()):.4g}" for scale in (one, other))
+                    self._once(
+                        ("scale", name),
+                        f"The latent {name!r} counts {in_model} times in the model and {in_guide} times in the guide: "
+                        "its prior and its entropy are not those of one divergence. Put poutine.scale around both, or the "
+                        "likelihood alone, and give their plates the same number of data and the same rows.",
+                    )
 
     def _too_small(self, name: str, site: Site) -> None:
         for frame in site["cond_indep_stack"]:

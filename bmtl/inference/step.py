@@ -132,7 +132,7 @@ def make_record(
         names=names,
         losses=values.clone() if everybody else torch.where(active, values, torch.nan),
         shared=float(rest),
-        active=active,
+        active=active.clone(),
         weights=scattered(None if update is None else update.weights),
         weights_heads=scattered(None if update is None else update.weights_heads),
         alpha=scattered(None if update is None else update.alpha),

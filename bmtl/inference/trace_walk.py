@@ -160,7 +160,8 @@ class TraceWalk:
             try:
                 log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
             except ValueError as error:  # shapes or support: the table says which
-                raise ValueError(f"At site {name!r}: {error}\n{trace.format_shapes(last_site=name)}") from error
+                table = trace.format_shapes(last_site=name)
+                raise ValueError(f"At site {name!r}: {error}{_about_labels(site)}\n{table}") from error
             site["log_prob"] = scale_and_mask(log_prob, site["scale"], site["mask"])
         self._check_shape(site)
         found: Tensor = site["log_prob"]
@@ -309,3 +310,18 @@ def check_nothing_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
                     "estimator that enumerates, TaskELBO('enum'); or drop the request and give the latent a site in the "
                     "guide: its gradient is then estimated by score functions."
                 )
+
+
+def _about_labels(site: Site) -> str:
+    """What labels outside a distribution's support usually are, as a sentence; empty for latents."""
+    value = site["value"]
+    if not site["is_observed"] or not isinstance(value, Tensor):
+        return ""
+    if value.isnan().any():
+        return " Missing labels (NaN) are left out by bmtl.observe, not by pyro.sample."
+    if value.is_floating_point() and (value != value.floor()).any() and site["fn"].support.is_discrete:
+        return (
+            " Labels of real targets are scaled. If these are counts or classes, say so where the data are read: "
+            "families={target: 'count'} of MultiTaskData.from_arrays, kinds of tables."
+        )
+    return ""

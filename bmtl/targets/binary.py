@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from bmtl.targets.classes import Classes
 from bmtl.targets.family import register
 from bmtl.targets.score import Score
@@ -28,6 +30,12 @@ class Binary(Classes):
         super().__post_init__()
         if len(self.classes) != 2:
             raise ValueError(f"A binary target has two classes; got {self.classes!r}.")
+
+    def summary(self, labels: np.ndarray) -> str:
+        """The share of the event."""
+        if not len(labels):
+            return super().summary(labels)
+        return f"{np.mean(labels == 1):.1%} {self.classes[1]!r} (the event) and the rest {self.classes[0]!r}"
 
     @property
     def scores(self) -> tuple[Score, ...]:

@@ -13,6 +13,7 @@ from bmtl.targets.score import Score, Scored
 from bmtl.targets.scores import classes as scores
 from bmtl.targets.streaming import ClassSums, Sums
 
+_MOST_NAMES = 6
 RARE = 0.2  # share of the training labels outside the most frequent class, below which accuracy says little
 
 
@@ -71,6 +72,11 @@ class Classes(Family):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.classes
+
+    def summary(self, labels: np.ndarray) -> str:
+        joint = " < " if self.ordered else ", "
+        more = [*self.classes[:_MOST_NAMES], *(["..."] if len(self.classes) > _MOST_NAMES else [])]
+        return f"{len(self.classes)} classes {joint.join(more)}"
 
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
         return check_indices(target, values, rows, self.classes)

@@ -25,11 +25,28 @@ class Family(ABC):
         name: Of the family, such as "real"; its key in `FAMILIES`.
         loss_name: What the mean of `losses` is called, for axes.
         of_events: Whether labels are times, whose events may have been observed or not.
+        ordered: Whether classes have an order.
+        in_one_column: Whether one column of a table may hold the labels.
     """
 
     name: ClassVar[str]
     loss_name: ClassVar[str] = "loss"
     of_events: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
+    in_one_column: ClassVar[bool] = True
+
+    @classmethod
+    def of_array(cls, values: np.ndarray) -> "Family":
+        """The family of labels that come as an array ``(N, ...)`` of which nothing else is known."""
+        return cls()
+
+    def with_intervals(self) -> "Family":
+        """The family of labels some of which are intervals ``(N, 2)``; itself where it takes them already, or none."""
+        return self
+
+    def summary(self, labels: np.ndarray) -> str:
+        """Checked labels, none of them missing, in a few words; empty where there are none, or few words say little."""
+        return number_range(labels) if labels.ndim == 1 and len(labels) else ""
 
     @abstractmethod
     def check(self, target: str, values: ArrayLike, rows: int) -> np.ndarray:
@@ -163,6 +180,15 @@ class Family(ABC):
         """The family as plain values that JSON supports; `family_from_spec` is the inverse."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"family": self.name, **{k: v.spec() if isinstance(v, Family) else v for k, v in own.items()}}
+
+
+def number_range(values: np.ndarray) -> str:
+    """The least and the greatest number, with so many digits that they differ if the numbers do."""
+    low, high = float(values.min()), float(values.max())
+    digits = next(
+        (digits for digits in (6, 9, 12) if f"{low:.{digits}g}" != f"{high:.{digits}g}"), 6 if low == high else 17
+    )
+    return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def read_only(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bmtl.targets.family import check_shape, first_row, read_only
+from bmtl.targets.family import check_shape, first_row, number_range, read_only
 
 ENDS: dict[str, tuple[str, ...] | None] = {"end": ("lower", "upper")}
 """The axis of an interval."""
@@ -56,3 +56,16 @@ def finite_ends(intervals: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         middle = (lower + upper) / 2
     return np.where(closed, middle, np.where(np.isnan(ends[..., 0]), ends[..., 1], ends[..., 0]))
+
+
+def interval_summary(intervals: np.ndarray) -> str:
+    """The range of the finite ends, and how many labels are known up to an interval, by the end that is open."""
+    if not len(intervals):
+        return ""
+    finite = intervals[np.isfinite(intervals)]
+    lower, upper = intervals.T
+    left, right = np.isneginf(lower), np.isposinf(upper)
+    rest = (lower != upper) & ~left & ~right
+    kinds = {"right-censored": right, "left-censored": left, "interval-censored": rest}
+    censored = ", ".join(f"{int(found.sum()):,} {name}" for name, found in kinds.items() if found.any())
+    return f"{number_range(finite)}, {censored or 'none censored'}"

@@ -24,6 +24,7 @@ class Ordinal(Classes):
 
     name: ClassVar[str] = "ordinal"
     loss_name: ClassVar[str] = "MAE of ranks"
+    ordered: ClassVar[bool] = True
     classes: tuple[str, ...] = ("0", "1", "2")
 
     @property

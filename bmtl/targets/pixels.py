@@ -53,6 +53,7 @@ class Pixels(Family):
     """
 
     name: ClassVar[str] = "pixels"
+    in_one_column: ClassVar[bool] = False
     of: Family = field(default_factory=Real)
 
     @property
@@ -62,6 +63,10 @@ class Pixels(Family):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.of.class_names
+
+    def summary(self, labels: np.ndarray) -> str:
+        """What a pixel's family says without labels, which are too many to go through."""
+        return self.of.summary(labels.reshape(-1, *labels.shape[3:])[:0])
 
     def axes(self) -> dict[str, tuple[str, ...] | None]:
         return {"height": None, "width": None, **self.of.axes()}

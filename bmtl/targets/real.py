@@ -1,13 +1,13 @@
 """Real numbers, observed exactly or known up to an interval."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
-from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends
+from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends, interval_summary
 from bmtl.targets.metrics.survival import interval_pit
 from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
@@ -63,6 +63,13 @@ class Real(Family):
     @property
     def intervals_from(self) -> float | None:
         return -np.inf if self.censored else None
+
+    def with_intervals(self) -> Family:
+        """Censored; itself if it has bounds, whose labels beyond them are no intervals."""
+        return self if self.bounds is not None else replace(self, censored=True)
+
+    def summary(self, labels: np.ndarray) -> str:
+        return interval_summary(labels) if self.censored else super().summary(labels)
 
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:
         return ENDS if self.censored else {}

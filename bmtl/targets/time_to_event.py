@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bmtl.targets.family import Family, check_numeric, first_row, read_only, register
-from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends
+from bmtl.targets.intervals import ENDS, check_intervals, exact_only, finite_ends, interval_summary
 from bmtl.targets.metrics.survival import interval_pit
 from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
@@ -36,6 +36,9 @@ class TimeToEvent(Family):
     @property
     def intervals_from(self) -> float | None:
         return 0.0
+
+    def summary(self, labels: np.ndarray) -> str:
+        return interval_summary(labels)
 
     def label_axes(self) -> dict[str, tuple[str, ...] | None]:
         return ENDS

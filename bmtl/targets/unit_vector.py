@@ -27,6 +27,7 @@ class UnitVector(Family):
 
     name: ClassVar[str] = "unit-vector"
     loss_name: ClassVar[str] = "angle in degrees"
+    in_one_column: ClassVar[bool] = False
 
     def axes(self) -> dict[str, tuple[str, ...] | None]:
         return {"entry": ("x", "y", "z")}

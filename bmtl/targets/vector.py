@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bmtl.targets.classes import check_class_names
+from bmtl.targets.classes import check_class_names, numbered
 from bmtl.targets.family import Family, check_numeric, check_shape, first_row, read_only, register
 from bmtl.targets.points import Points
 from bmtl.targets.scaler import Scaler
@@ -33,11 +33,20 @@ class Vector(Family):
     """
 
     name: ClassVar[str] = "vector"
+    in_one_column: ClassVar[bool] = False
     components: tuple[str, ...] = ("0", "1")
     common_unit: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "components", check_class_names(self.components))
+
+    @classmethod
+    def of_array(cls, values: np.ndarray) -> Family:
+        """With as many components as there are columns, named by their numbers."""
+        return cls(numbered(values.shape[1])) if values.ndim == 2 else cls()
+
+    def summary(self, labels: np.ndarray) -> str:
+        return f"components {', '.join(self.components)}"
 
     @property
     def scaled(self) -> bool:

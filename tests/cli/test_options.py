@@ -118,6 +118,14 @@ def splits(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def table(tmp_path):
+    """A table of 30 rows with a column that may be a split."""
+    rows = "\n".join(f"{i},{i % 7},{'test' if i % 3 else 'train'}" for i in range(30))
+    (tmp_path / "table.csv").write_text(f"x,y,part\n{rows}\n")
+    return tmp_path / "table.csv"
+
+
 def test_splits(splits):
     every, count = read("uci/toy", splits, None, 0)
     assert count == len(every) == 3
@@ -128,13 +136,26 @@ def test_splits(splits):
     assert (one.fingerprint, count) == (every[1].fingerprint, 1)
 
 
-def test_splits_that_there_are_not_are_told(splits, archive):
+def test_splits_that_there_are_not_are_told(splits, table):
     with pytest.raises(ValueError, match="uci/toy has 3 splits, and 4 were asked for"):
         read("uci/toy", splits, None, 4)
     with pytest.raises(ValueError, match="split=1 names one split, and --splits asks for 2"):
         read("uci/toy", splits, ["split=1"], 2)
-    with pytest.raises(ValueError, match="no fixed splits; use --seeds"):
-        read(f"npz:{archive}", None, None, 2)
+    with pytest.raises(ValueError, match="has one split; use --seeds for several runs on it"):
+        read(f"csv:{table}", None, ["split=part"], 2)
+
+
+def test_splits_are_drawn_where_the_data_have_none(table):
+    options = ["ignore=part", "seed=3"]
+    drawn, count = read(f"csv:{table}", None, options, 3)
+    assert count == len(drawn) == 3
+    of_test = [data.rows["test"].tolist() for data in drawn]
+    assert len(set(map(tuple, of_test))) == 3
+    again, _ = read(f"csv:{table}", None, ["ignore=part", "seed=4"], 0)
+    assert again.rows["test"].tolist() == of_test[1]
+
+
+def test_a_reader_option_may_leave_out_targets(archive):
     one, count = read(f"npz:{archive}", None, ["drop=25400"], 0)
     assert (one.tasks, count) == (("mass",), 1)
 

@@ -154,11 +154,15 @@ def test_a_data_frame_is_the_file_it_would_be(save):
     assert families(data) == FAMILIES
 
 
-def test_parquet_is_the_data_frame(tmp_path):
+def test_parquet_and_feather_are_the_data_frame(tmp_path):
     pytest.importorskip("pyarrow")
     wide().to_parquet(tmp_path / "wide.parquet")
+    wide().to_feather(tmp_path / "wide.feather")
     expected = MultiTaskData.from_frame(wide(), **OPTIONS)
-    assert load(f"csv:{tmp_path / 'wide.parquet'}", **OPTIONS).fingerprint == expected.fingerprint
+    for name in ("wide.parquet", "wide.feather"):
+        data = load(f"csv:{tmp_path / name}", **OPTIONS)
+        assert data.fingerprint == expected.fingerprint
+        assert data.name == "wide"
 
 
 # ---- Predictions take the raw file -----------------------------------------------------------------------------------
@@ -331,7 +335,7 @@ def test_labels_of_a_file_are_read_back(tmp_path_factory, fields):
             {"events": {"age": "churn"}},
             "'churn' of wide.csv is given as the target 'churn' and as the event of 'age'",
         ),
-        ({}, {"events": {"age": "city"}}, "events names 'age', which is no target"),
+        ({}, {"events": {"agee": "city"}}, "no column 'agee' for the target 'agee'. Did you mean 'age'"),
         ({}, {"events": {"visits": "id"}, "ignore": "smiles"}, "events names 'visits', whose kind is given as 'count'"),
         ({}, {"vectors": {"wind": "age"}}, "The vector 'wind' has two columns or more"),
         ({}, {"drop": "grade"}, "drop leaves out tasks of a folder"),
@@ -372,6 +376,69 @@ def test_a_target_whose_name_has_a_slash_is_renamed_and_its_options_are_given_by
 def test_a_feature_that_numbers_the_rows_is_pointed_out(save):
     notes = load(f"csv:{save(wide().assign(nr=np.arange(ROWS)[::-1] + 7, age=np.arange(ROWS) * 2))}", **OPTIONS).notes
     assert notes == ("nr: numbers the rows. If it says nothing else, leave it out (-d ignore=nr).",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ([f"{i % 3:04d}" for i in range(ROWS)], "fields such as 0000 begin with 0. If they are codes"),
+        ([f"202101{1 + i % 9:02d}" for i in range(ROWS)], "such as 20210101. If they are, say so (-d kinds=age:date)"),
+        ([-999 if i % 4 == 1 else i for i in range(ROWS)], "15 rows have -999, and the others lie between 0 and 59"),
+        ([1e4 if i == 7 else i for i in range(ROWS)], "1 row has 10000, and the others lie between 0 and 59"),
+        ([["Train", "valid", "test"][i % 3] for i in range(ROWS)], "which rows are for tests, name it (-d split=age)"),
+        ([f"{1 + i % 3} mg" for i in range(ROWS)], "text such as '1 mg'. If it is a number"),
+        ([f"${1 + i % 3}" for i in range(ROWS)], "text such as '$1'. If it is a number"),
+        ([f"0{i % 3}:30" for i in range(ROWS)], "a time of day, which is not read"),
+        ([f"0{1 + i % 3}/02/21" for i in range(ROWS)], "Write years with four digits"),
+    ],
+)
+def test_features_that_may_be_something_else_are_pointed_out(save, fields, note):
+    data = load(f"csv:{save(wide().assign(age=fields))}", **OPTIONS)
+    (said,) = data.notes
+    assert said.startswith("age: ")
+    assert note in said
+
+
+def test_features_that_are_what_they_seem_are_not(save):
+    usual = {"age": [0, 0, *range(58)], "city": [["0-10", "10-20", "P1", "P2"][i % 4] for i in range(ROWS)]}
+    assert load(f"csv:{save(wide().assign(**usual))}", **OPTIONS).notes == ()
+
+
+def test_compact_dates_are_read_where_they_are_said_to_be_dates(save):
+    compact = wide()["seen"].str.replace("-", "")
+    options = {**OPTIONS, "kinds": {**OPTIONS["kinds"], "seen": "date"}}
+    usual = load(f"csv:{save(wide())}", **OPTIONS).fingerprint
+    assert load(f"csv:{save(wide().assign(seen=compact))}", **options).fingerprint == usual
+    assert MultiTaskData.from_frame(wide().assign(seen=compact.astype(int)), **options).fingerprint == usual
+
+
+@pytest.mark.parametrize(
+    ("fields", "hint"),
+    [
+        ([-999 if i % 4 == 1 else i / 7 for i in range(ROWS)], "15 rows have -999"),
+        (list(range(5, 5 + ROWS)), "numbers the rows. Is it a target?"),
+        ([f"{1 + i % 3} ± 1" for i in range(ROWS)], "text such as '1 ± 1'"),
+        ([2.0 ** (i / 6) for i in range(ROWS)], "all labels are above 0, and most are small"),
+    ],
+)
+def test_targets_that_may_be_something_else_are_pointed_out(save, fields, hint):
+    data = load(f"csv:{save(wide().assign(strength=fields))}", **OPTIONS)
+    assert any(said.startswith("strength: ") and hint in said for said in data.kind_hints())
+
+
+def test_features_made_from_a_target_and_few_test_rows_are_warned_of(save):
+    leaking = wide().assign(age=np.exp(np.arange(ROWS) / 9), city=["in" if i % 2 else "out" for i in range(ROWS)])
+    warnings = load(f"csv:{save(leaking)}", **OPTIONS).data_warnings()
+    assert [said.split(":")[0] for said in warnings] == [
+        "The target 'strength' orders the training rows as a feature does (age)",
+        "The target 'churn' orders the training rows as a feature does (city=in, city=out)",
+    ]
+    usual = load(f"csv:{save(wide())}", **{**OPTIONS, "targets": ["strength", "price"], "kinds": None})
+    assert usual.data_warnings() == []
+    small = load(f"csv:{save(wide().head(20))}", targets=["strength", "price"], ignore=OPTIONS["ignore"])
+    few, uncertain = small.data_warnings()
+    assert few.startswith("The number of test rows is 4")
+    assert uncertain.startswith("Fewer than 5 validation rows have a label of strength, price: a noise")
 
 
 def test_names_of_columns_may_be_given_in_another_unicode_form(save):

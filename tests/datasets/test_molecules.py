@@ -255,6 +255,17 @@ def with_bonds(text, *bonds):
     return "\n".join(rows)
 
 
+def test_charges_that_are_left_out_are_no_missing_hydrogens(tmp_path):
+    oxide = np.array([6, 8]), np.array([[0.0, 0, 0], [1.13, 0, 0]])
+    (tmp_path / "a.sdf").write_text(with_bonds(sdf(*oxide), (1, 2, 3)))
+    assert molecules().prepare(molecules().read(tmp_path / "a.sdf")).numbers.tolist() == [[6, 8]]
+    # Of a nitro group written with two double bonds, the carbon has its hydrogens missing all the same.
+    nitro = np.array([6, 7, 8, 8]), np.array([[0.0, 0, 0.1], [1.5, 0, 0], [2.1, 1.0, 0], [2.1, -1.0, 0]])
+    (tmp_path / "a.sdf").write_text(with_bonds(sdf(*nitro), (1, 2, 1), (2, 3, 2), (2, 4, 2)))
+    with pytest.raises(ValueError, match="hydrogens? (is|are) missing"):
+        molecules().read(tmp_path / "a.sdf")
+
+
 FLAT = (ACETYLENE[0], ACETYLENE[1] * [1, 1, 0])
 CARBONS = (ACETYLENE[0][:2], ACETYLENE[1][:2])
 

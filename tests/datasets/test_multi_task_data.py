@@ -325,7 +325,7 @@ def test_labels_may_be_images():
     assert_allclose(data.targets["depth"].scaler.inverse(y["depth"]), depth[:2], atol=1e-6)
     assert data.rows_by_task("train")["depth"].tolist() == [0]
     assert data.rows_by_task("test")["part"].tolist() == [3]
-    (warning,) = data.data_warnings()
+    _, warning = data.data_warnings()
     assert warning.startswith(
         "The target 'same' is the same image in all of its 2 training rows: nothing can be learnt"
     )
@@ -366,6 +366,11 @@ def test_targets_are_described():
     assert lines["classes"] == "classes: classes, 5 labels of 6 rows, 3 classes a, b, c"
     assert lines["count"] == "count: count, 5 labels of 6 rows, 0 to 10"
     assert lines["vector"] == "vector: vector, 5 labels of 6 rows, components u, v"
+    large = MultiTaskData.from_arrays("s", np.ones((6, 1)), {"y": 1e9 + np.arange(6)}, data.rows)
+    assert large.describe_targets() == ["y: real, 6 labels of 6 rows, 1000000000 to 1000000005"]
+    way = {"way": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
+    of_directions = MultiTaskData.from_arrays("s", np.ones((6, 1)), way, data.rows, families={"way": "unit-vector"})
+    assert of_directions.describe_targets() == ["way: unit-vector, 6 labels of 6 rows"]
     assert data.kind_hints()[0].startswith("real: whole numbers, taken as real.")
     grades = {f"school_{k}": np.arange(6.0) for k in range(9)}
     (hint,) = MultiTaskData.from_arrays("s", np.ones((6, 1)), grades, data.rows).kind_hints()
@@ -418,6 +423,7 @@ def test_targets_of_which_there_is_nothing_to_learn_are_warned_of():
     rows = {"train": np.arange(4), "test": np.array([4, 5])}
     data = MultiTaskData.from_arrays("toy", x, y, rows, families=families)
     assert [warning.partition(":")[0] for warning in data.data_warnings()] == [
+        "The number of test rows is 2",
         "The target 'still' is 1.5 in all of its 3 training rows",
         "The target 'named' is 'high' in all of its 3 training rows",
         "The target 'numbered' is 2 in all of its 4 training rows",
@@ -430,7 +436,7 @@ def test_targets_without_a_label_in_the_test_rows_are_warned_of():
     y = {"a": np.arange(6.0), "b": np.array([1.0, 2.0, 3.0, np.nan, np.nan, np.nan])}
     rows = {"train": np.arange(3), "test": np.arange(3, 6)}
     data = MultiTaskData.from_arrays("toy", np.arange(12.0).reshape(6, 2), y, rows)
-    assert data.data_warnings() == ["No test row has a label of b: trained on, and not scored."]
+    assert data.data_warnings()[1:] == ["No test row has a label of b: trained on, and not scored."]
 
 
 def test_test_rows_that_are_training_rows_are_warned_of():
@@ -438,11 +444,11 @@ def test_test_rows_that_are_training_rows_are_warned_of():
     y = {"a": [0.5, np.nan, 0.5, 0.5, 1.0, np.nan], "b": [1, -1, 1, 0, 1, -1]}
     rows = {"train": np.array([0]), "val": np.array([1]), "test": np.arange(2, 6)}
     data = MultiTaskData.from_arrays("toy", x, y, rows, families={"b": "binary"})
-    (warning,) = data.data_warnings()
+    _, warning = data.data_warnings()
     assert warning.startswith("2 of 4 test rows equal a row of training or validation in all inputs and labels.")
-    assert data.subset(["b"]).data_warnings() == [warning]
+    assert data.subset(["b"]).data_warnings()[1:] == [warning]
     y["a"][2] = y["b"][5] = 0
-    assert MultiTaskData.from_arrays("toy", x, y, rows, families={"b": "binary"}).data_warnings() == []
+    assert MultiTaskData.from_arrays("toy", x, y, rows, families={"b": "binary"}).data_warnings()[1:] == []
 
 
 def test_a_thousand_tasks_are_taken_apart_quickly():

@@ -118,3 +118,8 @@ def test_features_of_atoms():
 def test_what_is_no_smiles_is_told_by_its_place(text, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         parse(text)
+
+
+def test_a_missing_smiles_is_named():
+    with pytest.raises(TypeError, match="A SMILES is a text, and nan was given"):
+        parse(float("nan"))

@@ -232,6 +232,9 @@ def test_pickle_works_too(regressor):
         (MultiTaskRegressor(validation=0.0), Y, "share of the rows"),
         (MultiTaskRegressor(steps=2, epochs=2), Y, "steps or in epochs"),
         (MultiTaskRegressor("nothing"), Y, "no method"),
+        (MultiTaskRegressor(widths=64), Y, r"a number for each layer, such as \(64, 64\)"),
+        (MultiTaskRegressor(), pd.Series(pd.to_timedelta(range(120), unit="h")), "dates or durations. Give numbers"),
+        (MultiTaskEstimator(), pd.Series([None, *pd.to_datetime(range(119), unit="D")]), "dates or durations"),
         (MultiTaskClassifier(), np.zeros(120), "one class"),
         (MultiTaskClassifier(), Y[:, 1], "continuous"),
         (MultiTaskEstimator(), np.array([*[None] * 119, "a"], dtype=object), "one class"),
@@ -250,6 +253,16 @@ def test_text_and_dates_among_the_features_are_named():
         frame["count"] = frame["count"].astype(float).astype("double[pyarrow]")
     with pytest.raises(ValueError, match="the columns town, built hold text or dates. Encode them"):
         MultiTaskRegressor().fit(frame, [1.0, 2.0])
+
+
+def test_rows_in_another_order_are_warned_of_and_new_rows_named_by_their_columns(caplog):
+    x = pd.DataFrame(X[:, :2], columns=["a", "b"])
+    y = pd.Series(Y[:, 1])
+    with pytest.warns(UserWarning, match="the same index in another order.*Give y.loc"):
+        MultiTaskRegressor(**SHORT).fit(x, y[::-1])
+    found = MultiTaskRegressor(**SHORT).fit(x, y)  # warnings are errors
+    found.predict(x.head(1) * 1000)
+    assert "a: 1 of 1 numbers are far outside" in caplog.text
 
 
 def test_a_target_without_a_label_has_no_score():

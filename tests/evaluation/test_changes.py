@@ -43,6 +43,17 @@ def test_a_score_without_a_value_is_left_out_and_no_nan_in_means(comparison):
     np.testing.assert_allclose(found["difference"].sel(learner="ew"), [-50, 0], atol=1e-9)
 
 
+def test_a_change_that_single_precision_does_not_resolve_is_none():
+    def run(method, shift):
+        y = np.arange(20.0)
+        return trees.tree(observed={"mu": y}, predictive_mean={"mu": y + 1 + shift}, method=method, seed=0)
+
+    compared = compare({("stl", 0): run("stl", 0.0), ("ew", 0): run("ew", 1e-8), ("uw", 0): run("uw", 1e-5)})
+    found = relative_changes(compared, "stl")["change"].sel(task="mu").squeeze()
+    assert found.sel(learner="ew") == 0
+    np.testing.assert_allclose(found.sel(learner="uw"), 1e-3, rtol=1e-4)
+
+
 def test_pictures_by_target_leave_it_out_and_say_so(comparison):
     joined = by_label_share({1.0: comparison})
     assert left_out(joined, 1.0) == "Left out, since the labels give the score no value: ill in 1 of 3 draws."

@@ -115,6 +115,34 @@ def test_text_and_types_that_the_library_lacks_are_stored_as_near_as_can_be(tmp_
         write(data.assign(z=("x", [1j, 2j])), tmp_path / "a.nc")
 
 
+@pytest.mark.parametrize("value", [True, None, ["one"], (1,), [1, 2.5], ["a", 1], b"x", "a\0b", {"a": 1}, 1j, 2**64])
+def test_an_attribute_that_would_come_back_as_another_is_not_written(value, tmp_path):
+    data = xr.Dataset({"x": ("r", [1.0])}, attrs={"bmtl_version": "1", "schema": SCHEMA})
+    with pytest.raises(ValueError, match=r"attribute 'mine' of a group is .* does not give back"):
+        write(data.assign_attrs(mine=value), tmp_path / "a.nc")
+    data["x"].attrs["mine"] = value
+    with pytest.raises(ValueError, match=r"attribute 'mine' of the variable 'x'"):
+        write(data, tmp_path / "a.nc")
+
+
+def test_lists_come_back_and_so_do_coordinates_with_spaces(tmp_path):
+    attrs = {
+        "tuple": (1, 2),
+        "array": np.array([1.0, np.nan]),
+        "texts": ["", "å"],
+        "nothing": [],
+        "single": np.float32(0.5),
+    }
+    data = xr.Dataset({"x": ("r", [1.0])}, {"my own": ("r", [2])}, {"bmtl_version": "1", "schema": SCHEMA, **attrs})
+    found = read(write(data, tmp_path / "a.nc")).to_dataset()
+    assert list(found.coords) == ["my own"]
+    wanted = {"tuple": [1, 2], "texts": ["", "å"], "nothing": [], "single": 0.5}
+    assert {name: found.attrs[name] for name in wanted} == wanted
+    np.testing.assert_array_equal(found.attrs["array"], [1.0, np.nan])
+    with pytest.raises(ValueError, match="the name is taken"):
+        write(data.assign_attrs(coordinates="x"), tmp_path / "a.nc")
+
+
 def test_definitions_come_before_values(make_tree, tmp_path, monkeypatch):
     """One after the other, variable by variable, they cost the square of the number of variables."""
     done = []

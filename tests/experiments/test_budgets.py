@@ -66,6 +66,8 @@ def test_steps_are_validated_at_least_every_forty(steps, epochs):
     [
         ({"steps": 5, "epochs": 2}, "steps or in epochs"),
         ({"steps": 0}, "numbers are positive; steps=0"),
+        ({"average": 0}, "numbers are positive; average=0"),
+        ({"warm_up": 1.0}, "warm_up is a share of the steps, from 0 to below 1, and 1.0"),
         ({"schedule": "linear"}, "schedule is one of cosine, constant, plateau"),
     ],
 )
@@ -74,15 +76,18 @@ def test_budgets_that_contradict_themselves_are_refused(wrong, reason):
         Budget(**wrong)
 
 
+@pytest.mark.parametrize("warm_up", [0.0, 0.05, 0.3])
 @pytest.mark.parametrize("steps", [1, 2, 7, 100, 3000])
-def test_the_rate_rises_and_falls(steps):
-    rates = [rate(step, steps) for step in range(steps)]
+def test_the_rate_rises_and_falls(steps, warm_up):
+    rates = [rate(step, steps, warm_up) for step in range(steps)]
     top = rates.index(max(rates))
     assert max(rates) == 1
-    assert top <= max(1, 0.05 * steps)
+    assert top <= max(1, warm_up * steps)
+    if top:
+        assert rates[top // 2] == pytest.approx(((top // 2 + 1) / (top + 1)) ** 2)
     assert all(a < b for a, b in pairwise(rates[: top + 1]))
     assert all(a >= b > 0 for a, b in pairwise(rates[top:]))
-    assert rate(steps, steps) == pytest.approx(0 if steps > 1 else 1)
+    assert rate(steps, steps, warm_up) == pytest.approx(0 if steps > 1 else 1)
 
 
 def test_decay_is_of_weight_matrices():

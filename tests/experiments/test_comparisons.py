@@ -9,7 +9,6 @@ from bmtl.evaluation.results import decode_attributes
 from bmtl.evaluation.tables import table, to_csv
 from bmtl.evaluation.text_tables import to_latex, to_markdown
 from bmtl.experiments import (
-    METHODS,
     AllFailed,
     Cell,
     Failure,
@@ -250,15 +249,16 @@ def test_a_folder_that_cannot_be_written_is_told(data, tmp_path, never_trains):
         (["ew"], [], (), "at least one method and one seed"),
         (["ew", "uw", "ew"], [0], (), "methods of a comparison must differ"),
         (["ew"], [1, 1], (), "seeds of a comparison must differ"),
+        (["ew"], 3, (), r"such as \['stl', 'uw'\] and range\(3\); got \['ew'\] and 3"),
+        ("ew", [0], (), "got 'ew' and"),
+        (["nash_mtl"], [0], (), "Did you mean 'nash-mtl'"),
         (["ew"], [0], (1e-3, 1e-3), "learning rates of a comparison must differ"),
         (["ew"], [0], (1e-3, -1.0), "numbers are positive"),
     ],
 )
 def test_a_grid_that_will_not_do_is_told(data, tmp_path, never_trains, methods, seeds, rates, message):
     with pytest.raises(ValueError, match=message):
-        compare(
-            data, [METHODS[name] for name in methods], seeds, BUDGET, tmp_path, rates=rates, jobs=1, reference=False
-        )
+        compare(data, methods, seeds, BUDGET, tmp_path, rates=rates, jobs=1, reference=False)
 
 
 def test_data_that_will_not_do_are_told(data, tmp_path, never_trains):

@@ -9,9 +9,11 @@ from sklearn.preprocessing import StandardScaler
 
 from bmtl.datasets import MultiTaskData
 from bmtl.evaluation import metrics, results
+from bmtl.evaluation.attributes import decode_attributes
 from bmtl.experiments.references import runs
 from bmtl.experiments.references.base import fit
 from bmtl.experiments.references.runs import names, run_references
+from bmtl.experiments.trees import about_data
 from bmtl.targets import Binary, Count, Real, TimeToEvent
 from tests.experiments.toys import toy
 
@@ -41,6 +43,11 @@ def trees(data, tmp_path_factory):
 def test_their_names(data, trees):
     assert list(trees) == list(names(data).values()) == ["constant", "linear", "boosting"]
     assert list(names(toy()).values()) == ["constant", "ridge", "boosting"]
+
+
+def test_they_say_of_the_data_what_runs_say(data, trees):
+    for tree in trees.values():
+        assert about_data(data).items() <= decode_attributes(tree).items()
 
 
 def test_the_linear_row_is_ridge_with_the_noise_found_on_validation(data, trees):

@@ -192,7 +192,7 @@ def test_its_steps_are_timed_beside_others():
 @pytest.mark.parametrize(
     ("data", "name", "message"),
     [
-        (mixed(), "vmtl", "all tasks have one likelihood and as many outputs"),
+        (mixed(), "vmtl", "one likelihood and as many outputs each"),
         (toy(), "vmtl-ac", "Amortised classifiers are Gaussian, with an output for each class"),
         (toy().subset(["mass"]), "vmtl", "needs another task, and only 'mass' was given"),
     ],

@@ -4,8 +4,9 @@ import copy
 import dataclasses
 import functools
 import logging
+import random
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import numpy as np
 import pyro
@@ -17,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import bmtl
 from bmtl.experiments.methods import Method
-from bmtl.inference.compiled import pair, vector_instructions
+from bmtl.inference.compiled import pair
 from bmtl.inference.compiled.choosing import Pace, missing_compiler
 from bmtl.inference.compiled.program_state import ProgramState, rounding_now
 from bmtl.inference.compiled.segments import segments_of
@@ -168,6 +169,14 @@ class Counting(Program):
         return self.trunk(x) * (1.0 if self.calls < 6 else 2.0)
 
 
+class OnRandom(Program):
+    """Branches on numbers of Python's generator, seldom."""
+
+    def represent(self, x: Tensor) -> Tensor:
+        h = self.trunk(x)
+        return -h if random.random() < 1e-9 else h
+
+
 class OnDerivative(Program):
     def represent(self, x: Tensor) -> Tensor:
         x = x.clone().requires_grad_()
@@ -181,6 +190,7 @@ class OnDerivative(Program):
         (OnItem, "self.trunk[0].bias.norm().item()"),
         (OnRows, "return h - h[x[:, 0] > 0].mean(0)"),
         (Counting, "Counting.calls changes while the program runs"),
+        (OnRandom, "a replay differs from a run as Python (the random numbers drawn)"),
         (OnDerivative, "torch.autograd.grad(self.trunk(x).sum(), x)"),
     ],
 )
@@ -196,16 +206,16 @@ def test_a_branch_after_a_hundred_steps_is_found_and_named(caplog):
     class Late(Program):
         def __init__(self) -> None:
             super().__init__()
-            self.clock = np.zeros(5000)  # too many numbers to look at in every step
+            self.clock = np.zeros(5000)  # too many numbers to look at all of them in every step
 
         def represent(self, x: Tensor) -> Tensor:
             h = self.trunk(x)
-            if self.clock[0] >= 100:
+            if self.clock[1] >= 100:
                 h = h.exp()
             return h
 
     def tick(of: bmtl.BalancedSVI, n: int) -> None:
-        of.model.clock[0] = n
+        of.model.clock[1] = n
 
     compiled = svi("trace", program=Late)
     train(compiled, [batch(0)] * 100, before_step=tick)
@@ -239,6 +249,15 @@ def test_numbers_on_attributes_in_closures_and_globals_are_never_stale(caplog):
 @dataclasses.dataclass
 class Options:
     power: float = 1.0
+    queue: deque[float] = dataclasses.field(default_factory=deque)
+    numbers: np.random.Generator = dataclasses.field(default_factory=np.random.default_rng)
+    of_python: random.Random = dataclasses.field(default_factory=random.Random)
+    tensors: list[Tensor] = dataclasses.field(default_factory=lambda: [torch.ones(1)])
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    power: float = 1.0
 
 
 OPTIONS = {"of": [Options()]}
@@ -253,9 +272,16 @@ CHANGES = {
     "an array": lambda of: of.array.fill(2.0),
     "an array in a dict": lambda of: of.by_name["clock"].fill(2.0),
     "a global's object": lambda of: setattr(OPTIONS["of"][0], "power", 2.0),
+    "a queue": lambda of: of.own.queue.append(2.0),
+    "a generator of numpy": lambda of: of.own.numbers.random(),
+    "a generator of Python": lambda of: of.own.of_python.random(),
+    "a tensor in a list": lambda of: of.own.tensors.__setitem__(0, torch.zeros(1)),
+    "an object with slots": lambda of: setattr(of.slots, "power", 2.0),
+    "a default": lambda of: of.function.__kwdefaults__.update(power=2.0),
 }
 REPLACED = {
     "another array": lambda of: setattr(of, "array", np.full(1, 2.0)),
+    "many numbers": lambda of: of.many.__imul__(2.0),
     "a hook": lambda of: of.trunk[0].register_forward_hook(lambda module, x, h: 2.0 * h),
 }
 
@@ -272,6 +298,12 @@ class Holding(Program):
             {"a"},
         )
         self.number, self.array, self.own, self.rows = np.float32(1.0), np.ones(1), Options(), list(range(5000))
+        self.many, self.slots = np.ones(5000), Slots()
+
+        def function(h: Tensor, *, power: float = 1.0) -> Tensor:
+            return h * power
+
+        self.function = function
 
     def represent(self, x: Tensor) -> Tensor:
         return self.trunk(x) * OPTIONS["of"][0].power
@@ -521,47 +553,6 @@ def test_a_dropout_of_features_divides_no_segment():
     graph = make_fx(run, pre_dispatch=True)(torch.ones(2, 3), torch.ones(2, 3)).graph
     (segment,) = segments_of(graph, [None], by_task=False)
     assert [node.name for node in segment.inputs] == ["cat", "dropout"]
-
-
-def test_instructions_are_the_processors_until_inductor_has_tried_its_own(monkeypatch):
-    from torch._inductor import cpu_vec_isa
-
-    tries = functools.cache(lambda: pytest.fail("the compiler is tried"))
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", tries)
-    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512"])
-    monkeypatch.setattr(vector_instructions.platform, "machine", lambda: "x86_64")
-    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    with vector_instructions.of_processor() as untried:
-        picked = cpu_vec_isa.pick_vec_isa()
-        assert untried
-        assert picked
-        assert str(picked) == "avx512"
-    assert cpu_vec_isa.valid_vec_isa_list is tries
-    known = functools.cache(lambda: [])
-    known()
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", known)
-    with vector_instructions.of_processor() as untried:
-        assert not untried
-        assert cpu_vec_isa.valid_vec_isa_list is known
-
-
-def test_a_compiler_that_lacks_instructions_is_tried_for_others(monkeypatch):
-    from torch._inductor import cpu_vec_isa
-
-    tries = functools.cache(lambda: [])
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", tries)
-    monkeypatch.setattr(vector_instructions.platform, "machine", lambda: "x86_64")
-    calls = []
-
-    def both(*_):
-        calls.append(cpu_vec_isa.valid_vec_isa_list is tries)
-        if len(calls) == 1:
-            raise RuntimeError("unknown argument -mavx512f")
-        return "compiled"
-
-    monkeypatch.setattr(pair, "_compile_both", both)
-    assert pair._compile(None, [], []) == "compiled"
-    assert calls == [False, True]
 
 
 def test_what_lies_before_a_mark_is_in_no_segment_with_what_lies_behind(monkeypatch, caplog):

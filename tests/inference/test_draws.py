@@ -290,6 +290,41 @@ def test_latents_of_the_rows_follow_their_rows(inputs):
             np.testing.assert_allclose(found.targets["a"].mean, x[:, 0], atol=0.1)
 
 
+def test_latents_of_the_rows_outside_every_plate_follow_their_rows():
+    """A chunk must not take the latents of an earlier one, which are as many."""
+    x = torch.arange(12.0)[:, None]
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0).to_event(1))
+        with bmtl.task("a"), pyro.plate("rows", 100, subsample=x):
+            bmtl.observe("y_a", dist.Normal(z, 0.01), None)
+
+    for batch_size in (4, 5, None):
+        drawn = draw(model, lambda x: pyro.sample("z", dist.Normal(x[:, 0], 0.1).to_event(1)), x, batch_size=batch_size)
+        np.testing.assert_allclose(drawn.targets["a"].mean, x[:, 0], atol=0.1)
+        assert not drawn.posterior
+
+
+def test_deterministic_sites_of_rows_are_whole_or_not_there():
+    x = torch.arange(12.0)
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        pyro.deterministic("both", w + 1)
+        mean = pyro.deterministic("mean", w * x)
+        with bmtl.task("a"), pyro.plate("rows", 100, subsample=x):
+            bmtl.observe("y_a", dist.Normal(mean, 0.01), None)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(1.0, 0.1))
+
+    whole = draw(model, guide, x, num_draws=3).posterior
+    np.testing.assert_allclose(whole["mean"], whole["w"][:, None] * x.numpy())
+    assert set(draw(model, guide, x, num_draws=3, batch_size=4).posterior) == {"w", "both"}
+    with pytest.raises(ValueError, match="'mean' has values of the rows.*batch_size=None"):
+        draw(model, guide, x, sites=["mean"], batch_size=4)
+
+
 def test_a_plate_that_is_called_like_a_target_is_none(inputs):
     def model(x, y=None):
         with pyro.plate("y_rows", 100, subsample=x), bmtl.task("y"):
@@ -316,6 +351,21 @@ def test_without_latents_one_pass_gives_the_densities_and_all_draws(inputs):
     assert stats.kstest((found.targets["a"].draws[:, 3] - f[3]) / 0.3, stats.norm.cdf).pvalue > 1e-3
     shares = (found.targets["c"].draws[..., None] == np.arange(3)).mean(0)
     assert np.abs(shares - found.targets["c"].probability).max() < 4 * 0.5 / math.sqrt(5000)
+
+
+def test_dropout_that_stays_on_differs_between_draws(inputs):
+    """Without latents all draws are of one pass, unless the program has random numbers outside its statements."""
+    x, y = inputs
+
+    def noisy(x):
+        kept = nn.functional.dropout(torch.ones_like(x[:, 0]), 0.5, training=True)
+        return dist.Normal(kept, 0.1)
+
+    drawn = draw(*one_target(noisy), x, {"a": y["a"]}, num_draws=400, batch_size=5).targets["a"]
+    assert drawn.draws.shape == drawn.log_likelihood.shape == (400, ROWS)
+    np.testing.assert_allclose(drawn.mean, 1.0, atol=0.2)
+    np.testing.assert_allclose(drawn.epistemic, 1.0, atol=0.1)  # 0 or 2, with equal probabilities
+    np.testing.assert_allclose(drawn.aleatoric, 0.01, rtol=1e-5)
 
 
 def test_a_point_mass_guide_draws_one_value(inputs):

@@ -151,3 +151,19 @@ def test_options_of_another_kind_or_sign_are_refused_by_name(error, options):
 @pytest.mark.parametrize("n_data", [None, 5, np.int64(5), {"a": 5, "b": np.int32(3)}])
 def test_numbers_of_data_are_integers_of_any_kind(n_data):
     assert TaskELBO(n_data=n_data).n_data == n_data
+
+
+@pytest.mark.parametrize(
+    ("statement", "labels", "message"),
+    [
+        (bmtl.observe, [0.5, -1.2, 0.7], "Labels of real targets are scaled. If these are counts or classes"),
+        (lambda name, fn, value: pyro.sample(name, fn, obs=value), [0.0, NAN, 1.0], "left out by bmtl.observe"),
+    ],
+)
+def test_labels_outside_the_support_say_what_they_may_be(statement, labels, message):
+    def model(y):
+        with bmtl.task("a"), pyro.plate("rows", 3):
+            statement("y_a", dist.Bernoulli(logits=torch.zeros(3)), y)
+
+    with pytest.raises(ValueError, match=f"(?s)At site .y_a.: .*within the support.*{message}"):
+        bmtl.TaskELBO().loss(model, lambda y: None, torch.tensor(labels))

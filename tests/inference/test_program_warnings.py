@@ -281,3 +281,39 @@ def test_a_few_steps_apart_are_no_reason(caplog):
     together.step(names, torch.tensor([False, True]), "pcgrad")
     (message,) = messages(caplog)
     assert "in 20 and 20 steps" in message
+
+
+# ---- Latents that count another number of times in the guide ---------------------------------------------------------
+
+
+def with_latents(p, x):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    with bmtl.task("a"), pyro.plate("rows", 640, subsample=x):
+        u = pyro.sample("u", dist.Normal(z, 1.0))
+        bmtl.observe("y_a", dist.Normal(u * p["w"], 1.0), x)
+
+
+def of_latents(data, factor=1.0):
+    def guide(x):
+        with poutine.scale(scale=factor):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.plate("rows", data, subsample=x) if data else pyro.plate("rows", len(x)):
+                pyro.sample("u", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    return guide
+
+
+@pytest.mark.parametrize("estimator", ["mc", "analytic"])
+@pytest.mark.parametrize(
+    ("guide", "named"),
+    [
+        (of_latents(640), []),
+        (of_latents(0), ["'u' counts 10 times in the model and 1 times"]),
+        (of_latents(640, 0.5), ["'z'", "'u'"]),
+    ],
+)
+def test_a_latent_that_counts_differently_in_model_and_guide_is_named_once(caplog, guide, named, estimator):
+    trained(with_latents, guide, estimator=estimator)
+    found = [message for message in messages(caplog) if "counts" in message]
+    assert len(found) == len(named)
+    assert all(name in message for name, message in zip(named, found, strict=True))

@@ -171,7 +171,7 @@ def test_vmtl_takes_targets_of_one_kind(targets):
     y = {n: labels()[n.partition(".")[0]] for n in names}
     of = DataSpec(families, ROWS, {"kind": "table", "width": 3}, support=(inputs(), y), labels=y)
     if len(set(map(type, families.values()))) > 1:
-        with pytest.raises(ValueError, match="all tasks have one likelihood and as many outputs"):
+        with pytest.raises(ValueError, match="one likelihood and as many outputs each"):
             build("vmtl", of)
         return
     model, guide = build("vmtl", of)

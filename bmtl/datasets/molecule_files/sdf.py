@@ -78,8 +78,11 @@ def _check_drawing(positions: np.ndarray, code: str, where: str) -> None:
 
 
 def _check_hydrogens(numbers: np.ndarray, charges: Sequence[int], bonds: Sequence[str], where: str) -> None:
-    """Refuses a molecule whose hydrogens are left out, as far as the lines of its bonds show it."""
-    orders = np.zeros(len(numbers))
+    """Refuses a molecule whose hydrogens are left out, as far as the lines of its bonds show it.
+
+    Where a neighbour has more bonds than valences, the charges of the two are what was left out (carbon monoxide as C#O).
+    """
+    orders, pairs = np.zeros(len(numbers)), []
     for line in bonds:
         ends = line[:3].strip(), line[3:6].strip()
         kind = line[6:9].strip()
@@ -87,13 +90,17 @@ def _check_hydrogens(numbers: np.ndarray, charges: Sequence[int], bonds: Sequenc
             return  # another program's columns
         for end in ends:
             orders[int(end) - 1] += _ORDERS.get(int(kind), 1.0)
+        pairs.append([int(end) - 1 for end in ends])
     if not orders.any():
         return
     carbon = numbers == 6
     # A charge takes a valence of carbon; of nitrogen and oxygen it gives or takes one.
     change = np.where(carbon, -np.abs(charges), charges)
     wanted = np.array([_VALENCES.get(int(number), 0) for number in numbers])
-    open_ = np.where(wanted > 0, np.maximum(wanted + change - orders, 0), 0)
+    free = np.where(wanted > 0, wanted + change - orders, 0)
+    open_ = np.maximum(free, 0)
+    for one, other in (*pairs, *(pair[::-1] for pair in pairs)):
+        open_[one] -= min(open_[one], max(-free[other], 0))
     missing, hydrogens = int(np.floor(open_).sum()), int((numbers == 1).sum())
     if missing > hydrogens:
         raise ValueError(

@@ -14,6 +14,9 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "?", "-", "<na>"})
 """Fields that are a missing value, in lower case; they are recognised in any case."""
 
 
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Part by what a split column says, in lower case."""
+
 AS_MISSING = "empty, NA, or named: -d missing=TEXT"
 """How a message says to mark a field as missing."""
 

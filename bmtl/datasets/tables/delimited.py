@@ -20,14 +20,31 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+_WITH_PANDAS = "Read it with pandas, and save it as CSV or Parquet."
 _NOT_TEXT = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "Save it as CSV from the program that wrote it."),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", "Save it as CSV from the program that wrote it."),
     (b"\x00\x05\x16\x07", "the metadata that macOS keeps of another file", "Give the file without `._` in its name."),
     (b"PAR1", "a Parquet file", "Name it .parquet."),
+    (b"ARROW1", "a Feather file", "Name it .feather."),
+    (b"FEA1", "a Feather file of version 1", "Write it again with today's pandas, or as CSV."),
+    (b"\x80\x03", "a pickle", _WITH_PANDAS),
+    (b"\x80\x04", "a pickle", _WITH_PANDAS),
+    (b"\x80\x05", "a pickle", _WITH_PANDAS),
+    (b"\x89HDF", "an HDF5 file", _WITH_PANDAS),
+    (b"SQLite format 3", "an SQLite database", _WITH_PANDAS),
+    (b"$FL", "an SPSS file", _WITH_PANDAS),
+    (b"<stata_dta>", "a Stata file", _WITH_PANDAS),
+    (b"%PDF", "a PDF", "Save its table as CSV."),
     (b"BZh", "compressed by bzip2", "Unpack it, or compress it by gzip."),
     (b"\xfd7zXZ\x00", "compressed by xz", "Unpack it, or compress it by gzip."),
     (b"\x28\xb5\x2f\xfd", "compressed by zstandard", "Unpack it, or compress it by gzip."),
+)
+_NOT_FIELDS = (
+    (re.compile(r"\s*(\[\s*)?\{\s*(\"|\})"), "JSON", _WITH_PANDAS),
+    (re.compile(r"\s*<(!doctype|html|head)\b", re.IGNORECASE), "a web page", "Fetch the file that the page is about."),
+    (re.compile(r"\s*<\?xml\b"), "XML", _WITH_PANDAS),
+    (re.compile(r"(\s*%.*\n|\s*\n)*\s*@relation\b", re.IGNORECASE), "an ARFF file", "Save it as CSV."),
 )
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 200  # rows from which the delimiter is found
@@ -123,6 +140,9 @@ def _text(path: Path, encoding: str | None) -> str:
             f"{path}, line {line} has a NUL character: the file is damaged, or UTF-16 without a byte order mark (-d "
             "encoding=utf-16-le; bmtl predict takes UTF-8)."
         )
+    for start, what, way_out in _NOT_FIELDS:
+        if start.match(text):
+            raise ValueError(f"{path} is {what}, not rows of fields. {way_out}")
     return text
 
 

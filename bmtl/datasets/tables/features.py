@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import methodcaller
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 from bmtl.datasets.tables.column import AS_MISSING, Column, RawTable
 from bmtl.datasets.tables.command_line import option
 from bmtl.datasets.tables.date_fields import DateOrder, days
+from bmtl.datasets.tables.doubts import counts_rows, doubt_about_numbers, doubt_about_text
 from bmtl.datasets.tables.number_fields import Decimal, NumberStyle, parse_all
 
 MOST_CATEGORIES = 1000
@@ -27,10 +30,10 @@ FEW_CATEGORIES = 20
 """Up to so many categories are never too many; beyond, each has two rows on average, and there are at most a
 thousand."""
 
-_MANY = 10  # numbers that count the rows, before that is no chance
 _FAR = 0.5
 """A number is far outside the training range from so much of the range's width beyond its ends."""
 _SHOWN = 3  # categories in a sentence
+_MOST_ALIKE = 8  # columns that have a line each
 _AS_TRAINED = "Write it as in the training data, or leave it empty where it is not known."
 
 
@@ -96,17 +99,17 @@ class _Filled(Feature):
         return (self.name, f"{self.name} (missing)") if self.indicator else (self.name,)
 
     def transform(self, column: Column) -> np.ndarray:
-        numbers = self._numbers(column)
+        numbers = self.numbers(column)
         missing = np.isnan(numbers)
         filled = np.where(missing, self.fill, numbers)
         return np.stack([filled, missing] if self.indicator else [filled], axis=1)
 
     def unlike_training(self, column: Column) -> tuple[int, str]:
-        numbers = self._numbers(column)
+        numbers = self.numbers(column)
         return far_outside(self.name, numbers[~np.isnan(numbers)], self.low, self.high, self._text)
 
     @abstractmethod
-    def _numbers(self, column: Column) -> np.ndarray:
+    def numbers(self, column: Column) -> np.ndarray:
         """Numbers ``(N,)``, NaN where missing."""
 
     @staticmethod
@@ -144,7 +147,7 @@ class NumberFeature(_Filled):
         numbers = parse_all(column, style, way_out)
         return cls(column.name, decimal=style.decimal, percent=style.percent, **cls._fitted(numbers, rows))
 
-    def _numbers(self, column: Column) -> np.ndarray:
+    def numbers(self, column: Column) -> np.ndarray:
         return parse_all(column, NumberStyle(self.decimal, self.percent), _AS_TRAINED)
 
     def summary(self) -> str:
@@ -168,7 +171,7 @@ class DateFeature(_Filled):
         """
         return cls(column.name, order=order, **cls._fitted(days(column, order, way_out), rows))
 
-    def _numbers(self, column: Column) -> np.ndarray:
+    def numbers(self, column: Column) -> np.ndarray:
         return days(column, self.order, _AS_TRAINED)
 
     @staticmethod
@@ -250,12 +253,6 @@ def far_outside(
     )
 
 
-def _counts_rows(numbers: np.ndarray) -> bool:
-    """Whether numbers are consecutive whole ones, each once, in any order; never of a few, which may be so by chance."""
-    first, last = numbers.min(), numbers.max()
-    return last - first == len(numbers) - 1 >= _MANY and np.array_equal(np.sort(numbers), np.arange(first, last + 1))
-
-
 def _where_missing(feature: _Filled) -> str:
     return f"; {feature.fill:g} where missing, with an indicator" if feature.indicator else ""
 
@@ -311,8 +308,15 @@ class Encoding:
         return cls(tuple(map(feature_from_state, state["features"])), dict(state["reading"]))
 
     def describe(self) -> list[str]:
-        """One line per column."""
-        return [f"{feature.name}: {feature.summary()}" for feature in self.features]
+        """One line per column, and one for many columns in a row that are alike."""
+        lines: list[str] = []
+        for summary, alike in groupby(self.features, methodcaller("summary")):
+            names = [feature.name for feature in alike]
+            if len(names) > _MOST_ALIKE:
+                lines.append(f"{', '.join(names[:2])}, ..., {names[-1]} ({len(names):,} columns): {summary} each")
+            else:
+                lines += [f"{name}: {summary}" for name in names]
+        return lines
 
 
 def fit_features(
@@ -336,15 +340,15 @@ def fit_features(
         order: In which order a column's dates are written; None if they are none.
 
     Returns:
-        The features, and notes: on each column that is left out, since it has no value in the training rows, and on
-        each that numbers the rows.
+        The features, and notes: on each column that is left out, since it has no value in the training rows, on each that
+        numbers the rows, and on each that may be something else than it was taken as.
 
     Raises:
         ValueError: If a field cannot be read, or a column has as many texts as rows; says what to do.
     """
     features: list[Feature] = []
     notes: list[str] = []
-    free_text: list[str] = []
+    free_text: dict[str, str] = {}
     for name in names:
         column, kind = table.columns[name], kinds.get(name)
         if column.missing[rows].all():
@@ -360,20 +364,28 @@ def fit_features(
             continue
         numbers = style(column, mixed) if kind in (None, "number") else None
         if kind == "number" or numbers is not None:
-            features.append(NumberFeature.fit(column, numbers or NumberStyle(), rows, mixed))
-            if _counts_rows(features[-1].transform(column)[:, 0]):
+            number = NumberFeature.fit(column, numbers or NumberStyle(), rows, mixed)
+            features.append(number)
+            values = number.numbers(column)
+            if counts_rows(values):
                 notes.append(
                     f"{name}: numbers the rows. If it says nothing else, leave it out ({option('ignore', name)})."
                 )
+            elif kind is None and (doubt := doubt_about_numbers(column, values)):
+                notes.append(doubt)
             continue
         feature = CategoryFeature.fit(column, rows)
+        doubt = doubt_about_text(name, feature.categories) if kind is None else ""
         if kind is None and too_many(len(feature.categories), len(rows)):
-            free_text.append(name)
+            free_text[name] = doubt
+        elif doubt:
+            notes.append(doubt)
         features.append(feature)
     if free_text:
         raise ValueError(
             f"{table.source} has text that differs from row to row in {', '.join(map(repr, free_text))}: names or "
             f"notes, and no categories. Leave such columns out ({option('ignore', *free_text)}), or take one as "
-            f"categories all the same ({option('kinds', 'category', of=free_text[0])})."
+            f"categories all the same ({option('kinds', 'category', of=next(iter(free_text)))})."
+            + "".join(f" {doubt}" for doubt in free_text.values() if doubt)
         )
     return features, notes

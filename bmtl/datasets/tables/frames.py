@@ -17,24 +17,31 @@ _EXACT = 2**53
 """Beyond it, whole numbers that differ may be one float64."""
 
 
-def read_parquet(path: Path, *, missing: Sequence[str] = ()) -> RawTable:
-    """A Parquet file; needs the extra ``frames``.
+ARROW_FILES = (".parquet", ".pq", ".feather")
+
+
+def read_arrow(path: Path, *, missing: Sequence[str] = ()) -> RawTable:
+    """A Parquet or Feather file, by its name's ending; needs the extra ``frames``.
 
     Raises:
         ImportError: If pyarrow is not installed; names the extra.
-        ValueError: If it is not a Parquet file, or a column cannot be used.
+        ValueError: If it is no such file, or a column cannot be used.
     """
     try:
         import pyarrow
+        import pyarrow.feather
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
             f"Reading {path} needs pyarrow: pip install 'bmtl[frames]', or save the table as CSV."
         ) from error
+    kind, read = ("Parquet", pyarrow.parquet.read_table)
+    if path.suffix.lower() == ".feather":
+        kind, read = ("Feather", pyarrow.feather.read_table)
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = read(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not an intact Parquet file ({error}). Fetch or write it again.") from error
+        raise ValueError(f"{path} is not an intact {kind} file ({error}). Fetch or write it again.") from error
     return raw_table(table.to_pandas(), source=path.name, missing=missing)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bmtl.datasets.tables.column import number_text
 from bmtl.datasets.tables.features import too_many
-from bmtl.targets import FAMILIES, Binary, Classes, Family, Real, Vector, numbered
+from bmtl.targets import FAMILIES, Binary, Classes, Family, Real, numbered
 
 KindLike = Family | str | int
 """A family, its name (with classes in brackets, if they have an order), or a number of classes."""
@@ -127,10 +127,8 @@ def labels_of_numbers(
         parsed = parse_kind(target, kind)
     if parsed.given is not None:
         return values, parsed.given
-    if parsed.family is Vector and values.ndim == 2:
-        return values, Vector(numbered(values.shape[1]))
     if not parsed.indexed:
-        return values, parsed.family()
+        return values, parsed.family.of_array(values)
     if names is not None:
         names = tuple(map(str, names))
         cls = Binary if kind is None and len(names) == 2 else parsed.family

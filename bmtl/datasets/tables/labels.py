@@ -16,16 +16,19 @@ import numpy as np
 
 from bmtl.datasets.tables.column import AS_MISSING, Column, number_text
 from bmtl.datasets.tables.command_line import option
+from bmtl.datasets.tables.doubts import doubt_about_text
 from bmtl.datasets.tables.features import too_many
 from bmtl.datasets.tables.kinds import Kind, KindLike, index_of_classes, of_classes, parse_kind
 from bmtl.datasets.tables.number_fields import NumberStyle, parse_all, parse_label
-from bmtl.targets import Binary, Classes, Family, Ordinal, Pixels, Real, TimeToEvent, Vector
+from bmtl.targets import Binary, Classes, Family, Ordinal, Real, TimeToEvent, Vector
 
 Style = Callable[[Column, str], NumberStyle | None]
 """How a column's numbers are written; see `bmtl.datasets.tables.number_fields.Decimals.style`."""
 
-_EVENTS = {"yes", "y", "true", "t", "1", "positive", "pos", "+", "active", "event", "dead", "died", "present", "case"}
-_NO_EVENTS = {"no", "n", "false", "f", "0", "negative", "neg", "inactive", "censored", "alive", "absent", "control"}
+_EVENTS = {"yes", "y", "ja", "oui", "sí", "si", "sì", "sim"}  # in several languages
+_EVENTS |= {"true", "t", "1", "positive", "pos", "+", "active", "event", "dead", "died", "present", "case"}
+_NO_EVENTS = {"no", "n", "nein", "nej", "nee", "non", "não"}
+_NO_EVENTS |= {"false", "f", "0", "negative", "neg", "inactive", "censored", "alive", "absent", "control"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ def read_labels(target: str, column: Column, kind: KindLike | None, style: Style
             f"Target {target!r} has no label: the column {column.name!r} of {column.origin.source} is empty."
         )
     parsed = None if kind is None else parse_kind(target, kind)
-    if parsed is not None and parsed.family in (Vector, Pixels):
+    if parsed is not None and not parsed.family.in_one_column:
         raise ValueError(
             f"A target of the kind {parsed.family.name} is no single column; got the column {column.name!r} for "
             f"{target!r}. Name the columns of a vector: vectors={target}:u+v."
@@ -106,8 +109,8 @@ def _of_numbers(target: str, column: Column, parsed: Kind | None, style: NumberS
             family = Binary()
     else:
         family = parsed.given or parsed.family()
-        if family == Real() and not exact.all():
-            family = Real(censored=True)
+        if not exact.all():
+            family = family.with_intervals()
     lowest = family.intervals_from
     if lowest is None and not exact.all():
         row = int(np.argmin(exact))
@@ -167,7 +170,7 @@ def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: 
         ordered = [level for level in column.levels if level in found]
         if len(ordered) == len(found):
             found = ordered
-        elif family is Ordinal and not all(len(text) == 1 for text in found):
+        elif family is not None and family.ordered and not all(len(text) == 1 for text in found):
             levels = f"ordinal({','.join(found[:10])})"
             raise ValueError(
                 f"Target {target!r} is ordinal, and the order of {', '.join(found[:10])} is not known. Give the levels "
@@ -179,6 +182,7 @@ def _distinct(target: str, column: Column, numbers: NumberStyle | None, family: 
         raise ValueError(
             f"Target {target!r} has {len(found):,} different texts, such as {found[0]!r}, in {labelled:,} rows with a "
             "label, too many for classes. Leave the column out, or give its labels as numbers."
+            + (f" {doubt}" if (doubt := doubt_about_text(target, found)) else "")
         )
     if len(found) < 2:
         raise ValueError(

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from bmtl.datasets.tables.column import RawTable
 from bmtl.datasets.tables.delimited import read_delimited
-from bmtl.datasets.tables.frames import read_parquet
+from bmtl.datasets.tables.frames import ARROW_FILES, read_arrow
 
-ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".parquet")
+ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", *ARROW_FILES)
 
 
 def read_table(
     path: str | Path, *, encoding: str | None = None, delimiter: str | None = None, missing: Sequence[str] = ()
 ) -> RawTable:
-    """The columns of a file: ``.parquet`` with the extra ``frames``, anything else as delimited text.
+    """The columns of a file: ``.parquet`` and ``.feather`` with the extra ``frames``, anything else as delimited text.
 
     Args:
         path: Of the file.
@@ -29,6 +29,6 @@ def read_table(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return read_parquet(path, missing=missing)
+    if path.suffix.lower() in ARROW_FILES:
+        return read_arrow(path, missing=missing)
     return read_delimited(path, encoding=encoding, delimiter=delimiter, missing=missing)

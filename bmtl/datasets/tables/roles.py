@@ -60,7 +60,7 @@ def find_roles(
         split: Column of a fixed split.
         groups: Column of what must not be parted.
         kinds: Of targets and features, by name; one alone is of all targets.
-        events: Target -> column that says whether its event was observed.
+        events: Target -> column that says whether its event was observed. It is a target without being among `targets` too.
         vectors: Target -> its columns, joined by ``+`` or as a list. It is a target without being among `targets` too.
 
     Raises:
@@ -70,7 +70,7 @@ def find_roles(
     components = {spelled(name): _parts(columns) for name, columns in (vectors or {}).items()}
     events = {spelled(target): spelled(column) for target, column in (events or {}).items()}
     split, groups = (None if name is None else spelled(name) for name in (split, groups))
-    wanted = list(dict.fromkeys([*map(spelled, names_of(targets)), *components]))
+    wanted = list(dict.fromkeys([*map(spelled, names_of(targets)), *events, *components]))
     if len(table.columns) == 1:
         raise ValueError(
             f"{table.source} has the one column {next(iter(table.columns))!r}. Is it delimited by something else than , ; | "
@@ -96,9 +96,6 @@ def find_roles(
             raise ValueError(
                 f"The column {name!r} of {table.source} is given as {used[name]} and as {what}. Choose one."
             )
-    unknown = [target for target in events if target not in columns]
-    if unknown:
-        raise ValueError(f"events names {unknown[0]!r}, which is no target; the targets are: {', '.join(columns)}.")
     features = tuple(name for name in table.columns if name not in used)
     if not features:
         raise ValueError(f"{table.source} has no column of features besides {', '.join(used)}.")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bmtl.datasets.table import Table
-from bmtl.datasets.tables.column import Column, RawTable, spelled
+from bmtl.datasets.tables.column import PARTS, Column, RawTable, spelled
 from bmtl.datasets.tables.date_fields import DateOrder, order_of
 from bmtl.datasets.tables.features import Encoding, fit_features
 from bmtl.datasets.tables.kinds import KindLike, parse_kind
@@ -16,9 +16,6 @@ from bmtl.datasets.tables.number_fields import Decimal, Decimals
 from bmtl.datasets.tables.roles import Roles
 from bmtl.datasets.target_fitting import Scaling, checked_targets, fitted_rows, fitted_target, parts_of, units_of
 from bmtl.targets import Family, TimeToEvent, Vector
-
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Part by what a split column says, in lower case; 1, 0 and -1 are training, test and neither."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import counted_scores, families_of
+from bmtl.evaluation.compared import counted_scores, families_of, references_of
 from bmtl.evaluation.plots.reach import mark_outside, reach_of
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.scores import known_score
@@ -84,6 +84,7 @@ def difference_forest(
     over: str = "split",
     tasks: Sequence[str] | None = None,
     columns: int = 4,
+    references: Sequence[str] = (),
 ) -> Figure:
     """Paired differences to a baseline with their intervals, a row per method, a panel per task.
 
@@ -97,6 +98,7 @@ def difference_forest(
         over: What the repeated runs are, "split" or "seed", for the axis.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
         columns: Panels in a row.
+        references: Methods for which no axis is made longer.
 
     Raises:
         ValueError: If a named task is not there.
@@ -108,7 +110,7 @@ def difference_forest(
     with styled():
         figure, axes = rows_of_methods(list(by_task), methods, columns)
         for task, panel in axes.items():
-            _draw_intervals(panel, by_task[task], methods, _reach([by_task[task]], methods))
+            _draw_intervals(panel, by_task[task], methods, _reach([by_task[task]], methods, references))
         splits = int(differences["splits"].max())
         better = "right" if higher else "left"
         figure.supxlabel(
@@ -120,7 +122,12 @@ def difference_forest(
 
 
 def gains_by_task(
-    gains: xr.Dataset, *, over: str = "split", tasks: Sequence[str] | None = None, columns: int = 4
+    gains: xr.Dataset,
+    *,
+    over: str = "split",
+    tasks: Sequence[str] | None = None,
+    columns: int = 4,
+    references: Sequence[str] = (),
 ) -> Figure:
     """Relative change of each target's error against the baseline in percent, all panels on one axis: negative is better.
 
@@ -131,6 +138,7 @@ def gains_by_task(
         over: What the repeated runs are, "split" or "seed", for the axis.
         tasks: Which to draw; by default all of them, or the first 36, and the figure says so.
         columns: Panels in a row.
+        references: Methods for which no axis is made longer.
 
     Raises:
         ValueError: If there is no target, or a named one is not there.
@@ -141,7 +149,7 @@ def gains_by_task(
         figure, axes = rows_of_methods(shown, methods, columns, sharex=True)
         of_tasks = [gains.sel(task=task) for task in shown]
         for panel, one in zip(axes.values(), of_tasks, strict=True):
-            _draw_intervals(panel, one, methods, _reach(of_tasks, methods))
+            _draw_intervals(panel, one, methods, _reach(of_tasks, methods, references))
         splits = int(gains["splits"].max())
         interval = f", {100 * gains.attrs['level']:g} % interval over {splits} {over}s" if splits > 1 else ""
         figure.supxlabel(
@@ -150,12 +158,12 @@ def gains_by_task(
     return figure
 
 
-def _reach(of_tasks: Sequence[xr.Dataset], methods: Sequence[str]) -> tuple[float, float]:
+def _reach(of_tasks: Sequence[xr.Dataset], methods: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
     """Ends of an axis for the differences of these tasks, 0 included."""
-    ends = []
+    ends, minor = [], np.isin(methods, references)
     for one in of_tasks:
         chosen = one.sel(learner=list(methods))
-        ends.append(reach_of(*(chosen[name].values for name in ("difference", "lower", "upper"))))
+        ends.append(reach_of(chosen["difference"].values, chosen["lower"].values, chosen["upper"].values, minor))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     margin = 0.04 * (high - low)
     return min(low, 0.0) - margin, max(high, 0.0) + margin
@@ -211,7 +219,7 @@ def scores_by_task(
     baseline, repeats = decode_attributes(comparison).get("baseline"), Repeats.of(comparison)
     with styled():
         figure, axes = rows_of_methods(list(by_task), methods, columns)
-        lines = lines_of(methods)
+        lines, minor = lines_of(methods), np.isin(methods, references_of(comparison))
         for task, panel in axes.items():
             one = by_task[task]
             if baseline is not None:
@@ -222,13 +230,14 @@ def scores_by_task(
                 every = np.full(cell.sizes["split"], row)
                 panel.plot(cell["score"], every, "o", color=GREY, markersize=2.5, alpha=0.6, label=f"{method}, one run")
                 mean, error = float(cell["mean"]), float(cell["error"])
-                ends = f"{method}, mean ± standard error"
-                panel.plot([mean - error, mean + error], [row, row], color=colour, linewidth=1.6, label=ends)
+                said = f"{method}, mean ± standard error"
+                panel.plot([mean - error, mean + error], [row, row], color=colour, linewidth=1.6, label=said)
                 panel.plot(mean, row, "o", color=colour, markersize=4.5, label=method)
             shown = one.sel(learner=methods)
             means, errors = shown["mean"].values, shown["error"].values
             low, high = shown["score"].min("split").values, shown["score"].max("split").values
-            panel.set_xlim(reach_of(means, np.fmin(low, means - errors), np.fmax(high, means + errors)))
+            ends = np.fmin(low, means - errors), np.fmax(high, means + errors)
+            panel.set_xlim(reach_of(means, *ends, minor))
             mark_outside(panel, means, [lines[method]["color"] for method in methods])
         best = "right" if higher else "left"
         dashed = f"; dashed: {baseline}" if baseline is not None else ""

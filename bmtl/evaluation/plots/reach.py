@@ -10,16 +10,18 @@ FEWEST = 5  # rows of which any is outside
 APART = 3.0  # times the reach of the nearer rows, beyond which a row is outside
 
 
-def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[float, float]:
+def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike, minor: ArrayLike | None = None) -> tuple[float, float]:
     """Ends of an axis that shows rows near the median row, each with its interval; a row far away does not stretch it.
 
     Rows are taken in, the nearest to the median first, as long as the next is not further away than three times the reach
-    of those before it; two thirds of the rows at least, and of fewer than five all.
+    of those before it; two thirds of the rows at least, and of fewer than five all. Minor rows count for neither: they are
+    taken in, without their intervals, where they are not further away than the reach of the others.
 
     Args:
         middle: Of each row; NaN is left out.
         low: Lower end of its interval; NaN where it has none.
         high: Upper end.
+        minor: Which rows are minor, bool; none by default, nor where all are.
 
     Returns:
         The ends with a margin; (0, 1) where no row is finite.
@@ -29,14 +31,19 @@ def reach_of(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[float,
     known = np.flatnonzero(np.isfinite(values))
     if not len(known):
         return 0.0, 1.0
-    order = known[np.argsort(np.abs(values[known] - np.median(values[known])), kind="stable")]
-    first = order if len(order) < FEWEST else order[: -(-2 * len(order) // 3)]
+    major = known if minor is None else known[~np.asarray(minor, dtype=bool)[known]]
+    major = major if len(major) else known
+    order = known[np.argsort(np.abs(values[known] - np.median(values[major])), kind="stable")]
+    nearest = order[np.isin(order, major)]
+    first = nearest if len(nearest) < FEWEST else nearest[: -(-2 * len(nearest) // 3)]
     start, end = float(lower[first].min()), float(upper[first].max())
-    for row in order[len(first) :]:
+    for row in order[~np.isin(order, first)]:
         gap = max(start - values[row], values[row] - end, 0.0)
-        if gap > APART * (end - start) > 0:
+        is_minor = row not in major
+        if gap > (1.0 if is_minor else APART) * (end - start) > 0:
             break
-        start, end = min(start, float(lower[row])), max(end, float(upper[row]))
+        low_end, high_end = (values[row], values[row]) if is_minor else (lower[row], upper[row])
+        start, end = min(start, float(low_end)), max(end, float(high_end))
     margin = 0.08 * (end - start) or 0.05 * abs(end) or 1.0
     return start - margin, end + margin
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bmtl.evaluation import plots
 from bmtl.evaluation.attributes import decode_attributes
-from bmtl.evaluation.compared import Alike, alike, counted_scores
+from bmtl.evaluation.compared import Alike, alike, counted_scores, references_of
 from bmtl.evaluation.ranks import critical_difference
 from bmtl.evaluation.repeats import Repeats
 from bmtl.evaluation.report.figures import Picture
@@ -47,7 +47,14 @@ def paired(comparison: xr.Dataset) -> Iterator[Markup]:
             title,
             f"Mean paired difference to {baseline} and its interval, a panel a target, in its unit. A filled dot's interval "
             f"excludes 0; an arrow is a method outside the axis. {repeats.interval()}{note}",
-            partial(plots.difference_forest, differences, name=score.symbol, over=repeats.noun, tasks=tasks),
+            partial(
+                plots.difference_forest,
+                differences,
+                name=score.symbol,
+                over=repeats.noun,
+                tasks=tasks,
+                references=references_of(comparison),
+            ),
         ).markup()
 
 
@@ -163,7 +170,7 @@ def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
         row: list[Cell | str] = [
             name,
             number(float(found["mean_rank"].values[i])),
-            ", ".join(other for other in names if other in joined) or "–",
+            _joined([other for other in names if other in joined], [o for o in names if o not in joined and o != name]),
         ]
         if several:
             row.append(count(int(marks.sel(learner=name).sum())))
@@ -175,14 +182,25 @@ def _ranks(comparison: xr.Dataset, found: xr.Dataset, over: str) -> Markup:
         *(["targets on which it is marked best"] if several else []),
     ]
     p = float(found["friedman_p"])
+    repeats = Repeats.of(comparison)
+    of_means = f", by means over {repeats.runs} {repeats.nouns}" if over == "targets" and repeats.runs > 1 else ""
     words = (
-        f"Mean rank over {int(found['blocks'])} {over}, 1 for the best. Critical difference at 0.05 (Nemenyi): "
+        f"Mean rank over {int(found['blocks'])} {over}{of_means}, 1 for the best. Critical difference at 0.05 (Nemenyi): "
         f"{float(found['difference']):.2f}; methods closer than that are joined. Friedman's test that all rank alike: "
         f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     )
     if over == "targets":
         words += " Targets that share inputs are not independent, so the tests are approximate."
     return table(header, rows, words)
+
+
+def _joined(joined: list[str], apart: list[str]) -> str:
+    """Which methods one is joined with, by those that it is not joined with where they are fewer."""
+    if not joined:
+        return "–"
+    if len(joined) <= max(len(apart), 3):
+        return ", ".join(joined)
+    return f"all but {', '.join(apart)}" if apart else "all"
 
 
 def _interval(low: float, high: float) -> Cell:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from bmtl.evaluation import plots
 from bmtl.evaluation.attributes import decode_attributes
 from bmtl.evaluation.changes import gains
+from bmtl.evaluation.compared import references_of
 from bmtl.evaluation.history import has, recorded
 from bmtl.evaluation.images import images_of
 from bmtl.evaluation.ood import uncertainties
@@ -64,7 +65,7 @@ def of_gains(comparison: xr.Dataset) -> Iterator[Picture]:
             f"Gain on each target against {baseline}",
             f"Relative change of the error in percent, all panels on one axis: left of 0 a method is better than "
             f"{baseline}. An arrow is a method outside the axis, with its value. The dot is the mean, {read}{note}",
-            partial(plots.gains_by_task, found, over=repeats.noun, tasks=tasks),
+            partial(plots.gains_by_task, found, over=repeats.noun, tasks=tasks, references=references_of(comparison)),
         )
 
 

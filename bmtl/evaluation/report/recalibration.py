@@ -29,6 +29,7 @@ def recalibrated(trees: Trees) -> Markup:
     scores = _averaged(having)
     before, after, factors = {}, {}, {}
     reasons: list[Markup] = []
+    not_done: list[list[str]] = []
     for name, tree in having.items():
         try:
             renewed = recalibrate(tree, targets=targets)
@@ -37,16 +38,12 @@ def recalibrated(trees: Trees) -> Markup:
             continue
         about = decode_attributes(renewed)
         factors[name] = about["recalibration_factors"]
-        left_out = about["recalibration_left_out"]
+        not_done += [[task, name, str(reason)] for task, reason in about["recalibration_left_out"].items()]
         before[name], after[name] = (_values(of, scores, list(factors[name])) for of in (tree, renewed))
-        if left_out:
-            why = details(
-                f"{name}: {len(left_out)} target{'s' * (len(left_out) > 1)} not recalibrated",
-                table(
-                    ["target", "reason"], [[task, str(reason)] for task, reason in left_out.items()], "As they were."
-                ),
-            )
-            reasons.append(why)
+    if not_done:
+        counts = len({task for task, _, _ in not_done})
+        title = f"{counts} target{'s' * (counts > 1)} not recalibrated"
+        reasons.append(details(title, table(["target", "method", "reason"], not_done, "As they were.")))
     if not any(factors.values()):
         return fragment(*reasons)
     header = [f"{of.symbol} {when}" for of in scores for when in ("before", "after")]

@@ -74,8 +74,10 @@ def _other_view(reading: Reading) -> list[str]:
     means, ranks = headline(reading.scores), mean_ranks(reading.scores)
     if means.name == ranks.name or ranks.leader in (None, means.leader):
         return []
+    noun, value = ranks.repeats.noun, entry(ranks.mean[ranks.leader], ranks.error[ranks.leader])
+    within = f" within each {noun}" if ranks.repeats.runs > 1 else ""
     return [
-        f"By {ranks.name} {ranks.leader} is first ({entry(ranks.mean[ranks.leader], ranks.error[ranks.leader])}): "
+        f"By {ranks.name}{within} {ranks.leader} is first ({value}): "
         "means of relative changes are moved by few targets with large changes, ranks are not."
     ]
 
@@ -125,10 +127,12 @@ def _missing(reading: Reading) -> Markup:
     if reading.single and reading.partial:
         parts.append(paragraph("This run was interrupted: scores are of what was learnt until then.", class_="warning"))
     if reading.errors:
-        items = [fragment(element("strong", place), ": ", reason) for place, reason in reading.errors.items()]
-        parts.append(
-            paragraph(f"{_count(len(items), 'run')} failed (error.txt has the full traceback):", class_="warning")
-        )
+        alike: dict[tuple[str, str], list[str]] = {}
+        for place, reason in reading.errors.items():
+            alike.setdefault((place.partition("/")[0], reason), []).append(place)
+        items = [fragment(element("strong", _list(places)), ": ", reason) for (_, reason), places in alike.items()]
+        failed = _count(len(reading.errors), "run")
+        parts.append(paragraph(f"{failed} failed (error.txt has the full traceback):", class_="warning"))
         parts.append(bullets(items))
     if reading.partial and not reading.single:
         said = f"Interrupted, and not compared: {_list(list(reading.partial))}. The same command resumes them."

@@ -25,16 +25,18 @@ def trusted(trees: Trees) -> Markup:
 def _guides(trees: Trees) -> Markup:
     parts: list[Markup] = []
     found = {}
-    for name, tree in trees.items():
-        if TRAIN not in parts_of(tree):
-            parts.append(
-                paragraph(
-                    f"{name} has a posterior, and its tree holds no draws for the training rows, which judge the guide. ",
-                    element("code", "bmtl compare --trust"),
-                    " draws them.",
-                    class_="note",
-                )
+    unknown = [name for name, tree in trees.items() if TRAIN not in parts_of(tree)]
+    if unknown:
+        parts.append(
+            paragraph(
+                f"No draws for the training rows, by which a guide is judged: {', '.join(unknown)}. ",
+                element("code", "bmtl compare --trust"),
+                " draws them.",
+                class_="note",
             )
+        )
+    for name, tree in trees.items():
+        if name in unknown:
             continue
         try:
             found[name] = trust(tree)

@@ -15,7 +15,7 @@ from bmtl.evaluation.compared import REFERENCE
 from bmtl.evaluation.results import PredictedRows
 from bmtl.experiments.cells import written_for
 from bmtl.experiments.references.base import REFERENCES, Rows, fit, title
-from bmtl.experiments.trees import reported
+from bmtl.experiments.trees import about_data, reported
 from bmtl.targets import Prediction
 from bmtl.targets.laws import CountMixture, Mixture, distribution
 
@@ -76,9 +76,7 @@ def run_references(
                 "method": called[name],
                 "role": REFERENCE,
                 "seed": seed,
-                "data_name": data.name,
-                "data_fingerprint": data.fingerprint,
-                "input_options": data.inputs.options(),
+                **about_data(data),
                 "configuration": configuration,
             },
         )

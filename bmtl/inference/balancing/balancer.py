@@ -27,6 +27,9 @@ from bmtl.tasks import check_names
 
 logger = logging.getLogger(__name__)
 
+ENOUGH = 20
+"""Comparisons after which gradients that were always orthogonal are said to be so."""
+
 _LENGTHS: dict[str, type[Length]] = {length.name: length for length in (AsIs, Sum, Mean, Norm)}
 
 
@@ -68,6 +71,7 @@ class Balancer(nn.Module):
         self.names: tuple[str, ...] = ()
         self._warned: set[str] = set()
         self._together = TasksSeenTogether()
+        self._orthogonal = 0  # comparisons in which all gradients were, -1 once they were not
 
     @classmethod
     def of(cls, *slots: Slot, heads: Literal["transform", "alpha"] = "transform") -> Balancer:
@@ -171,6 +175,8 @@ class Balancer(nn.Module):
         update.gradients = measured.gradients
         measured.dtype = objective.rows[0].dtype if measured.J is None else measured.J.dtype
         self._check_gram(objective, measured.G)
+        if self.geometry.cut and self.weighting is not None:
+            self._watch_orthogonal(measured.G, self.weighting.name)
         if not (later == 1.0).all():
             measured = measured.scaled(later)
         now = time.perf_counter()
@@ -200,6 +206,20 @@ class Balancer(nn.Module):
         alpha, head_alpha = self._weights(update, loss_derivatives, alpha, factors)
         self.geometry.write_gradients(objective, loss_derivatives, alpha, head_alpha, direction)
         update.seconds["backward"] = time.perf_counter() - now
+
+    def _watch_orthogonal(self, gram: Tensor, weighting: str) -> None:
+        """Warns once where gradients have been exactly orthogonal in every comparison so far."""
+        lengths = gram.diagonal()
+        if self._orthogonal < 0 or int((lengths > 0).sum()) < 2:
+            return
+        self._orthogonal = -1 if (gram - lengths.diag()).any() else self._orthogonal + 1
+        if self._orthogonal == ENOUGH:
+            self._warn_once(
+                "orthogonal",
+                f"In {ENOUGH} comparisons all tasks' gradients at the shared representation were orthogonal, as they are "
+                f"where each task reads a part of its own, or has rows of its own: {weighting!r} sees their lengths alone. "
+                "Use the geometry 'full'.",
+            )
 
     def _weigh(
         self, objective: Objective, measured: Measured, update: Update, ctx: Context

@@ -1,11 +1,14 @@
-"""The state that a run of a program changes: random generators, buffers, modules' extra state."""
+"""The state that a run of a program changes: random generators (of torch, Python and numpy), buffers, extra state."""
 
 from __future__ import annotations
 
 import copy
+import pickle
+import random
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
@@ -23,6 +26,7 @@ class Moment:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.generators = generators()
+        self.of_python = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
         self.buffers: list[tuple[Tensor, Tensor]] = []
         self.extra: list[tuple[nn.Module, Any]] = []
         for module in modules:
@@ -34,6 +38,8 @@ class Moment:
     def restore(self) -> None:
         """Puts it back."""
         set_generators(self.generators)
+        random.setstate(self.of_python[0])
+        np.random.set_state(self.of_python[1])  # noqa: NPY002
         for buffer, value in self.buffers:
             if not torch.equal(buffer, value):
                 # A graph that has saved the buffer stays valid: by its backward pass the values are what they were.
@@ -48,6 +54,8 @@ class Moment:
 
     def has_same_generators(self, other: Moment) -> bool:
         """Whether random numbers would be the same from here on."""
+        if pickle.dumps(self.of_python) != pickle.dumps(other.of_python):
+            return False
         pairs = zip(self.generators[1], other.generators[1], strict=True)
         return torch.equal(self.generators[0], other.generators[0]) and all(torch.equal(a, b) for a, b in pairs)
 

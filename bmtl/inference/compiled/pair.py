@@ -13,8 +13,6 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from bmtl.inference.compiled.vector_instructions import of_processor
-
 _KEPT = 32
 _compiled: OrderedDict[Any, Pair] = OrderedDict()
 """Compiled segments of this process: programs of one architecture share them, since tensors are their arguments."""
@@ -136,13 +134,6 @@ def compiled_pair(inner: fx.GraphModule, inputs: list[Like], trained: list[bool]
 def _compile(inner: fx.GraphModule, inputs: list[Like], trained: list[bool]) -> Pair:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of what it uses itself
-        with of_processor() as untried:
-            try:
-                return _compile_both(inner, inputs, trained)
-            except Exception:
-                if not untried:
-                    raise
-        # The C++ compiler may not know these instructions: inductor tries which ones it does.
         return _compile_both(inner, inputs, trained)
 
 
@@ -157,6 +148,8 @@ def _compile_both(inner: fx.GraphModule, inputs: list[Like], trained: list[bool]
     # context it finds what an earlier process has compiled.
     # Sizes and strides are part of a run's form and need no check.
     options = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
+    if config.cpp.vec_isa_ok is None:  # the processor's vector instructions, without trials that take six seconds
+        options["cpp.vec_isa_ok"] = True
     with config.patch(options), tracing(TracingContext(fake)):
         from torch._functorch.partitioners import min_cut_rematerialization_partition
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 import operator
+import pickle
+import random
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -25,6 +28,7 @@ _PASSIVE = {
 }
 """Modules of torch that do the same whatever their mode and numbers."""
 _PLAIN = bool | int | float | complex | str | bytes | None | np.generic | torch.dtype | enum.Enum
+_GENERATORS = random.Random | np.random.Generator | np.random.RandomState
 _DEPTH = 3  # of containers in containers
 
 
@@ -46,67 +50,129 @@ class _Holder(NamedTuple):
         return {f"{self.name}.{key}": (key, value) for key, value in before if self.space.get(key) != value}
 
 
+class _Copies(NamedTuple):
+    """What puts a container and those inside back, and the tensors that it held."""
+
+    undo: list[Callable[[], None]]
+    tensors: list[Tensor]
+
+
 class _Container(NamedTuple):
-    """A dict, list, tuple, set, array or object of one's own that a program refers to, and the plain values that it held."""
+    """A container, array, generator or object of one's own that a program refers to, and the plain values that it held."""
 
     name: str
     get: Callable[[], Any]
     put: Callable[[Any], None]
     value: Any
     content: list[Any]
-    copies: list[tuple[Any, Any]]  # of it and of those inside
+    copies: _Copies
 
     def changed(self) -> bool:
         value = self.get()
         return not _has_parts(value) or _content(value) != self.content
 
     def put_back(self) -> None:
-        for container, copy in self.copies:
-            if isinstance(container, np.ndarray):
-                container[...] = copy
-                continue
-            container.clear()
-            (container.extend if isinstance(container, list) else container.update)(copy)
+        for undo in self.copies.undo:
+            undo()
         self.put(self.value)
 
 
-def _content(value: Any, copies: list[tuple[Any, Any]] | None = None) -> list[Any] | None:
-    """The plain values in nested containers and objects, with their places; None where there are so many that it is data."""
+def _content(value: Any, copies: _Copies | None = None) -> list[Any] | None:
+    """The plain values in nested containers and objects, with their places; None where there are so many that it is data.
+
+    Tensors are known by their identity, as those that are attributes.
+    """
     found: list[Any] = []
     queue = [(value, 0)]
     while queue:
         inner, depth = queue.pop()
-        if isinstance(inner, set):
-            parts: Any = [frozenset(part for part in inner if isinstance(part, _PLAIN))]
-        elif isinstance(inner, np.ndarray):
-            parts = [inner.dtype.str, str(inner.shape), inner.tobytes()]
-        elif isinstance(inner, list | tuple):
-            parts = inner
-        else:
-            inner = inner if isinstance(inner, dict) else vars(inner)
-            parts = inner.values()
+        keys, parts = _parts(inner)
         if len(found) + len(parts) > LARGE:
             return None
-        if copies is not None and not isinstance(inner, tuple):
-            copies.append((inner, inner.copy()))
-        keys = inner if isinstance(inner, dict) else range(len(parts))
+        if copies is not None:
+            copies.undo.extend(_undo(inner))
         for key, part in zip(keys, parts, strict=True):
             if isinstance(part, _PLAIN | frozenset):
                 found += (depth, key, part)
+            elif isinstance(part, Tensor):
+                found += (depth, key, id(part))
+                if copies is not None:
+                    copies.tensors.append(part)
             elif depth < _DEPTH and _has_parts(part):
                 found += (depth, key, type(part))
                 queue.append((part, depth + 1))
     return found
 
 
+def _parts(value: Any) -> tuple[Iterable[Any], Sequence[Any]]:
+    """What a container or object consists of, with its places."""
+    if isinstance(value, list | tuple | deque):
+        return range(len(value)), value
+    if isinstance(value, np.ndarray):
+        return range(3), (value.dtype.str, str(value.shape), _entries(value).tobytes())
+    if isinstance(value, set):
+        return (0,), (frozenset(part for part in value if isinstance(part, _PLAIN)),)
+    if isinstance(value, _GENERATORS):
+        return (0,), (pickle.dumps(_state(value)),)
+    named = value if isinstance(value, dict) else _attributes(value)
+    return named.keys(), named.values()  # type: ignore[return-value]
+
+
+def _entries(array: np.ndarray) -> np.ndarray:
+    """The entries that are watched; of an array so large that it is data some hundred all over it."""
+    return array if array.size <= LARGE else array.flat[:: array.size // 256]
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.bit_generator.state
+
+
+def _undo(value: Any) -> list[Callable[[], None]]:
+    """What gives a container the content that it has now; nothing for one that cannot change, or is too large to copy."""
+    if isinstance(value, tuple):
+        return []
+    if isinstance(value, np.ndarray):
+        return [partial(np.copyto, value, value.copy())] if value.size <= LARGE and value.flags.writeable else []
+    if isinstance(value, list | deque):
+        return [value.clear, partial(value.extend, value.copy())]
+    if isinstance(value, random.Random | np.random.RandomState):
+        put = value.setstate if isinstance(value, random.Random) else value.set_state
+        return [partial(put, _state(value))]
+    if isinstance(value, np.random.Generator):
+        return [partial(setattr, value.bit_generator, "state", _state(value))]
+    slots: list[Callable[[], None]] = [partial(setattr, value, name, part) for name, part in _slots_of(value).items()]
+    own = value if isinstance(value, dict | set) else getattr(value, "__dict__", None)
+    return slots if own is None else [*slots, own.clear, partial(own.update, own.copy())]
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    own: dict[str, Any] = getattr(value, "__dict__", {})
+    return {**_slots_of(value), **own} if _slots(type(value)) else own
+
+
+def _slots_of(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    """Attributes of a class that are in no dictionary."""
+    named = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+    every = (name for names in named for name in ((names,) if isinstance(names, str) else names))
+    return tuple(name for name in every if not name.startswith("__"))
+
+
 def _has_parts(value: Any) -> bool:
-    """Whether it is a container, an object of one's own with attributes, or an array that is no data."""
+    """Whether it is a container, an array of numbers, a generator, or an object of one's own with attributes."""
     kind = type(value)
     if isinstance(value, np.ndarray):
-        return value.size <= LARGE and not value.dtype.hasobject
-    if isinstance(value, dict | list | tuple | set):
+        return value.size > 0 and not value.dtype.hasobject
+    if isinstance(value, dict | list | tuple | set | deque | _GENERATORS):
         return True
-    if isinstance(value, type | FunctionType | MethodType | ModuleType | nn.Module) or not hasattr(value, "__dict__"):
+    if isinstance(value, type | FunctionType | MethodType | ModuleType | nn.Module):
+        return False
+    if not hasattr(value, "__dict__") and not _slots(kind):
         return False
     return kind in (SimpleNamespace, Namespace) or not (of_library(kind) or _root(kind) in sys.stdlib_module_names)
 
@@ -119,9 +185,10 @@ class ProgramState:
     """Watches model and guide: `version` is a number that is the same whenever they are in the same state.
 
     Read are flags, numbers and strings that are attributes of modules and of their classes, and that functions close over
-    or find among their module's variables, those in containers, small arrays and objects of one's own too; the training mode
-    and hooks; which tensors modules and `pyro.param` statements hold, and which are trained. Values of tensors are not: a
-    captured graph refers to the tensors themselves.
+    or find among their module's variables, have as defaults or as attributes, those in containers, arrays, generators of
+    Python and numpy, and objects of one's own too; the training mode and hooks; which tensors modules, containers and
+    `pyro.param` statements hold, and which are trained. Values of tensors are not: a captured graph refers to the tensors
+    themselves. Of arrays of over 1,000 numbers some hundred are read.
 
     Args:
         programs: Model and guide.
@@ -216,6 +283,10 @@ class ProgramState:
                     self._add_cell(name, cell)
             space = function.__globals__
             self._add(function.__name__, space, space, space.__setitem__, names_in(function).__contains__)
+            for own in ("__defaults__", "__kwdefaults__", "__dict__"):
+                if value := getattr(function, own):
+                    name = f"{function.__name__}.{own}"
+                    self._add_container(name, value, partial(getattr, function, own), partial(setattr, function, own))
         self._spaces.append(pyro.get_param_store()._params)
         self._kept = [value for space in self._spaces for value in space.values()]
         self._kept += [space[name] for space, name in self._attributes]
@@ -230,7 +301,7 @@ class ProgramState:
         )
         if key not in self._versions:
             self._versions[key] = len(self._versions)
-            self._held.append(self._kept)
+            self._held.append([*self._kept, *(t for of in self._containers for t in of.copies.tensors)])
         self._version = self._versions[key]
 
     def _add(
@@ -262,7 +333,7 @@ class ProgramState:
 
     def _add_container(self, name: str, value: Any, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
         if _has_parts(value):
-            copies: list[tuple[Any, Any]] = []
+            copies = _Copies([], [])
             content = _content(value, copies)
             if content is not None:
                 self._containers.append(_Container(name, get, put, value, content, copies))

@@ -1,20 +1,21 @@
-"""Latent Gaussian processes and their inducing values, in GPyTorch."""
+"""Latent Gaussian processes and their inducing values; kernels are GPyTorch's."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bmtl.models.gaussian_process.inducing_values import Independent, Joint
 
 try:
     import gpytorch
+    from linear_operator.utils.cholesky import psd_safe_cholesky
 except ImportError as error:
     raise ImportError("The multi-task Gaussian process needs GPyTorch: pip install 'bmtl[gp]'.") from error
 
+MOST = 1_024
+"""Inducing values of all processes up to which the guide is joint by default."""
 
-class Processes(gpytorch.models.ApproximateGP):
+
+class Processes(nn.Module):
     """Q latent processes with zero mean and unit variance, and their inducing values.
 
     Args:
@@ -22,55 +23,30 @@ class Processes(gpytorch.models.ApproximateGP):
         count: Number of processes Q.
         lengthscale: Of all features at the start.
         own_kernels: Whether each process has its own lengthscales.
+        joint: Whether the guide has one normal for all processes, or one for each; by default for up to `MOST` inducing
+            values.
     """
 
-    def __init__(self, places: Tensor, count: int, lengthscale: float, own_kernels: bool) -> None:
-        batch = torch.Size([count])
-        values = gpytorch.variational.CholeskyVariationalDistribution(len(places), batch_shape=batch)
-        strategy = gpytorch.variational.VariationalStrategy(self, places, values, learn_inducing_locations=True)
-        # The guide starts at the prior; GPyTorch would add noise from torch's global generator.
-        strategy.variational_params_initialized.fill_(1)
-        super().__init__(strategy)
-        kernel = gpytorch.kernels.RBFKernel(
-            ard_num_dims=places.shape[-1], batch_shape=batch if own_kernels else torch.Size()
-        )
-        kernel.lengthscale = lengthscale
-        self.mean_module = gpytorch.means.ZeroMean(batch_shape=batch)
-        self.covar_module = kernel
-
-    def forward(self, x: Tensor) -> Any:
-        return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
-
-    @property
-    def places(self) -> Tensor:
-        """The inducing points, ``(M, D)``."""
-        return self.variational_strategy.inducing_points
+    def __init__(
+        self, places: Tensor, count: int, lengthscale: float, own_kernels: bool, joint: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.places = nn.Parameter(places.clone())
+        joint = count * len(places) <= MOST if joint is None else joint
+        self.values = (Joint if joint and count > 1 else Independent)(count, len(places))
+        batch = torch.Size([count] if own_kernels else [])
+        self.kernel = gpytorch.kernels.RBFKernel(ard_num_dims=places.shape[-1], batch_shape=batch)
+        self.kernel.lengthscale = lengthscale
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance ``(Q, B)`` of the processes at inputs ``(B, D)``, the inducing values integrated out."""
-        with self._fresh():
-            f = self(x)
-            return f.mean, f.variance
-
-    def inducing_posterior(self) -> Any:
-        """The guide's distribution of the whitened inducing values, event ``(Q, M)``."""
-        values = self.variational_strategy._variational_distribution
-        tril = values.chol_variational_covar.tril()
-        # Steps may carry a diagonal entry across 0; with its column's sign the factor is that of the same covariance.
-        tril = tril * torch.where(tril.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
-        return dist.MultivariateNormal(values.variational_mean, scale_tril=tril).to_event(1)
-
-    def inducing_prior(self) -> Any:
-        """Their prior."""
-        mean = torch.zeros_like(self.variational_strategy._variational_distribution.variational_mean)
-        eye = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-        return dist.MultivariateNormal(mean, scale_tril=eye.expand(*mean.shape, -1)).to_event(1)
-
-    @contextmanager
-    def _fresh(self) -> Iterator[None]:
-        """Without what GPyTorch remembers of other steps: factors of kernels that have changed since, in spent graphs."""
-        self.variational_strategy._clear_cache()
-        try:
-            yield
-        finally:
-            self.variational_strategy._clear_cache()
+        """Means ``(Q, B)`` and covariance of the processes at inputs ``(B, D)``, the inducing values integrated out."""
+        jitter = gpytorch.settings.variational_cholesky_jitter.value(x.dtype)
+        among = self.kernel(self.places).to_dense()
+        among = among + jitter * torch.eye(len(self.places), dtype=x.dtype, device=x.device)
+        across = self.kernel(self.places, x).to_dense()
+        # In double precision, as GPyTorch solves it.
+        a = torch.linalg.solve_triangular(psd_safe_cholesky(among.double()), across.double(), upper=False).to(x.dtype)
+        a = a.expand(*self.values.mean.shape, -1)  # one kernel for all processes has one
+        rest = 1.0 + jitter - a.square().sum(-2)
+        mean = (self.values.mean.unsqueeze(-2) @ a).squeeze(-2)
+        return mean, self.values.covariance(a, rest)

@@ -28,13 +28,13 @@ class MultitaskGP(nn.Module):
     the intrinsic coregionalisation model; with "lmc" each has its own lengthscales, the linear one. Kernels are
     squared exponentials with unit variance and a lengthscale for each feature.
 
-    Each g_q has M inducing values u_q with the guide ``Normal`` of full covariance, whitened. The site ``u`` ``(Q, M)`` is
-    there for its KL, which is shared: the expected log density of a label is taken in closed form, with u integrated out,
-    so that losses have no sampling noise. In the guide the g_q are independent: with one process, and inducing points at
-    all rows, it can be the exact posterior; with several, its means can, but where targets combine several processes the
-    variance of f_t (what is epistemic in predictions) is too small. Use ``TaskELBO("analytic")``. Means and variances of
-    the g_q at a batch are marked as shared, and coefficients, offset b_t and noise are the task's head: any balancer can
-    be used.
+    Each g_q has M inducing values u_q, whitened, whose guide is a normal of full covariance: one for all Q M values, so
+    that with inducing points at all rows it can be the exact posterior; or, for many, one for each process. Then its
+    means can be exact, but where targets combine several processes the variance of f_t (what is epistemic in
+    predictions) is off, in either direction. The site ``u`` is there for its KL, which is shared: the expected log
+    density of a label is taken in closed form, with u integrated out, so that losses have no sampling noise. Use
+    ``TaskELBO("analytic")``. Means and covariances of the g_q at a batch are marked as shared, and coefficients, offset
+    b_t and noise are the task's head: any balancer can be used.
 
     Predictions integrate u out as well, so that `bmtl.draw` finds no latents: one component, whose epistemic variance is
     that of f_t. The site ``task_correlation`` ``(T, T)`` is ``B_st / sqrt(B_ss B_tt)`` with ``B = c c'``, for the results
@@ -48,6 +48,8 @@ class MultitaskGP(nn.Module):
         latents: Number of latent processes Q, the rank of B; as many as targets by default.
         inducing: Number of inducing points M, which start as rows of the first batch that has labels (where it has fewer,
             the rest are standard normal draws), or their places ``(M, D)``. They are learnt.
+        joint: One normal for the inducing values of all processes, or one for each; by default for ``Q M`` up to 1,024. It
+            has ``(Q M)^2`` entries.
         lengthscale: All lengthscales at the start; ``sqrt(D)`` by default, the order of distances between
             standardised inputs.
         trunk: Maps x to the kernels' inputs ``(B, D)``, a deep kernel; None takes x as it is.
@@ -62,8 +64,8 @@ class MultitaskGP(nn.Module):
 
     Source:
         Alvarez, Rosasco & Lawrence (2012), "Kernels for Vector-Valued Functions: a Review", section 4; Hensman, Matthews
-        & Ghahramani (2015), "Scalable Variational Gaussian Process Classification". Equal in value to GPyTorch's
-        ``VariationalELBO`` over its ``LMCVariationalStrategy`` (less its jitter on f).
+        & Ghahramani (2015), "Scalable Variational Gaussian Process Classification". With ``joint=False`` equal in value to
+        GPyTorch's ``VariationalELBO`` over its ``LMCVariationalStrategy`` (less its jitter on f).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class MultitaskGP(nn.Module):
         kernel: Literal["icm", "lmc"] = "icm",
         latents: int | None = None,
         inducing: int | Tensor = 64,
+        joint: bool | None = None,
         lengthscale: float | None = None,
         trunk: nn.Module | None = None,
         labels: Mapping[str, Tensor] | None = None,
@@ -97,7 +100,7 @@ class MultitaskGP(nn.Module):
             raise ValueError(f"Inducing points are (M, {inputs}), and {tuple(inducing.shape)} was given.")
         self.trunk = trunk
         places = torch.randn(count, inputs, generator=generator) if isinstance(inducing, int) else inducing
-        self.processes = Processes(places, latents, lengthscale, own_kernels=kernel == "lmc")
+        self.processes = Processes(places, latents, lengthscale, own_kernels=kernel == "lmc", joint=joint)
         self.placed = nn.Buffer(torch.tensor(isinstance(inducing, Tensor)))
         # Prior variance 1 on average, as standardised labels have.
         coefficients = torch.randn(len(self.targets), latents, generator=generator) / latents**0.5
@@ -165,7 +168,7 @@ class MultitaskGP(nn.Module):
             x: Inputs, as for the program.
             y: Labels by target.
         """
-        kl = torch.distributions.kl_divergence(self.processes.inducing_posterior(), self.processes.inducing_prior())
+        kl = torch.distributions.kl_divergence(self.processes.values.posterior(), self.processes.values.prior())
         total = -kl
         for rows in groups(x, self.n_data):
             moments = self.processes.moments(self._features(rows.x))
@@ -192,14 +195,14 @@ class MultitaskGP(nn.Module):
         """
         if y is not None:
             check_labelled(y, self.targets)
-            pyro.sample("u", self.processes.inducing_prior())
+            pyro.sample("u", self.processes.values.prior())
         if len(self.targets) > 1:
             covariance = self.task_covariance()
             spread = covariance.diagonal().clamp_min(torch.finfo(covariance.dtype).tiny).sqrt()
             pyro.deterministic("task_correlation", covariance / torch.outer(spread, spread), event_dim=2)
         for rows in groups(x, self.n_data):
-            mean, variance = self.processes.moments(self._features(rows.x))
-            moments = shared(mean), shared(variance)
+            mean, covariance = self.processes.moments(self._features(rows.x))
+            moments = shared(mean), shared(covariance)
             for name in rows.targets:
                 with task(name), rows.plates[name]:
                     self._observe(name, *moments, None if y is None else y[name])
@@ -223,27 +226,27 @@ class MultitaskGP(nn.Module):
         places[:count] = rows[evenly]
         self.placed.fill_(True)
 
-    def _function(self, name: str, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    def _function(self, name: str, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance ``(B,)`` of a target's function, in units of the likelihood."""
         i = self.targets.index(name)
         c = self.coefficients[i]
-        return c @ mean + self.offsets[i], c.square() @ variance
+        return c @ mean + self.offsets[i], self.processes.values.along(c, covariance)
 
-    def _predictive(self, name: str, mean: Tensor, variance: Tensor) -> TorchDistribution:
+    def _predictive(self, name: str, mean: Tensor, covariance: Tensor) -> TorchDistribution:
         likelihood = self.likelihoods[name]
-        return likelihood.integrated(*self._function(name, mean, variance), likelihood.sample(name))
+        return likelihood.integrated(*self._function(name, mean, covariance), likelihood.sample(name))
 
-    def _expected(self, name: str, mean: Tensor, variance: Tensor, y: Tensor) -> Tensor:
+    def _expected(self, name: str, mean: Tensor, covariance: Tensor, y: Tensor) -> Tensor:
         likelihood = self.likelihoods[name]
-        return likelihood.expected_log_density(*self._function(name, mean, variance), likelihood.sample(name), y)
+        return likelihood.expected_log_density(*self._function(name, mean, covariance), likelihood.sample(name), y)
 
-    def _observe(self, name: str, mean: Tensor, variance: Tensor, y: Tensor | None) -> None:
-        site, p = f"y_{name}", self._predictive(name, mean, variance)
+    def _observe(self, name: str, mean: Tensor, covariance: Tensor, y: Tensor | None) -> None:
+        site, p = f"y_{name}", self._predictive(name, mean, covariance)
         if y is None:
             observe(site, p, None)
             return
         labels = read_labels(site, p, y)
-        factor(site, -self._expected(name, mean, variance, labels.value), labels)
+        factor(site, -self._expected(name, mean, covariance, labels.value), labels)
 
 
 def _check_integrates(name: str, likelihood: Likelihood) -> None:
@@ -268,4 +271,4 @@ class _Guide(nn.Module):
     def forward(self, x: Any, y: Mapping[str, Tensor] | None = None) -> None:
         if y is not None:
             self.program.place(x)
-            pyro.sample("u", self.program.processes.inducing_posterior())
+            pyro.sample("u", self.program.processes.values.posterior())

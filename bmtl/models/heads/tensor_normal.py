@@ -11,6 +11,7 @@ from bmtl.models.correlation import correlation_factor
 from bmtl.models.guides import Latent
 from bmtl.models.heads.base import Heads, affine, check_scale, initial_layers
 from bmtl.models.likelihoods import Likelihood
+from bmtl.models.likelihoods.alike import check_alike
 
 
 class TensorNormalHeads(Heads):
@@ -53,11 +54,10 @@ class TensorNormalHeads(Heads):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(width, likelihoods)
-        kinds = {name: f"{of.name} with {of.outputs} outputs" for name, of in likelihoods.items()}
-        if len(kinds) < 2 or len(set(kinds.values())) > 1:
-            raise ValueError(
-                f"Stacked heads are those of two or more targets with one likelihood and as many outputs; {kinds} was given."
-            )
+        kinds = {name: f"{of.name!r} with {of.outputs} outputs" for name, of in likelihoods.items()}
+        if len(kinds) < 2:
+            raise ValueError(f"Stacked heads are those of two or more targets, and {', '.join(kinds)} was given.")
+        check_alike(kinds, "Stacked heads have one likelihood and as many outputs each")
         if not 0 < concentration < float("inf"):
             raise ValueError(f"concentration is above 0 and finite, and {concentration} was given.")
         self.concentration, self.prior_scale = concentration, check_scale(prior_scale, width)

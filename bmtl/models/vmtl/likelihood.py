@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bmtl.models.likelihoods import Likelihood
+from bmtl.models.likelihoods.alike import check_alike
 from bmtl.models.likelihoods.stacked import together
 
 
@@ -21,12 +22,8 @@ class StackedLikelihood(nn.Module):
 
     def __init__(self, likelihoods: Mapping[str, Likelihood]) -> None:
         super().__init__()
-        kinds = {name: f"{of.name} with {of.outputs} outputs, noise {of.noise!r}" for name, of in likelihoods.items()}
-        if len(set(kinds.values())) > 1:
-            raise ValueError(
-                f"Classifiers are each other's priors, so that all tasks have one likelihood and as many outputs; "
-                f"{kinds} was given."
-            )
+        kinds = {name: f"{of.name!r} with {of.outputs} outputs, noise {of.noise!r}" for name, of in likelihoods.items()}
+        check_alike(kinds, "VMTL's tasks are each other's priors, which takes one likelihood and as many outputs each")
         first = next(iter(likelihoods.values()))
         if len(first.objectives) > 1 or any(of.latents(name) for name, of in likelihoods.items()):
             raise ValueError(

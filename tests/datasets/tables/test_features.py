@@ -51,6 +51,19 @@ def test_columns_become_numbers_by_what_the_training_rows_hold(read):
     ]
 
 
+def test_many_columns_that_are_alike_have_one_line(read):
+    names = ",".join(f"f{k}" for k in range(30))
+    rows = [
+        f"{age},{','.join(value * 30)},{city}\n"
+        for age, value, city in (("1", "2", ""), ("", "1", "Bern"), ("", "1", "Bern"))
+    ]
+    assert fitted(read(f"age,{names},city\n{''.join(rows)}")).describe() == [
+        "age: number; 1 where missing, with an indicator",
+        "f0, f1, ..., f29 (30 columns): number each",
+        "city: 1 category (Bern); missing is one more",
+    ]
+
+
 def test_nothing_is_learnt_of_other_rows(read):
     changed = TEXT.replace("90,Rome,2021-02-01,90%,3", "0,Paris,1999-01-01,0%,9")
     kinds = {"code": "category"}

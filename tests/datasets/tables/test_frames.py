@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from bmtl.datasets.tables.frames import raw_table, read_parquet
+from bmtl.datasets.tables.frames import raw_table, read_arrow
 from bmtl.datasets.tables.labels import read_labels
 from bmtl.datasets.tables.number_fields import Decimals
 from bmtl.datasets.tables.reading import read_table
@@ -145,7 +145,7 @@ def test_parquet_is_the_frame_it_was(tmp_path):
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"t.parquet needs pyarrow: pip install 'bmtl\[frames\]'"):
-        read_parquet(tmp_path / "t.parquet")
+        read_arrow(tmp_path / "t.parquet")
 
 
 def test_a_missing_file_is_named(tmp_path):

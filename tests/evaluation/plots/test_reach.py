@@ -28,5 +28,13 @@ def test_rows_that_are_near_each_other_are_all_inside(middle):
     assert high > max(finite)
 
 
+def test_minor_rows_are_inside_where_they_are_near_only():
+    middle, none = np.array([1.0, 1.2, 1.35, 40.0, 50.0]), np.full(5, np.nan)
+    low, high = reach_of(middle, none, none, [False, False, True, True, True])
+    assert low < 1.0
+    assert 1.35 < high < 1.5
+    assert reach_of(middle, none, none, [True] * 5) == reach_of(middle, none, none)
+
+
 def test_no_row_has_an_axis_nevertheless():
     assert reach_of([np.nan], [np.nan], [np.nan]) == (0.0, 1.0)

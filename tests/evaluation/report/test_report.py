@@ -306,10 +306,14 @@ class TestWords:
         scores = results.read(source / "comparison.nc").to_dataset()
         scores["present"].loc[{"learner": "ew", "split": 1}] = False
         results.write(scores, source / "comparison.nc")
-        (source / "uw" / "seed-0").mkdir(parents=True)
-        (source / "uw" / "seed-0" / "error.txt").write_text("Traceback\n  File x\nNonFinite: loss of <mu> at step 3\n")
+        for seed, step in enumerate((3, 3, 4)):
+            (source / "uw" / f"seed-{seed}").mkdir(parents=True)
+            said = f"Traceback\n  File x\nNonFinite: loss of <mu> at step {step}\n"
+            (source / "uw" / f"seed-{seed}" / "error.txt").write_text(said)
         text = page_of(source).text
-        assert "uw/seed-0: NonFinite: loss of <mu> at step 3" in text
+        assert "3 runs failed" in text
+        assert "uw/seed-0 and uw/seed-1: NonFinite: loss of <mu> at step 3" in text
+        assert "uw/seed-2: NonFinite: loss of <mu> at step 4" in text
         assert "Interrupted, and not compared: ew/split-1-seed-0." in text
         assert "Without a result: ew on split 1." in text
 
@@ -401,7 +405,7 @@ def test_guides_of_a_comparison_are_judged_where_training_rows_were_drawn(tmp_pa
     assert "good: All 400 draws have the same weight: the guide covers the posterior." in page.text
     assert "wrong: Pareto k is" in page.text
     assert "the guide does not cover the posterior" in page.text
-    assert "unknown has a posterior, and its tree holds no draws for the training rows" in page.text
+    assert "No draws for the training rows, by which a guide is judged: unknown." in page.text
     assert "bmtl compare --trust" in page.text
     chains = page.table("method", "chains", "draws of each")
     assert chains["nuts"]["chains"][0] == "4"
@@ -417,7 +421,7 @@ def test_targets_that_cannot_be_recalibrated_are_named(full_tree, tmp_path):
     results.write(tree, tmp_path / "results.nc")
     page = page_of(tmp_path)
     assert "1 target not recalibrated" in page.text
-    assert list(page.table("target", "reason")) == ["cv"]
+    assert list(page.table("target", "method", "reason")) == ["cv"]
     (by_target,) = (t for t in page.tables if [cell[0] for cell in t[0]][:3] == ["method", "target", "factor"])
     assert [row[1][0] for row in by_target[1:]] == ["mu", "homo"]
 

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -670,3 +671,29 @@ def test_gram_matrices_of_all_geometries_are_symmetric_float64_on_the_host(step)
         assert (gram.dtype, gram.device.type) == (torch.float64, "cpu")
         assert_close(gram, gram.T, rtol=1e-6, atol=0)
         assert math.isfinite(gram.sum())
+
+
+@pytest.mark.parametrize(
+    ("geometry", "kind", "warned"),
+    [
+        ("last-layer", "parts", True),
+        ("representation", "rows", True),
+        ("last-layer", "rows", False),
+        ("full", "parts", False),
+        ("last-layer", "some", False),
+    ],
+)
+def test_gradients_that_are_always_orthogonal_are_said_to_be(step, caplog, geometry, kind, warned):
+    """Where tasks read parts of the representation of their own, a weighting of directions has nothing to compare."""
+    net, made = mlp(rows=6, width=6), balancer(f"{geometry} >> upgrad")
+    masks = torch.block_diag(*[torch.ones(1, 2)] * 3)
+
+    def program(n):
+        h = bmtl.shared(net.trunk(net.x))
+        if kind == "rows":
+            return losses_of(net.heads, [h[2 * k : 2 * k + 2] for k in range(3)])
+        return losses_of(net.heads, [h * mask for mask in (torch.ones(3, 6) if kind == "some" and not n else masks)])
+
+    for n in range(21):
+        step(made, functools.partial(program, n))
+    assert caplog.text.count("Use the geometry 'full'") == warned

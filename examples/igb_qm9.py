@@ -213,7 +213,10 @@ class Grid:
 
     def finished(self, cell, rate):
         key = (str(cell), rate)
-        if key not in self.known and Job.of(self.data, cell, replace(self.budget, lr=rate), self.folder(rate)).finished():
+        if (
+            key not in self.known
+            and Job.of(self.data, cell, replace(self.budget, lr=rate), self.folder(rate)).finished()
+        ):
             self.known.add(key)
         return key in self.known
 

@@ -25,8 +25,9 @@ from bmtl.inference.predicted_sites import EXPECTED, SiteTargets, joined_labels,
 from bmtl.inference.predictives import Draws
 from bmtl.inference.program_warnings import warn_of_random_rows
 from bmtl.inference.readings import read, read_components
-from bmtl.inference.site_tasks import named_rows
+from bmtl.inference.site_tasks import is_derived, named_rows
 from bmtl.inference.without_graph import Mode, without_graph
+from bmtl.tasks import is_task_plate
 
 Program = Callable[..., Any]
 DRAWS = 100  # of a guide, by default
@@ -68,8 +69,9 @@ def draw(
             stays on).
         batch_size: Rows at a time, to bound memory; all by default. Where each task has its own inputs, the longest
             task's rows; the others are split into as many parts.
-        sites: Latents whose draws are kept in the posterior; all by default, with the model's deterministic sites outside
-            plates, unless these have values of the rows and rows come in chunks. Leave large ones out to save memory.
+        sites: Latents whose draws are kept in the posterior; all by default, with those that a reparameterisation has
+            replaced and the model's deterministic sites outside plates, unless these have values of the rows and rows come
+            in chunks. Leave large ones out to save memory.
         seed: Seeds the draws; torch's global generator is left unchanged.
         known_rows: The rows are ones that the guide was trained on. An AutoGuide with ``create_plates`` has parameters of
             each training row; by default the latents of rows are not taken from it, but drawn from the model, as is right
@@ -290,9 +292,8 @@ def _named_values(trace: Trace, latents: Trace) -> dict[str, Tensor]:
     for name, site in trace.nodes.items():
         if name in latents.nodes:
             found |= named_rows({**site, "value": latents.nodes[name]["value"]})
-        elif _is_derived(site):
-            value: Any = site["value"]
-            found[name] = value
+        elif _follows_from_latents(site):
+            found |= named_rows(site)
     return found
 
 
@@ -317,9 +318,11 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
 
 
-def _is_derived(site: Any) -> bool:
-    """Whether it is a deterministic site outside every plate: a function of global latents and parameters."""
-    return site["type"] == "sample" and site["infer"].get("_deterministic") and not site["cond_indep_stack"]
+def _follows_from_latents(site: Any) -> bool:
+    """Whether it is a deterministic site outside every plate, or a latent replaced by others, in a task plate at most."""
+    plates = [frame.name for frame in site.get("cond_indep_stack", ())]
+    replaced = not site.get("infer", {}).get("_deterministic") and all(map(is_task_plate, plates))
+    return is_derived(site) and (not plates or replaced)
 
 
 def _log_density(trace: Trace, names: set[str], counted: set[str] | None) -> float:

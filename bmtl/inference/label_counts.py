@@ -10,7 +10,7 @@ import torch
 from pyro.distributions import MaskedDistribution, Unit
 from torch import Tensor
 
-from bmtl.inference.site_tasks import Site, SiteTask, labelled_rows
+from bmtl.inference.site_tasks import Site, SiteTask, is_derived, labelled_rows
 from bmtl.labels import PARTICLE_PLATE
 from bmtl.tasks import is_task_plate
 
@@ -47,7 +47,7 @@ class LabelCounts:
 
     def add(self, owner: SiteTask, site: Site) -> None:
         """Adds an observed site. That of another particle is the same one."""
-        if not owner.names or site["infer"].get("_deterministic"):
+        if not owner.names or is_derived(site):
             return
         if owner.dim is not None and site.get("task_n_data"):
             self._n_data.update(zip(owner.names, map(float, site["task_n_data"]), strict=True))

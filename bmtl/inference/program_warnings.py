@@ -9,7 +9,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from bmtl.inference.site_tasks import Site
+from bmtl.inference.site_tasks import Site, is_derived
 from bmtl.labels import PARTICLE_PLATE
 from bmtl.tasks import is_task_plate
 
@@ -142,7 +142,7 @@ def warn_of_random_rows(traces: Iterable[Trace]) -> None:
 
 def _is_data(site: Site) -> bool:
     """Whether an observed site is a likelihood: no factor, and no deterministic site."""
-    return not isinstance(site["fn"], Unit) and not site["infer"].get("_deterministic")
+    return not isinstance(site["fn"], Unit) and not is_derived(site)
 
 
 def _is_random(site: Site) -> bool:

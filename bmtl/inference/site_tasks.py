@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -63,6 +63,14 @@ def named_rows(site: Site) -> dict[str, Tensor]:
     inner = tuple(range(axis, axis - owner.dim - 1))
     rows = value.unbind(axis)
     return {f"{stem}_{task}": row.squeeze(inner) for task, row in zip(owner.names, rows, strict=True)}
+
+
+def is_derived(site: Site) -> bool:
+    """Whether a site follows from others: `pyro.deterministic`, or a latent that a reparameterisation has replaced."""
+    if site["type"] != "sample" or not site["is_observed"]:
+        return False
+    fn = site["fn"]
+    return isinstance(fn, MaskedDistribution) and fn._mask is False and isinstance(fn.base_dist, Delta)
 
 
 def task_of_auxiliary(name: str, guide_trace: Trace, owners: dict[str, SiteTask]) -> tuple[SiteTask, tuple[str, ...]]:

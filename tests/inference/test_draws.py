@@ -1,4 +1,5 @@
 import functools
+import logging
 import math
 import tracemalloc
 
@@ -8,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer.reparam import LocScaleReparam
 from scipy import stats
 from torch import nn
 
@@ -323,6 +325,30 @@ def test_deterministic_sites_of_rows_are_whole_or_not_there():
     assert set(draw(model, guide, x, num_draws=3, batch_size=4).posterior) == {"w", "both"}
     with pytest.raises(ValueError, match="'mean' has values of the rows.*batch_size=None"):
         draw(model, guide, x, sites=["mean"], batch_size=4)
+
+
+def test_a_latent_that_a_reparameterisation_replaced_is_kept_with_those_in_its_place(caplog):
+    def model(x, y=None):
+        mean = pyro.sample("mean", dist.Normal(1.0, 2.0))
+        with bmtl.task_plate(["a", "b"], dim=-2):
+            slope = pyro.sample("slope", dist.Normal(mean, 0.5).expand([2, 1]))
+            with pyro.plate("rows", 8, subsample=x, dim=-1):
+                bmtl.observe("y", dist.Normal(slope * x, 1.0), y and torch.stack([y["a"], y["b"]]))
+
+    x = torch.linspace(-1, 1, 8)
+    y = {"a": x, "b": 2 * x}
+    program = pyro.poutine.reparam(model, config={"mean": LocScaleReparam(0.0), "slope": LocScaleReparam(0.0)})
+    guide = AutoNormal(program)
+    with caplog.at_level(logging.WARNING):
+        svi = bmtl.BalancedSVI(program, guide, functools.partial(torch.optim.SGD, lr=1e-3))
+        svi.step(x, y)
+    assert not caplog.records  # no site outside all tasks is taken for data
+    assert svi.evaluate(x, y).labelled.tolist() == [8.0, 8.0]
+    found = draw(program, guide, x, num_draws=5).posterior
+    assert set(found) == {"mean", "mean_decentered", "slope", "slope_decentered"}
+    np.testing.assert_allclose(found["mean"], 1.0 + 2.0 * found["mean_decentered"], rtol=1e-5)
+    expected = found["mean"][:, None, None] + 0.5 * found["slope_decentered"]
+    np.testing.assert_allclose(found["slope"], expected, rtol=1e-5)
 
 
 def test_a_plate_that_is_called_like_a_target_is_none(inputs):

@@ -193,7 +193,7 @@ class _Bar(_Shown):
         said = (
             work.rest
             if work.rest and work.done >= work.total
-            else work.now or (f"{work.last} done" if work.done else "")
+            else work.now or (f"last: {work.last}" if work.done else "")
         )
         self.bar.update(self.task, description=escape(said), completed=work.reached, count=work.count, left=work.left)
 

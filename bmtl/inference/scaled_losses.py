@@ -183,7 +183,8 @@ class _Terms(NamedTuple):
 @lru_cache(maxsize=64)
 def _constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers that are the same in almost every step of a run, as a tensor that is never written to."""
-    return torch.tensor(numbers, dtype=dtype, device=device)
+    with torch.inference_mode(False):  # a validation may be the first to need it, and a graph the next
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def _own(losses: TaskLosses) -> _Terms:

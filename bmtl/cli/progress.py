@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -126,7 +127,7 @@ class _Work:
         return ", ".join([*said[:_NAMED], *more])
 
 
-class _Shown:
+class _Shown(ABC):
     """A thread that shows the work again and again; `advance` is called by another."""
 
     def __init__(self, work: _Work) -> None:
@@ -150,12 +151,13 @@ class _Shown:
             self.work.look()
             self.show()
 
+    @abstractmethod
     def interval(self) -> float:
         """Seconds until the work is shown again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show(self) -> None:
-        raise NotImplementedError
+        """Shows it once."""
 
 
 class _Bar(_Shown):

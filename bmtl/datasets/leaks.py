@@ -35,7 +35,7 @@ def warning_of_leaks(inputs: Inputs, targets: Mapping[str, Target], rows: np.nda
     for target, of in targets.items():
         labels = of.values[rows]
         known = ~of.family.missing(labels)
-        if labels.ndim != 1 or not _tells(labels[known], len(of.family.class_names)):
+        if labels.ndim != 1 or not _enough(labels[known], len(of.family.class_names)):
             continue
         alike = [names[i] for i in np.flatnonzero(_rank_correlations(features[known], labels[known]) > _EQUAL)]
         if alike:
@@ -47,7 +47,7 @@ def warning_of_leaks(inputs: Inputs, targets: Mapping[str, Target], rows: np.nda
     return found
 
 
-def _tells(labels: np.ndarray, classes: int) -> bool:
+def _enough(labels: np.ndarray, classes: int) -> bool:
     """Whether labels are so many and so different that an equal order is no chance."""
     _, counts = np.unique(labels, return_counts=True)
     return bool(np.sort(counts)[-2:].min() >= _LEAST and len(counts) > 1) if classes else len(counts) >= 4 * _LEAST

@@ -242,13 +242,13 @@ def far_outside(
 
     Far is more than half of the range's width from its ends, and more than single precision rounds to.
     """
-    room = max(_FAR * (high - low), 1e-6 * max(abs(low), abs(high)))
-    beyond = numbers[(numbers < low - room) | (numbers > high + room)]
-    if not len(beyond):
+    margin = max(_FAR * (high - low), 1e-6 * max(abs(low), abs(high)))
+    outside = numbers[(numbers < low - margin) | (numbers > high + margin)]
+    if not len(outside):
         return 0, ""
-    farthest = float(beyond[np.argmax(np.maximum(low - beyond, beyond - high))])
-    return len(beyond), (
-        f"{name}: {len(beyond):,} of {len(numbers):,} numbers are far outside the training rows' {text(low)} to "
+    farthest = float(outside[np.argmax(np.maximum(low - outside, outside - high))])
+    return len(outside), (
+        f"{name}: {len(outside):,} of {len(numbers):,} numbers are far outside the training rows' {text(low)} to "
         f"{text(high)} (such as {text(farthest)})."
     )
 

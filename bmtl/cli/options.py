@@ -67,9 +67,9 @@ Schedule = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="cosine (AdamW, the rate warms up and falls, averages of the parameters are validated and kept), the default for "
-        "tables; or, with Adam, constant, plateau (lower when validation does not improve), falling (to 0, epoch by epoch) or "
-        "exponential.",
+        help="cosine (AdamW, the rate warms up and falls, averages of the parameters are validated and kept), the default "
+        "for tables; or, with Adam, constant, plateau (lower when validation does not improve), falling (to 0, epoch by "
+        "epoch) or exponential.",
     ),
 ]
 BatchSize = Annotated[
